@@ -103,13 +103,28 @@ def _digest(content: Any) -> str:
 def grid(**axes: Iterable[Any]) -> list[Spec]:
     """Every combination of the given values, the last axis varying fastest.
 
-    An axis whose name joins several fields by commas takes tuples for values.
+    An axis whose name joins several fields by commas takes tuples for values. Raises ValueError
+    like `Spec`, which checks every value once, not every combination: fields are independent.
     """
-    split = [name.split(",") for name in axes]
+    names = [name.split(",") for name in axes]
+    choices = [
+        [dict(zip(fields, value if len(fields) > 1 else (value,), strict=True)) for value in axis]
+        for fields, axis in zip(names, axes.values(), strict=True)
+    ]
+    if not all(choices):
+        return []
+    first = {k: v for values in choices for k, v in values[0].items()}
+    checked = [[_fields(Spec(**first | value), value) for value in axis] for axis in choices]
+    base = _fields(Spec(**first), dict(_KINDS))
     specs = []
-    for values in product(*axes.values()):
-        given: dict[str, Any] = {}
-        for names, value in zip(split, values, strict=True):
-            given.update(zip(names, value if len(names) > 1 else (value,), strict=True))
-        specs.append(Spec(**given))
+    for values in product(*checked):
+        spec = object.__new__(Spec)
+        spec.__dict__.update(base)
+        for value in values:
+            spec.__dict__.update(value)
+        specs.append(spec)
     return specs
+
+
+def _fields(spec: Spec, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in names}

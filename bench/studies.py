@@ -40,6 +40,7 @@ class Study:
         lams: Sequence[float] | None = None,
         lrs: Sequence[float] | None = None,
         seeds: int = 1,
+        precision: str = "float32",
     ) -> list[Spec]:
         """All trainings of this study at `scale`; None keeps the study's own values."""
         own: dict[str, Sequence[Any]] = {"lr": lrs} if lrs else {}
@@ -49,6 +50,7 @@ class Study:
             **self.axes[scale],
             **own,
             seed=range(seeds),
+            precision=[precision],
             lam=lams if lams is not None else self.lams[scale],
             method=methods or self.methods,
         )

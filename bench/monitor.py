@@ -1,0 +1,104 @@
+"""What a user sees while a study trains."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+
+class Monitor:
+    """Counts of a run, shown as a live bar on a terminal and as plain lines elsewhere.
+
+    `costs` are the estimated seconds of each pending job by key; the share done and the time left
+    are weighted by them and move with the jobs under way, read from their heartbeats.
+    """
+
+    def __init__(self, done: int, diverged: int, failed: int, total: int, progress: Path) -> None:
+        self.done, self.diverged, self.failed, self.total = done, diverged, failed, total
+        self.progress = progress
+        self.at_start = done
+        self.pending: dict[str, float] = {}
+        self.paid = 0.0
+        self.start = time.monotonic()
+        self.console = Console(stderr=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+
+    def __enter__(self) -> Monitor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def note(self, line: str) -> None:
+        """Prints a line that stays."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def finish(self, key: str, statuses: dict[str, str]) -> None:
+        """A job is stored."""
+        self.paid += self.pending.pop(key, 0.0)
+        self.done += len(statuses)
+        self.diverged += sum(status == "diverged" for status in statuses.values())
+
+    def shares(self) -> dict[str, float]:
+        """How far each job under way has come, 0 to 1, by key."""
+        found = {}
+        for path in self.progress.glob("*.json"):
+            try:
+                note = json.loads(path.read_text())
+                found[note["key"]] = float(note["share"])
+            except (OSError, ValueError, KeyError):
+                continue  # just replaced or removed
+        return found
+
+    def _state(self) -> tuple[float, str]:
+        pending = dict(self.pending)
+        under_way = sum(pending.get(key, 0.0) * share for key, share in self.shares().items())
+        whole = self.paid + sum(pending.values())
+        share = (self.paid + under_way) / whole if whole else 1.0
+        elapsed = time.monotonic() - self.start
+        rate = (self.done - self.at_start) / elapsed * 60
+        left = _clock(elapsed * (1 - share) / share) if share > 0.01 else "?"
+        parts = [
+            f"{self.done}/{self.total} done",
+            f"{self.diverged} diverged",
+            f"{self.failed} failed",
+            f"{share:.0%} of the work",
+            f"{rate:.0f} trainings/min",
+            f"{_clock(elapsed)} gone, {left} left",
+        ]
+        return share, " · ".join(parts)
+
+    def _show(self) -> None:
+        if self.console.is_terminal:
+            with Live(console=self.console, refresh_per_second=4) as live:
+                self._every(0.25, lambda: live.update(self._bar()))
+        else:
+            self._every(10.0, lambda: print(self._state()[1], file=sys.stderr, flush=True))
+
+    def _bar(self) -> Table:
+        share, text = self._state()
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(ProgressBar(total=1.0, completed=share, width=24), text)
+        return grid
+
+    def _every(self, seconds: float, show: Callable[[], None]) -> None:
+        while not self._stop.wait(seconds):
+            show()
+        show()
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,1 @@
+def after_run(*a): print('report',a)

@@ -1,0 +1,354 @@
+"""Trains every training of a study that is not stored yet, then renders its report.
+
+    python -m bench.run toy_grid
+
+Stopping loses nothing that was finished; the same command goes on from there.
+
+Exit status: 0 all done, 1 some failed (or results could not be kept), 2 usage, 3 --max-time was up
+with trainings left, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import _thread
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bench.spec import FIELDS, PRECISIONS, Spec
+from bench.studies import SCALES, STUDIES, Study
+
+if TYPE_CHECKING:
+    from bench.store import Store
+
+RESULTS = Path("results")
+PAPER_BY_DEFAULT = 30 * 60
+"""Without --scale, `paper` is run where it is estimated to take fewer seconds than this."""
+
+
+class UsageError(Exception):
+    """The user asked for something that can't be; one line says what and what is allowed."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers bad arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(
+        prog="python -m bench.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("study", choices=STUDIES, metavar="STUDY", help=", ".join(STUDIES))
+    p.add_argument(
+        "--scale",
+        choices=SCALES,
+        help="smoke: seconds; quick: minutes on two CPU cores; paper: the paper's own size "
+        "(default: quick, or paper where it is estimated under 30 minutes)",
+    )
+    p.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE[,VALUE]",
+        help="keep trainings whose field (or label) has one of these values; repeatable; "
+        "methods outside the study's own join by --only method=NAME",
+    )
+    p.add_argument("--lam", type=_floats, metavar="L[,L]", help="own values of lambda")
+    p.add_argument("--lr", type=_floats, metavar="R[,R]", help="own learning rates")
+    p.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N-1 (1)")
+    p.add_argument("--workers", type=_positive, metavar="N", help="processes (a CPU core each)")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    p.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="tf32: on a GPU, rounded inputs"
+    )
+    p.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")
+    p.add_argument(
+        "--max-time", type=_minutes, metavar="MIN", help="stop after so many minutes; exit 3 if "
+        "trainings are left"
+    )
+    p.add_argument("--retry-failed", action="store_true", help="try failed trainings again")
+    p.add_argument("--fail-fast", action="store_true", help="stop at the first failed training")
+    p.add_argument("--dry-run", action="store_true", help="say what would be run")
+    p.add_argument("--status", action="store_true", help="say what is done")
+    p.add_argument("--json", action="store_true", help="with --dry-run or --status: one object")
+    return p
+
+
+def _floats(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0,0.1") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number >= 1")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: minutes > 0")
+    return minutes
+
+
+def select(study: Study, scale: str, args: argparse.Namespace) -> list[Spec]:
+    """The trainings that the arguments name. Raises UsageError."""
+    from models.objectives import OBJECTIVES, label
+
+    asked = dict(_condition(text) for text in args.only)
+    methods = list(OBJECTIVES) if {"method", "label"} & set(asked) else None
+    try:
+        specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+    def value(spec: Spec, field: str) -> Any:
+        return label(spec.method, spec.lam) if field == "label" else getattr(spec, field)
+
+    for field, texts in asked.items():
+        kind = FIELDS.get(field, str)
+        present = sorted({value(spec, field) for spec in specs})
+        allowed = f"{field} in this selection: {', '.join(map(str, present))}"
+        try:
+            wanted = [kind(text) for text in texts]
+        except ValueError:
+            raise UsageError(f"--only {field}={','.join(texts)}; allowed: {allowed}") from None
+        for text, each in zip(texts, wanted, strict=True):
+            if each not in present:
+                hint = f" (own values: --{field})" if field in ("lam", "lr", "seeds") else ""
+                raise UsageError(f"--only {field}={text}; allowed: {allowed}{hint}")
+        specs = [spec for spec in specs if value(spec, field) in wanted]
+    return specs
+
+
+def _condition(text: str) -> tuple[str, list[str]]:
+    field, equals, values = text.partition("=")
+    if not equals or not values:
+        raise UsageError(f"--only {text}; allowed: FIELD=VALUE[,VALUE]")
+    if field not in FIELDS and field != "label":
+        raise UsageError(f"--only {text}; allowed fields: label, {', '.join(FIELDS)}")
+    return field, values.split(",")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The state of a selection of trainings; `diverged` ones are among those `done`."""
+
+    study: str
+    scale: str
+    total: int
+    done: int
+    diverged: int
+    failed: int
+    pending: int
+
+
+def count(specs: Sequence[Spec], store: Store) -> Counts:
+    """Reads the store; writes nothing."""
+    from bench.engine import DEATHS
+
+    done, failures = store.done(), store.failures()
+    statuses = [done[spec.id] for spec in specs if spec.id in done]
+    failed = sum(
+        failures[spec.id]["deaths"] >= DEATHS
+        for spec in specs
+        if spec.id in failures and spec.id not in done
+    )
+    return Counts(
+        study=specs[0].study,
+        scale=specs[0].scale,
+        total=len(specs),
+        done=len(statuses),
+        diverged=statuses.count("diverged"),
+        failed=failed,
+        pending=len(specs) - len(statuses) - failed,
+    )
+
+
+def choose_device(asked: str | None) -> str:
+    """cpu or cuda. Raises UsageError for a GPU that isn't there."""
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda, but torch sees no CUDA device; allowed here: cpu")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_scale(study: Study, device: str, workers: int, rate: float) -> tuple[str, str]:
+    """Without --scale: which one, and why."""
+    from bench import cost
+
+    hours = sum(cost.seconds(spec, rate) for spec in study.specs("paper")) / workers
+    if hours < PAPER_BY_DEFAULT:
+        return "paper", f"paper, since it is estimated under 30 minutes on this {device}"
+    return "quick", f"quick, since paper is estimated at {_clock(hours)} here (--scale paper)"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=60 * max(1, round(seconds / 60)))).removesuffix(":00") + " h"
+
+
+class _Stop(BaseException):
+    """SIGTERM."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        if args.json and not (args.dry_run or args.status):
+            raise UsageError("--json goes with --dry-run or --status")
+        return _run(args)
+    except UsageError as error:
+        print(f"python -m bench.run: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    from joblib import cpu_count
+
+    from bench import cost, engine, jobs, provenance
+    from bench.monitor import Monitor
+    from bench.store import Store, StoreError
+
+    study = STUDIES[args.study]
+    device = choose_device(args.device)
+    if args.precision == "tf32" and device != "cuda":
+        raise UsageError("--precision tf32 needs --device cuda; allowed on a CPU: float32")
+    workers = args.workers or (1 if device == "cuda" else cpu_count())
+    rate = cost.matmul_rate(device)
+    scale, why = args.scale, "as asked"
+    if scale is None:
+        scale, why = choose_scale(study, device, workers, rate)
+    specs = select(study, scale, args)
+    store = Store(args.results, study.name, scale)
+    try:
+        if not (args.dry_run or args.status):
+            for path, reason in store.prepare().items():
+                print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
+            engine.clear_progress(store.folder / "_progress")
+            if args.retry_failed:
+                for spec in specs:
+                    store.forgive(spec.id)
+        counts = count(specs, store)
+    except StoreError as error:
+        raise UsageError(str(error)) from None
+    if args.json:
+        print(json.dumps(vars(counts)))
+        return 0
+
+    done, failures = store.done(), store.failures()
+    left = [spec for spec in specs if spec.id not in done and spec.id not in failures]
+    left += [
+        spec
+        for spec in specs
+        if spec.id in failures and spec.id not in done
+        and failures[spec.id]["deaths"] < engine.DEATHS
+    ]
+    plan = [
+        jobs.Job(tuple(stack), str(args.results), device, provenance.commit(), _parent())
+        for stack in jobs.stacks(left, device)
+    ]
+    costs = {
+        job.key: sum(cost.seconds(spec, rate) for spec in job.specs) for job in plan
+    }
+    plan.sort(key=lambda job: -costs[job.key])
+    estimate = max([sum(costs.values()) / workers, *costs.values()])
+    print(
+        f"{study.name} at scale {scale} ({why}): {counts.total} trainings, {counts.done} done, "
+        f"{counts.failed} failed, {counts.pending} to go"
+        + (f"; about {_minutes_text(estimate)} on {workers} x {device}" if left else ""),
+        flush=True,
+    )
+    if args.status or args.dry_run:
+        print(f"{counts.diverged} of the finished trainings diverged; {len(plan)} stacks to train")
+        return 0
+
+    signal.signal(signal.SIGTERM, _terminate)
+    timer = _Deadline(args.max_time)
+    monitor = Monitor(
+        counts.done, counts.diverged, counts.failed, counts.total, store.folder / "_progress"
+    )
+    monitor.pending = costs
+    try:
+        with timer, monitor:
+            engine.Engine(store, monitor, workers, args.fail_fast).run(plan)
+    except (KeyboardInterrupt, _Stop) as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        engine.stop_workers()
+        engine.clear_progress(store.folder / "_progress")
+        state = count(specs, store)
+        print(
+            f"stopped: {state.done} of {state.total} trainings are stored; "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        if timer.up:
+            return 3 if state.pending else 0
+        return 143 if isinstance(stop, _Stop) else 130
+    except StoreError as error:
+        engine.stop_workers()
+        print(f"python -m bench.run: {error}", file=sys.stderr)
+        return 1
+    counts = count(specs, store)
+    from bench import report
+
+    report.after_run(study.name, scale, args.results)
+    return 1 if counts.failed else 0
+
+
+def _minutes_text(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _parent() -> int:
+    import os
+
+    return os.getpid()
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    raise _Stop
+
+
+class _Deadline:
+    """Interrupts the main thread once the given minutes are over; `up` says that it did."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.up = False
+        self._timer = threading.Timer((minutes or 0) * 60, self._fire) if minutes else None
+
+    def _fire(self) -> None:
+        self.up = True
+        _thread.interrupt_main()
+
+    def __enter__(self) -> _Deadline:
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,357 @@
+"""What is kept: one row of parquet per finished training, whole or absent.
+
+`results/STUDY/SCALE/` is both the memory and the queue: a training is done if and only if its row
+is there. Rows lie in up to 256 bucket files named by the first two digits of their id, and a new
+row enters by an atomic replacement of its bucket under a lock. So a file never holds half a
+result, no two files ever hold the same training, and at any moment, whoever is writing,
+
+    pandas.read_parquet("results/toy_grid/quick")
+
+gives exactly one row per finished training (names beginning with `_` are skipped by it):
+
+    00.parquet ... ff.parquet   rows, see SCHEMA
+    _samples/                   points kept for pictures, by the same rules, see SAMPLES
+    _aside/                     files that could not be trusted, each with its reason
+    _failed/                    trainings that died, with their deaths
+    _locks/, _progress/, _tmp/  of the runs under way
+
+Each file carries a SHA-256 of itself: one flipped bit anywhere and it is set aside, never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from bench.spec import FIELDS, PROTOCOL
+
+SCHEMA_VERSION = 1
+"""Bumped when columns change. Older files are read, newer ones refused with advice."""
+
+_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+
+SCHEMA = pa.schema(
+    [
+        # identity
+        ("id", pa.string()),  # Spec.id
+        ("config", pa.string()),  # Spec.config: equal for runs that are compared in pairs
+        ("protocol", pa.int64()),  # bench.spec.PROTOCOL
+        ("label", pa.string()),  # name in tables: method and whether lambda > 0
+        ("status", pa.string()),  # "ok", or "diverged": parameters or outputs not finite
+        # the spec, every field
+        *((name, _TYPES[kind]) for name, kind in FIELDS.items()),
+        # metrics, null where diverged; see bench.metrics
+        ("inception_score", pa.float64()),  # 1 to 5
+        ("mse_x", pa.float64()),  # of reconstructed data, mean over points and coordinates
+        ("mse_z", pa.float64()),  # of reconstructed codes
+        ("modes", pa.int64()),  # of 5
+        ("high_quality", pa.float64()),  # share of samples within 3 sd of a centre
+        ("n_samples", pa.int64()),  # samples, splits and classifier behind the score
+        ("n_splits", pa.int64()),
+        ("classifier", pa.string()),
+        # over training; see bench.evaluate.Evaluation.decoder_gradient
+        ("trace_epoch", pa.list_(pa.int64())),
+        ("decoder_gradient", pa.map_(pa.string(), pa.list_(pa.float32()))),  # by method
+        # provenance
+        ("commit", pa.string()),  # of the suite, null outside a git checkout
+        ("dirty", pa.bool_()),  # whether tracked files differed from the commit
+        ("suite", pa.string()),  # versions
+        ("python", pa.string()),
+        ("torch", pa.string()),
+        ("numpy", pa.string()),
+        ("device", pa.string()),  # "cpu" or "cuda"
+        ("device_name", pa.string()),
+        ("threads", pa.int64()),  # of the process that trained it
+        ("stack_size", pa.int64()),  # trainings in the same tensor program
+        ("train_seconds", pa.float64()),  # of the stack, evaluation left out, per member
+        ("finished", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+_POINTS = pa.list_(pa.float32())
+SAMPLES = pa.schema(
+    [("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)]
+)
+"""256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples."""
+
+_DIGEST = "bench.sha256"
+_BLANK = "0" * 64
+
+
+class StoreError(Exception):
+    """The results can't be used as they are; the message says why and what to do."""
+
+
+class BadFile(Exception):
+    """One file can't be trusted; the message is the reason."""
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A parquet file of `table` that carries its schema version and its own SHA-256."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer, table.schema, compression="zstd", write_page_checksum=True
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(
+            {"bench.schema": str(SCHEMA_VERSION), _DIGEST: _BLANK},
+        )
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return _replace_digest(content, _BLANK, digest)
+
+
+def _replace_digest(content: bytes, old: str, new: str) -> bytes:
+    at = content.rfind(_DIGEST.encode())
+    start = content.find(old.encode(), at)
+    if at < 0 or start < 0 or start > at + 128:
+        raise BadFile("carries no checksum: not a file of this suite, or a damaged one")
+    return content[:start] + new.encode() + content[start + len(old) :]
+
+
+def from_bytes(content: bytes, schema: pa.Schema) -> pa.Table:
+    """The table of a file made by `to_bytes`, checked to the last bit.
+
+    Columns that an older schema lacks are null. Raises BadFile for anything that `to_bytes` did
+    not write, StoreError for a file of a newer schema.
+    """
+    if not content:
+        raise BadFile("is empty")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        metadata = file.metadata.metadata or {}
+    except Exception as error:  # a damaged file may raise anything
+        raise BadFile(f"is not a whole parquet file: {_one_line(error)}") from None
+    digest = metadata.get(_DIGEST.encode(), b"").decode(errors="replace")
+    if len(digest) != len(_BLANK):
+        raise BadFile("carries no checksum: not a file of this suite, or a damaged one")
+    if hashlib.sha256(_replace_digest(content, digest, _BLANK)).hexdigest() != digest:
+        raise BadFile("does not match its checksum: damaged")
+    version = int(metadata[b"bench.schema"])
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"results of schema {version}; this version of the suite reads up to "
+            f"{SCHEMA_VERSION}: update the suite, or choose another folder with --results"
+        )
+    table = file.read()
+    if table.schema.equals(schema):
+        return table
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError) as error:
+        raise BadFile(f"has other columns: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
+    """Replaces `path` by `content` in one step; `tmp` is a folder of the same file system."""
+    tmp.mkdir(parents=True, exist_ok=True)
+    draft = tmp / f"{os.getpid()}-{uuid.uuid4().hex}"
+    try:
+        with open(draft, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name must survive a power cut as well
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Buckets:
+    """Rows with an `id`, kept in files named by its first two digits."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, root: Path) -> None:
+        self.folder, self.schema, self.root = folder, schema, root
+
+    def read(self) -> tuple[pa.Table, dict[Path, str]]:
+        """All rows that can be trusted, and the files that can't with the reason."""
+        tables, bad = [], {}
+        entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        for path in entries:
+            if path.name.startswith(("_", ".")):
+                continue
+            try:
+                tables.append(self._load(path))
+            except BadFile as error:
+                bad[path] = str(error)
+            except FileNotFoundError:
+                continue  # set aside by another runner since it was listed
+        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
+        return table, bad
+
+    def _load(self, path: Path) -> pa.Table:
+        if path.is_dir():
+            raise BadFile("is a folder where a result file should be")
+        if len(path.stem) != 2 or path.suffix != ".parquet":
+            raise BadFile("is not one of this suite's result files")
+        try:
+            table = from_bytes(path.read_bytes(), self.schema)
+        except StoreError as error:
+            raise StoreError(f"{path} holds {error}") from None
+        ids = table.column("id").to_pylist()
+        if len(set(ids)) != len(ids) or any(str(i)[:2] != path.stem for i in ids):
+            raise BadFile("holds rows that belong elsewhere")
+        return table
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds the rows, each bucket in one atomic step; a row of the same id is replaced."""
+        buckets: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            buckets.setdefault(row["id"][:2], []).append(row)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, new in sorted(buckets.items()):
+            path = self.folder / f"{name}.parquet"
+            with self._lock(path):
+                table = self._load_or_set_aside(path)
+                ids = pa.array([row["id"] for row in new])
+                kept = table.filter(pc.invert(pc.is_in(table["id"], ids)))
+                added = pa.Table.from_pylist(new, schema=self.schema)
+                content = to_bytes(pa.concat_tables([kept, added]).combine_chunks())
+                write_atomically(path, content, self.root / "_tmp")
+
+    def _lock(self, path: Path) -> FileLock:
+        locks = self.root / "_locks"
+        locks.mkdir(exist_ok=True)
+        return FileLock(locks / f"{self.folder.name}-{path.stem[:64]}.lock")
+
+    def _load_or_set_aside(self, path: Path) -> pa.Table:
+        """The table at `path`, empty if there is none; a file that is bad goes. Needs the lock."""
+        try:
+            return self._load(path)
+        except FileNotFoundError:
+            return self.schema.empty_table()
+        except BadFile as error:
+            aside = self.root / "_aside"
+            aside.mkdir(exist_ok=True)
+            target = aside / f"{path.name[:64]}.{uuid.uuid4().hex[:8]}"
+            os.replace(path, target)
+            reason = f"{path.relative_to(self.root)} {error}\n"
+            write_atomically(aside / f"{target.name}.reason.txt", reason.encode(), aside)
+            return self.schema.empty_table()
+
+    def set_aside_bad(self) -> dict[Path, str]:
+        """Moves files that can't be trusted out of the way; returns them with the reason."""
+        bad = self.read()[1]
+        for path in bad:
+            with self._lock(path):
+                self._load_or_set_aside(path)
+        return bad
+
+
+class Store:
+    """The results of one study at one scale below a results folder."""
+
+    def __init__(self, results: Path, study: str, scale: str) -> None:
+        self.folder = results / study / scale
+        self.rows = Buckets(self.folder, SCHEMA, self.folder)
+        self.samples = Buckets(self.folder / "_samples", SAMPLES, self.folder)
+        self.failed = self.folder / "_failed"
+
+    def prepare(self) -> dict[Path, str]:
+        """Makes the folder ready to be written; returns the files it had to set aside.
+
+        Raises StoreError if it can't be written or belongs to a newer version of the suite.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f"_probe-{uuid.uuid4().hex}"
+            write_atomically(probe, b"", self.folder / "_tmp")
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"results folder {self.folder} can't be written ({error.strerror}); "
+                "choose another with --results"
+            ) from None
+        return self.rows.set_aside_bad() | self.samples.set_aside_bad()
+
+    def done(self) -> dict[str, str]:
+        """Status of every finished training by id."""
+        table = self.rows.read()[0]
+        return dict(zip(table["id"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+    def write(self, rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> None:
+        """Keeps finished trainings; their rows come last, since the row is what says done."""
+        self.samples.write(samples)
+        self.rows.write(rows)
+        for row in rows:
+            self._failure(row["id"]).unlink(missing_ok=True)
+
+    # Deaths of trainings that are not done: results they are not, but a run must remember them.
+
+    def _failure(self, id: str) -> Path:
+        return self.failed / f"{id}.json"
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """{"deaths": n, "reason": text} by id of every training that has died here."""
+        found = {}
+        for path in sorted(self.failed.glob("*.json")) if self.failed.is_dir() else []:
+            try:
+                found[path.stem] = json.loads(path.read_text())
+            except (OSError, ValueError):
+                path.unlink(missing_ok=True)  # a torn note: the training is simply tried again
+        return found
+
+    def bury(self, id: str, reason: str) -> int:
+        """Notes one more death of a training; returns how many there were."""
+        deaths = self.failures().get(id, {}).get("deaths", 0) + 1
+        note = json.dumps({"deaths": deaths, "reason": reason}).encode()
+        self.failed.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._failure(id), note, self.folder / "_tmp")
+        return deaths
+
+    def forgive(self, id: str) -> None:
+        """Forgets the deaths of a training, so that it is tried again."""
+        self._failure(id).unlink(missing_ok=True)
+
+
+def load(results: Path, study: str, scale: str) -> tuple[pa.Table, dict[Path, str]]:
+    """All results of a study at a scale, today's protocol only, and files that can't be read.
+
+    `results` is a folder of runs, or one of published references with STUDY/SCALE.parquet.
+    Changes nothing on disk. Raises StoreError for results of a newer version of the suite or a
+    damaged reference.
+    """
+    table, bad = _load(results, study, scale, SCHEMA, "")
+    return table.filter(pc.field("protocol") == PROTOCOL), bad
+
+
+def load_samples(results: Path, study: str, scale: str) -> pa.Table:
+    """The points kept for pictures, see SAMPLES; same places as `load`."""
+    return _load(results, study, scale, SAMPLES, "_samples")[0]
+
+
+def _load(
+    results: Path, study: str, scale: str, schema: pa.Schema, kind: str
+) -> tuple[pa.Table, dict[Path, str]]:
+    published = results / study / f"{scale}{kind}.parquet"
+    if published.is_file():
+        try:
+            return from_bytes(published.read_bytes(), schema), {}
+        except (BadFile, StoreError) as error:
+            raise StoreError(f"{published} {error}") from None
+    folder = results / study / scale
+    return Buckets(folder / kind if kind else folder, schema, folder).read()

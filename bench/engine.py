@@ -72,7 +72,9 @@ class Engine:
         elif verdict.end == "storage":
             raise StoreError(f"results can't be written: {verdict.reason}; nothing stored is lost")
         elif len(job.specs) > 1:
-            self.monitor.note(f"stack of {len(job.specs)}: {verdict.reason}; halved and tried again")
+            self.monitor.note(
+                f"stack of {len(job.specs)}: {verdict.reason}; halved and tried again"
+            )
             self.queue += self._halves(job)
         else:
             self._bury(job, verdict.reason, self.queue)

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ class Verdict:
 def stacks(specs: Sequence[Spec], device: str) -> list[list[Spec]]:
     """Cuts trainings into stacks of one tensor program each.
 
-    On a CPU small enough to stay in a core's cache: about 1,500 hidden units' worth of members,
-    4 to 24, equal shapes side by side. On a GPU as large as can be: memory is found out by
-    running, a stack that does not fit is halved. Stacks never mix lambda = 0 with lambda > 0,
+    On a CPU large enough to spread the cost of a call, small enough for a core's cache: 4 to 32
+    members, about 2,048 hidden units a layer in all, equal shapes side by side. On a GPU as large
+    as can be: memory is found out by running, a stack that does not fit is halved. Stacks never mix lambda = 0 with lambda > 0,
     since the cycle is a part of the program that the former can do without.
     """
     groups: dict[Any, list[Spec]] = {}
@@ -68,10 +69,10 @@ def stacks(specs: Sequence[Spec], device: str) -> list[list[Spec]]:
     for members in groups.values():
         members.sort(key=lambda s: (*_shape(s), s.seed, s.lam, s.method))
         width = max(max(s.encoder_width, s.decoder_width, s.critic_width) for s in members)
-        limit = len(members) if device == "cuda" else max(4, min(24, 1536 // width))
+        limit = len(members) if device == "cuda" else max(4, min(32, 2048 // width))
         pieces = -(-len(members) // limit)
         cuts = [len(members) * i // pieces for i in range(pieces + 1)]
-        found += [members[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        found += [members[a:b] for a, b in pairwise(cuts)]
     return found
 
 
@@ -114,7 +115,8 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = job.specs[0].precision == "tf32"
+    tf32 = job.specs[0].precision == "tf32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     trainer = Trainer(job.specs, job.device)
     evaluation = Evaluation(trainer)
     epochs = trainer.specs[0].epochs
@@ -127,10 +129,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
         beat(epoch / epochs)
 
     seconds = trainer.train(after_epoch) / len(job.specs)
-    if job.device == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        name = provenance.cpu_name()
+    name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()
     common = {
         **job.origin,
         **provenance.versions(),

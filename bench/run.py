@@ -10,18 +10,19 @@ with trainings left, 130 Ctrl-C, 143 SIGTERM.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import json
 import signal
 import sys
 import threading
-import _thread
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bench.cli import Parser, UsageError, complain
 from bench.spec import FIELDS, PRECISIONS, Spec
 from bench.studies import SCALES, STUDIES, Study
 
@@ -31,17 +32,6 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 PAPER_BY_DEFAULT = 30 * 60
 """Without --scale, `paper` is run where it is estimated to take fewer seconds than this."""
-
-
-class UsageError(Exception):
-    """The user asked for something that can't be; one line says what and what is allowed."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Answers bad arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,8 +65,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")
     p.add_argument(
-        "--max-time", type=_minutes, metavar="MIN", help="stop after so many minutes; exit 3 if "
-        "trainings are left"
+        "--max-time",
+        type=_minutes,
+        metavar="MIN",
+        help="stop after so many minutes; exit 3 if trainings are left",
     )
     p.add_argument("--retry-failed", action="store_true", help="try failed trainings again")
     p.add_argument("--fail-fast", action="store_true", help="stop at the first failed training")
@@ -217,8 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError("--json goes with --dry-run or --status")
         return _run(args)
     except UsageError as error:
-        print(f"python -m bench.run: {error}", file=sys.stderr)
-        return 2
+        return complain("bench.run", error)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -259,16 +250,15 @@ def _run(args: argparse.Namespace) -> int:
     left += [
         spec
         for spec in specs
-        if spec.id in failures and spec.id not in done
+        if spec.id in failures
+        and spec.id not in done
         and failures[spec.id]["deaths"] < engine.DEATHS
     ]
     plan = [
         jobs.Job(tuple(stack), str(args.results), device, provenance.commit(), _parent())
         for stack in jobs.stacks(left, device)
     ]
-    costs = {
-        job.key: sum(cost.seconds(spec, rate) for spec in job.specs) for job in plan
-    }
+    costs = {job.key: sum(cost.seconds(spec, rate) for spec in job.specs) for job in plan}
     plan.sort(key=lambda job: -costs[job.key])
     estimate = max([sum(costs.values()) / workers, *costs.values()])
     print(
@@ -305,8 +295,7 @@ def _run(args: argparse.Namespace) -> int:
         return 143 if isinstance(stop, _Stop) else 130
     except StoreError as error:
         engine.stop_workers()
-        print(f"python -m bench.run: {error}", file=sys.stderr)
-        return 1
+        return complain("bench.run", error, 1)
     counts = count(specs, store)
     from bench import report
 

@@ -80,9 +80,7 @@ SCHEMA = pa.schema(
 )
 
 _POINTS = pa.list_(pa.float32())
-SAMPLES = pa.schema(
-    [("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)]
-)
+SAMPLES = pa.schema([("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)])
 """256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples."""
 
 _DIGEST = "bench.sha256"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class Shape:
     def layers(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of every linear layer."""
         sizes = [self.d_in, *[self.width] * self.depth, self.d_out]
-        return list(zip(sizes[:-1], sizes[1:], strict=True))
+        return list(pairwise(sizes))
 
     @cached_property
     def spans(self) -> list[tuple[int, int, int, int]]:
@@ -73,49 +74,58 @@ def xavier(shape: Shape, rng: np.random.Generator) -> list[np.ndarray]:
     ]
 
 
+Layers = list[tuple[Tensor, Tensor]]
+
+
 class _Perceptrons(torch.autograd.Function):
     """n perceptrons on n batches, differentiated by hand.
 
-    Autograd's own graph of the same products is about a tenth slower at widths 32 and 64: it
-    keeps each layer's parameters as a leaf of its own and can't rectify gradients in place.
+    `layers` are views of `flat`, which stands in the arguments to receive the gradient. Autograd's
+    own graph of the same products is about a tenth slower at widths 32 and 64: it keeps each
+    layer's parameters as a leaf of its own and can't rectify gradients in place.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, flat: Tensor, shape: Shape) -> Tensor:
-        layers = shape.split(flat)
+    def forward(ctx, x: Tensor, flat: Tensor, layers: Layers) -> Tensor:
         inputs = [x]
         for w, b in layers[:-1]:
             inputs.append(torch.baddbmm(b, w, inputs[-1]).relu_())
         w, b = layers[-1]
-        ctx.save_for_backward(flat, *inputs)
-        ctx.shape = shape
+        ctx.save_for_backward(*inputs)
+        ctx.layers = layers
         return torch.baddbmm(b, w, inputs[-1])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        flat, *inputs = ctx.saved_tensors
-        layers = ctx.shape.split(flat)
+        inputs, layers = ctx.saved_tensors, ctx.layers
         want_x, want_flat, _ = ctx.needs_input_grad
-        grad = torch.zeros_like(flat) if want_flat else None
-        grads = ctx.shape.split(grad) if grad is not None else []
+        pieces: list[Tensor] = []
         for i in reversed(range(len(layers))):
-            if grads:
+            w, _ = layers[i]
+            if want_flat:
                 # The product whose rows are long: (inputs, outputs) for the thin first layer.
                 w_grad = torch.bmm(g, inputs[i].mT) if i else torch.bmm(inputs[i], g.mT).mT
-                grads[i][0].copy_(w_grad)
-                grads[i][1].copy_(g.sum(2, keepdim=True))
+                b_grad = g.sum(2)
+                w_grad = w_grad.reshape(len(w), -1)
+                pieces[:0] = [w_grad, _gap(w_grad), b_grad, _gap(b_grad)]
             if i:
-                g = torch.bmm(layers[i][0].mT, g)
+                g = torch.bmm(w.mT, g)
                 torch.ops.aten.threshold_backward.grad_input(g, inputs[i], 0, grad_input=g)
-        return torch.bmm(layers[0][0].mT, g) if want_x else None, grad, None
+        x_grad = torch.bmm(layers[0][0].mT, g) if want_x else None
+        return x_grad, torch.cat(pieces, 1) if want_flat else None, None
+
+
+def _gap(filled: Tensor) -> Tensor:
+    """Zeros that fill a row up to where the next tensor starts."""
+    return filled.new_zeros(()).expand(len(filled), -filled.shape[1] % _ALIGN)
 
 
 class Bank:
     """n networks of one shape, each applied to its own batch.
 
     `flat` (rows, p) holds the parameters, a row a network, so that an optimiser is one call
-    whatever n is.
+    whatever n is; `layers` are views of it.
 
     A bank of one is padded with an idle copy: batched products of two or more networks give each
     of them the same bits wherever it stands, a single product takes another route to the sum.
@@ -133,14 +143,15 @@ class Bank:
         self.n = len(weights)
         rows = max(self.n, 2)
         self.flat = torch.zeros(rows, shape.row, device=device, dtype=dtype)
-        for i, (w, _) in enumerate(shape.split(self.flat)):
+        self.layers = shape.split(self.flat)
+        for i, (w, _) in enumerate(self.layers):
             matrices = np.stack([weights[k % self.n][i] for k in range(rows)])
             w.copy_(torch.from_numpy(matrices))
         self.flat.requires_grad_()
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """(n, d_in, batch) -> (n, d_out, batch); `frozen` parameters get no gradient."""
-        if self.n == 1:
-            x = x.expand(2, -1, -1)
         flat = self.flat.detach() if frozen else self.flat
-        return _Perceptrons.apply(x, flat, self.shape)[: self.n]
+        if self.n > 1:
+            return _Perceptrons.apply(x, flat, self.layers)
+        return _Perceptrons.apply(x.expand(2, -1, -1), flat, self.layers)[:1]

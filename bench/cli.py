@@ -1,0 +1,24 @@
+"""What the commands share: bad input gets one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """The user asked for something that can't be; one line says what and what is allowed."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers bad arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def complain(module: str, error: Exception, status: int = 2) -> int:
+    """Prints the one line and returns the exit status."""
+    print(f"python -m {module}: {error}", file=sys.stderr)
+    return status

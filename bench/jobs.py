@@ -59,8 +59,8 @@ def stacks(specs: Sequence[Spec], device: str) -> list[list[Spec]]:
 
     On a CPU large enough to spread the cost of a call, small enough for a core's cache: 4 to 32
     members, about 2,048 hidden units a layer in all, equal shapes side by side. On a GPU as large
-    as can be: memory is found out by running, a stack that does not fit is halved. Stacks never mix lambda = 0 with lambda > 0,
-    since the cycle is a part of the program that the former can do without.
+    as can be: memory is found out by running, a stack that does not fit is halved. No stack mixes
+    lambda = 0 with lambda > 0: the cycle is a part of the program that the former does without.
     """
     groups: dict[Any, list[Spec]] = {}
     for spec in specs:

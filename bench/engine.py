@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
@@ -61,9 +62,12 @@ class Engine:
         # One worker runs in this very process, where a job that kills would kill the run; a job
         # under suspicion therefore always gets a process of its own.
         pool = Parallel(
-            n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1
+            n_jobs=workers,
+            backend="loky",
+            return_as="generator_unordered",
+            batch_size=cast(Any, 1),  # typed as str by joblib
         )
-        return pool(delayed(run_job)(job) for job in batch)
+        return cast(Iterator[Verdict], pool(delayed(run_job)(job) for job in batch))
 
     def _settle(self, verdict: Verdict) -> None:
         job = verdict.job

@@ -98,12 +98,16 @@ def run_job(job: Job) -> Verdict:
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
     else:
         try:
-            Store(Path(job.results), job.specs[0].study, job.specs[0].scale).write(rows, samples)
+            _store(job).write(rows, samples)
         except OSError as error:
             return Verdict(job, "storage", {}, f"{error.strerror or error}")
         return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
     finally:
         beat.stop()
+
+
+def _store(job: Job) -> Store:
+    return Store(Path(job.results), job.specs[0].study, job.specs[0].scale)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -174,8 +178,7 @@ class Heartbeat:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        folder = Store(Path(job.results), job.specs[0].study, job.specs[0].scale).folder
-        self.path = folder / "_progress" / f"{job.key}.json"
+        self.path = _store(job).progress / f"{job.key}.json"
         self.next = 0.0
         self(0.0)
 

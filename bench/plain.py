@@ -7,6 +7,7 @@ tensors out as everybody does, batch first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -100,8 +101,12 @@ class PlainTrainer:
             )
         )
 
+    def epochs(self) -> Iterator[data.Epoch]:
+        """The random numbers of every epoch, the same that the stacked trainer sees."""
+        return islice(data.epochs(self.spec), self.spec.epochs)
+
     def train(self) -> None:
         """Runs all epochs."""
-        for epoch in islice(data.epochs(self.spec), self.spec.epochs):
+        for epoch in self.epochs():
             for batch in self.batches(epoch):
                 self.updates(*batch)

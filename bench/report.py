@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any, cast
 
 import jinja2
 import matplotlib as mpl
@@ -105,7 +106,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> R
     found = claims.toy_claims(own)
     scores = tables.scores(frame, frames.expected(frame, study, scale))
     contents = [
-        tables.claims(found, indicative=scale != "paper"),
+        tables.claims(found, scale),
         tables.summary(scores),
         scores,
         tables.pairs(own),
@@ -153,7 +154,7 @@ def write(report: Report, results: Path, folder: Path) -> None:
 
 def _draw(report: Report, results: Path, folder: Path) -> None:
     own = frames.own(report.frame)
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(cast(Any, figures.STYLE)):
         for name, (draw, _, _) in figures.CAPTIONS.items():
             if name == "points":
                 samples = store.load_samples(results, report.study, report.scale).to_pandas()
@@ -187,8 +188,8 @@ def after_run(study: str, scale: str, results: Path) -> None:
     folder = out_folder(None, results) / study / scale
     write(report, results, folder)
     show(report.tables["summary"])
-    for _, says, _, verdict, evidence in report.tables["claims"].rows:
-        print(f"{verdict}: {says} {evidence}")
+    for id, says, _, verdict, evidence in report.tables["claims"].rows:
+        print(f"{id} {verdict}: {says} {evidence}")
     print(f"report: {folder / 'report.html'}")
 
 
@@ -207,9 +208,8 @@ def show(table: tables.Table) -> None:
         shown.add_column(column.name, justify="left" if column.text else "right", style=style)
     for row in table.rows:
         shown.add_row(*row)
-    console = Console()
     # A pipe has no width of its own: what is read from a log should not be folded.
-    console.print(shown, width=None if console.is_terminal else 160)
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 
 # The committed reference

@@ -13,12 +13,12 @@ from __future__ import annotations
 import _thread
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +27,7 @@ from bench.spec import FIELDS, PRECISIONS, Spec
 from bench.studies import SCALES, STUDIES, Study
 
 if TYPE_CHECKING:
+    from bench.jobs import Job
     from bench.store import Store
 
 RESULTS = Path("results")
@@ -153,26 +154,24 @@ class Counts:
     pending: int
 
 
-def count(specs: Sequence[Spec], store: Store) -> Counts:
-    """Reads the store; writes nothing."""
+def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
+    """The state of these trainings and those still to be trained; writes nothing."""
     from bench.engine import DEATHS
 
     done, failures = store.done(), store.failures()
+    failed = {id for id, note in failures.items() if note["deaths"] >= DEATHS and id not in done}
     statuses = [done[spec.id] for spec in specs if spec.id in done]
-    failed = sum(
-        failures[spec.id]["deaths"] >= DEATHS
-        for spec in specs
-        if spec.id in failures and spec.id not in done
-    )
-    return Counts(
+    left = [spec for spec in specs if spec.id not in done and spec.id not in failed]
+    counts = Counts(
         study=specs[0].study,
         scale=specs[0].scale,
         total=len(specs),
         done=len(statuses),
         diverged=statuses.count("diverged"),
-        failed=failed,
-        pending=len(specs) - len(statuses) - failed,
+        failed=len(specs) - len(statuses) - len(left),
+        pending=len(left),
     )
+    return counts, left
 
 
 def choose_device(asked: str | None) -> str:
@@ -188,18 +187,10 @@ def choose_scale(study: Study, device: str, workers: int, rate: float) -> tuple[
     """Without --scale: which one, and why."""
     from bench import cost
 
-    hours = sum(cost.seconds(spec, rate) for spec in study.specs("paper")) / workers
-    if hours < PAPER_BY_DEFAULT:
-        return "paper", f"paper, since it is estimated under 30 minutes on this {device}"
-    return "quick", f"quick, since paper is estimated at {_clock(hours)} here (--scale paper)"
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=60 * max(1, round(seconds / 60)))).removesuffix(":00") + " h"
-
-
-class _Stop(BaseException):
-    """SIGTERM."""
+    seconds = sum(cost.seconds(spec, rate) for spec in study.specs("paper")) / workers
+    if seconds < PAPER_BY_DEFAULT:
+        return "paper", f"its estimate on this {device} is under 30 min"
+    return "quick", f"--scale paper would take about {_duration(seconds)} here"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,8 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from joblib import cpu_count
 
-    from bench import cost, engine, jobs, provenance
-    from bench.monitor import Monitor
+    from bench import cost
     from bench.store import Store, StoreError
 
     study = STUDIES[args.study]
@@ -230,91 +220,117 @@ def _run(args: argparse.Namespace) -> int:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
     store = Store(args.results, study.name, scale)
+    asking = args.status or args.dry_run
     try:
-        if not (args.dry_run or args.status):
-            for path, reason in store.prepare().items():
-                print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
-            engine.clear_progress(store.folder / "_progress")
-            if args.retry_failed:
-                for spec in specs:
-                    store.forgive(spec.id)
-        counts = count(specs, store)
+        if not asking:
+            _prepare(store, specs, args.retry_failed)
+        counts, left = count(specs, store)
     except StoreError as error:
         raise UsageError(str(error)) from None
     if args.json:
         print(json.dumps(vars(counts)))
         return 0
 
-    done, failures = store.done(), store.failures()
-    left = [spec for spec in specs if spec.id not in done and spec.id not in failures]
-    left += [
-        spec
-        for spec in specs
-        if spec.id in failures
-        and spec.id not in done
-        and failures[spec.id]["deaths"] < engine.DEATHS
-    ]
-    plan = [
-        jobs.Job(tuple(stack), str(args.results), device, provenance.commit(), _parent())
-        for stack in jobs.stacks(left, device)
-    ]
-    costs = {job.key: sum(cost.seconds(spec, rate) for spec in job.specs) for job in plan}
-    plan.sort(key=lambda job: -costs[job.key])
-    estimate = max([sum(costs.values()) / workers, *costs.values()])
-    print(
-        f"{study.name} at scale {scale} ({why}): {counts.total} trainings, {counts.done} done, "
-        f"{counts.failed} failed, {counts.pending} to go"
-        + (f"; about {_minutes_text(estimate)} on {workers} x {device}" if left else ""),
-        flush=True,
+    jobs, costs = _plan(left, device, args.results, rate)
+    line = (
+        f"{study.name} at scale {scale} ({why}): {counts.total} trainings, {counts.done} done "
+        f"({counts.diverged} diverged), {counts.failed} failed, {counts.pending} to go"
     )
-    if args.status or args.dry_run:
-        print(f"{counts.diverged} of the finished trainings diverged; {len(plan)} stacks to train")
+    if jobs:
+        estimate = max([sum(costs.values()) / workers, *costs.values()])
+        line += f" in {len(jobs)} stacks; about {_duration(estimate)} on {workers} x {device}"
+    print(line, flush=True)
+    if asking:
         return 0
+    return _train(args, specs, store, counts, jobs, costs, workers)
 
-    signal.signal(signal.SIGTERM, _terminate)
+
+def _prepare(store: Store, specs: Sequence[Spec], retry_failed: bool) -> None:
+    from bench.engine import clear_progress
+
+    for path, reason in store.prepare().items():
+        print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
+    clear_progress(store.progress)
+    for spec in specs if retry_failed else []:
+        store.forgive(spec.id)
+
+
+def _plan(
+    left: Sequence[Spec], device: str, results: Path, rate: float
+) -> tuple[list[Job], dict[str, float]]:
+    """Jobs, the longest first so that workers end together, and their seconds by key."""
+    from bench import cost, provenance
+    from bench.jobs import Job, stacks
+
+    origin = provenance.commit()
+    jobs = [
+        Job(tuple(stack), str(results), device, origin, os.getpid())
+        for stack in stacks(left, device)
+    ]
+    costs = {job.key: sum(cost.seconds(spec, rate) for spec in job.specs) for job in jobs}
+    jobs.sort(key=lambda job: -costs[job.key])
+    return jobs, costs
+
+
+def _train(
+    args: argparse.Namespace,
+    specs: Sequence[Spec],
+    store: Store,
+    counts: Counts,
+    jobs: list[Job],
+    costs: dict[str, float],
+    workers: int,
+) -> int:
+    from bench import report
+    from bench.engine import Engine, clear_progress, stop_workers
+    from bench.monitor import Monitor
+    from bench.store import StoreError
+
+    monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, store.progress)
+    monitor.pending = dict(costs)
     timer = _Deadline(args.max_time)
-    monitor = Monitor(
-        counts.done, counts.diverged, counts.failed, counts.total, store.folder / "_progress"
-    )
-    monitor.pending = costs
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         with timer, monitor:
-            engine.Engine(store, monitor, workers, args.fail_fast).run(plan)
-    except (KeyboardInterrupt, _Stop) as stop:
+            Engine(store, monitor, workers, args.fail_fast).run(jobs)
+    except (KeyboardInterrupt, _Terminated) as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        engine.stop_workers()
-        engine.clear_progress(store.folder / "_progress")
-        state = count(specs, store)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop_workers()
+        clear_progress(store.progress)
+        state, _ = count(specs, store)
         print(
             f"stopped: {state.done} of {state.total} trainings are stored; "
             "the same command goes on from there",
             file=sys.stderr,
         )
         if timer.up:
-            return 3 if state.pending else 0
-        return 143 if isinstance(stop, _Stop) else 130
+            return 3 if state.pending else int(state.failed > 0)
+        return 143 if isinstance(stop, _Terminated) else 130
     except StoreError as error:
-        engine.stop_workers()
+        stop_workers()
         return complain("bench.run", error, 1)
-    counts = count(specs, store)
-    from bench import report
-
-    report.after_run(study.name, scale, args.results)
-    return 1 if counts.failed else 0
-
-
-def _minutes_text(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    counts, _ = count(specs, store)
+    try:
+        if counts.done:
+            report.after_run(args.study, counts.scale, args.results)
+    except StoreError as error:
+        return complain("bench.run", error, 1)
+    return int(counts.failed > 0)
 
 
-def _parent() -> int:
-    import os
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
-    return os.getpid()
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
-    raise _Stop
+    raise _Terminated
 
 
 class _Deadline:
@@ -339,5 +355,17 @@ class _Deadline:
             self._timer.cancel()
 
 
+def command() -> NoReturn:
+    """Runs `main` and ends the process with its status."""
+    status = main()
+    if status in (3, 130, 143):
+        # The interrupt may have come amid a call into a library that has threads of its own; the
+        # interpreter's orderly exit can abort on those. All that matters is on disk by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

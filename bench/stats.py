@@ -92,5 +92,5 @@ def detectable(a: np.ndarray, b: np.ndarray) -> float:
     (z_.975 + z_.8) standard errors of the mean difference.
     """
     d = a - b
-    z = stats.norm.ppf([0.5 + LEVEL / 2, POWER]).sum()
+    z = np.sum(stats.norm.ppf([0.5 + LEVEL / 2, POWER]))
     return float(z * d.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else float("nan")

@@ -225,8 +225,7 @@ class Buckets:
             path = self.folder / f"{name}.parquet"
             with self._lock(path):
                 table = self._load_or_set_aside(path)
-                ids = pa.array([row["id"] for row in new])
-                kept = table.filter(pc.invert(pc.is_in(table["id"], ids)))
+                kept = table.filter(~pc.field("id").isin([row["id"] for row in new]))
                 added = pa.Table.from_pylist(new, schema=self.schema)
                 content = to_bytes(pa.concat_tables([kept, added]).combine_chunks())
                 write_atomically(path, content, self.root / "_tmp")
@@ -268,6 +267,7 @@ class Store:
         self.rows = Buckets(self.folder, SCHEMA, self.folder)
         self.samples = Buckets(self.folder / "_samples", SAMPLES, self.folder)
         self.failed = self.folder / "_failed"
+        self.progress = self.folder / "_progress"
 
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready to be written; returns the files it had to set aside.

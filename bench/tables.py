@@ -119,14 +119,17 @@ def lam(value: float) -> str:
 def cells(frame: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
     """(label, lambda, runs), by lambda and within it in the order of the paper's legend."""
     legend = ["ALI", "ALICE", "sVAE", "sVAE-r"]
-    groups = [(str(k[0]), float(k[1]), v) for k, v in frame.groupby(["label", "lam"])]
+    groups = [
+        (label, value, frame[(frame["label"] == label) & (frame["lam"] == value)])
+        for label, value in sorted(set(zip(frame["label"], frame["lam"], strict=True)))
+    ]
     rank = {name: i for i, name in enumerate(legend)}
     return sorted(groups, key=lambda g: (g[1], rank.get(g[0], len(legend)), g[0]))
 
 
 def scores(frame: pd.DataFrame, expected: int) -> Table:
     """Per lambda and label: the score, the shares, what is missing, the paper beside."""
-    paper = frames.paper_cells().set_index(["label", "lam"])
+    paper = {(c["label"], c["lam"]): c for c in frames.paper_cells().to_dict("records")}
     rates = sorted(frame["lr"].unique())
     columns = [
         Column("λ"),
@@ -150,11 +153,10 @@ def scores(frame: pd.DataFrame, expected: int) -> Table:
     for rate in rates:
         for label, value, runs in cells(frame[frame["lr"] == rate]):
             finite = runs.loc[runs["status"] == "ok", "inception_score"].astype(float)
-            key = (label, value)
-            known = paper.loc[key] if key in paper.index else None
+            known = paper.get((label, value), {})
 
             def of_paper(column: str, form: Callable[[float], str], known=known) -> str:
-                return form(float(known[column])) if known is not None else ""
+                return form(known[column]) if known else ""
 
             rows.append(
                 [
@@ -291,7 +293,7 @@ def gradients(frame: pd.DataFrame) -> Table:
                     labels.get(str(method), str(method)),
                     number(last[method].median(), 4),
                     number(ratio.median()),
-                    number(ratio.quantile(0.1)),
+                    number(float(ratio.quantile(0.1))),
                     percent((ratio < 0.1).mean()),
                 ]
             )
@@ -313,13 +315,19 @@ def gradients(frame: pd.DataFrame) -> Table:
     )
 
 
-def claims(found: Sequence[Claim], indicative: bool) -> Table:
+_WEIGHT = {
+    "smoke": ("smoke: no evidence", "Smoke runs only show that the suite works."),
+    "quick": ("indicative", "At this scale verdicts are indicative: the networks are narrow."),
+    "paper": ("", ""),
+}
+
+
+def claims(found: Sequence[Claim], scale: str) -> Table:
     """Each claim with its rule, verdict and evidence."""
-    note = " (indicative)" if indicative else ""
+    weight, note = _WEIGHT[scale]
     return Table(
         "claims",
-        "Rules were fixed in code before the study was run."
-        + (" At this scale verdicts are indicative: the networks are narrow." if note else ""),
+        f"Rules were fixed in code before the study was run. {note}".strip(),
         [
             Column("claim", text=True),
             Column("the paper says", text=True),
@@ -328,7 +336,7 @@ def claims(found: Sequence[Claim], indicative: bool) -> Table:
             Column("evidence", text=True),
         ],
         [
-            [c.id, c.text, c.rule, c.verdict + (note if c.verdict != "no data" else ""), c.evidence]
+            [c.id, c.text, c.rule, c.verdict + (f" ({weight})" if weight else ""), c.evidence]
             for c in found
         ],
     )

@@ -1,0 +1,56 @@
+"""What the tests share. One thread, no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any connection that would leave the machine fails the test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address):
+        local = self.family == socket.AF_UNIX or str(address[0]) in ("127.0.0.1", "::1")
+        assert local, f"a test tried to reach {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def start(*arguments: str, cwd: Path, **kw) -> subprocess.Popen[str]:
+    """`python ARGUMENTS` in a folder of its own, with this checkout importable."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kw,
+    )
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs `python ARGUMENTS` to its end: status, standard output, standard error."""
+
+    def run(*arguments: str, **kw) -> tuple[int, str, str]:
+        process = start(*arguments, cwd=tmp_path, **kw)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run

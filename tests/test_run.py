@@ -1,0 +1,343 @@
+"""The command: what a user types, what comes back, what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from bench import engine, jobs, run
+from bench.monitor import Monitor
+from bench.store import SCHEMA, Store
+from bench.studies import STUDIES
+from bench.train import Trainer
+from tests.conftest import start
+
+SMOKE = ["toy_grid", "--scale", "smoke"]
+TIMING = {"train_seconds", "finished", "stack_size", "commit", "dirty"}
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    """Every column that is not about time or company, by id."""
+    frame = pd.read_parquet(folder / "toy_grid" / "smoke").sort_values("id", ignore_index=True)
+    assert frame["id"].is_unique
+    frame["decoder_gradient"] = [repr(g) for g in frame["decoder_gradient"]]
+    frame["trace_epoch"] = [list(e) for e in frame["trace_epoch"]]
+    return frame[[name for name in SCHEMA.names if name not in TIMING]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Three seeds of the smoke study, uninterrupted, in this process: the yardstick."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run.main([*SMOKE, "--seeds", "3", "--workers", "1", "--results", str(folder)]) == 0
+    return rows(folder)
+
+
+def test_help_is_quick_and_imports_neither_torch_nor_pandas(python: Callable) -> None:
+    code = (
+        "import sys\nfrom bench import run\n"
+        "try: run.main(['--help'])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "heavy = {'torch', 'pandas', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    status, out, err = python("-c", code)
+    assert (status, err) == (0, "")
+    for option in ("--scale", "--only", "--lam", "--max-time", "--dry-run", "--json"):
+        assert option in out
+
+
+def test_reporting_imports_no_torch(python: Callable) -> None:
+    code = "import sys, bench.report, bench.store; assert 'torch' not in sys.modules"
+    assert python("-c", code) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "invalid choice: 'nothing'"),
+        (["toy_grid", "--scale", "huge"], "choose from"),
+        ([*SMOKE, "--only", "method=foo"], "allowed: method in this selection: alice, "),
+        ([*SMOKE, "--only", "colour=red"], "allowed fields: label, study, scale, method"),
+        ([*SMOKE, "--only", "encoder_width=1"], "allowed: encoder_width in this selection: 32"),
+        ([*SMOKE, "--only", "encoder_width=a"], "allowed: encoder_width in this selection: 32"),
+        ([*SMOKE, "--only", "lam=5"], "(own values: --lam)"),
+        ([*SMOKE, "--only", "lam"], "allowed: FIELD=VALUE"),
+        ([*SMOKE, "--lam", "0,a"], "not a list of numbers"),
+        ([*SMOKE, "--lam", "-1"], "lam is -1.0; allowed: a finite number >= 0"),
+        ([*SMOKE, "--lr", "0"], "lr is 0.0; allowed: a finite number > 0"),
+        ([*SMOKE, "--seeds", "0"], "allowed: a whole number >= 1"),
+        ([*SMOKE, "--workers", "x"], "allowed: a whole number >= 1"),
+        ([*SMOKE, "--max-time", "0"], "allowed: minutes > 0"),
+        ([*SMOKE, "--json"], "--json goes with --dry-run or --status"),
+        ([*SMOKE, "--precision", "tf32", "--device", "cpu"], "allowed on a CPU: float32"),
+    ],
+)
+def test_bad_input_gets_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = run.main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_cuda_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*SMOKE, "--device", "cuda"]) == 2
+    assert "no CUDA device; allowed here: cpu" in capsys.readouterr().err
+
+
+def test_a_results_folder_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run.main([*SMOKE, "--results", str(tmp_path / "file")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def ask(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert run.main([*SMOKE, "--results", str(folder), "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_status_and_dry_run_print_one_object_and_write_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "r"
+    expected = {"study": "toy_grid", "scale": "smoke", "total": 8, "done": 0, "diverged": 0}
+    expected |= {"failed": 0, "pending": 8}
+    assert ask(folder, capsys, "--status") == expected
+    assert ask(folder, capsys, "--dry-run") == expected
+    assert not folder.exists()
+    only = ask(folder, capsys, "--dry-run", "--only", "label=ALI,sVAE", "--only", "lam=0")
+    assert only["total"] == 4
+    both = ["--dry-run", "--only", "method=alice_minimax,alice_sigmoid", "--seeds", "2"]
+    assert ask(folder, capsys, *both)["total"] == 16
+    own = ["--dry-run", "--lam", "0,1,10", "--lr", "1e-4,1e-3"]
+    assert ask(folder, capsys, *own)["total"] == 2 * 2 * 3 * 2
+
+
+def test_every_method_by_only_on_two_workers_equals_one(
+    tmp_path: Path, whole: pd.DataFrame
+) -> None:
+    """Other company, other order, other processes, an earlier part run: the same numbers."""
+    folder = tmp_path / "r"
+    first = ["--only", "seed=1", "--seeds", "3", "--only", "method=alice"]
+    for more in (first, ["--seeds", "3", "--workers", "2"]):
+        assert run.main([*SMOKE, "--results", str(folder), *more]) == 0
+    pd.testing.assert_frame_equal(rows(folder), whole)
+    others = ["--only", "method=alice_minimax,alice_sigmoid", "--only", "lam=0.1"]
+    assert run.main([*SMOKE, "--results", str(folder), *others]) == 0
+    labels = set(rows(folder)["label"])
+    assert labels == {"ALI", "ALICE", "sVAE", "sVAE-r", "ALICE-minimax", "ALICE-sigmoid"}
+    assert (folder / "reports/toy_grid/smoke/report.html").is_file()
+
+
+def wait_for_rows(folder: Path, process, at_least: int = 1) -> int:
+    """Waits until some results are stored; returns how many."""
+    stop = time.monotonic() + 120
+    while time.monotonic() < stop and process.poll() is None:
+        files = list((folder / "toy_grid" / "smoke").glob("*.parquet"))
+        if len(files) >= at_least:
+            return len(files)
+        time.sleep(0.02)
+    raise AssertionError(f"nothing was stored: {process.communicate()}")
+
+
+LONGER = [*SMOKE, "--seeds", "3", "--results", "r"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_stopped_and_started_again(
+    sent: signal.Signals, status: int, tmp_path: Path, python: Callable, whole: pd.DataFrame
+) -> None:
+    driver = tmp_path / "small_stacks.py"
+    driver.write_text(SMALL_STACKS)
+    process = start(str(driver), *LONGER, cwd=tmp_path)
+    wait_for_rows(tmp_path / "r", process)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    if sent != signal.SIGKILL:
+        assert "the same command goes on from there" in err
+        assert "Traceback" not in err
+    before = rows(tmp_path / "r")
+    assert 0 < len(before) < 24
+    assert python("-m", "bench.run", *LONGER)[0] == 0
+    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
+
+
+SMALL_STACKS = """
+from bench import jobs, run
+
+def pairs(specs, device, cut=jobs.stacks):
+    return [stack[i:i + 2] for stack in cut(specs, device) for i in range(0, len(stack), 2)]
+
+if __name__ == "__main__":
+    jobs.stacks = pairs
+    run.command()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_worker_costs_only_what_it_had_not_finished(
+    tmp_path: Path, whole: pd.DataFrame
+) -> None:
+    driver = tmp_path / "small_stacks.py"
+    driver.write_text(SMALL_STACKS)
+    process = start(str(driver), *LONGER, "--workers", "2", cwd=tmp_path)
+    wait_for_rows(tmp_path / "r", process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [
+        int(child)
+        for child in children
+        if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "a worker was killed" in err
+    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
+    process = start("-m", "bench.run", *LONGER, "--lr", "1e-4,2e-4,3e-4", cwd=tmp_path)
+    wait_for_rows(tmp_path / "r", process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate(timeout=60)
+    stop = time.monotonic() + 30
+    while time.monotonic() < stop and any(Path(f"/proc/{child}").exists() for child in children):
+        time.sleep(0.1)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SMOKE, "--seeds", "200", "--workers", "1", "--results", str(tmp_path)]
+    assert run.main([*arguments, "--max-time", "0.05"]) == 3
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def engine_for(folder: Path) -> tuple[engine.Engine, list[jobs.Job], Store, Monitor]:
+    kept = Store(folder, "toy_grid", "smoke")
+    kept.prepare()
+    plan = [
+        jobs.Job(tuple(stack), str(folder), "cpu", {"commit": None, "dirty": None})
+        for stack in jobs.stacks(STUDIES["toy_grid"].specs("smoke"), "cpu")
+    ]
+    monitor = Monitor(0, 0, 0, 8, kept.progress)
+    monitor.pending = {job.key: 1.0 for job in plan}
+    return engine.Engine(kept, monitor, workers=1, fail_fast=False), plan, kept, monitor
+
+
+def test_out_of_memory_halves_the_stack_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainer.train
+    tried = []
+
+    def small_memory(self: Trainer, after_epoch) -> float:
+        tried.append(len(self.specs))
+        if len(self.specs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(self, after_epoch)
+
+    monkeypatch.setattr(Trainer, "train", small_memory)
+    runner, plan, kept, monitor = engine_for(tmp_path)
+    runner.run(plan)
+    assert sorted(set(tried)) == [1, 2, 4]
+    assert len(kept.done()) == monitor.done == 8
+    assert kept.failures() == {}
+
+
+def test_a_training_that_raises_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = Trainer.train
+    culprit = STUDIES["toy_grid"].specs("smoke")[3]
+
+    def raising(self: Trainer, after_epoch) -> float:
+        if culprit in self.specs:
+            raise ArithmeticError("no such thing")
+        return train(self, after_epoch)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "train", raising)
+        arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
+        assert run.main(arguments) == 1
+    kept = Store(tmp_path, "toy_grid", "smoke")
+    assert len(kept.done()) == 7
+    failures = kept.failures()
+    assert list(failures) == [culprit.id]
+    assert failures[culprit.id]["deaths"] == 3
+    assert "ArithmeticError: no such thing" in failures[culprit.id]["reason"]
+    capsys.readouterr()
+    assert ask(tmp_path, capsys, "--status")["failed"] == 1
+    assert run.main(arguments) == 1  # remembered, not tried again
+    assert run.main([*arguments, "--retry-failed"]) == 0
+    assert len(kept.done()) == 8
+
+
+def test_results_that_cannot_be_kept_end_the_run_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "write", full)
+    assert run.main([*SMOKE, "--workers", "1", "--results", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert "results can't be written: No space left on device; nothing stored is lost" in err
+
+
+def test_damaged_results_are_set_aside_and_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: pd.DataFrame
+) -> None:
+    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path), "--seeds", "3"]
+    assert run.main(arguments) == 0
+    first = min((tmp_path / "toy_grid" / "smoke").glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:100])
+    assert run.main(arguments) == 0
+    assert f"set aside: {first}" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(rows(tmp_path), whole)
+
+
+def test_progress_moves_while_a_stack_trains(tmp_path: Path) -> None:
+    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept.prepare()
+    (spec, *_) = STUDIES["toy_grid"].specs("smoke")
+    job = jobs.Job((spec,), str(tmp_path), "cpu", {})
+    monitor = Monitor(0, 0, 0, 1, kept.progress)
+    monitor.pending = {job.key: 10.0}
+    beat = jobs.Heartbeat(job)
+    beat.next = 0.0
+    beat(0.5)
+    share, text = monitor._state()
+    assert share == pytest.approx(0.5)
+    assert text.startswith("0/1 done · 0 diverged · 0 failed · 50% of the work · 0 trainings/min")
+    beat.stop()
+    assert monitor.shares() == {}

@@ -14,10 +14,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.jobs import Job, Verdict, run_job
 from bench.monitor import Monitor
-from bench.store import Store, StoreError
-
-DEATHS = 3
-"""A training that has died this often is marked failed, and the run goes on without it."""
+from bench.store import DEATHS, Store, StoreError
 
 
 class Engine:

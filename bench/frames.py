@@ -28,9 +28,11 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
 
     Beside the stored columns: `score` and `mse`, the inception score and MSE of x with diverged
     runs counted as 1 and infinity, and the verdicts `top`, `top_good` and `close` of each run.
-    Rows of the study's own precision only (float32 where there is any).
+    Rows of the study's own precision only (float32 where there is any). `attrs["bad"]` is the
+    number of files that could not be read.
     """
-    frame = store.load(results, study, scale)[0].to_pandas()
+    table, bad = store.load(results, study, scale)
+    frame = table.to_pandas()
     for precision in ("float32", "tf32"):
         if (frame["precision"] == precision).any():
             frame = frame[frame["precision"] == precision]
@@ -45,7 +47,9 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
     frame["close"] = frame["mse"] < CLOSE
     # The order of the files says nothing; that of the trainings does.
     by = ["lr", "lam", "label", "config", "seed"]
-    return frame.sort_values(by, ignore_index=True)
+    frame = frame.sort_values(by, ignore_index=True)
+    frame.attrs["bad"] = len(bad)
+    return frame
 
 
 def own(frame: pd.DataFrame) -> pd.DataFrame:

@@ -32,13 +32,17 @@ from rich.table import Table as RichTable
 
 from bench import against, claims, figures, frames, store, tables
 from bench.cli import Parser, UsageError, complain
+from bench.provenance import ROOT
 from bench.store import StoreError
 from bench.studies import SCALES, STUDIES
 
 RESULTS = Path("results")
-REFERENCE = RESULTS / "reference"
 REPORTS = Path("reports")
-README = Path("README.md")
+
+# What is committed lies in the checkout, wherever the command is called from.
+REFERENCE = ROOT / "results" / "reference"
+REFERENCE_REPORTS = ROOT / "reports" / "reference"
+README = ROOT / "README.md"
 
 DPI = 150
 
@@ -114,9 +118,9 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> R
     ]
     if other is not None:
         contents.append(against.table(frame, frames.runs(other, study, scale), other))
-    bad = store.load(results, study, scale)[1]
-    notes = [f"{len(bad)} damaged files were left out; bench.run sets them aside."] if bad else []
-    notes.append(BASELINES)
+    notes = [BASELINES]
+    if bad := frame.attrs["bad"]:
+        notes.insert(0, f"{bad} damaged file(s) were left out; bench.run sets them aside.")
     return Report(study, scale, frame, {t.name: t for t in contents}, _origin(frame), notes)
 
 
@@ -162,6 +166,7 @@ def _draw(report: Report, results: Path, folder: Path) -> None:
             else:
                 figure = draw(own)
             figure.savefig(folder / f"{name}.png", dpi=DPI)
+            figure.set_layout_engine("none")  # it stands: don't work it out twice
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
@@ -194,10 +199,12 @@ def after_run(study: str, scale: str, results: Path) -> None:
 
 
 def out_folder(out: Path | None, results: Path) -> Path:
-    """Reports of results/ go to reports/, of the reference beside them, of DIR to DIR/reports."""
+    """Reports of results/ go to reports/, of the reference to its own, of DIR to DIR/reports."""
     if out is not None:
         return out
-    return {RESULTS: REPORTS, REFERENCE: REPORTS / "reference"}.get(results, results / "reports")
+    if results.resolve() == REFERENCE:
+        return REFERENCE_REPORTS
+    return REPORTS if results == RESULTS else results / "reports"
 
 
 def show(table: tables.Table) -> None:
@@ -244,9 +251,8 @@ def publish(study: str, scale: str, results: Path) -> None:
     content = store.to_bytes(points.filter(mask))
     store.write_atomically(folder / f"{scale}_samples.parquet", content, folder / "_tmp")
     (folder / "_tmp").rmdir()
-    write(build(study, scale, REFERENCE), REFERENCE, REPORTS / "reference" / study / scale)
-    if README.is_file():
-        README.write_text(_embed(README.read_text("utf-8")), encoding="utf-8")
+    write(build(study, scale, REFERENCE), REFERENCE, REFERENCE_REPORTS / study / scale)
+    README.write_text(_embed(README.read_text("utf-8")), encoding="utf-8")
 
 
 BLOCK = re.compile(r"(<!-- report: (\S+) -->\n)(.*?)(<!-- end of report -->)", re.DOTALL)
@@ -256,7 +262,7 @@ def _embed(readme: str) -> str:
     """The README with every block `<!-- report: FILE -->` holding that committed file."""
 
     def block(match: re.Match[str]) -> str:
-        text = (REPORTS / "reference" / match[2]).read_text("utf-8")
+        text = (REFERENCE_REPORTS / match[2]).read_text("utf-8")
         return f"{match[1]}\n{text}\n{match[4]}"
 
     return BLOCK.sub(block, readme)
@@ -264,11 +270,12 @@ def _embed(readme: str) -> str:
 
 def check() -> list[str]:
     """Differences between the committed reports and README and what the rows say, as diffs."""
-    found = []
+    found = [] if published() else [f"no reference in {REFERENCE}"]
     for study, scale in published():
-        folder = REPORTS / "reference" / study / scale
+        folder = REFERENCE_REPORTS / study / scale
         texts = build(study, scale, REFERENCE).texts()
-        for name in sorted(texts.keys() | {p.name for p in folder.glob("*.[mtc][dse][xv]*")}):
+        kept = {p.name for p in folder.iterdir() if p.suffix in (".md", ".tex", ".csv")}
+        for name in sorted(texts.keys() | kept):
             path = folder / name
             committed = path.read_text("utf-8") if path.is_file() else ""
             found += _diff(str(path), committed, texts.get(name, ""))

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bench.store import Store
 
 RESULTS = Path("results")
+_START = time.monotonic()
 PAPER_BY_DEFAULT = 30 * 60
 """Without --scale, `paper` is run where it is estimated to take fewer seconds than this."""
 
@@ -156,7 +158,7 @@ class Counts:
 
 def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
     """The state of these trainings and those still to be trained; writes nothing."""
-    from bench.engine import DEATHS
+    from bench.store import DEATHS
 
     done, failures = store.done(), store.failures()
     failed = {id for id, note in failures.items() if note["deaths"] >= DEATHS and id not in done}
@@ -316,6 +318,10 @@ def _train(
             report.after_run(args.study, counts.scale, args.results)
     except StoreError as error:
         return complain("bench.run", error, 1)
+    if jobs:
+        wall = time.monotonic() - _START
+        share = 1 - store.train_seconds({s.id for job in jobs for s in job.specs}) / wall / workers
+        print(f"{_duration(wall)} in all, {share:.1%} of it outside training")
     return int(counts.failed > 0)
 
 

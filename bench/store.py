@@ -83,6 +83,9 @@ _POINTS = pa.list_(pa.float32())
 SAMPLES = pa.schema([("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)])
 """256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples."""
 
+DEATHS = 3
+"""A training that has died this often is failed: runs go on without it until told otherwise."""
+
 _DIGEST = "bench.sha256"
 _BLANK = "0" * 64
 
@@ -290,6 +293,12 @@ class Store:
         """Status of every finished training by id."""
         table = self.rows.read()[0]
         return dict(zip(table["id"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+    def train_seconds(self, ids: set[str]) -> float:
+        """Seconds of training, evaluation left out, that these trainings took together."""
+        table = self.rows.read()[0]
+        times = zip(table["id"].to_pylist(), table["train_seconds"].to_pylist(), strict=True)
+        return sum(seconds for id, seconds in times if id in ids)
 
     def write(self, rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> None:
         """Keeps finished trainings; their rows come last, since the row is what says done."""

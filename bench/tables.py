@@ -140,10 +140,10 @@ def scores(frame: pd.DataFrame, expected: int) -> Table:
         Column("IS median"),
         Column("paper IS mean", paper=True),
         Column(f"IS > {TOP}"),
-        Column("paper", paper=True),
+        Column(f"paper IS > {TOP}", paper=True),
         Column(f"and quality ≥ {GOOD}"),
         Column(f"MSE < {CLOSE}"),
-        Column("paper ", paper=True),
+        Column(f"paper MSE < {CLOSE}", paper=True),
         Column("MSE median"),
         Column("n"),
         Column("diverged"),
@@ -194,9 +194,8 @@ def scores(frame: pd.DataFrame, expected: int) -> Table:
 
 def summary(scores: Table) -> Table:
     """The columns of `scores` that a reader looks at first."""
-    names = ["λ", "method", "learning rate", "IS mean", "paper IS mean", f"IS > {TOP}", "paper"]
-    names += [f"and quality ≥ {GOOD}", f"MSE < {CLOSE}", "paper ", "n", "diverged", "missing"]
-    kept = [i for i, column in enumerate(scores.columns) if column.name in names]
+    details = ("IS sd", "IS median", "MSE median")
+    kept = [i for i, column in enumerate(scores.columns) if column.name not in details]
     return Table(
         "summary",
         scores.caption,

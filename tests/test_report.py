@@ -1,0 +1,302 @@
+"""What is said of stored results: tables known by heart, intervals, verdicts, pages, checks."""
+
+from __future__ import annotations
+
+import html.parser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from bench import against, claims, figures, frames, report, stats
+from bench.spec import Spec
+from bench.store import SCHEMA, Store, StoreError, to_bytes
+from bench.studies import STUDIES
+from bench.tables import Column, Table
+from tests import mini
+from tests.rows import points, row
+
+
+def test_the_miniature_report_is_reproduced_exactly() -> None:
+    texts = mini.build().texts()
+    assert sorted(texts) == sorted(p.name for p in mini.REPORT.iterdir())
+    for name, text in texts.items():
+        assert text == (mini.REPORT / name).read_text("utf-8"), name
+
+
+def test_the_miniature_table_is_right() -> None:
+    """By hand from the sixteen numbers in tests/mini.py."""
+    scores = mini.build().tables["scores"]
+    names = [column.name for column in scores.columns]
+    cells = {(r[0], r[1]): dict(zip(names, r, strict=True)) for r in scores.rows}
+    ali, svae = cells["0", "ALI"], cells["0", "sVAE"]
+    assert (ali["n"], ali["diverged"], ali["missing"]) == ("3", "0", "1")
+    assert (svae["n"], svae["diverged"], svae["missing"]) == ("4", "1", "0")
+    assert svae["IS mean"] == "4.233"  # of 4.9, 4.8, 3.0: the diverged run is not among them
+    assert svae["IS median"] == "3.900"  # of 1 (diverged), 3.0, 4.8, 4.9
+    assert svae["IS > 4.6"] == "50.0 %"  # the diverged run counts
+    assert svae["MSE median"] == "5.500"  # of 4, 5, 6, infinity
+    assert ali["IS > 4.6"] == "66.7 %"
+    assert ali["and quality ≥ 0.8"] == "33.3 %"
+    assert cells["0.1", "ALICE"]["MSE < 0.5"] == "75.0 %"
+    assert cells["0.1", "sVAE-r"]["paper IS > 4.6"] == "77.8 %"
+    assert cells["0.1", "ALICE"]["paper IS > 4.6"] == "73.5 %"
+
+
+def test_paper_cells_are_figure_3() -> None:
+    cells = frames.paper_cells().set_index(["label", "lam"])
+    assert len(cells) == 6
+    assert cells.loc[("ALI", 0.0), "paper_mean"] == pytest.approx(2.77, abs=0.01)
+    assert cells.loc[("sVAE-r", 0.1), "paper_mean"] == pytest.approx(4.37, abs=0.01)
+    assert cells.loc[("sVAE-r", 0.1), "paper_close"] == pytest.approx(0.913)
+    assert cells.loc[("ALICE", 0.01), "paper_top"] == pytest.approx(0.479)
+
+
+class TestStats:
+    def test_the_interval_covers_the_truth_as_often_as_it_says(self) -> None:
+        rng = np.random.default_rng(1)
+        inside = 0
+        for _ in range(200):
+            sample = rng.normal(0.3, 1, size=72)
+            found = stats.bootstrap(sample, lambda d: d.mean(1))
+            inside += found.low <= 0.3 <= found.high
+        assert 180 <= inside <= 199  # 95 % of 200 is 190, sd 3
+
+    def test_a_configuration_s_seeds_are_averaged_not_counted(self) -> None:
+        a = pd.DataFrame({"config": list("xxyy"), "seed": [0, 1, 0, 1], "v": [1.0, 3.0, 5.0, 7.0]})
+        b = a.assign(v=[0.0, 0.0, 1.0, 1.0]).iloc[::-1]
+        x, y = stats.paired(a, b, "v")
+        assert (x.tolist(), y.tolist()) == ([2.0, 6.0], [0.0, 1.0])
+        assert stats.difference(x, y).value == 3.5
+        few = stats.paired(a, b[b["seed"] == 0], "v")
+        assert few[0].tolist() == [1.0, 5.0]  # unpaired seeds stay out
+
+    def test_probability_of_improvement_counts_ties_half_and_infinity_as_worst(self) -> None:
+        a = pd.DataFrame({"config": list("wxyz"), "seed": 0, "v": [1.0, np.inf, np.inf, 2.0]})
+        b = a.assign(v=[2.0, 5.0, np.inf, 2.0])
+        found = stats.improvement(a, b, "v", larger=False)
+        assert found.value == (1 + 0 + 0.5 + 0.5) / 4
+        assert stats.improvement(b, a, "v", larger=False).value == 0.5
+
+    def test_wilcoxon_and_the_smallest_effect(self) -> None:
+        a = np.arange(1.0, 7.0)
+        assert stats.wilcoxon(a, np.zeros(6)) == pytest.approx(2 / 2**6)
+        assert stats.wilcoxon(a, a) == 1
+        d = np.array([1.0, -1.0] * 50)
+        expected = (1.95996 + 0.84162) * d.std(ddof=1) / 10
+        assert stats.detectable(d, np.zeros(100)) == pytest.approx(expected, rel=1e-4)
+
+
+def study(shift: float, n: int = 72, lam: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """sVAE-r better than ALICE by `shift` in a latent score, over n configurations."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(4.5, 0.3, size=n)
+    parts = []
+    for method, gain in (("svae_r", shift), ("alice", 0.0)):
+        for value in (0.0, lam):
+            score = common + gain * (value > 0) + (0.3 if value else -0.3)
+            score += rng.normal(0, 0.05, size=n)
+            cell = pd.DataFrame({"config": range(n), "seed": 0, "method": method, "lam": value})
+            cell["score"], cell["mse"] = score, 0.1
+            cell["top"] = cell["top_good"] = score > frames.TOP
+            cell["close"] = True
+            parts.append(cell)
+    return pd.concat(parts, ignore_index=True)
+
+
+def verdicts(frame: pd.DataFrame) -> dict[str, str]:
+    return {claim.id: claim.verdict for claim in claims.toy_claims(frame)}
+
+
+class TestClaims:
+    def test_a_clear_gain_holds_its_reverse_fails_and_none_is_undecided(self) -> None:
+        assert verdicts(study(0.5))["1b"] == verdicts(study(0.5))["1b'"] == "holds"
+        assert verdicts(study(-0.5))["1b"] == "fails"
+        assert verdicts(study(0.0))["1b"] == "undecided"
+
+    def test_reconstruction(self) -> None:
+        frame = study(0)
+        assert verdicts(frame)["1a"] == "holds"
+        alice = (frame["method"] == "alice") & (frame["lam"] == 0.1)
+        frame.loc[frame.index[alice][:8], "close"] = False  # 64 of 72: 88.9 %
+        assert verdicts(frame)["1a"] == "fails"
+
+    def test_more_reconstruction(self) -> None:
+        assert verdicts(study(0))["1c"] == "holds"
+        frame = study(0)
+        frame["lam"] = 0.1 - frame["lam"]
+        assert verdicts(frame)["1c"] == "fails"
+
+    def test_robustness(self) -> None:
+        frame = study(0)
+        wide = (frame["method"] == "alice") & (frame["lam"] == 0.1)
+        frame.loc[wide, "score"] = 4.5 + 3 * (frame.loc[wide, "score"] - 4.5)
+        assert verdicts(frame)["1d"] == "holds"
+        assert verdicts(study(0))["1d"] == "undecided"
+
+    def test_without_runs_there_is_no_verdict(self) -> None:
+        frame = study(0)
+        assert set(verdicts(frame[frame["method"] == "alice"]).values()) == {"no data"}
+        assert set(verdicts(frame.iloc[:0]).values()) == {"no data"}
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what matters of a page: tags, and addresses that point outside."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.outside: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
+        for name, value in attrs:
+            if name in ("src", "href") and not (value or "").startswith(("#", "data:image/png")):
+                self.outside.append(value or "")
+
+
+def test_every_file_is_written_and_the_page_stands_alone(tmp_path: Path) -> None:
+    made = mini.build()
+    report.write(made, mini.FOLDER, tmp_path)
+    for name in figures.CAPTIONS:
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text("utf-8")[:1000]
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert page.outside == []
+    assert "script" not in page.tags and "link" not in page.tags
+    assert len(page.images) == len(figures.CAPTIONS)
+    assert all(image["alt"] for image in page.images)
+    assert page.tags.count("table") == page.tags.count("caption") == len(made.tables)
+
+
+def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>|&_\\"
+    specs = STUDIES["toy_grid"].specs("smoke")
+    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept.prepare()
+    kept.write([row(s, label=evil) for s in specs], [points(s) for s in specs])
+    made = report.build("toy_grid", "smoke", tmp_path)
+    report.write(made, tmp_path, tmp_path / "out")
+    assert "script" not in Page((tmp_path / "out" / "report.html").read_text("utf-8")).tags
+    latex = made.tables["scores"].latex()
+    assert r"$<$script$>$alert(1)$<$/script$>$|\&\_\textbackslash{}" in latex
+    assert r"\|&_" in made.tables["scores"].markdown()
+
+
+def test_latex_is_booktabs_and_greys_the_paper() -> None:
+    table = Table(
+        "t", "50 % of λ", [Column("a_b", text=True), Column("paper", paper=True)], [["x", "1 %"]]
+    )
+    text = table.latex()
+    assert text.startswith("\\begin{table}\n")
+    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\textcolor{gray}{1 \%}", r"a\_b"):
+        assert part in text
+    assert r"50 \% of $\lambda$" in text
+
+
+def publish_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout in which the miniature study is published."""
+    monkeypatch.setattr(report, "REFERENCE", folder / "results" / "reference")
+    monkeypatch.setattr(report, "REFERENCE_REPORTS", folder / "reports" / "reference")
+    monkeypatch.setattr(report, "README", folder / "README.md")
+    block = "<!-- report: toy_grid/smoke/summary.md -->\nold\n<!-- end of report -->\n"
+    (folder / "README.md").write_text(f"# A title\n\n{block}\nafter\n")
+    report.publish("toy_grid", "smoke", mini.FOLDER)
+
+
+def test_check_agrees_after_publishing_and_sees_any_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_mini(tmp_path, monkeypatch)
+    assert report.main(["--check"]) == 0
+    readme = tmp_path / "README.md"
+    text = readme.read_text()
+    assert "| 0.1 | sVAE-r |" in text and "after" in text and "old" not in text
+    table = tmp_path / "reports/reference/toy_grid/smoke/scores.csv"
+    for path in (readme, table):
+        whole = path.read_text()
+        path.write_text(whole.replace("4.893", "4.894"))
+        capsys.readouterr()
+        assert report.main(["--check"]) == 1
+        out = capsys.readouterr().out
+        assert "4.894" in out and "4.893" in out and path.name in out
+        path.write_text(whole)
+    rows = mini.rows()
+    rows[-1]["inception_score"] = 2.0
+    changed = to_bytes(pa.Table.from_pylist(rows, schema=SCHEMA))
+    (tmp_path / "results/reference/toy_grid/smoke.parquet").write_bytes(changed)
+    assert report.main(["--check"]) == 1
+
+
+def test_results_of_uncommitted_code_are_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = STUDIES["toy_grid"].specs("smoke")
+    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept.prepare()
+    kept.write([row(s, dirty=True) for s in specs], [])
+    monkeypatch.setattr(report, "REFERENCE", tmp_path / "never")
+    with pytest.raises(StoreError, match="only results of committed code"):
+        report.publish("toy_grid", "smoke", tmp_path)
+    assert not (tmp_path / "never").exists()
+
+
+def compared(ours: list[dict], theirs: list[dict]) -> Table:
+    def prepared(rows: list[dict]) -> pd.DataFrame:
+        return pd.DataFrame(rows).assign(
+            score=lambda f: f["inception_score"],
+            top=lambda f: f["score"] > frames.TOP,
+            top_good=lambda f: f["top"],
+            close=True,
+        )
+
+    return against.table(prepared(ours), prepared(theirs), Path("there"))
+
+
+def sample(rng: np.random.Generator, seeds: int, shift: float = 0.0) -> list[dict]:
+    configs = [
+        Spec(study="toy_grid", scale="smoke", method="svae_r", lam=0.1, lr=1e-3 * (1 + i))
+        for i in range(40)
+    ]
+    return [
+        {**row(c, float(rng.normal(4.5 + shift, 0.2))), "seed": seed}
+        for seed in range(seeds)
+        for c in configs
+    ]
+
+
+def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
+    rng = np.random.default_rng(0)
+    agreeing = sum(against.agrees(compared(sample(rng, 1), sample(rng, 5))) for _ in range(40))
+    assert agreeing >= 36  # family-wise level 5 %
+    found = compared(sample(rng, 1, shift=-1.0), sample(rng, 5))
+    assert not against.agrees(found)
+    assert "differ" in found.caption
+    with pytest.raises(StoreError, match="one seed only"):
+        compared(sample(rng, 1), sample(rng, 1))
+
+
+def test_report_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        (["nothing"], "unknown study 'nothing'; allowed: toy_grid"),
+        ([], "no results in results: python -m bench.run toy_grid"),
+        (["toy_grid", "--scale", "quick"], "no results of toy_grid at scale quick"),
+        (["--publish"], "--publish needs one STUDY and a --scale"),
+    ):
+        assert report.main(arguments) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    assert (
+        report.main(["--results", str(mini.FOLDER), "--out", "o", "--against", str(mini.FOLDER)])
+        == 0
+    )
+    assert "All 16 agree" in (tmp_path / "o/toy_grid/smoke/against.md").read_text("utf-8")

@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cost, frames, jobs
+from bench import cost, frames, jobs, provenance
 from bench.cli import Parser
 from bench.plain import PlainTrainer
 from bench.run import count
@@ -40,6 +40,7 @@ WIDTHS = {32: 5.5, 64: 3.0, 128: 2.0, 256: 1.4, 512: 1.1}
 """Training steps a second a core against the plain loop, at least, by width."""
 MANY = 100_000
 
+HEADINGS = ("measured", "here", "asked for")
 Line = tuple[str, str, str]
 """What was measured, what came out, and what is asked for."""
 
@@ -238,9 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(arguments)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    table = Table("measured", "here", "asked for")
+    lines: list[Line] = []
     console = Console(width=None if Console().is_terminal else 150)
     with tempfile.TemporaryDirectory() as folder:
         sections = [against_plain_loop(), two_workers(), memory(), many_specs()]
@@ -249,10 +251,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sections.append(paper_on_gpu())
         for section in sections:
             for line in section:
-                table.add_row(*line)
+                lines.append(line)
                 console.print(": ".join(line[:2]), highlight=False)
+    table = Table(*HEADINGS)
+    for line in lines:
+        table.add_row(*line)
     console.print(table)
+    if args.out:
+        args.out.write_text(markdown(lines), encoding="utf-8")
     return 0
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    rows = ["| " + " | ".join(cells) + " |" for cells in (HEADINGS, ("---",) * 3, *lines)]
+    machine = f"{provenance.cpu_name()}, torch {torch.__version__}, one thread a process"
+    return "\n".join([*rows, "", f"Ratios measured in one run: {machine}.", ""])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import engine, jobs, run
+from bench import engine, jobs, report, run
 from bench.monitor import Monitor
 from bench.store import SCHEMA, Store
 from bench.studies import STUDIES
@@ -22,6 +22,15 @@ from bench.train import Trainer
 from tests.conftest import start
 
 SMOKE = ["toy_grid", "--scale", "smoke"]
+
+
+@pytest.fixture(autouse=True)
+def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds a run: one test of this process looks at it, and all subprocesses."""
+    if "every_method" not in request.node.name:
+        monkeypatch.setattr(report, "after_run", lambda study, scale, results: None)
+
+
 TIMING = {"train_seconds", "finished", "stack_size", "commit", "dirty"}
 
 

@@ -31,6 +31,7 @@ class Engine:
         self.store, self.monitor, self.workers = store, monitor, workers
         self.fail_fast = fail_fast
         self.deaths: dict[str, int] = {}  # of jobs, by key
+        self.stillborn = 0  # times in a row that workers died before they began a job
         self.queue: list[Job] = []
         self.alone: list[Job] = []
 
@@ -102,6 +103,9 @@ class Engine:
 
     def _after_death(self, waiting: list[Job]) -> None:
         under_way = self._under_way()
+        self.stillborn = 0 if under_way else self.stillborn + 1
+        if self.stillborn == DEATHS:
+            raise StoreError("worker processes die before they begin; nothing stored is lost")
         stored = self.store.done()
         for job in waiting:
             if all(spec.id in stored for spec in job.specs):  # killed between storing and telling

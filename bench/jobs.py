@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 import traceback
 from collections.abc import Sequence
@@ -85,6 +86,9 @@ def _shape(spec: Spec) -> tuple[int, ...]:
 
 def run_job(job: Job) -> Verdict:
     """Trains, scores and stores a stack; whatever goes wrong comes back as a verdict."""
+    if job.parent not in (None, os.getpid()):
+        # Ctrl-C reaches the whole group of processes; the parent alone decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     beat = Heartbeat(job)
     try:
         rows, samples = _train(job, beat)

@@ -185,9 +185,12 @@ def test_stopped_and_started_again(
 ) -> None:
     driver = tmp_path / "small_stacks.py"
     driver.write_text(SMALL_STACKS)
-    process = start(str(driver), *LONGER, cwd=tmp_path)
+    process = start(str(driver), *LONGER, cwd=tmp_path, start_new_session=True)
     wait_for_rows(tmp_path / "r", process)
-    process.send_signal(sent)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does
+    else:
+        process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     if sent != signal.SIGKILL:
@@ -230,6 +233,37 @@ def test_a_killed_worker_costs_only_what_it_had_not_finished(
     assert process.returncode == 0, err
     assert "a worker was killed" in err
     pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
+
+
+DEADLY = """
+import os, signal, time
+from bench import engine, jobs, run
+
+def deadly(job):
+    if any(spec.id == CULPRIT for spec in job.specs):
+        jobs.Heartbeat(job)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return jobs.run_job(job)
+
+if __name__ == "__main__":
+    engine.run_job = deadly
+    run.command()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_training_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
+    culprit = STUDIES["toy_grid"].specs("smoke")[3]
+    driver = tmp_path / "deadly.py"
+    driver.write_text(f"CULPRIT = {culprit.id!r}\n{DEADLY}")
+    process = start(str(driver), *SMOKE, "--results", "r", "--workers", "2", cwd=tmp_path)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1, err
+    assert f"failed: training {culprit.id}: its worker was killed (3 times)" in err
+    kept = Store(tmp_path / "r", "toy_grid", "smoke")
+    assert len(kept.done()) == 7
+    assert list(kept.failures()) == [culprit.id]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

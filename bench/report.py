@@ -93,8 +93,9 @@ HEADINGS = {
 BASELINES = (
     "The paper treats equations (18) and (19) as one method, ALI. Their gradients differ: where "
     "the critic is sure, (18)'s vanishes and (19)'s does not. Its vanishing-gradient argument is "
-    "about (18); the baseline it ran in the toy study is (19), `alice` here, as in ALICE's "
-    "published toy code. `--only method=alice_minimax,alice_sigmoid` trains the other two."
+    "about (18); the baseline it ran in the toy study is (19), here the method alice, as in "
+    "ALICE's published toy code. The option --only method=alice_minimax,alice_sigmoid trains the "
+    "other two."
 )
 
 
@@ -262,7 +263,10 @@ def _embed(readme: str) -> str:
     """The README with every block `<!-- report: FILE -->` holding that committed file."""
 
     def block(match: re.Match[str]) -> str:
-        text = (REFERENCE_REPORTS / match[2]).read_text("utf-8")
+        path = REFERENCE_REPORTS / match[2]
+        if not path.is_file():
+            raise StoreError(f"{README.name} shows {path}, which is not there")
+        text = path.read_text("utf-8")
         return f"{match[1]}\n{text}\n{match[4]}"
 
     return BLOCK.sub(block, readme)

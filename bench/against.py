@@ -20,57 +20,58 @@ STATISTICS = {
     f"share IS > {TOP}": "top",
     f"share IS > {TOP}, quality ≥ {GOOD}": "top_good",
     f"share MSE < {CLOSE}": "close",
+    "high quality mean": "high_quality_counted",
+    "log10 MSE mean": "log_mse",
 }
 
 
 def table(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
     """Our mean of each statistic, theirs, and whether the difference is one of seeds.
 
-    Only configurations that both have count. A statistic of one seed is its mean over
-    configurations; its spread is the standard deviation of that over the seeds of `other`, or
-    that of one configuration changing its verdict where it is smaller. The tolerance for a
-    difference of means over k and n seeds is t s sqrt(1/k + 1/n), with t at LEVEL shared evenly
-    among the rows (Bonferroni). Raises StoreError if `other` has fewer than two seeds.
+    Only configurations that both have count. The spread is the variance over the seeds of `other`
+    within a configuration, pooled over the configurations of a cell; the tolerance for C
+    configurations with k and n seeds is t s sqrt((1/k + 1/n) / C), with C (n - 1) degrees of
+    freedom and LEVEL shared evenly among the rows (Bonferroni). A cell in which all seeds agree
+    gets the spread of one seed of one configuration changing its verdict.
+
+    Raises StoreError if there is nothing in common to compare, or one seed only.
     """
-    if other.empty:
-        raise StoreError(f"{name} has no results of this study and scale to compare with")
-    seeds = other["seed"].nunique()
-    if seeds < 2:
-        raise StoreError(f"{name} has one seed only: no spread to compare with")
-    pairs = [
-        (label, value, runs, theirs)
-        for label, value, runs in cells(ours)
-        for theirs in [other[(other["label"] == label) & (other["lam"] == value)]]
-        if len(theirs)
-    ]
-    tests = len(pairs) * len(STATISTICS)
-    rows = []
-    for label, value, runs, theirs in pairs:
+    found, left_out = [], []
+    for label, value, runs in cells(_counted(ours)):
+        theirs = _counted(other[(other["label"] == label) & (other["lam"] == value)])
         common = set(runs["config"]) & set(theirs["config"])
+        mine, theirs = (each[each["config"].isin(common)] for each in (runs, theirs))
+        if not common or theirs["seed"].nunique() < 2:
+            left_out.append(f"{label} at λ = {lam(value)}")
+            continue
+        found.append((label, value, mine, theirs))
+    if not found:
+        raise StoreError(f"nothing to compare with in {name}: no common runs with two seeds")
+    tests = len(found) * len(STATISTICS)
+    rows = []
+    for label, value, mine, theirs in found:
         for what, column in STATISTICS.items():
-            a, b = (_by_seed(each, column, common) for each in (runs, theirs))
-            spread = max(b.std(ddof=1), 1 / len(common) if column != "score" else 1e-3)
-            t = stats.t.ppf(1 - LEVEL / tests / 2, len(b) - 1)
-            tolerance = t * spread * np.sqrt(1 / len(a) + 1 / len(b))
-            gap = a.mean() - b.mean()
+            a, b = (each.groupby("config")[column].mean().mean() for each in (mine, theirs))
+            tolerance = _tolerance(mine, theirs, column, tests)
             rows.append(
                 [
                     lam(value),
                     label,
                     what,
-                    f"{a.mean():.3f}",
-                    f"{b.mean():.3f}",
-                    f"{gap:+.3f}",
+                    f"{a:.3f}",
+                    f"{b:.3f}",
+                    f"{a - b:+.3f}",
                     f"{tolerance:.3f}",
-                    "agrees" if abs(gap) <= tolerance else "DIFFERS",
+                    "agrees" if abs(a - b) <= tolerance else "DIFFERS",
                 ]
             )
     differing = sum(row[-1] == "DIFFERS" for row in rows)
     verdict = f"{differing} of {len(rows)} differ" if differing else f"All {len(rows)} agree"
+    skipped = f" Not compared, nothing in common: {', '.join(left_out)}." if left_out else ""
     return Table(
         "against",
-        f"{verdict} within the spread of the {seeds} seeds of {name}. Tolerance: Student's t at "
-        f"a family-wise level of {LEVEL}, times the seeds' standard deviation.",
+        f"{verdict} within the spread of the seeds of {name}. Tolerance: Student's t at a "
+        f"family-wise level of {LEVEL}, spread over seeds within a configuration.{skipped}",
         [
             Column("λ"),
             Column("method", text=True),
@@ -85,9 +86,21 @@ def table(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
     )
 
 
-def _by_seed(runs: pd.DataFrame, column: str, configs: set[str]) -> np.ndarray:
-    kept = runs[runs["config"].isin(configs)]
-    return kept.astype({column: float}).groupby("seed")[column].mean().to_numpy()
+def _counted(runs: pd.DataFrame) -> pd.DataFrame:
+    """The statistics as numbers; an infinite MSE counts as 1e6."""
+    log_mse = np.log10(runs["mse"].clip(1e-6, 1e6).astype(float))
+    return runs.assign(log_mse=log_mse).astype(dict.fromkeys(STATISTICS.values(), float))
+
+
+def _tolerance(mine: pd.DataFrame, theirs: pd.DataFrame, column: str, tests: int) -> float:
+    within = theirs.groupby("config")[column].agg(["var", "size"]).query("size > 1")
+    freedom = int((within["size"] - 1).sum())
+    variance = float((within["var"] * (within["size"] - 1)).sum()) / freedom
+    # One verdict among all of a cell's that is otherwise unanimous.
+    spread = max(np.sqrt(variance), 1 / np.sqrt(len(theirs)) if variance == 0 else 0.0)
+    k, n = (each.groupby("config").size().mean() for each in (mine, theirs))
+    t = stats.t.ppf(1 - LEVEL / tests / 2, freedom)
+    return float(t * spread * np.sqrt((1 / k + 1 / n) / theirs["config"].nunique()))
 
 
 def agrees(found: Table) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench import stats
-from bench.frames import CLOSE, GOOD, TOP
+from bench.frames import CLOSE, GOOD, TOP, number
 
 LAM = 0.1
 """Claim 1 of the paper is about this lambda."""
@@ -62,7 +62,9 @@ def _reconstructs(cells: dict[str, pd.DataFrame]) -> Claim:
         f"At λ = {LAM} both methods reconstruct.",
         f"share of runs with MSE < {CLOSE} at least {BOTH:.0%} for each",
         verdict,
-        f"sVAE-r {shares[0]:.1%} of {len(pair[0])}, ALICE {shares[1]:.1%} of {len(pair[1])}",
+        f"sVAE-r {shares[0]:.1%} of {len(pair[0])}, ALICE {shares[1]:.1%} of {len(pair[1])}"
+        if all(len(cell) for cell in pair)
+        else "no runs",
     )
 
 
@@ -74,7 +76,7 @@ def _generates(cells: dict[str, pd.DataFrame], id: str, column: str, what: str) 
         verdict = _VERDICTS[gain.sign]
         evidence = (
             f"{a.mean():.1%} against {b.mean():.1%}: difference {gain} over {len(a)} "
-            f"configurations; smallest difference findable {stats.detectable(a, b):.3f}"
+            f"configurations; smallest difference findable {number(stats.detectable(a, b))}"
         )
     return Claim(
         id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -144,6 +145,5 @@ def stop_workers() -> None:
 
 
 def clear_progress(folder: Path) -> None:
-    """Removes what an earlier, killed run left in the progress folder."""
-    for path in folder.glob("*.json"):
-        path.unlink(missing_ok=True)
+    """Removes what the jobs of a run have left of their progress."""
+    shutil.rmtree(folder, ignore_errors=True)

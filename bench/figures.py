@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import matplotlib
 import numpy as np
@@ -36,9 +36,9 @@ REDUCTIONS = {"svae_r": "mean of f (14)", "alice": "non-saturating (19)"}
 REDUCTIONS |= {"alice_minimax": "minimax (18)", "alice_sigmoid": "mean of σ(f)"}
 
 
-def colour(method: str, methods: Sequence[str]) -> str:
-    others = [m for m in sorted(methods) if m not in COLOURS]
-    return COLOURS.get(method) or OTHER[others.index(method) % len(OTHER)]
+def colour(method: str) -> str:
+    """The method's own colour; a method without one always gets the same of the others."""
+    return COLOURS.get(method) or OTHER[sum(method.encode()) % len(OTHER)]
 
 
 def _panels(
@@ -68,13 +68,16 @@ def figure3(frame: pd.DataFrame) -> Figure:
                 left = edges[:-1] + 0.05 * (edges[1] - edges[0]) + i * step
                 share = 100 * np.histogram(runs[column], edges)[0] / len(runs)
                 method = str(runs["method"].iloc[0])
+                top = f"{runs['top_good'].mean():.0%} > {TOP}"
                 axes.bar(
                     left,
                     share,
                     step,
                     align="edge",
-                    color=colour(method, frame["method"].unique()),
-                    label=f"{label} (n = {len(runs)})",
+                    color=colour(method),
+                    label=f"{label} (n = {len(runs)}; {top} with quality)"
+                    if metric == "IS"
+                    else label,
                 )
                 known = bars.query("metric == @metric and label == @label and lam == @value")
                 if len(known):
@@ -93,6 +96,7 @@ def figure3(frame: pd.DataFrame) -> Figure:
             axes.set_xlim(edges[0], edges[-1])
             axes.set_ylabel("% of runs")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
+            axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
             axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
             axes.legend(fontsize=7, loc="upper center" if metric == "IS" else "upper right")
     grid[-1, 0].set_xlabel("inception score (bins of 0.4)")
@@ -101,7 +105,7 @@ def figure3(frame: pd.DataFrame) -> Figure:
 
 
 def profile(frame: pd.DataFrame) -> Figure:
-    """Share of configurations above each inception score; below, only with high quality."""
+    """Share of runs above each inception score; below, only with high quality."""
     lams = sorted(frame["lam"].unique())
     figure, grid = _panels(2, len(lams), 3.6, 2.6, sharex=True, sharey=True)
     at = np.linspace(1, 5, 401)
@@ -112,7 +116,7 @@ def profile(frame: pd.DataFrame) -> Figure:
                 good = runs["high_quality_counted"] >= (counted or 0)
                 above = [(good & (runs["score"] > score)).mean() for score in at]
                 method = str(runs["method"].iloc[0])
-                axes.plot(at, above, color=colour(method, frame["method"].unique()), label=label)
+                axes.plot(at, above, color=colour(method), label=label)
             _noise(axes)
             axes.axvline(TOP, color="black", linewidth=0.8, label=f"top bin: {TOP}")
             axes.set_ylim(0, 1.02)
@@ -133,11 +137,11 @@ def scatter(frame: pd.DataFrame) -> Figure:
     for label, value, runs in cells(frame):
         method = str(runs["method"].iloc[0])
         style = {
-            "s": 14,
+            "s": max(3, min(14, 5000 / len(frame))),
             "alpha": 0.6,
             "linewidths": 0,
             "marker": markers.get(value, "o"),
-            "color": colour(method, frame["method"].unique()),
+            "color": colour(method),
         }
         name = f"{label}, λ = {lam(value)}"
         grid[0, 0].scatter(runs["mse"].clip(upper=20), runs["score"], label=name, **style)
@@ -222,10 +226,11 @@ def gradient(frame: pd.DataFrame) -> Figure:
     for axes, (label, value, runs) in zip(grid.flat, order, strict=False):
         traces = [dict(each) for each in runs["decoder_gradient"]]
         share = np.linspace(0, 1, len(runs["trace_epoch"].iloc[0]))
-        for method in traces[0]:
-            values = np.stack([np.asarray(trace[method], dtype=float) for trace in traces])
+        for method in dict.fromkeys(method for trace in traces for method in trace):
+            # A method that joined the registry later is missing from older rows.
+            values = np.stack([np.asarray(t[method], float) for t in traces if method in t])
             low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
-            paint = colour(method, list(REDUCTIONS))
+            paint = colour(method)
             axes.plot(share, middle, color=paint, label=REDUCTIONS.get(method, method))
             axes.fill_between(share, low, high, color=paint, alpha=0.12, linewidth=0)
         axes.set_yscale("log")
@@ -234,8 +239,9 @@ def gradient(frame: pd.DataFrame) -> Figure:
         axes.set_xlabel("share of training")
     for row in grid:
         row[0].set_ylabel("gradient at x, RMS")
-    handles = grid[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=4, fontsize=8)
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid.flat]
+    named = {label: handle for pair in pairs for handle, label in pair}
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 
@@ -245,11 +251,12 @@ CAPTIONS: dict[str, tuple[Callable[..., Figure], str, str]] = {
         "Figure 3: distribution of the runs over inception score and MSE",
         "Bars: ours, in the paper's bins. Grey outlines: the paper's bars, digitised (576 "
         "full-size runs each, unpublished classifier). Grey lines: scores of pure noise, which "
-        "the top bin (above 4.6) contains; read it with the share of high-quality samples.",
+        "the top bin (above 4.6) contains; the legend gives the share of runs that are in it and "
+        "also have at least 0.8 of their samples within 3 sd of a centre.",
     ),
     "profile": (
         profile,
-        "Share of configurations above each inception score",
+        "Share of runs above each inception score",
         "Lower row: counting only runs with a share of high-quality samples of at least 0.8. "
         "A curve further up and right is better. Grey lines: scores of pure noise.",
     ),
@@ -268,7 +275,7 @@ CAPTIONS: dict[str, tuple[Callable[..., Figure], str, str]] = {
     "gradient": (
         gradient,
         "Gradient that reaches the decoder over training",
-        "Median over runs, band from the 10th to the 90th percentile. All reductions are asked of "
+        "Median over runs, band from the 10th to the 90th percentile. Every reduction is asked of "
         "the same critic and decoder, whichever trained them.",
     ),
 }

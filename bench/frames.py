@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench import store
-from bench.spec import Spec
+from bench.spec import PRECISIONS, Spec
 from bench.studies import STUDIES
 
 TOP = 4.6
@@ -28,15 +29,17 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
 
     Beside the stored columns: `score` and `mse`, the inception score and MSE of x with diverged
     runs counted as 1 and infinity, and the verdicts `top`, `top_good` and `close` of each run.
-    Rows of the study's own precision only (float32 where there is any). `attrs["bad"]` is the
-    number of files that could not be read.
+    Rows of one precision only (float32 where there is any); `attrs["other_precision"]` counts
+    the others and `attrs["bad"]` the files that could not be read.
     """
     table, bad = store.load(results, study, scale)
     frame = table.to_pandas()
-    for precision in ("float32", "tf32"):
+    found = len(frame)
+    for precision in PRECISIONS:
         if (frame["precision"] == precision).any():
             frame = frame[frame["precision"] == precision]
             break
+    others = found - len(frame)
     diverged = frame["status"] == "diverged"
     frame["score"] = frame["inception_score"].astype(float).where(~diverged, 1.0)
     frame["mse"] = frame["mse_x"].astype(float).where(~diverged, np.inf)
@@ -48,19 +51,28 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
     # The order of the files says nothing; that of the trainings does.
     by = ["lr", "lam", "label", "config", "seed"]
     frame = frame.sort_values(by, ignore_index=True)
-    frame.attrs["bad"] = len(bad)
+    frame.attrs |= {"bad": len(bad), "other_precision": others}
     return frame
 
 
 def own(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the study's own learning rate: those that figures and claims are about."""
-    return frame[frame["lr"] == Spec.lr]
+    """The rows that figures and claims are about: those at the study's own learning rate, or at
+    the smallest there is."""
+    rates = set(frame["lr"])
+    return frame[frame["lr"] == (Spec.lr if Spec.lr in rates else min(rates))]
 
 
 def expected(frame: pd.DataFrame, study: str, scale: str) -> int:
     """How many runs a cell of a table should hold: configurations x seeds begun."""
     configs = len({spec.config for spec in STUDIES[study].specs(scale)})
     return configs * (int(frame["seed"].max()) + 1 if len(frame) else 1)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value for a cell: blank where there is none, ∞ as inf."""
+    if math.isnan(value):
+        return "–"
+    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def paper_bars() -> pd.DataFrame:

@@ -23,7 +23,7 @@ from bench import provenance
 from bench.evaluate import Evaluation
 from bench.spec import FIELDS, PROTOCOL, Spec
 from bench.store import Store, write_atomically
-from bench.train import Trainer, program
+from bench.train import Trainer, keep_freed_memory, program
 from models.objectives import label
 
 TRACES = 8
@@ -91,38 +91,48 @@ def run_job(job: Job) -> Verdict:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     beat = Heartbeat(job)
     try:
+        verdict = _attempt(job, beat)
+    finally:
+        beat.stop()
+    if verdict.end == "memory" and job.device == "cuda":
+        torch.cuda.empty_cache()  # here, where no frame of the attempt holds tensors any more
+    return verdict
+
+
+def _attempt(job: Job, beat: Heartbeat) -> Verdict:
+    try:
         rows, samples = _train(job, beat)
     except Exception as error:
         if _out_of_memory(error):
-            if job.device == "cuda":
-                torch.cuda.empty_cache()
             return Verdict(job, "memory", {}, "out of memory")
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
-    else:
-        try:
-            _store(job).write(rows, samples)
-        except OSError as error:
-            return Verdict(job, "storage", {}, f"{error.strerror or error}")
-        return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
-    finally:
-        beat.stop()
+    try:
+        _store(job).write(rows, samples)
+    except OSError as error:
+        return Verdict(job, "storage", {}, f"{error.strerror or error}")
+    return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
 
 
 def _store(job: Job) -> Store:
     return Store(Path(job.results), job.specs[0].study, job.specs[0].scale)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, here or in what this error came on top of."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
     # torch raises a plain RuntimeError when the CPU's allocator is refused.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
+    refused = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return refused or _out_of_memory(error.__context__)
 
 
 def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     torch.set_num_threads(1)
+    keep_freed_memory()
     tf32 = job.specs[0].precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     trainer = Trainer(job.specs, job.device)
@@ -174,7 +184,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
 
 
 class Heartbeat:
-    """Tells how far a job has come through a file in `_progress`, at most twice a second.
+    """Tells how far a job has come through a file in `_progress/PARENT`, at most twice a second.
 
     The file also says which jobs were under way when a worker is killed. A worker whose parent
     is gone ends itself here: nobody would wait for it.
@@ -182,7 +192,7 @@ class Heartbeat:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.path = _store(job).progress / f"{job.key}.json"
+        self.path = _store(job).progress_of(job.parent) / f"{job.key}.json"
         self.next = 0.0
         self(0.0)
 
@@ -195,7 +205,7 @@ class Heartbeat:
             os._exit(1)
         note = {"key": self.job.key, "share": share}
         try:
-            self.path.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "_tmp")
         except OSError:
             pass  # progress is a courtesy: a full disk will be met when results are written

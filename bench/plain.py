@@ -19,7 +19,7 @@ from bench.spec import Spec
 from bench.train import BETAS, toy_shape
 from models.layers import Shape, xavier
 from models.networks import D_EPS, D_X, D_Z
-from models.objectives import OBJECTIVES, squared_error
+from models.objectives import OBJECTIVES, regularised, squared_error
 
 
 def mlp(shape: Shape, weights: list[np.ndarray]) -> nn.Sequential:
@@ -78,7 +78,7 @@ class PlainTrainer:
             loss = self.objective.model(*self.logits(x, z_x, x_z, z))
             if self.spec.lam > 0:
                 z_rec, x_rec = self.code(x_z, z_x, eps[2:])
-                loss = loss + self.spec.lam * squared_error(x, x_rec, z, z_rec)
+                loss = regularised(loss, self.spec.lam, squared_error(x, x_rec, z, z_rec))
             self.model_adam.zero_grad()
             loss.backward(inputs=self.model)  # the critic's own gradient is not needed
             self.model_adam.step()

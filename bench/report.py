@@ -33,6 +33,7 @@ from rich.table import Table as RichTable
 from bench import against, claims, figures, frames, store, tables
 from bench.cli import Parser, UsageError, complain
 from bench.provenance import ROOT
+from bench.spec import Spec
 from bench.store import StoreError
 from bench.studies import SCALES, STUDIES
 
@@ -120,6 +121,11 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> R
     if other is not None:
         contents.append(against.table(frame, frames.runs(other, study, scale), other))
     notes = [BASELINES]
+    rates = set(frame["lr"])
+    if len(rates) > 1 or own["lr"].iloc[0] != Spec.lr:
+        notes.append(f"Figures and claims are about learning rate {own['lr'].iloc[0]:g}.")
+    if others := frame.attrs["other_precision"]:
+        notes.append(f"{others} trainings at another precision of products were left out.")
     if bad := frame.attrs["bad"]:
         notes.insert(0, f"{bad} damaged file(s) were left out; bench.run sets them aside.")
     return Report(study, scale, frame, {t.name: t for t in contents}, _origin(frame), notes)
@@ -236,12 +242,17 @@ def published() -> list[tuple[str, str]]:
 def publish(study: str, scale: str, results: Path) -> None:
     """Makes the stored results the committed reference: rows, points shown, report, README.
 
-    Raises StoreError for rows of uncommitted code: nobody could make them again.
+    Raises StoreError for rows of uncommitted code, which nobody could make again, and for a
+    study with trainings missing.
     """
     rows = store.load(results, study, scale)[0]
-    frame = frames.runs(results, study, scale)
-    if frame.empty or frame["dirty"].fillna(True).any():
+    if rows["dirty"].to_pylist() != [False] * len(rows):
         raise StoreError("only results of committed code can be published (see column `dirty`)")
+    frame = frames.runs(results, study, scale)
+    expected = frames.expected(frame, study, scale)
+    cells = frame.groupby(["label", "lam", "lr"]).size()
+    if frame.empty or (cells != expected).any():
+        raise StoreError(f"only complete studies can be published: {expected} trainings a cell")
     folder = REFERENCE / study
     folder.mkdir(parents=True, exist_ok=True)
     order = rows.sort_by("id")
@@ -278,13 +289,17 @@ def check() -> list[str]:
     for study, scale in published():
         folder = REFERENCE_REPORTS / study / scale
         texts = build(study, scale, REFERENCE).texts()
-        kept = {p.name for p in folder.iterdir() if p.suffix in (".md", ".tex", ".csv")}
+        files = folder.iterdir() if folder.is_dir() else []
+        kept = {p.name for p in files if p.suffix in (".md", ".tex", ".csv")}
         for name in sorted(texts.keys() | kept):
             path = folder / name
             committed = path.read_text("utf-8") if path.is_file() else ""
             found += _diff(str(path), committed, texts.get(name, ""))
     readme = README.read_text("utf-8")
-    found += _diff(str(README), readme, _embed(readme))
+    try:
+        found += _diff(str(README), readme, _embed(readme))
+    except StoreError as error:
+        found.append(str(error))
     return found
 
 

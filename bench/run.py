@@ -108,7 +108,9 @@ def select(study: Study, scale: str, args: argparse.Namespace) -> list[Spec]:
     """The trainings that the arguments name. Raises UsageError."""
     from models.objectives import OBJECTIVES, label
 
-    asked = dict(_condition(text) for text in args.only)
+    asked: dict[str, list[str]] = {}
+    for field, values in map(_condition, args.only):
+        asked.setdefault(field, []).extend(values)
     methods = list(OBJECTIVES) if {"method", "label"} & set(asked) else None
     try:
         specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision)
@@ -128,7 +130,8 @@ def select(study: Study, scale: str, args: argparse.Namespace) -> list[Spec]:
             raise UsageError(f"--only {field}={','.join(texts)}; allowed: {allowed}") from None
         for text, each in zip(texts, wanted, strict=True):
             if each not in present:
-                hint = f" (own values: --{field})" if field in ("lam", "lr", "seeds") else ""
+                option = {"lam": "--lam", "lr": "--lr", "seed": "--seeds"}.get(field)
+                hint = f" (own values: {option})" if option else ""
                 raise UsageError(f"--only {field}={text}; allowed: {allowed}{hint}")
         specs = [spec for spec in specs if value(spec, field) in wanted]
     return specs
@@ -197,12 +200,16 @@ def choose_scale(study: Study, device: str, workers: int, rate: float) -> tuple[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if args.json and not (args.dry_run or args.status):
             raise UsageError("--json goes with --dry-run or --status")
         return _run(args)
     except UsageError as error:
         return complain("bench.run", error)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 143 if isinstance(stop, _Terminated) else 130
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -252,7 +259,7 @@ def _prepare(store: Store, specs: Sequence[Spec], retry_failed: bool) -> None:
 
     for path, reason in store.prepare().items():
         print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
-    clear_progress(store.progress)
+    clear_progress(store.progress_of(os.getpid()))
     for spec in specs if retry_failed else []:
         store.forgive(spec.id)
 
@@ -288,10 +295,10 @@ def _train(
     from bench.monitor import Monitor
     from bench.store import StoreError
 
-    monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, store.progress)
+    progress = store.progress_of(os.getpid())
+    monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)
     monitor.pending = dict(costs)
     timer = _Deadline(args.max_time)
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         with timer, monitor:
             Engine(store, monitor, workers, args.fail_fast).run(jobs)
@@ -299,7 +306,7 @@ def _train(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stop_workers()
-        clear_progress(store.progress)
+        clear_progress(store.progress_of(os.getpid()))
         state, _ = count(specs, store)
         print(
             f"stopped: {state.done} of {state.total} trainings are stored; "
@@ -312,6 +319,7 @@ def _train(
     except StoreError as error:
         stop_workers()
         return complain("bench.run", error, 1)
+    clear_progress(progress)
     counts, _ = count(specs, store)
     try:
         if counts.done:

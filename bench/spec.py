@@ -47,8 +47,8 @@ class Spec:
         # Two spellings of one number must be one experiment: 1 and 1.0, numpy's and Python's.
         for name, kind in _KINDS:
             value = getattr(self, name)
-            if type(value) is not kind:
-                object.__setattr__(self, name, kind(value))
+            if type(value) is not kind or value == 0:
+                object.__setattr__(self, name, kind(value or 0))  # -0.0 is 0.0
         if not (self.lam >= 0 and math.isfinite(self.lam)):
             raise ValueError(f"lam is {self.lam}; allowed: a finite number >= 0")
         if not (self.lr > 0 and math.isfinite(self.lr)):
@@ -74,8 +74,8 @@ class Spec:
 
     @cached_property
     def config(self) -> str:
-        """Names the configuration (16 hex digits): all but method, lambda and seed."""
-        return _digest(["config", self._given("method", "lam", "seed")])[:16]
+        """Names the configuration (16 hex digits): all but method, lambda, seed and precision."""
+        return _digest(["config", self._given("method", "lam", "seed", "precision")])[:16]
 
     def _given(self, *without: str) -> dict[str, Any]:
         """The fields that differ from their default: a later field keeps today's identities."""

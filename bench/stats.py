@@ -89,8 +89,10 @@ def wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
 def detectable(a: np.ndarray, b: np.ndarray) -> float:
     """Smallest mean difference that so many pairs, so noisy, find in four cases of five.
 
-    (z_.975 + z_.8) standard errors of the mean difference.
+    (z_.975 + z_.8) standard errors of the mean difference; NaN where all pairs differ equally,
+    which says nothing of what could have been found.
     """
     d = a - b
     z = np.sum(stats.norm.ppf([0.5 + LEVEL / 2, POWER]))
-    return float(z * d.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else float("nan")
+    noisy = len(d) > 1 and np.ptp(d) > 0
+    return float(z * d.std(ddof=1) / np.sqrt(len(d))) if noisy else float("nan")

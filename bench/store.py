@@ -220,16 +220,16 @@ class Buckets:
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Adds the rows, each bucket in one atomic step; a row of the same id is replaced."""
-        buckets: dict[str, list[dict[str, Any]]] = {}
+        buckets: dict[str, dict[str, dict[str, Any]]] = {}
         for row in rows:
-            buckets.setdefault(row["id"][:2], []).append(row)
+            buckets.setdefault(row["id"][:2], {})[row["id"]] = row
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, new in sorted(buckets.items()):
             path = self.folder / f"{name}.parquet"
             with self._lock(path):
                 table = self._load_or_set_aside(path)
-                kept = table.filter(~pc.field("id").isin([row["id"] for row in new]))
-                added = pa.Table.from_pylist(new, schema=self.schema)
+                kept = table.filter(~pc.field("id").isin(list(new)))
+                added = pa.Table.from_pylist(list(new.values()), schema=self.schema)
                 content = to_bytes(pa.concat_tables([kept, added]).combine_chunks())
                 write_atomically(path, content, self.root / "_tmp")
 
@@ -270,7 +270,10 @@ class Store:
         self.rows = Buckets(self.folder, SCHEMA, self.folder)
         self.samples = Buckets(self.folder / "_samples", SAMPLES, self.folder)
         self.failed = self.folder / "_failed"
-        self.progress = self.folder / "_progress"
+
+    def progress_of(self, parent: int | None) -> Path:
+        """Where the jobs of one run, known by its process id, tell how far they have come."""
+        return self.folder / "_progress" / str(parent)
 
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready to be written; returns the files it had to set aside.

@@ -42,8 +42,12 @@ class Study:
         seeds: int = 1,
         precision: str = "float32",
     ) -> list[Spec]:
-        """All trainings of this study at `scale`; None keeps the study's own values."""
-        own: dict[str, Sequence[Any]] = {"lr": lrs} if lrs else {}
+        """All trainings of this study at `scale`; None keeps the study's own values.
+
+        A value given twice counts once. Raises ValueError for values that can't be trained.
+        """
+        own: dict[str, Sequence[Any]] = {"lr": list(dict.fromkeys(lrs))} if lrs else {}
+        lams = self.lams[scale] if lams is None else list(dict.fromkeys(lams))
         return grid(
             study=[self.name],
             scale=[scale],
@@ -51,7 +55,7 @@ class Study:
             **own,
             seed=range(seeds),
             precision=[precision],
-            lam=lams if lams is not None else self.lams[scale],
+            lam=lams,
             method=methods or self.methods,
         )
 

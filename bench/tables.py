@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench import frames, stats
 from bench.claims import Claim
-from bench.frames import CLOSE, GOOD, TOP
+from bench.frames import CLOSE, GOOD, TOP, number
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,13 @@ _TEX = {
     "–": "--",
     "×": r"$\times$",
     "σ": r"$\sigma$",
+    "∞": r"$\infty$",
     "′": "'",
 }
 
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(c, c) for c in text)
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A value for a cell: blank where there is none, ∞ as inf."""
-    if math.isnan(value):
-        return "–"
-    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def percent(share: float) -> str:
@@ -246,7 +240,7 @@ def pairs(frame: pd.DataFrame) -> Table:
                     f"{gain.value:+.3f}",
                     f"{gain.low:+.3f} to {gain.high:+.3f}",
                     _p(stats.wilcoxon(x, y)),
-                    f"{stats.detectable(x, y):.3f}",
+                    number(stats.detectable(x, y)),
                     str(len(x)),
                 ]
             )

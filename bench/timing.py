@@ -32,7 +32,7 @@ from bench.run import count
 from bench.spec import FIELDS, PROTOCOL, Spec
 from bench.store import Store
 from bench.studies import STUDIES
-from bench.train import Trainer
+from bench.train import Trainer, keep_freed_memory
 
 TURN = 0.4
 TURNS = 7
@@ -119,6 +119,7 @@ def against_plain_loop() -> Iterator[Line]:
 
 def _work(kind: str, start: Any, rates: Any) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     turn = {"train": stacked, "products": products}[kind](64)
     turn()
     start.wait()
@@ -203,9 +204,25 @@ def _row(each: Spec) -> dict[str, Any]:
     }
 
 
-def memory() -> Iterator[Line]:
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    yield "peak memory of a worker", f"{peak:.2f} GiB", "<= 2 GiB"
+def memory(folder: Path) -> Iterator[Line]:
+    """A worker's whole job on the largest stacks of both scales, one epoch of each."""
+    context = multiprocessing.get_context("spawn")
+    for scale in ("quick", "paper"):
+        specs = STUDIES["toy_grid"].specs(scale, seeds=5)
+        once = [s for s in specs if s.critic_steps == s.model_steps == 1]  # memory is the same
+        stack = max(jobs.stacks(once, "cpu"), key=lambda each: sum(map(cost.flops, each)))
+        job = jobs.Job(tuple(replace(each, epochs=1) for each in stack), str(folder), "cpu", {})
+        peak = context.Queue()
+        worker = context.Process(target=_peak, args=(job, peak))
+        worker.start()
+        size = f"{len(stack)} of toy_grid at {scale} scale"
+        yield f"peak memory of a worker, stack of {size}", f"{peak.get():.2f} GiB", "<= 2 GiB"
+        worker.join()
+
+
+def _peak(job: jobs.Job, peak: Any) -> None:
+    assert jobs.run_job(job).end == "done"
+    peak.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 def paper_on_gpu() -> Iterator[Line]:
@@ -242,11 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    keep_freed_memory()
     lines: list[Line] = []
     console = Console(width=None if Console().is_terminal else 150)
     with tempfile.TemporaryDirectory() as folder:
-        sections = [against_plain_loop(), two_workers(), memory(), many_specs()]
-        sections.append(many_results(Path(folder)))
+        sections = [against_plain_loop(), two_workers(), memory(Path(folder) / "memory")]
+        sections += [many_specs(), many_results(Path(folder))]
         if torch.cuda.is_available():
             sections.append(paper_on_gpu())
         for section in sections:

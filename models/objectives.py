@@ -72,6 +72,11 @@ def squared_error(x: Tensor, x_rec: Tensor, z: Tensor, z_rec: Tensor) -> Tensor:
     return (x - x_rec).square().mean((-2, -1)) + (z - z_rec).square().mean((-2, -1))
 
 
+def regularised(matching: Tensor, lam: Tensor | float, error: Tensor) -> Tensor:
+    """Equation (29): a matching loss plus lambda times the reconstruction error, each (*stack,)."""
+    return matching + lam * error
+
+
 @dataclass(frozen=True)
 class Objective:
     """One method: the critic's loss, the model's loss, and its names in tables."""

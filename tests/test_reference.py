@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import against, frames, report, run
+from bench import against, frames, jobs, report, train
+from bench.store import Store
+from bench.studies import STUDIES
+from bench.tables import Table
+from bench.train import Trainer
 
 
 def test_committed_reports_and_readme_are_what_the_rows_say(
@@ -23,13 +27,35 @@ def test_the_readme_shows_the_reference() -> None:
     assert frames.runs(report.REFERENCE, "toy_grid", "quick")["seed"].nunique() == 5
 
 
-def test_the_smoke_study_agrees_with_the_reference_within_its_seeds(tmp_path: Path) -> None:
-    """Tolerance: the spread over the reference's seeds (another processor rounds otherwise)."""
-    arguments = ["toy_grid", "--scale", "smoke", "--seeds", "2", "--results", str(tmp_path)]
-    assert run.main([*arguments, "--workers", "1"]) == 0
-    ours = frames.runs(tmp_path, "toy_grid", "smoke")
+def smoke_against_reference(folder: Path) -> Table:
+    """Five seeds of the smoke study by today's code, beside the reference's ten."""
+    specs = STUDIES["toy_grid"].specs("smoke", seeds=5)
+    kept = Store(folder, "toy_grid", "smoke")
+    kept.prepare()
+    for stack in jobs.stacks(specs, "cpu"):
+        assert jobs.run_job(jobs.Job(tuple(stack), str(folder), "cpu", {})).end == "done"
+    ours = frames.runs(folder, "toy_grid", "smoke")
     reference = frames.runs(report.REFERENCE, "toy_grid", "smoke")
     assert reference["seed"].nunique() == 10
-    table = against.table(ours, reference, report.REFERENCE)
-    assert len(table.rows) == 16
+    return against.table(ours, reference, report.REFERENCE)
+
+
+def test_the_smoke_study_agrees_with_the_reference_within_its_seeds(tmp_path: Path) -> None:
+    """Tolerance: the spread over the reference's seeds (another processor rounds otherwise)."""
+    table = smoke_against_reference(tmp_path)
+    assert len(table.rows) == 24
     assert against.agrees(table), table.markdown()
+
+
+@pytest.mark.parametrize("mistake", ["momentum", "reconstruction", "critic"])
+def test_the_smoke_study_notices_a_mistake(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mistake == "momentum":
+        monkeypatch.setattr(train, "BETAS", (0.95, 0.999))
+    elif mistake == "reconstruction":
+        half = lambda loss, lam, error: loss + lam * error / 3  # noqa: E731
+        monkeypatch.setattr(train, "regularised", half)
+    else:
+        monkeypatch.setattr(Trainer, "critic_steps", lambda self, x, z, eps: None)
+    assert not against.agrees(smoke_against_reference(tmp_path))

@@ -190,6 +190,7 @@ def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
 
 
 def test_latex_is_booktabs_and_greys_the_paper() -> None:
+    assert all(made.latex().isascii() for made in mini.build().tables.values())
     table = Table(
         "t", "50 % of λ", [Column("a_b", text=True), Column("paper", paper=True)], [["x", "1 %"]]
     )
@@ -207,7 +208,14 @@ def publish_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "README", folder / "README.md")
     block = "<!-- report: toy_grid/smoke/summary.md -->\nold\n<!-- end of report -->\n"
     (folder / "README.md").write_text(f"# A title\n\n{block}\nafter\n")
-    report.publish("toy_grid", "smoke", mini.FOLDER)
+    # The miniature study lacks a run on purpose: its reference is a complete one.
+    rows = mini.rows()
+    done = {r["id"] for r in rows}
+    missing = [s for s in STUDIES["toy_grid"].specs("smoke", seeds=2) if s.id not in done]
+    kept = Store(folder / "r", "toy_grid", "smoke")
+    kept.prepare()
+    kept.write([*rows, *map(row, missing)], [points(s) for s in missing])
+    report.publish("toy_grid", "smoke", folder / "r")
 
 
 def test_check_agrees_after_publishing_and_sees_any_change(
@@ -234,6 +242,28 @@ def test_check_agrees_after_publishing_and_sees_any_change(
     assert report.main(["--check"]) == 1
 
 
+def test_incomplete_studies_are_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini, "rows", lambda rows=mini.rows: rows()[1:])
+    monkeypatch.setattr(mini, "FOLDER", tmp_path / "mini")
+    monkeypatch.setattr(mini, "REPORT", tmp_path / "report")
+    mini.main()
+    monkeypatch.setattr(report, "REFERENCE", tmp_path / "never")
+    with pytest.raises(StoreError, match="only complete studies can be published: 4 trainings"):
+        report.publish("toy_grid", "smoke", tmp_path / "mini")
+
+
+def test_other_learning_rates_alone_make_a_report_too(tmp_path: Path) -> None:
+    specs = STUDIES["toy_grid"].specs("smoke", lrs=[1e-4])
+    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept.prepare()
+    kept.write([row(s) for s in specs], [points(s) for s in specs])
+    made = report.build("toy_grid", "smoke", tmp_path)
+    report.write(made, tmp_path, tmp_path / "out")
+    assert "learning rate 0.0001" in (tmp_path / "out/report.md").read_text("utf-8")
+
+
 def test_results_of_uncommitted_code_are_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +284,8 @@ def compared(ours: list[dict], theirs: list[dict]) -> Table:
             top=lambda f: f["score"] > frames.TOP,
             top_good=lambda f: f["top"],
             close=True,
+            mse=lambda f: f["mse_x"],
+            high_quality_counted=lambda f: f["high_quality"],
         )
 
     return against.table(prepared(ours), prepared(theirs), Path("there"))
@@ -278,8 +310,12 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     found = compared(sample(rng, 1, shift=-1.0), sample(rng, 5))
     assert not against.agrees(found)
     assert "differ" in found.caption
-    with pytest.raises(StoreError, match="one seed only"):
-        compared(sample(rng, 1), sample(rng, 1))
+    for seeds, lr in ((1, 1.0), (5, 2.0)):  # one seed; no configuration in common
+        other = [{**r, "config": f"{r['config']}{lr}"} if lr > 1 else r for r in sample(rng, seeds)]
+        with pytest.raises(StoreError, match="nothing to compare with in there"):
+            compared(sample(rng, 1), other)
+    half = [r if r["seed"] else {**r, "label": "ALICE"} for r in sample(rng, 3)]
+    assert "nothing in common: ALICE at λ = 0.1." in compared(half, sample(rng, 5)).caption
 
 
 def test_report_command(
@@ -299,4 +335,4 @@ def test_report_command(
         report.main(["--results", str(mini.FOLDER), "--out", "o", "--against", str(mini.FOLDER)])
         == 0
     )
-    assert "All 16 agree" in (tmp_path / "o/toy_grid/smoke/against.md").read_text("utf-8")
+    assert "All 24 agree" in (tmp_path / "o/toy_grid/smoke/against.md").read_text("utf-8")

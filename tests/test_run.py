@@ -19,6 +19,7 @@ from bench.monitor import Monitor
 from bench.store import SCHEMA, Store
 from bench.studies import STUDIES
 from bench.train import Trainer
+from models.objectives import OBJECTIVES, Objective, density_ratio
 from tests.conftest import start
 
 SMOKE = ["toy_grid", "--scale", "smoke"]
@@ -26,8 +27,8 @@ SMOKE = ["toy_grid", "--scale", "smoke"]
 
 @pytest.fixture(autouse=True)
 def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds a run: one test of this process looks at it, and all subprocesses."""
-    if "every_method" not in request.node.name:
+    """Drawing takes seconds a run: two tests of this process look at it, and all subprocesses."""
+    if "method" not in request.node.name:
         monkeypatch.setattr(report, "after_run", lambda study, scale, results: None)
 
 
@@ -81,6 +82,7 @@ def test_reporting_imports_no_torch(python: Callable) -> None:
         ([*SMOKE, "--only", "encoder_width=a"], "allowed: encoder_width in this selection: 32"),
         ([*SMOKE, "--only", "lam=5"], "(own values: --lam)"),
         ([*SMOKE, "--only", "lam"], "allowed: FIELD=VALUE"),
+        ([*SMOKE, "--only", "seed=3"], "(own values: --seeds)"),
         ([*SMOKE, "--lam", "0,a"], "not a list of numbers"),
         ([*SMOKE, "--lam", "-1"], "lam is -1.0; allowed: a finite number >= 0"),
         ([*SMOKE, "--lr", "0"], "lr is 0.0; allowed: a finite number > 0"),
@@ -140,6 +142,8 @@ def test_status_and_dry_run_print_one_object_and_write_nothing(
     assert not folder.exists()
     only = ask(folder, capsys, "--dry-run", "--only", "label=ALI,sVAE", "--only", "lam=0")
     assert only["total"] == 4
+    twice = ["--dry-run", "--only", "lam=0", "--only", "lam=0.1", "--lam=-0.0,0.1,0.1,0"]
+    assert ask(folder, capsys, *twice)["total"] == 8
     both = ["--dry-run", "--only", "method=alice_minimax,alice_sigmoid", "--seeds", "2"]
     assert ask(folder, capsys, *both)["total"] == 16
     own = ["--dry-run", "--lam", "0,1,10", "--lr", "1e-4,1e-3"]
@@ -160,6 +164,39 @@ def test_every_method_by_only_on_two_workers_equals_one(
     labels = set(rows(folder)["label"])
     assert labels == {"ALI", "ALICE", "sVAE", "sVAE-r", "ALICE-minimax", "ALICE-sigmoid"}
     assert (folder / "reports/toy_grid/smoke/report.html").is_file()
+
+
+def test_a_new_method_is_one_registry_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's recipe, from the command to the pages, beside runs older than the method."""
+    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
+    assert run.main(arguments) == 0
+
+    def hinge(f_q: torch.Tensor, f_p: torch.Tensor) -> torch.Tensor:
+        return (1 + f_p).relu().mean(-1) + (1 - f_q).relu().mean(-1)
+
+    added = Objective(density_ratio, hinge, "ALI-hinge", "ALICE-hinge")
+    monkeypatch.setitem(OBJECTIVES, "hinge", added)
+    assert run.main([*arguments, "--only", "method=hinge"]) == 0
+    page = (tmp_path / "reports/toy_grid/smoke/report.html").read_text("utf-8")
+    assert "ALI-hinge" in page and "ALICE-hinge" in page
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_while_the_report_is_drawn(tmp_path: Path) -> None:
+    driver = tmp_path / "slow_report.py"
+    driver.write_text(
+        "import time\nfrom bench import report, run\n"
+        "def slow(*a):\n    open('drawing', 'w').close()\n    time.sleep(60)\n"
+        "report.after_run = slow\nrun.command()\n"
+    )
+    process = start(str(driver), *SMOKE, "--workers", "1", "--results", "r", cwd=tmp_path)
+    stop = time.monotonic() + 120
+    while not (tmp_path / "drawing").exists() and time.monotonic() < stop:
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
 
 
 def wait_for_rows(folder: Path, process, at_least: int = 1) -> int:
@@ -292,7 +329,7 @@ def engine_for(folder: Path) -> tuple[engine.Engine, list[jobs.Job], Store, Moni
         jobs.Job(tuple(stack), str(folder), "cpu", {"commit": None, "dirty": None})
         for stack in jobs.stacks(STUDIES["toy_grid"].specs("smoke"), "cpu")
     ]
-    monitor = Monitor(0, 0, 0, 8, kept.progress)
+    monitor = Monitor(0, 0, 0, 8, kept.progress_of(None))
     monitor.pending = {job.key: 1.0 for job in plan}
     return engine.Engine(kept, monitor, workers=1, fail_fast=False), plan, kept, monitor
 
@@ -374,7 +411,7 @@ def test_progress_moves_while_a_stack_trains(tmp_path: Path) -> None:
     kept.prepare()
     (spec, *_) = STUDIES["toy_grid"].specs("smoke")
     job = jobs.Job((spec,), str(tmp_path), "cpu", {})
-    monitor = Monitor(0, 0, 0, 1, kept.progress)
+    monitor = Monitor(0, 0, 0, 1, kept.progress_of(None))
     monitor.pending = {job.key: 10.0}
     beat = jobs.Heartbeat(job)
     beat.next = 0.0

@@ -230,6 +230,19 @@ def test_a_diverged_member_changes_no_other(alone_in_48: dict) -> None:
     assert [o.metrics is None for o in outcomes] == [i == 2 for i in range(6)]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recorded_updates_equal_eager_ones_on_a_gpu() -> None:
+    specs = mixed(epochs=2)
+    replayed, eager = Trainer(specs, "cuda"), Trainer(specs, "cuda")
+    replayed.train()
+    source = eager.epochs()
+    for _ in range(2):
+        for batch in next(source):
+            eager.updates(batch)
+    one, other = parameters(replayed), parameters(eager)
+    assert all(torch.equal(one[id], other[id]) for id in one)
+
+
 def test_members_of_another_program_are_refused() -> None:
     specs = mixed(["alice"])
     other = Spec(study="toy_grid", scale="smoke", method="alice", lam=0.0)

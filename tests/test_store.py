@@ -57,6 +57,13 @@ def test_writing_again_replaces_and_never_doubles(tmp_path: Path) -> None:
     assert frame.loc[SPECS[0].id, "inception_score"] == 2.0
 
 
+def test_one_id_twice_in_a_write_is_one_row(tmp_path: Path) -> None:
+    kept = filled(tmp_path, n=2)
+    kept.write([row(SPECS[5], score=2.0), row(SPECS[5], score=3.0)], [])
+    assert kept.prepare() == {}
+    assert len(ids(kept)) == 3
+
+
 def test_truncated_anywhere_is_refused() -> None:
     content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=SCHEMA))
     assert from_bytes(content, SCHEMA)["id"].to_pylist() == [SPECS[0].id]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
+from joblib import delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.jobs import Job, Verdict, run_job
 from bench.monitor import Monitor
 from bench.store import DEATHS, Store, StoreError
+from bench.workers import pool
 
 
 class Engine:
@@ -60,13 +59,8 @@ class Engine:
     def _parallel(self, batch: Sequence[Job], workers: int) -> Iterator[Verdict]:
         # One worker runs in this very process, where a job that kills would kill the run; a job
         # under suspicion therefore always gets a process of its own.
-        pool = Parallel(
-            n_jobs=workers,
-            backend="loky",
-            return_as="generator_unordered",
-            batch_size=cast(Any, 1),  # typed as str by joblib
-        )
-        return cast(Iterator[Verdict], pool(delayed(run_job)(job) for job in batch))
+        verdicts = pool(workers)(delayed(run_job)(job) for job in batch)
+        return cast(Iterator[Verdict], verdicts)
 
     def _settle(self, verdict: Verdict) -> None:
         job = verdict.job
@@ -136,12 +130,6 @@ class Engine:
         keys = set(self.monitor.shares())
         clear_progress(self.monitor.progress)
         return keys
-
-
-def stop_workers() -> None:
-    """Ends all worker processes of this run at once."""
-    if "joblib.externals.loky" in sys.modules:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def clear_progress(folder: Path) -> None:

@@ -113,8 +113,8 @@ def profile(frame: pd.DataFrame) -> Figure:
         for i, counted in enumerate((None, GOOD)):
             axes = grid[i, j]
             for label, _, runs in cells(frame[frame["lam"] == value]):
-                good = runs["high_quality_counted"] >= (counted or 0)
-                above = [(good & (runs["score"] > score)).mean() for score in at]
+                good = runs.loc[runs["high_quality_counted"] >= (counted or 0), "score"]
+                above = (good.to_numpy() > at[:, None]).sum(1) / len(runs)
                 method = str(runs["method"].iloc[0])
                 axes.plot(at, above, color=colour(method), label=label)
             _noise(axes)
@@ -158,7 +158,8 @@ def scatter(frame: pd.DataFrame) -> Figure:
         axes.axhline(TOP, color="black", linewidth=0.8, label=f"top bin: {TOP}")
         for (name, score), style in zip(frames.NOISE_SCORES.items(), ("--", ":"), strict=True):
             axes.axhline(score, color="#777777", linestyle=style, linewidth=1, label=name)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    entries = left.get_legend_handles_labels()
+    figure.legend(*entries, loc="outside right center", fontsize=8, markerscale=2)
     return figure
 
 
@@ -181,7 +182,10 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     picked = shown(frame)
     stored = samples.set_index("id")
     order = cells(frame)
-    figure, grid = _panels(len(order), 2 * len(PICKS), 1.7, 1.75)
+    rows, columns = len(order), 2 * len(PICKS)
+    figure = Figure(figsize=(1.7 * columns, 1.75 * rows))  # equal panels: no layout to work out
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(0.05, 0.03, 0.995, 0.975, wspace=0.1, hspace=0.16)
     for row, (label, value, _) in zip(grid, order, strict=True):
         here = picked[(picked["label"] == label) & (picked["lam"] == value)]
         for j, (_, run) in enumerate(here.iterrows()):

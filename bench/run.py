@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -206,8 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError("--json goes with --dry-run or --status")
         return _run(args)
     except UsageError as error:
+        _stop_workers()
         return complain("bench.run", error)
     except (KeyboardInterrupt, _Terminated) as stop:
+        _stop_workers()
         print("stopped; the same command goes on from there", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
 
@@ -216,7 +219,7 @@ def _run(args: argparse.Namespace) -> int:
     from joblib import cpu_count
 
     from bench import cost
-    from bench.store import Store, StoreError
+    from bench.workers import warm_up
 
     study = STUDIES[args.study]
     device = choose_device(args.device)
@@ -228,8 +231,12 @@ def _run(args: argparse.Namespace) -> int:
     if scale is None:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
-    store = Store(args.results, study.name, scale)
     asking = args.status or args.dry_run
+    warm = () if asking else warm_up(workers)
+
+    from bench.store import Store, StoreError
+
+    store = Store(args.results, study.name, scale)
     try:
         if not asking:
             _prepare(store, specs, args.retry_failed)
@@ -251,6 +258,8 @@ def _run(args: argparse.Namespace) -> int:
     print(line, flush=True)
     if asking:
         return 0
+    for _ in warm:
+        pass
     return _train(args, specs, store, counts, jobs, costs, workers)
 
 
@@ -290,14 +299,16 @@ def _train(
     costs: dict[str, float],
     workers: int,
 ) -> int:
-    from bench import report
-    from bench.engine import Engine, clear_progress, stop_workers
+    from bench.engine import Engine, clear_progress
     from bench.monitor import Monitor
     from bench.store import StoreError
+    from bench.workers import stop_workers
 
     progress = store.progress_of(os.getpid())
     monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)
     monitor.pending = dict(costs)
+    # What the report needs takes seconds to import: that may as well happen while others train.
+    threading.Thread(target=import_module, args=("bench.report",), daemon=True).start()
     timer = _Deadline(args.max_time)
     try:
         with timer, monitor:
@@ -320,6 +331,8 @@ def _train(
         stop_workers()
         return complain("bench.run", error, 1)
     clear_progress(progress)
+    from bench import report
+
     counts, _ = count(specs, store)
     try:
         if counts.done:
@@ -345,6 +358,11 @@ class _Terminated(BaseException):
 
 def _terminate(signum: int, frame: object) -> NoReturn:
     raise _Terminated
+
+
+def _stop_workers() -> None:
+    if "bench.workers" in sys.modules:
+        sys.modules["bench.workers"].stop_workers()
 
 
 class _Deadline:

@@ -1,0 +1,45 @@
+"""The worker processes of a run: joblib's, one thread each. Light to import."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any, cast
+
+from joblib import Parallel, delayed
+
+
+def pool(workers: int) -> Parallel:
+    """Calls as they end, each in one of so many processes; one worker is this very process."""
+    # joblib warns when some results are never looked at; that is what being stopped means.
+    warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning)
+    return Parallel(
+        n_jobs=workers,
+        backend="loky",
+        return_as="generator_unordered",
+        batch_size=cast(Any, 1),  # typed as str by joblib
+    )
+
+
+def warm_up(workers: int) -> Iterable[Any]:
+    """Starts the processes and their imports, which take seconds, and doesn't wait for them.
+
+    Whoever runs through the result has waited.
+    """
+    if workers == 1:
+        return ()
+    return cast(Iterable[Any], pool(workers)(delayed(_import)() for _ in range(workers)))
+
+
+def _import() -> None:
+    import_module("bench.jobs")
+
+
+def stop_workers() -> None:
+    """Ends all worker processes of this run at once."""
+    if "joblib.externals.loky" in sys.modules:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)

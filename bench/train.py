@@ -177,30 +177,30 @@ class _Replay:
 class StackedAdam:
     """`torch.optim.Adam` over the banks of a group, with a learning rate for every network.
 
-    Adam works element by element, so networks of one rate are one slice of their bank.
+    Adam works element by element, so networks of one rate are one slice of a bank's parameters.
     """
 
     def __init__(self, group: Group, lrs: Sequence[float]) -> None:
-        self.banks = group.banks
-        self.slices: list[tuple[Tensor, int, int, Tensor]] = []  # bank's parameters, rows, slice
+        self.slices: list[tuple[Tensor, int, int, Tensor]] = []  # parameter, its rows, the slice
         rates: dict[float, list[Tensor]] = {}
         for bank, members in zip(group.banks, group.members, strict=True):
             for lr, start, end in runs([lrs[i] for i in members]):
-                rows = bank.flat.detach()[start:end].requires_grad_()
-                self.slices.append((bank.flat, start, end, rows))
-                rates.setdefault(lr, []).append(rows)
+                for parameter in bank.parameters:
+                    rows = parameter.detach()[start:end].requires_grad_()
+                    self.slices.append((parameter, start, end, rows))
+                    rates.setdefault(lr, []).append(rows)
         groups = [{"params": rows, "lr": lr} for lr, rows in rates.items()]
-        on_gpu = self.banks[0].flat.is_cuda
+        on_gpu = self.slices[0][0].is_cuda
         self.adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
 
     def descend(self, loss: Tensor) -> None:
         """One step down each network's own loss; `loss` (m,) is one number a member."""
-        for bank in self.banks:
-            bank.flat.grad = None
+        for parameter, *_ in self.slices:
+            parameter.grad = None
         loss.sum().backward()
-        for flat, start, end, rows in self.slices:
-            assert flat.grad is not None
-            rows.grad = flat.grad[start:end]
+        for parameter, start, end, rows in self.slices:
+            assert parameter.grad is not None
+            rows.grad = parameter.grad[start:end]
         self.adam.step()
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 _ALIGN = 64
-"""Every tensor of a network starts at a multiple of this many numbers, so that vector
-instructions never reach a remainder whose rounding depends on who else is in the stack."""
+"""Every row of parameters is a multiple of this many numbers long, so that vector instructions
+never reach a remainder whose rounding depends on who else is in the stack."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,6 @@ class Shape:
         """(inputs, outputs) of every linear layer."""
         sizes = [self.d_in, *[self.width] * self.depth, self.d_out]
         return list(pairwise(sizes))
-
-    @cached_property
-    def spans(self) -> list[tuple[int, int, int, int]]:
-        """Where each layer lies in a row of parameters: (start of W, its end, start of b, end)."""
-        spans, start = [], 0
-        for d_in, d_out in self.layers:
-            bias = start + _aligned(d_in * d_out)
-            spans.append((start, start + d_in * d_out, bias, bias + d_out))
-            start = bias + _aligned(d_out)
-        return spans
-
-    @property
-    def row(self) -> int:
-        """Length of a row of parameters."""
-        return _aligned(self.spans[-1][3])
-
-    def split(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Rows of parameters (n, row) as views (n, outputs, inputs), (n, outputs, 1) a layer."""
-        return [
-            (flat[:, w:w_end].unflatten(1, (d_out, d_in)), flat[:, b:b_end].unsqueeze(2))
-            for (d_in, d_out), (w, w_end, b, b_end) in zip(self.layers, self.spans, strict=True)
-        ]
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
 
 
 def xavier(shape: Shape, rng: np.random.Generator) -> list[np.ndarray]:
@@ -80,13 +54,13 @@ Layers = list[tuple[Tensor, Tensor]]
 class _Perceptrons(torch.autograd.Function):
     """n perceptrons on n batches, differentiated by hand.
 
-    `layers` are views of `flat`, which stands in the arguments to receive the gradient. Autograd's
-    own graph of the same products is about a tenth slower at widths 32 and 64: it keeps each
-    layer's parameters as a leaf of its own and can't rectify gradients in place.
+    `layers` are views of `parameters` (W and b of each layer in turn, see `Bank`), which stand in
+    the arguments to receive the gradient. Autograd's own graph of the same products is about a
+    tenth slower at widths 32 and 64: it can't rectify gradients in place.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, flat: Tensor, layers: Layers) -> Tensor:
+    def forward(ctx, x: Tensor, layers: Layers, *parameters: Tensor) -> Tensor:
         inputs = [x]
         for w, b in layers[:-1]:
             inputs.append(torch.baddbmm(b, w, inputs[-1]).relu_())
@@ -97,35 +71,33 @@ class _Perceptrons(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         inputs, layers = ctx.saved_tensors, ctx.layers
-        want_x, want_flat, _ = ctx.needs_input_grad
-        pieces: list[Tensor] = []
+        want_x, want_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[-1]
+        grads: list[Tensor | None] = [None] * (2 * len(layers))
         for i in reversed(range(len(layers))):
-            w, _ = layers[i]
-            if want_flat:
+            if want_parameters:
                 # The product whose rows are long: (inputs, outputs) for the thin first layer.
                 w_grad = torch.bmm(g, inputs[i].mT) if i else torch.bmm(inputs[i], g.mT).mT
-                b_grad = g.sum(2)
-                w_grad = w_grad.reshape(len(w), -1)
-                pieces[:0] = [w_grad, _gap(w_grad), b_grad, _gap(b_grad)]
+                grads[2 * i : 2 * i + 2] = _row(w_grad), _row(g.sum(2))
             if i:
-                g = torch.bmm(w.mT, g)
+                g = torch.bmm(layers[i][0].mT, g)
                 torch.ops.aten.threshold_backward.grad_input(g, inputs[i], 0, grad_input=g)
-        x_grad = torch.bmm(layers[0][0].mT, g) if want_x else None
-        return x_grad, torch.cat(pieces, 1) if want_flat else None, None
+        return torch.bmm(layers[0][0].mT, g) if want_x else None, None, *grads
 
 
-def _gap(filled: Tensor) -> Tensor:
-    """Zeros that fill a row up to where the next tensor starts."""
-    return filled.new_zeros(()).expand(len(filled), -filled.shape[1] % _ALIGN)
+def _row(tensor: Tensor) -> Tensor:
+    """(n, ...) as (n, p), filled up with zeros to a multiple of _ALIGN."""
+    row = tensor.reshape(len(tensor), -1)
+    missing = -row.shape[1] % _ALIGN
+    return pad(row, (0, missing)) if missing else row
 
 
 class Bank:
     """n networks of one shape, each applied to its own batch.
 
-    `flat` (rows, p) holds the parameters, a row a network, so that an optimiser is one call
-    whatever n is; `layers` are views of it.
+    `parameters` are W and b of each layer in turn, a row a network, so that an optimiser is a few
+    calls whatever n is; `layers` are views of them, (rows, outputs, inputs) and (rows, outputs, 1).
 
     A bank of one is padded with an idle copy: batched products of two or more networks give each
     of them the same bits wherever it stands, a single product takes another route to the sum.
@@ -139,19 +111,25 @@ class Bank:
         dtype: torch.dtype,
     ) -> None:
         """`weights[i]` is the list of matrices of network i, as `xavier` draws it."""
-        self.shape = shape
         self.n = len(weights)
         rows = max(self.n, 2)
-        self.flat = torch.zeros(rows, shape.row, device=device, dtype=dtype)
-        self.layers = shape.split(self.flat)
-        for i, (w, _) in enumerate(self.layers):
+        self.parameters: list[Tensor] = []
+        self.layers: Layers = []
+        for i, (d_in, d_out) in enumerate(shape.layers):
             matrices = np.stack([weights[k % self.n][i] for k in range(rows)])
-            w.copy_(torch.from_numpy(matrices))
-        self.flat.requires_grad_()
+            w = _row(torch.from_numpy(matrices).to(device, dtype))
+            b = _row(torch.zeros(rows, d_out, device=device, dtype=dtype))
+            self.parameters += [w, b]
+            self.layers.append(
+                (w[:, : d_in * d_out].unflatten(1, (d_out, d_in)), b[:, :d_out].unsqueeze(2))
+            )
+        self._frozen = [parameter.detach() for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.requires_grad_()
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """(n, d_in, batch) -> (n, d_out, batch); `frozen` parameters get no gradient."""
-        flat = self.flat.detach() if frozen else self.flat
+        parameters = self._frozen if frozen else self.parameters
         if self.n > 1:
-            return _Perceptrons.apply(x, flat, self.layers)
-        return _Perceptrons.apply(x.expand(2, -1, -1), flat, self.layers)[:1]
+            return _Perceptrons.apply(x, self.layers, *parameters)
+        return _Perceptrons.apply(x.expand(2, -1, -1), self.layers, *parameters)[:1]

@@ -61,10 +61,11 @@ class Group:
         return torch.cat(outputs).index_select(0, self._inverse)
 
     def network(self, i: int) -> Tensor:
-        """The row of parameters of network i, detached."""
+        """All parameters of network i in one row, detached: W and b of each layer in turn."""
         for bank, members in zip(self.banks, self.members, strict=True):
             if i in members:
-                return bank.flat[members.index(i)].detach()
+                k = members.index(i)
+                return torch.cat([t[k].flatten() for layer in bank.layers for t in layer])
         raise IndexError(f"no network {i}")
 
 

@@ -180,7 +180,7 @@ def test_a_trained_critic_recovers_the_log_density_ratio() -> None:
     shape = Shape(2, 2, 64, 1)
     weights = xavier(shape, np.random.default_rng(0))
     bank = Bank(shape, [weights, weights], torch.device("cpu"), torch.float32)
-    adam = torch.optim.Adam([bank.flat], lr=2e-3)
+    adam = torch.optim.Adam(bank.parameters, lr=2e-3)
     for step in range(1500):
         adam.param_groups[0]["lr"] = 2e-3 * (1 - step / 1500)
         pairs = torch.cat([law.sample((512,)) for law in (Q.law, P.law)]).float()

@@ -57,16 +57,12 @@ def parameters(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def plain_row(plain: PlainTrainer) -> torch.Tensor:
     """The plain loop's parameters laid out as a stacked member's."""
-    rows = []
+    parts = []
     for network in (plain.encoder, plain.decoder, plain.critic):
-        linears = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-        depth, width = len(linears) - 1, linears[0].out_features
-        shape = Shape(linears[0].in_features, depth, width, linears[-1].out_features)
-        row = torch.zeros(1, shape.row, dtype=plain.dtype)
-        for (w, b), linear in zip(shape.split(row), linears, strict=True):
-            w[0], b[0, :, 0] = linear.weight.detach(), linear.bias.detach()
-        rows.append(row[0])
-    return torch.cat(rows)
+        for layer in network:
+            if isinstance(layer, torch.nn.Linear):
+                parts += [layer.weight.detach().flatten(), layer.bias.detach()]
+    return torch.cat(parts)
 
 
 def largest_difference(specs: Sequence[Spec], dtype: torch.dtype, batches: int) -> float:
@@ -216,8 +212,10 @@ def test_a_diverged_member_changes_no_other(alone_in_48: dict) -> None:
     nets = trainer.nets
     for group in (nets.coders, nets.critics):
         for bank, members in zip(group.banks, group.members, strict=True):
+            rows = [i for i, member in enumerate(members) if member % 6 == 2]
             with torch.no_grad():
-                bank.flat[[i for i, member in enumerate(members) if member % 6 == 2]] = torch.nan
+                for parameter in bank.parameters:
+                    parameter[rows] = torch.nan
     trainer.train()
     rows = parameters(trainer)
     for i, spec in enumerate(trainer.specs):
@@ -254,10 +252,13 @@ def test_the_handwritten_gradient_is_the_numerical_one() -> None:
     shape = Shape(3, 2, 5, 2)
     rng = np.random.default_rng(0)
     bank = Bank(shape, [xavier(shape, rng) for _ in range(2)], torch.device("cpu"), torch.float64)
-    flat = bank.flat.detach().clone().requires_grad_()
     x = torch.from_numpy(rng.normal(size=(2, 3, 7))).requires_grad_()
 
-    def apply(x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        return _Perceptrons.apply(x, flat, shape.split(flat))
+    def apply(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():  # gradcheck moves copies: lay their numbers into the bank
+            for own, moved in zip(bank.parameters, parameters, strict=True):
+                own.copy_(moved)
+        return _Perceptrons.apply(x, bank.layers, *parameters)
 
-    assert torch.autograd.gradcheck(apply, (x, flat))
+    parameters = [p.detach().clone().requires_grad_() for p in bank.parameters]
+    assert torch.autograd.gradcheck(apply, (x, *parameters))

@@ -19,8 +19,9 @@ from rich.table import Table
 class Monitor:
     """Counts of a run, shown as a live bar on a terminal and as plain lines elsewhere.
 
-    `costs` are the estimated seconds of each pending job by key; the share done and the time left
-    are weighted by them and move with the jobs under way, read from their heartbeats.
+    `pending` holds the estimated seconds of each job that is not done, by key; the share done and
+    the time left are weighted by them and move with the jobs under way, read from the heartbeats
+    in the folder `progress`.
     """
 
     def __init__(self, done: int, diverged: int, failed: int, total: int, progress: Path) -> None:

@@ -317,7 +317,7 @@ def _train(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stop_workers()
-        clear_progress(store.progress_of(os.getpid()))
+        clear_progress(progress)
         state, _ = count(specs, store)
         print(
             f"stopped: {state.done} of {state.total} trainings are stored; "

@@ -10,24 +10,19 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import provenance
-from bench.evaluate import Evaluation
-from bench.spec import FIELDS, PROTOCOL, Spec
+from bench.spec import PROTOCOL, Spec, columns
 from bench.store import Store, write_atomically
-from bench.train import Trainer, keep_freed_memory, program
+from bench.studies import module
+from bench.workers import keep_freed_memory
 from models.objectives import label
-
-TRACES = 8
-"""The decoder's gradient is measured before training and after each eighth of the epochs."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +48,6 @@ class Verdict:
     end: str
     statuses: dict[str, str]  # id -> "ok" or "diverged", of trainings now stored
     reason: str = ""
-
-
-def stacks(specs: Sequence[Spec], device: str) -> list[list[Spec]]:
-    """Cuts trainings into stacks of one tensor program each.
-
-    On a CPU large enough to spread the cost of a call, small enough for a core's cache: 4 to 32
-    members, about 2,048 hidden units a layer in all, equal shapes side by side. On a GPU as large
-    as can be: memory is found out by running, a stack that does not fit is halved. No stack mixes
-    lambda = 0 with lambda > 0: the cycle is a part of the program that the former does without.
-    """
-    groups: dict[Any, list[Spec]] = {}
-    for spec in specs:
-        groups.setdefault((program(spec), spec.lam > 0), []).append(spec)
-    found = []
-    for members in groups.values():
-        members.sort(key=lambda s: (*_shape(s), s.seed, s.lam, s.method))
-        width = max(max(s.encoder_width, s.decoder_width, s.critic_width) for s in members)
-        limit = len(members) if device == "cuda" else max(4, min(32, 2048 // width))
-        pieces = -(-len(members) // limit)
-        cuts = [len(members) * i // pieces for i in range(pieces + 1)]
-        found += [members[a:b] for a, b in pairwise(cuts)]
-    return found
-
-
-def _shape(spec: Spec) -> tuple[int, ...]:
-    return (
-        *(spec.encoder_width, spec.decoder_width, spec.critic_width),
-        *(spec.encoder_depth, spec.decoder_depth, spec.critic_depth),
-    )
 
 
 def run_job(job: Job) -> Verdict:
@@ -135,51 +101,24 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
     keep_freed_memory()
     tf32 = job.specs[0].precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    trainer = Trainer(job.specs, job.device)
-    evaluation = Evaluation(trainer)
-    epochs = trainer.specs[0].epochs
-    traced = sorted({round(epochs * i / TRACES) for i in range(TRACES + 1)})
-    traces = []
-
-    def after_epoch(epoch: int) -> None:
-        if epoch in traced:
-            traces.append(evaluation.decoder_gradient())
-        beat(epoch / epochs)
-
-    seconds = trainer.train(after_epoch) / len(job.specs)
+    rows, samples = module(job.specs[0].study, "job").train(job.specs, job.device, beat)
+    by_id = {spec.id: spec for spec in job.specs}
     name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()
-    common = {
-        **job.origin,
-        **provenance.versions(),
-        "protocol": PROTOCOL,
-        "n_splits": 1,
-        "classifier": "exact posterior",
-        "trace_epoch": traced,
-        "device": job.device,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "stack_size": len(job.specs),
-        "train_seconds": seconds,
-        "finished": datetime.now(UTC),
-    }
-    rows, samples = [], []
-    for i, (spec, outcome) in enumerate(zip(trainer.specs, evaluation.outcomes(), strict=True)):
-        gradients = {method: [trace[i][method] for trace in traces] for method in traces[0][i]}
-        rows.append(
-            {
-                **common,
-                **{name: getattr(spec, name) for name in FIELDS},
-                **(outcome.metrics or {}),
-                "id": spec.id,
-                "config": spec.config,
-                "label": label(spec.method, spec.lam),
-                "status": "ok" if outcome.metrics else "diverged",
-                "n_samples": evaluation.z.shape[2],
-                "decoder_gradient": gradients,
-            }
-        )
-        points = {"x": outcome.x, "x_rec": outcome.x_rec, "samples": outcome.samples}
-        samples.append({"id": spec.id, **{k: v.ravel() for k, v in points.items()}})
+    for row in rows:
+        spec = by_id[row["id"]]
+        row |= {
+            **{column: getattr(spec, column) for column in columns(type(spec))},
+            "config": spec.config,
+            "protocol": PROTOCOL,
+            "label": label(spec.method, spec.lam),
+            **job.origin,
+            **provenance.versions(),
+            "device": job.device,
+            "device_name": name,
+            "threads": torch.get_num_threads(),
+            "stack_size": len(job.specs),
+            "finished": datetime.now(UTC),
+        }
     return rows, samples
 
 

@@ -30,12 +30,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import against, claims, figures, frames, store, tables
+from bench import figures, store
 from bench.cli import Parser, UsageError, complain
+from bench.page import Page
 from bench.provenance import ROOT
-from bench.spec import Spec
 from bench.store import StoreError
-from bench.studies import SCALES, STUDIES
+from bench.studies import SCALES, STUDIES, module
+from bench.tables import Table
 
 RESULTS = Path("results")
 REPORTS = Path("reports")
@@ -54,10 +55,12 @@ class Report:
 
     study: str
     scale: str
-    frame: pd.DataFrame
-    tables: dict[str, tables.Table]
+    page: Page
     origin: str  # where the rows came from, one paragraph
-    notes: list[str]
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        return self.page.tables
 
     def texts(self) -> dict[str, str]:
         """Every text file by name; equal rows give equal texts."""
@@ -73,62 +76,26 @@ class Report:
         return f"{STUDIES[self.study].title} ({self.scale})"
 
     def _markdown(self) -> str:
-        parts = [f"# {self.title()}", *self.notes, self.origin]
-        parts += [f"## {HEADINGS[t.name]}\n\n{t.markdown()}" for t in self.tables.values()]
+        parts = [f"# {self.title()}", *self.page.notes, self.origin]
+        parts += [f"## {t.title}\n\n{t.markdown()}" for t in self.tables.values()]
         parts += [
-            f"## {title}\n\n![{title}]({name}.png)\n\n{caption}"
-            for name, (_, title, caption) in figures.CAPTIONS.items()
+            f"## {p.title}\n\n![{p.title}]({p.name}.png)\n\n{p.caption}" for p in self.page.pictures
         ]
         return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-HEADINGS = {
-    "claims": "The paper's claims",
-    "summary": "Summary",
-    "scores": "Scores",
-    "pairs": "sVAE-r against ALICE, paired",
-    "gradients": "Gradient at the decoder",
-    "against": "Against other results",
-}
-
-BASELINES = (
-    "The paper treats equations (18) and (19) as one method, ALI. Their gradients differ: where "
-    "the critic is sure, (18)'s vanishes and (19)'s does not. Its vanishing-gradient argument is "
-    "about (18); the baseline it ran in the toy study is (19), here the method alice, as in "
-    "ALICE's published toy code. The option --only method=alice_minimax,alice_sigmoid trains the "
-    "other two."
-)
-
-
 def build(study: str, scale: str, results: Path, other: Path | None = None) -> Report:
-    """The report of what is stored. Raises StoreError if nothing is."""
-    frame = frames.runs(results, study, scale)
-    if frame.empty:
+    """The report of what is stored, beside the results in `other` if given.
+
+    Raises StoreError if nothing is stored.
+    """
+    if not len(store.load(results, study, scale)[0]):
         raise StoreError(
             f"no results of {study} at scale {scale} in {results}: "
             f"python -m bench.run {study} --scale {scale}"
         )
-    own = frames.own(frame)
-    found = claims.toy_claims(own)
-    scores = tables.scores(frame, frames.expected(frame, study, scale))
-    contents = [
-        tables.claims(found, scale),
-        tables.summary(scores),
-        scores,
-        tables.pairs(own),
-        tables.gradients(own),
-    ]
-    if other is not None:
-        contents.append(against.table(frame, frames.runs(other, study, scale), other))
-    notes = [BASELINES]
-    rates = set(frame["lr"])
-    if len(rates) > 1 or own["lr"].iloc[0] != Spec.lr:
-        notes.append(f"Figures and claims are about learning rate {own['lr'].iloc[0]:g}.")
-    if others := frame.attrs["other_precision"]:
-        notes.append(f"{others} trainings at another precision of products were left out.")
-    if bad := frame.attrs["bad"]:
-        notes.insert(0, f"{bad} damaged file(s) were left out; bench.run sets them aside.")
-    return Report(study, scale, frame, {t.name: t for t in contents}, _origin(frame), notes)
+    page = module(study, "page").build(study, scale, results, other)
+    return Report(study, scale, page, _origin(page.frame))
 
 
 def _origin(frame: pd.DataFrame) -> str:
@@ -151,30 +118,25 @@ def _origin(frame: pd.DataFrame) -> str:
     )
 
 
-def write(report: Report, results: Path, folder: Path) -> None:
+def write(report: Report, folder: Path) -> None:
     """Writes every file of the report. Raises StoreError if the folder can't be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in report.texts().items():
             (folder / name).write_text(text, encoding="utf-8")
-        _draw(report, results, folder)
+        _draw(report, folder)
         (folder / "report.html").write_text(_html(report, folder), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"report folder {folder} can't be written ({error.strerror})") from None
 
 
-def _draw(report: Report, results: Path, folder: Path) -> None:
-    own = frames.own(report.frame)
+def _draw(report: Report, folder: Path) -> None:
     with mpl.rc_context(cast(Any, figures.STYLE)):
-        for name, (draw, _, _) in figures.CAPTIONS.items():
-            if name == "points":
-                samples = store.load_samples(results, report.study, report.scale).to_pandas()
-                figure = draw(own, samples)
-            else:
-                figure = draw(own)
-            figure.savefig(folder / f"{name}.png", dpi=DPI)
+        for picture in report.page.pictures:
+            figure = picture.draw()
+            figure.savefig(folder / f"{picture.name}.png", dpi=DPI)
             figure.set_layout_engine("none")  # it stands: don't work it out twice
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
 
 
 def _html(report: Report, folder: Path) -> str:
@@ -182,15 +144,15 @@ def _html(report: Report, folder: Path) -> str:
     template = resources.files("bench").joinpath("templates/report.html.j2").read_text("utf-8")
     pictures = [
         {
-            "name": name,
-            "title": title,
-            "caption": caption,
-            "data": base64.b64encode((folder / f"{name}.png").read_bytes()).decode(),
+            "name": picture.name,
+            "title": picture.title,
+            "caption": picture.caption,
+            "data": base64.b64encode((folder / f"{picture.name}.png").read_bytes()).decode(),
         }
-        for name, (_, title, caption) in figures.CAPTIONS.items()
+        for picture in report.page.pictures
     ]
     return environment.from_string(template).render(
-        report=report, tables=report.tables.values(), headings=HEADINGS, pictures=pictures
+        report=report, tables=report.tables.values(), pictures=pictures
     )
 
 
@@ -198,7 +160,7 @@ def after_run(study: str, scale: str, results: Path) -> None:
     """What bench.run ends with: the report, its table on the terminal, and where it lies."""
     report = build(study, scale, results)
     folder = out_folder(None, results) / study / scale
-    write(report, results, folder)
+    write(report, folder)
     show(report.tables["summary"])
     for id, says, _, verdict, evidence in report.tables["claims"].rows:
         print(f"{id} {verdict}: {says} {evidence}")
@@ -214,9 +176,9 @@ def out_folder(out: Path | None, results: Path) -> Path:
     return REPORTS if results == RESULTS else results / "reports"
 
 
-def show(table: tables.Table) -> None:
+def show(table: Table) -> None:
     """Prints a table on the terminal."""
-    shown = RichTable(title=HEADINGS[table.name])
+    shown = RichTable(title=table.title)
     for column in table.columns:
         style = "dim" if column.paper else ""
         shown.add_column(column.name, justify="left" if column.text else "right", style=style)
@@ -248,22 +210,19 @@ def publish(study: str, scale: str, results: Path) -> None:
     rows = store.load(results, study, scale)[0]
     if rows["dirty"].to_pylist() != [False] * len(rows):
         raise StoreError("only results of committed code can be published (see column `dirty`)")
-    frame = frames.runs(results, study, scale)
-    expected = frames.expected(frame, study, scale)
-    cells = frame.groupby(["label", "lam", "lr"]).size()
-    if frame.empty or (cells != expected).any():
-        raise StoreError(f"only complete studies can be published: {expected} trainings a cell")
+    page = build(study, scale, results).page
+    if page.missing:
+        raise StoreError(f"only complete studies can be published: {page.missing} missing")
     folder = REFERENCE / study
     folder.mkdir(parents=True, exist_ok=True)
     order = rows.sort_by("id")
     store.write_atomically(folder / f"{scale}.parquet", store.to_bytes(order), folder / "_tmp")
-    picked = set(figures.shown(frames.own(frame))["id"])
     points = store.load_samples(results, study, scale).sort_by("id")
-    mask = [id in picked for id in points["id"].to_pylist()]
+    mask = [id in page.shown for id in points["id"].to_pylist()]
     content = store.to_bytes(points.filter(mask))
     store.write_atomically(folder / f"{scale}_samples.parquet", content, folder / "_tmp")
     (folder / "_tmp").rmdir()
-    write(build(study, scale, REFERENCE), REFERENCE, REFERENCE_REPORTS / study / scale)
+    write(build(study, scale, REFERENCE), REFERENCE_REPORTS / study / scale)
     README.write_text(_embed(README.read_text("utf-8")), encoding="utf-8")
 
 
@@ -366,13 +325,13 @@ def _run(args: argparse.Namespace) -> int:
     for study, scale in wanted:
         report = build(study, scale, args.results, args.against)
         folder = out_folder(args.out, args.results) / study / scale
-        write(report, args.results, folder)
+        write(report, folder)
         show(report.tables["claims"])
         show(report.tables["summary"])
         if "against" in report.tables:
             show(report.tables["against"])
             print(report.tables["against"].caption)
-            agree &= against.agrees(report.tables["against"])
+            agree &= report.page.agrees
         print(f"report: {folder / 'report.html'}")
     return 0 if agree else 1
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.cli import Parser, UsageError, complain
-from bench.spec import FIELDS, PRECISIONS, Spec
-from bench.studies import SCALES, STUDIES, Study
+from bench.spec import PRECISIONS, Spec, columns
+from bench.studies import SCALES, STUDIES, Study, module
 
 if TYPE_CHECKING:
     from bench.jobs import Job
@@ -105,12 +105,12 @@ def _minutes(text: str) -> float:
     return minutes
 
 
-def select(study: Study, scale: str, args: argparse.Namespace) -> list[Spec]:
+def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec]:
     """The trainings that the arguments name. Raises UsageError."""
     from models.objectives import OBJECTIVES, label
 
     asked: dict[str, list[str]] = {}
-    for field, values in map(_condition, args.only):
+    for field, values in (_condition(text, study) for text in args.only):
         asked.setdefault(field, []).extend(values)
     methods = list(OBJECTIVES) if {"method", "label"} & set(asked) else None
     try:
@@ -122,7 +122,7 @@ def select(study: Study, scale: str, args: argparse.Namespace) -> list[Spec]:
         return label(spec.method, spec.lam) if field == "label" else getattr(spec, field)
 
     for field, texts in asked.items():
-        kind = FIELDS.get(field, str)
+        kind = columns(study.kind).get(field, str)
         present = sorted({value(spec, field) for spec in specs})
         allowed = f"{field} in this selection: {', '.join(map(str, present))}"
         try:
@@ -138,12 +138,13 @@ def select(study: Study, scale: str, args: argparse.Namespace) -> list[Spec]:
     return specs
 
 
-def _condition(text: str) -> tuple[str, list[str]]:
+def _condition(text: str, study: Study[Any]) -> tuple[str, list[str]]:
     field, equals, values = text.partition("=")
     if not equals or not values:
         raise UsageError(f"--only {text}; allowed: FIELD=VALUE[,VALUE]")
-    if field not in FIELDS and field != "label":
-        raise UsageError(f"--only {text}; allowed fields: label, {', '.join(FIELDS)}")
+    allowed = ["label", *columns(study.kind)]
+    if field not in allowed:
+        raise UsageError(f"--only {text}; allowed fields: {', '.join(allowed)}")
     return field, values.split(",")
 
 
@@ -189,11 +190,10 @@ def choose_device(asked: str | None) -> str:
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose_scale(study: Study, device: str, workers: int, rate: float) -> tuple[str, str]:
+def choose_scale(study: Study[Any], device: str, workers: int, rate: float) -> tuple[str, str]:
     """Without --scale: which one, and why."""
-    from bench import cost
-
-    seconds = sum(cost.seconds(spec, rate) for spec in study.specs("paper")) / workers
+    cost = module(study.name, "job").seconds
+    seconds = sum(cost(spec, rate) for spec in study.specs("paper")) / workers
     if seconds < PAPER_BY_DEFAULT:
         return "paper", f"its estimate on this {device} is under 30 min"
     return "quick", f"--scale paper would take about {_duration(seconds)} here"
@@ -277,15 +277,20 @@ def _plan(
     left: Sequence[Spec], device: str, results: Path, rate: float
 ) -> tuple[list[Job], dict[str, float]]:
     """Jobs, the longest first so that workers end together, and their seconds by key."""
-    from bench import cost, provenance
-    from bench.jobs import Job, stacks
+    from bench import provenance
+    from bench.jobs import Job
 
+    if not left:
+        return [], {}
+    package = module(left[0].study, "job")
     origin = provenance.commit()
     jobs = [
         Job(tuple(stack), str(results), device, origin, os.getpid())
-        for stack in stacks(left, device)
+        for stack in package.stacks(left, device)
     ]
-    costs = {job.key: sum(cost.seconds(spec, rate) for spec in job.specs) for job in jobs}
+    costs: dict[str, float] = {
+        job.key: sum(package.seconds(spec, rate) for spec in job.specs) for job in jobs
+    }
     jobs.sort(key=lambda job: -costs[job.key])
     return jobs, costs
 

@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 PROTOCOL = 1
 """Bumped by hand when a stored number changes its meaning: old results are then another
@@ -17,10 +17,12 @@ generation and no table mixes the two."""
 
 PRECISIONS = ("float32", "tf32")
 
+S = TypeVar("S", bound="Spec")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One training of the toy study. Defaults are those of ALICE's published toy script.
+    """One training: the fields that every study has. Kinds of studies add their own.
 
     Raises ValueError, in one line, for a value that can't be trained.
     """
@@ -29,23 +31,19 @@ class Spec:
     scale: str
     method: str
     lam: float
-    encoder_depth: int = 2  # hidden layers
-    decoder_depth: int = 2
-    critic_depth: int = 2
-    encoder_width: int = 256  # units of each hidden layer
-    decoder_width: int = 256
-    critic_width: int = 256
-    critic_steps: int = 1  # updates of the critic on each batch, then
-    model_steps: int = 5  # updates of encoder and decoder on the same batch
+    critic_steps: int = 1  # updates of the critic on each batch, then those of the model
     lr: float = 1e-3  # Adam
     batch: int = 128
     epochs: int = 100
     seed: int = 0
     precision: str = "float32"  # of matrix products: "tf32" rounds their inputs on a GPU
 
+    UNPAIRED: ClassVar[tuple[str, ...]] = ("method", "lam", "precision")
+    """Fields that leave the random numbers as they are: runs differing in them are paired."""
+
     def __post_init__(self) -> None:
         # Two spellings of one number must be one experiment: 1 and 1.0, numpy's and Python's.
-        for name, kind in _KINDS:
+        for name, kind in columns(type(self)).items():
             value = getattr(self, name)
             if type(value) is not kind or value == 0:
                 object.__setattr__(self, name, kind(value or 0))  # -0.0 is 0.0
@@ -67,30 +65,51 @@ class Spec:
     def stream(self) -> str:
         """Names the random numbers of this training (64 hex digits).
 
-        Method and lambda are left out: at one configuration and seed every method sees the same
-        initial weights, data, batches and noise, so that comparisons are paired.
+        `UNPAIRED` fields are left out: at one configuration and seed every method and lambda sees
+        the same initial weights, data, batches and noise, so that comparisons are paired.
         """
-        return _digest(["stream", self._given("method", "lam", "precision")])
+        return _digest(["stream", self._given(*self.UNPAIRED)])
 
     @cached_property
     def config(self) -> str:
-        """Names the configuration (16 hex digits): all but method, lambda, seed and precision."""
-        return _digest(["config", self._given("method", "lam", "seed", "precision")])[:16]
+        """Names the configuration (16 hex digits): all but seed and `UNPAIRED` fields."""
+        return _digest(["config", self._given("seed", *self.UNPAIRED)])[:16]
 
     def _given(self, *without: str) -> dict[str, Any]:
         """The fields that differ from their default: a later field keeps today's identities."""
         values = self.__dict__
         return {
             name: values[name]
-            for name, default in _DEFAULTS
+            for name, default in _defaults(type(self))
             if values[name] != default and name not in without
         }
 
 
-_KINDS = [(f.name, {"str": str, "int": int, "float": float}[str(f.type)]) for f in fields(Spec)]
-_DEFAULTS = [(f.name, f.default) for f in fields(Spec)]
-FIELDS: dict[str, type] = dict(_KINDS)
-"""Every field of a spec and its type, in the order of the columns."""
+@dataclass(frozen=True, kw_only=True)
+class ToySpec(Spec):
+    """One training of the toy study. Defaults are those of ALICE's published toy script."""
+
+    encoder_depth: int = 2  # hidden layers
+    decoder_depth: int = 2
+    critic_depth: int = 2
+    encoder_width: int = 256  # units of each hidden layer
+    decoder_width: int = 256
+    critic_width: int = 256
+    model_steps: int = 5  # updates of encoder and decoder on the same batch
+
+
+_KINDS = {"str": str, "int": int, "float": float}
+
+
+@cache
+def columns(kind: type[Spec]) -> dict[str, type]:
+    """Every field of this kind of spec and its type, in the order of the columns."""
+    return {f.name: _KINDS[str(f.type)] for f in fields(kind)}
+
+
+@cache
+def _defaults(kind: type[Spec]) -> list[tuple[str, Any]]:
+    return [(f.name, f.default) for f in fields(kind)]
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -100,25 +119,26 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
-def grid(**axes: Iterable[Any]) -> list[Spec]:
-    """Every combination of the given values, the last axis varying fastest.
+def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
+    """Specs of every combination of the given values, the last axis varying fastest.
 
     An axis whose name joins several fields by commas takes tuples for values. Raises ValueError
-    like `Spec`, which checks every value once, not every combination: fields are independent.
+    like the spec itself; every value is checked once, not every combination: fields are
+    independent.
     """
     names = [name.split(",") for name in axes]
     choices = [
-        [dict(zip(fields, value if len(fields) > 1 else (value,), strict=True)) for value in axis]
-        for fields, axis in zip(names, axes.values(), strict=True)
+        [dict(zip(joined, value if len(joined) > 1 else (value,), strict=True)) for value in axis]
+        for joined, axis in zip(names, axes.values(), strict=True)
     ]
     if not all(choices):
         return []
     first = {k: v for values in choices for k, v in values[0].items()}
-    checked = [[_fields(Spec(**first | value), value) for value in axis] for axis in choices]
-    base = _fields(Spec(**first), dict(_KINDS))
+    checked = [[_fields(kind(**first | value), value) for value in axis] for axis in choices]
+    base = _fields(kind(**first), columns(kind))
     specs = []
     for values in product(*checked):
-        spec = object.__new__(Spec)
+        spec = object.__new__(kind)
         spec.__dict__.update(base)
         for value in values:
             spec.__dict__.update(value)

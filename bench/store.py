@@ -9,8 +9,8 @@ result, no two files ever hold the same training, and at any moment, whoever is 
 
 gives exactly one row per finished training (names beginning with `_` are skipped by it):
 
-    00.parquet ... ff.parquet   rows, see SCHEMA
-    _samples/                   points kept for pictures, by the same rules, see SAMPLES
+    00.parquet ... ff.parquet   rows, see bench.schema
+    _samples/                   points kept for pictures, by the same rules
     _aside/                     files that could not be trusted, each with its reason
     _failed/                    trainings that died, with their deaths
     _locks/, _progress/, _tmp/  of the runs under way
@@ -34,54 +34,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from bench.spec import FIELDS, PROTOCOL
-
-SCHEMA_VERSION = 1
-"""Bumped when columns change. Older files are read, newer ones refused with advice."""
-
-_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-
-SCHEMA = pa.schema(
-    [
-        # identity
-        ("id", pa.string()),  # Spec.id
-        ("config", pa.string()),  # Spec.config: equal for runs that are compared in pairs
-        ("protocol", pa.int64()),  # bench.spec.PROTOCOL
-        ("label", pa.string()),  # name in tables: method and whether lambda > 0
-        ("status", pa.string()),  # "ok", or "diverged": parameters or outputs not finite
-        # the spec, every field
-        *((name, _TYPES[kind]) for name, kind in FIELDS.items()),
-        # metrics, null where diverged; see bench.metrics
-        ("inception_score", pa.float64()),  # 1 to 5
-        ("mse_x", pa.float64()),  # of reconstructed data, mean over points and coordinates
-        ("mse_z", pa.float64()),  # of reconstructed codes
-        ("modes", pa.int64()),  # of 5
-        ("high_quality", pa.float64()),  # share of samples within 3 sd of a centre
-        ("n_samples", pa.int64()),  # samples, splits and classifier behind the score
-        ("n_splits", pa.int64()),
-        ("classifier", pa.string()),
-        # over training; see bench.evaluate.Evaluation.decoder_gradient
-        ("trace_epoch", pa.list_(pa.int64())),
-        ("decoder_gradient", pa.map_(pa.string(), pa.list_(pa.float32()))),  # by method
-        # provenance
-        ("commit", pa.string()),  # of the suite, null outside a git checkout
-        ("dirty", pa.bool_()),  # whether tracked files differed from the commit
-        ("suite", pa.string()),  # versions
-        ("python", pa.string()),
-        ("torch", pa.string()),
-        ("numpy", pa.string()),
-        ("device", pa.string()),  # "cpu" or "cuda"
-        ("device_name", pa.string()),
-        ("threads", pa.int64()),  # of the process that trained it
-        ("stack_size", pa.int64()),  # trainings in the same tensor program
-        ("train_seconds", pa.float64()),  # of the stack, evaluation left out, per member
-        ("finished", pa.timestamp("us", tz="UTC")),
-    ]
-)
-
-_POINTS = pa.list_(pa.float32())
-SAMPLES = pa.schema([("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)])
-"""256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples."""
+from bench import schema
+from bench.spec import PROTOCOL
 
 DEATHS = 3
 """A training that has died this often is failed: runs go on without it until told otherwise."""
@@ -106,7 +60,7 @@ def to_bytes(table: pa.Table) -> bytes:
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(
-            {"bench.schema": str(SCHEMA_VERSION), _DIGEST: _BLANK},
+            {"bench.schema": str(schema.SCHEMA_VERSION), _DIGEST: _BLANK},
         )
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
@@ -121,7 +75,7 @@ def _replace_digest(content: bytes, old: str, new: str) -> bytes:
     return content[:start] + new.encode() + content[start + len(old) :]
 
 
-def from_bytes(content: bytes, schema: pa.Schema) -> pa.Table:
+def from_bytes(content: bytes, columns: pa.Schema) -> pa.Table:
     """The table of a file made by `to_bytes`, checked to the last bit.
 
     Columns that an older schema lacks are null. Raises BadFile for anything that `to_bytes` did
@@ -140,19 +94,19 @@ def from_bytes(content: bytes, schema: pa.Schema) -> pa.Table:
     if hashlib.sha256(_replace_digest(content, digest, _BLANK)).hexdigest() != digest:
         raise BadFile("does not match its checksum: damaged")
     version = int(metadata[b"bench.schema"])
-    if version > SCHEMA_VERSION:
+    if version > schema.SCHEMA_VERSION:
         raise StoreError(
             f"results of schema {version}; this version of the suite reads up to "
-            f"{SCHEMA_VERSION}: update the suite, or choose another folder with --results"
+            f"{schema.SCHEMA_VERSION}: update the suite, or choose another folder with --results"
         )
     table = file.read()
-    if table.schema.equals(schema):
+    if table.schema.equals(columns):
         return table
-    for field in schema:
+    for field in columns:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     try:
-        return table.select(schema.names).cast(schema)
+        return table.select(columns.names).cast(columns)
     except (pa.ArrowException, KeyError) as error:
         raise BadFile(f"has other columns: {_one_line(error)}") from None
 
@@ -185,8 +139,8 @@ def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
 class Buckets:
     """Rows with an `id`, kept in files named by its first two digits."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, root: Path) -> None:
-        self.folder, self.schema, self.root = folder, schema, root
+    def __init__(self, folder: Path, columns: pa.Schema, root: Path) -> None:
+        self.folder, self.columns, self.root = folder, columns, root
 
     def read(self) -> tuple[pa.Table, dict[Path, str]]:
         """All rows that can be trusted, and the files that can't with the reason."""
@@ -201,7 +155,7 @@ class Buckets:
                 bad[path] = str(error)
             except FileNotFoundError:
                 continue  # set aside by another runner since it was listed
-        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
+        table = pa.concat_tables(tables) if tables else self.columns.empty_table()
         return table, bad
 
     def _load(self, path: Path) -> pa.Table:
@@ -210,7 +164,7 @@ class Buckets:
         if len(path.stem) != 2 or path.suffix != ".parquet":
             raise BadFile("is not one of this suite's result files")
         try:
-            table = from_bytes(path.read_bytes(), self.schema)
+            table = from_bytes(path.read_bytes(), self.columns)
         except StoreError as error:
             raise StoreError(f"{path} holds {error}") from None
         ids = table.column("id").to_pylist()
@@ -229,7 +183,7 @@ class Buckets:
             with self._lock(path):
                 table = self._load_or_set_aside(path)
                 kept = table.filter(~pc.field("id").isin(list(new)))
-                added = pa.Table.from_pylist(list(new.values()), schema=self.schema)
+                added = pa.Table.from_pylist(list(new.values()), schema=self.columns)
                 content = to_bytes(pa.concat_tables([kept, added]).combine_chunks())
                 write_atomically(path, content, self.root / "_tmp")
 
@@ -243,7 +197,7 @@ class Buckets:
         try:
             return self._load(path)
         except FileNotFoundError:
-            return self.schema.empty_table()
+            return self.columns.empty_table()
         except BadFile as error:
             aside = self.root / "_aside"
             aside.mkdir(exist_ok=True)
@@ -251,7 +205,7 @@ class Buckets:
             os.replace(path, target)
             reason = f"{path.relative_to(self.root)} {error}\n"
             write_atomically(aside / f"{target.name}.reason.txt", reason.encode(), aside)
-            return self.schema.empty_table()
+            return self.columns.empty_table()
 
     def set_aside_bad(self) -> dict[Path, str]:
         """Moves files that can't be trusted out of the way; returns them with the reason."""
@@ -267,8 +221,8 @@ class Store:
 
     def __init__(self, results: Path, study: str, scale: str) -> None:
         self.folder = results / study / scale
-        self.rows = Buckets(self.folder, SCHEMA, self.folder)
-        self.samples = Buckets(self.folder / "_samples", SAMPLES, self.folder)
+        self.rows = Buckets(self.folder, schema.rows(study), self.folder)
+        self.samples = Buckets(self.folder / "_samples", schema.samples(study), self.folder)
         self.failed = self.folder / "_failed"
 
     def progress_of(self, parent: int | None) -> Path:
@@ -345,23 +299,23 @@ def load(results: Path, study: str, scale: str) -> tuple[pa.Table, dict[Path, st
     Changes nothing on disk. Raises StoreError for results of a newer version of the suite or a
     damaged reference.
     """
-    table, bad = _load(results, study, scale, SCHEMA, "")
+    table, bad = _load(results, study, scale, schema.rows(study), "")
     return table.filter(pc.field("protocol") == PROTOCOL), bad
 
 
 def load_samples(results: Path, study: str, scale: str) -> pa.Table:
-    """The points kept for pictures, see SAMPLES; same places as `load`."""
-    return _load(results, study, scale, SAMPLES, "_samples")[0]
+    """What is kept for pictures; same places as `load`."""
+    return _load(results, study, scale, schema.samples(study), "_samples")[0]
 
 
 def _load(
-    results: Path, study: str, scale: str, schema: pa.Schema, kind: str
+    results: Path, study: str, scale: str, columns: pa.Schema, kind: str
 ) -> tuple[pa.Table, dict[Path, str]]:
     published = results / study / f"{scale}{kind}.parquet"
     if published.is_file():
         try:
-            return from_bytes(published.read_bytes(), schema), {}
+            return from_bytes(published.read_bytes(), columns), {}
         except (BadFile, StoreError) as error:
             raise StoreError(f"{published} {error}") from None
     folder = results / study / scale
-    return Buckets(folder / kind if kind else folder, schema, folder).read()
+    return Buckets(folder / kind if kind else folder, columns, folder).read()

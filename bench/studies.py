@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
-from typing import Any
+from typing import Any, Generic
 
-from bench.spec import Spec, grid
+from bench.spec import S, ToySpec, grid
 
 SCALES = ("smoke", "quick", "paper")
 
@@ -24,11 +25,13 @@ STEPS = "critic_steps,model_steps"
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Generic[S]):
     """The axes of one study: those that are fixed by the scale and those a user may replace."""
 
     name: str
     title: str
+    kind: type[S]
+    package: str  # of bench: how its trainings are run and reported
     axes: dict[str, dict[str, Sequence[Any]]]  # scale -> axis -> values, see `bench.spec.grid`
     methods: Sequence[str]
     lams: dict[str, Sequence[float]]
@@ -41,7 +44,7 @@ class Study:
         lrs: Sequence[float] | None = None,
         seeds: int = 1,
         precision: str = "float32",
-    ) -> list[Spec]:
+    ) -> list[S]:
         """All trainings of this study at `scale`; None keeps the study's own values.
 
         A value given twice counts once. Raises ValueError for values that can't be trained.
@@ -49,6 +52,7 @@ class Study:
         own: dict[str, Sequence[Any]] = {"lr": list(dict.fromkeys(lrs))} if lrs else {}
         lams = self.lams[scale] if lams is None else list(dict.fromkeys(lams))
         return grid(
+            self.kind,
             study=[self.name],
             scale=[scale],
             **self.axes[scale],
@@ -84,6 +88,8 @@ _RATIOS = list(product((1, 3, 5), repeat=2))
 
 TOY_GRID = Study(
     name="toy_grid",
+    kind=ToySpec,
+    package="toy",
     title="Toy study: five Gaussians, sVAE-r against ALICE over a grid of configurations",
     axes={
         "smoke": {
@@ -108,4 +114,9 @@ TOY_GRID = Study(
     lams={"smoke": (0.0, 0.1), "quick": (0.0, 0.01, 0.1), "paper": (0.0, 0.01, 0.1)},
 )
 
-STUDIES: dict[str, Study] = {study.name: study for study in (TOY_GRID,)}
+STUDIES: dict[str, Study[Any]] = {study.name: study for study in (TOY_GRID,)}
+
+
+def module(study: str, name: str) -> Any:
+    """The module of a study's package: `job` runs its trainings, `page` reports them."""
+    return import_module(f"bench.{STUDIES[study].package}.{name}")

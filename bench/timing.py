@@ -25,14 +25,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cost, frames, jobs, provenance
+from bench import cost, jobs, provenance
 from bench.cli import Parser
-from bench.plain import PlainTrainer
 from bench.run import count
-from bench.spec import FIELDS, PROTOCOL, Spec
+from bench.spec import PROTOCOL, ToySpec, columns
 from bench.store import Store
 from bench.studies import STUDIES
-from bench.train import Trainer, keep_freed_memory
+from bench.toy import frames
+from bench.toy.cost import flops
+from bench.toy.job import TRACES, stacks
+from bench.toy.plain import PlainTrainer
+from bench.toy.train import Trainer
+from bench.workers import keep_freed_memory
 
 TURN = 0.4
 TURNS = 7
@@ -45,23 +49,23 @@ Line = tuple[str, str, str]
 """What was measured, what came out, and what is asked for."""
 
 
-def spec(width: int) -> Spec:
+def spec(width: int) -> ToySpec:
     """Two hidden layers of this width in all networks, three updates of each kind a batch."""
     nets = ("encoder", "decoder", "critic")
     widths: dict[str, Any] = {f"{net}_width": width for net in nets}
     steps = {"critic_steps": 3, "model_steps": 3}
-    return Spec(study="toy_grid", scale="quick", method="svae_r", lam=0.1, **steps, **widths)
+    return ToySpec(study="toy_grid", scale="quick", method="svae_r", lam=0.1, **steps, **widths)
 
 
-def members(width: int) -> list[Spec]:
-    """A stack as `bench.jobs.stacks` cuts it: methods, lambdas and seeds of one configuration."""
+def members(width: int) -> list[ToySpec]:
+    """A stack as `stacks` cuts it: methods, lambdas and seeds of one configuration."""
     pool = [
         replace(spec(width), method=method, lam=lam, seed=seed)
         for seed in range(16)
         for method in ("svae_r", "alice")
         for lam in (0.01, 0.1)
     ]
-    return jobs.stacks(pool, "cpu")[0]
+    return stacks(pool, "cpu")[0]
 
 
 def steps_a_turn(update: Callable[[], None], steps: int) -> Callable[[], float]:
@@ -107,7 +111,7 @@ def against_plain_loop() -> Iterator[Line]:
         turns = in_turns(stacked(width), plain(width), products(width))
         ratio = statistics.median(s / p for s, p, _ in turns)
         one = spec(width)
-        a_step = cost.flops(one) / (one.epochs * 16 * 6)
+        a_step = flops(one) / (one.epochs * 16 * 6)
         share = statistics.median(s * a_step / rate for s, _, rate in turns)
         rate = statistics.median(rate for _, _, rate in turns)
         yield (
@@ -184,10 +188,10 @@ def many_results(folder: Path) -> Iterator[Line]:
     )
 
 
-def _row(each: Spec) -> dict[str, Any]:
-    trace = np.linspace(0, 1, jobs.TRACES + 1).tolist()
+def _row(each: ToySpec) -> dict[str, Any]:
+    trace = np.linspace(0, 1, TRACES + 1).tolist()
     return {
-        **{name: getattr(each, name) for name in FIELDS},
+        **{name: getattr(each, name) for name in columns(ToySpec)},
         "id": each.id,
         "config": each.config,
         "protocol": PROTOCOL,
@@ -198,7 +202,7 @@ def _row(each: Spec) -> dict[str, Any]:
         "mse_z": 0.5,
         "modes": 5,
         "high_quality": 0.9,
-        "trace_epoch": list(range(jobs.TRACES + 1)),
+        "trace_epoch": list(range(TRACES + 1)),
         "decoder_gradient": dict.fromkeys(("svae_r", "alice"), trace),
         "finished": datetime.now(UTC),
     }
@@ -210,7 +214,7 @@ def memory(folder: Path) -> Iterator[Line]:
     for scale in ("quick", "paper"):
         specs = STUDIES["toy_grid"].specs(scale, seeds=5)
         once = [s for s in specs if s.critic_steps == s.model_steps == 1]  # memory is the same
-        stack = max(jobs.stacks(once, "cpu"), key=lambda each: sum(map(cost.flops, each)))
+        stack = max(stacks(once, "cpu"), key=lambda each: sum(map(flops, each)))
         job = jobs.Job(tuple(replace(each, epochs=1) for each in stack), str(folder), "cpu", {})
         peak = context.Queue()
         worker = context.Process(target=_peak, args=(job, peak))
@@ -232,7 +236,7 @@ def paper_on_gpu() -> Iterator[Line]:
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         specs = STUDIES["toy_grid"].specs("paper", precision=precision)
         whole = 0.0
-        for stack in jobs.stacks(specs, "cuda"):
+        for stack in stacks(specs, "cuda"):
             few = [replace(each, epochs=3) for each in stack]
             marks: list[float] = []
 

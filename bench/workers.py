@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sys
 import warnings
 from collections.abc import Iterable
@@ -43,3 +45,18 @@ def stop_workers() -> None:
         from joblib.externals.loky import get_reusable_executor
 
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep the memory that tensors free, for the next step to use.
+
+    By default it hands large blocks back to the system, which then clears every page anew: a
+    tenth of a CPU training's time. Elsewhere than under glibc nothing is done.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

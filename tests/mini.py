@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench import report
-from bench.store import SAMPLES, SCHEMA, to_bytes
+from bench import report, schema
+from bench.store import to_bytes
 from bench.studies import STUDIES
 from tests.rows import points, row
 
@@ -50,10 +50,12 @@ def build() -> report.Report:
 def main() -> None:
     folder = FOLDER / "toy_grid"
     folder.mkdir(parents=True, exist_ok=True)
-    content = to_bytes(pa.Table.from_pylist(rows(), schema=SCHEMA))
+    content = to_bytes(pa.Table.from_pylist(rows(), schema=schema.rows("toy_grid")))
     (folder / "smoke.parquet").write_bytes(content)
     specs = STUDIES["toy_grid"].specs("smoke", seeds=2)
-    content = to_bytes(pa.Table.from_pylist(list(map(points, specs)), schema=SAMPLES))
+    content = to_bytes(
+        pa.Table.from_pylist(list(map(points, specs)), schema=schema.samples("toy_grid"))
+    )
     (folder / "smoke_samples.parquet").write_bytes(content)
     REPORT.mkdir(parents=True, exist_ok=True)
     for name, text in build().texts().items():

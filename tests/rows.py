@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.spec import FIELDS, PROTOCOL, Spec
+from bench.spec import PROTOCOL, ToySpec, columns
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
 LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}
 
 
-def row(spec: Spec, score: float | None = 4.7, **columns: Any) -> dict[str, Any]:
+def row(spec: ToySpec, score: float | None = 4.7, **more: Any) -> dict[str, Any]:
     """A stored row of this spec; a score of None is a diverged run."""
     metrics = {"inception_score": score, "mse_x": 0.1, "mse_z": 0.1, "modes": 5}
     if score is None:
@@ -22,7 +22,7 @@ def row(spec: Spec, score: float | None = 4.7, **columns: Any) -> dict[str, Any]
         "protocol": PROTOCOL,
         "label": LABELS.get((spec.method, spec.lam > 0), spec.method),
         "status": "diverged" if score is None else "ok",
-        **{name: getattr(spec, name) for name in FIELDS},
+        **{name: getattr(spec, name) for name in columns(ToySpec)},
         **metrics,
         **({"high_quality": 0.9} if metrics else {}),
         "n_samples": 1024,
@@ -42,9 +42,9 @@ def row(spec: Spec, score: float | None = 4.7, **columns: Any) -> dict[str, Any]
         "stack_size": 2,
         "train_seconds": 1.0,
         "finished": datetime(2026, 1, 1, tzinfo=UTC),
-        **columns,
+        **more,
     }
 
 
-def points(spec: Spec) -> dict[str, Any]:
+def points(spec: ToySpec) -> dict[str, Any]:
     return {"id": spec.id, "x": [0.0] * 8, "x_rec": [0.5] * 8, "samples": [1.0] * 8}

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from bench import data
-from bench.frames import NOISE_SCORES
-from bench.metrics import inception_score, posterior_logits, toy_metrics
+from bench.metrics import inception_score
+from bench.toy import data
+from bench.toy.frames import NOISE_SCORES
+from bench.toy.metrics import posterior_logits, toy_metrics
 
 RNG = np.random.default_rng(0)
 

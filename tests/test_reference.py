@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import against, frames, jobs, report, train
+from bench import jobs, report
 from bench.store import Store
 from bench.studies import STUDIES
 from bench.tables import Table
-from bench.train import Trainer
+from bench.toy import against, frames, train
+from bench.toy.job import stacks
+from bench.toy.train import Trainer
 
 
 def test_committed_reports_and_readme_are_what_the_rows_say(
@@ -32,7 +34,7 @@ def smoke_against_reference(folder: Path) -> Table:
     specs = STUDIES["toy_grid"].specs("smoke", seeds=5)
     kept = Store(folder, "toy_grid", "smoke")
     kept.prepare()
-    for stack in jobs.stacks(specs, "cpu"):
+    for stack in stacks(specs, "cpu"):
         assert jobs.run_job(jobs.Job(tuple(stack), str(folder), "cpu", {})).end == "done"
     ours = frames.runs(folder, "toy_grid", "smoke")
     reference = frames.runs(report.REFERENCE, "toy_grid", "smoke")

@@ -10,11 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bench import against, claims, figures, frames, report, stats
-from bench.spec import Spec
-from bench.store import SCHEMA, Store, StoreError, to_bytes
+from bench import report, schema, stats
+from bench.spec import ToySpec
+from bench.store import Store, StoreError, to_bytes
 from bench.studies import STUDIES
 from bench.tables import Column, Table
+from bench.toy import against, claims, figures, frames
 from tests import mini
 from tests.rows import points, row
 
@@ -163,7 +164,7 @@ class Page(html.parser.HTMLParser):
 
 def test_every_file_is_written_and_the_page_stands_alone(tmp_path: Path) -> None:
     made = mini.build()
-    report.write(made, mini.FOLDER, tmp_path)
+    report.write(made, tmp_path)
     for name in figures.CAPTIONS:
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
         assert "<svg" in (tmp_path / f"{name}.svg").read_text("utf-8")[:1000]
@@ -182,7 +183,7 @@ def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
     kept.prepare()
     kept.write([row(s, label=evil) for s in specs], [points(s) for s in specs])
     made = report.build("toy_grid", "smoke", tmp_path)
-    report.write(made, tmp_path, tmp_path / "out")
+    report.write(made, tmp_path / "out")
     assert "script" not in Page((tmp_path / "out" / "report.html").read_text("utf-8")).tags
     latex = made.tables["scores"].latex()
     assert r"$<$script$>$alert(1)$<$/script$>$|\&\_\textbackslash{}" in latex
@@ -192,7 +193,11 @@ def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
 def test_latex_is_booktabs_and_greys_the_paper() -> None:
     assert all(made.latex().isascii() for made in mini.build().tables.values())
     table = Table(
-        "t", "50 % of λ", [Column("a_b", text=True), Column("paper", paper=True)], [["x", "1 %"]]
+        "t",
+        "T",
+        "50 % of λ",
+        [Column("a_b", text=True), Column("paper", paper=True)],
+        [["x", "1 %"]],
     )
     text = table.latex()
     assert text.startswith("\\begin{table}\n")
@@ -237,7 +242,7 @@ def test_check_agrees_after_publishing_and_sees_any_change(
         path.write_text(whole)
     rows = mini.rows()
     rows[-1]["inception_score"] = 2.0
-    changed = to_bytes(pa.Table.from_pylist(rows, schema=SCHEMA))
+    changed = to_bytes(pa.Table.from_pylist(rows, schema=schema.rows("toy_grid")))
     (tmp_path / "results/reference/toy_grid/smoke.parquet").write_bytes(changed)
     assert report.main(["--check"]) == 1
 
@@ -250,7 +255,7 @@ def test_incomplete_studies_are_not_published(
     monkeypatch.setattr(mini, "REPORT", tmp_path / "report")
     mini.main()
     monkeypatch.setattr(report, "REFERENCE", tmp_path / "never")
-    with pytest.raises(StoreError, match="only complete studies can be published: 4 trainings"):
+    with pytest.raises(StoreError, match="only complete studies can be published: 2 missing"):
         report.publish("toy_grid", "smoke", tmp_path / "mini")
 
 
@@ -260,7 +265,7 @@ def test_other_learning_rates_alone_make_a_report_too(tmp_path: Path) -> None:
     kept.prepare()
     kept.write([row(s) for s in specs], [points(s) for s in specs])
     made = report.build("toy_grid", "smoke", tmp_path)
-    report.write(made, tmp_path, tmp_path / "out")
+    report.write(made, tmp_path / "out")
     assert "learning rate 0.0001" in (tmp_path / "out/report.md").read_text("utf-8")
 
 
@@ -293,7 +298,7 @@ def compared(ours: list[dict], theirs: list[dict]) -> Table:
 
 def sample(rng: np.random.Generator, seeds: int, shift: float = 0.0) -> list[dict]:
     configs = [
-        Spec(study="toy_grid", scale="smoke", method="svae_r", lam=0.1, lr=1e-3 * (1 + i))
+        ToySpec(study="toy_grid", scale="smoke", method="svae_r", lam=0.1, lr=1e-3 * (1 + i))
         for i in range(40)
     ]
     return [

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import engine, jobs, report, run
+from bench import engine, jobs, report, run, schema
 from bench.monitor import Monitor
-from bench.store import SCHEMA, Store
+from bench.store import Store
 from bench.studies import STUDIES
-from bench.train import Trainer
+from bench.toy.job import stacks
+from bench.toy.train import Trainer
 from models.objectives import OBJECTIVES, Objective, density_ratio
 from tests.conftest import start
 
@@ -41,7 +42,7 @@ def rows(folder: Path) -> pd.DataFrame:
     assert frame["id"].is_unique
     frame["decoder_gradient"] = [repr(g) for g in frame["decoder_gradient"]]
     frame["trace_epoch"] = [list(e) for e in frame["trace_epoch"]]
-    return frame[[name for name in SCHEMA.names if name not in TIMING]]
+    return frame[[name for name in schema.rows("toy_grid").names if name not in TIMING]]
 
 
 @pytest.fixture(scope="module")
@@ -240,13 +241,14 @@ def test_stopped_and_started_again(
 
 
 SMALL_STACKS = """
-from bench import jobs, run
+from bench import run
+from bench.toy import job
 
-def pairs(specs, device, cut=jobs.stacks):
+def pairs(specs, device, cut=job.stacks):
     return [stack[i:i + 2] for stack in cut(specs, device) for i in range(0, len(stack), 2)]
 
 if __name__ == "__main__":
-    jobs.stacks = pairs
+    job.stacks = pairs
     run.command()
 """
 
@@ -327,7 +329,7 @@ def engine_for(folder: Path) -> tuple[engine.Engine, list[jobs.Job], Store, Moni
     kept.prepare()
     plan = [
         jobs.Job(tuple(stack), str(folder), "cpu", {"commit": None, "dirty": None})
-        for stack in jobs.stacks(STUDIES["toy_grid"].specs("smoke"), "cpu")
+        for stack in stacks(STUDIES["toy_grid"].specs("smoke"), "cpu")
     ]
     monitor = Monitor(0, 0, 0, 8, kept.progress_of(None))
     monitor.pending = {job.key: 1.0 for job in plan}

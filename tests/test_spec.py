@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import data, jobs
-from bench.spec import FIELDS, Spec, grid
+from bench.spec import ToySpec, columns, grid
+from bench.streams import generator
 from bench.studies import STUDIES
+from bench.toy import data
+from bench.toy.job import stacks
 
-SPEC = Spec(study="toy_grid", scale="quick", method="svae_r", lam=0.1)
+SPEC = ToySpec(study="toy_grid", scale="quick", method="svae_r", lam=0.1)
 
 
 def test_pinned_ids() -> None:
@@ -28,13 +30,14 @@ def test_pinned_ids() -> None:
 def test_two_spellings_are_one_experiment() -> None:
     one = replace(SPEC, lam=1, seed=np.int64(2), lr=np.float64(1e-3))
     assert one.id == replace(SPEC, lam=1.0, seed=2).id
-    assert {type(getattr(one, name)) for name in FIELDS} == {str, int, float}
+    assert {type(getattr(one, name)) for name in columns(ToySpec)} == {str, int, float}
 
 
-@given(st.sampled_from(sorted(set(FIELDS) - {"precision"})))
+@given(st.sampled_from(sorted(set(columns(ToySpec)) - {"precision"})))
 def test_every_field_is_part_of_the_identity(field: str) -> None:
     value = getattr(SPEC, field)
-    other = replace(SPEC, **{field: value + 1 if FIELDS[field] is not str else value + "x"})
+    more = "x" if columns(ToySpec)[field] is str else 1
+    other = replace(SPEC, **{field: value + more})
     assert other.id != SPEC.id
     paired = field in ("method", "lam")
     assert (other.stream == SPEC.stream) == paired
@@ -50,13 +53,17 @@ def test_values_that_cannot_be_trained_are_refused(field: str, value: object) ->
         replace(SPEC, **{field: value})
     with pytest.raises(ValueError, match=f"{field} is "):
         grid(
-            study=["toy_grid"], scale=["quick"], method=["alice"], **{"lam": [0.0], field: [value]}
+            ToySpec,
+            study=["toy_grid"],
+            scale=["quick"],
+            method=["alice"],
+            **{"lam": [0.0], field: [value]},
         )
 
 
 def test_grid_equals_the_constructor() -> None:
     for spec in STUDIES["toy_grid"].specs("smoke"):
-        assert spec == Spec(**{name: getattr(spec, name) for name in FIELDS})
+        assert spec == ToySpec(**{name: getattr(spec, name) for name in columns(ToySpec)})
 
 
 def test_paper_grid() -> None:
@@ -89,8 +96,8 @@ def test_random_numbers_belong_to_the_configuration() -> None:
     for name in ("x", "z", "critic_eps", "model_eps"):
         assert np.array_equal(getattr(first, name), getattr(paired, name))
         assert not np.array_equal(getattr(first, name), getattr(other, name))
-    weights = data.generator(SPEC.stream, "weights").normal(size=5)
-    assert not np.array_equal(weights, data.generator(SPEC.stream, "noise").normal(size=5))
+    weights = generator(SPEC.stream, "weights").normal(size=5)
+    assert not np.array_equal(weights, generator(SPEC.stream, "noise").normal(size=5))
 
 
 def test_every_epoch_is_a_fresh_shuffle_of_the_fixed_set() -> None:
@@ -118,7 +125,7 @@ def test_the_mixture() -> None:
 def test_stacks_hold_every_training_once_whatever_the_order(random) -> None:
     specs = STUDIES["toy_grid"].specs("quick", seeds=2)
     shuffled = random.sample(specs, len(specs))
-    cut = jobs.stacks(shuffled, "cpu")
+    cut = stacks(shuffled, "cpu")
     assert sorted(s.id for stack in cut for s in stack) == sorted(s.id for s in specs)
     assert [[s.id for s in stack] for stack in cut] != []
     for stack in cut:

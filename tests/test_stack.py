@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from bench.evaluate import Evaluation
-from bench.plain import PlainTrainer
-from bench.spec import Spec
-from bench.train import StackedAdam, Trainer
+from bench.spec import ToySpec
+from bench.toy.evaluate import Evaluation
+from bench.toy.plain import PlainTrainer
+from bench.toy.train import StackedAdam, Trainer
 from models.layers import Bank, Shape, _Perceptrons, xavier
 from models.objectives import OBJECTIVES
 
 EPOCHS = 4  # of 16 batches of 2 + 3 updates: 320 steps
 
 
-def mixed(methods: Sequence[str] = tuple(OBJECTIVES), epochs: int = EPOCHS) -> list[Spec]:
+def mixed(methods: Sequence[str] = tuple(OBJECTIVES), epochs: int = EPOCHS) -> list[ToySpec]:
     """Different shapes, lambdas, learning rates and seeds for every method."""
     specs = []
     for i, method in enumerate(methods):
         for j, lam in enumerate((0.0, 0.1)):
             specs.append(
-                Spec(
+                ToySpec(
                     study="toy_grid",
                     scale="smoke",
                     method=method,
@@ -65,7 +65,7 @@ def plain_row(plain: PlainTrainer) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def largest_difference(specs: Sequence[Spec], dtype: torch.dtype, batches: int) -> float:
+def largest_difference(specs: Sequence[ToySpec], dtype: torch.dtype, batches: int) -> float:
     """Largest parameter difference between a stack and plain loops after so many batches."""
     stack = Trainer(specs, dtype=dtype)
     source = stack.epochs()
@@ -142,10 +142,10 @@ class TestMutations:
         assert self.broken() > 1e-6
 
 
-def pool() -> list[Spec]:
+def pool() -> list[ToySpec]:
     """48 members of a handful of shapes."""
     return [
-        Spec(
+        ToySpec(
             study="toy_grid",
             scale="smoke",
             method=method,
@@ -172,7 +172,7 @@ def alone_in_48() -> dict[str, tuple[torch.Tensor, str]]:
     return trained(pool())
 
 
-def trained(specs: Sequence[Spec]) -> dict[str, tuple[torch.Tensor, str]]:
+def trained(specs: Sequence[ToySpec]) -> dict[str, tuple[torch.Tensor, str]]:
     """Parameters and every reported number of each member, after training in float32."""
     trainer = Trainer(specs)
     evaluation = Evaluation(trainer)
@@ -243,7 +243,7 @@ def test_recorded_updates_equal_eager_ones_on_a_gpu() -> None:
 
 def test_members_of_another_program_are_refused() -> None:
     specs = mixed(["alice"])
-    other = Spec(study="toy_grid", scale="smoke", method="alice", lam=0.0)
+    other = ToySpec(study="toy_grid", scale="smoke", method="alice", lam=0.0)
     with pytest.raises(ValueError, match="must share"):
         Trainer([*specs, other])
 

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import store
-from bench.spec import FIELDS
-from bench.store import SCHEMA, BadFile, Store, StoreError, from_bytes, to_bytes
+from bench import schema, store
+from bench.spec import ToySpec, columns
+from bench.store import BadFile, Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from tests.rows import points, row
 
+ROWS = schema.rows("toy_grid")
 SPECS = STUDIES["toy_grid"].specs("smoke", seeds=8)  # 64
 
 
@@ -42,11 +43,11 @@ def test_one_typed_row_a_training(tmp_path: Path) -> None:
     frame = pd.read_parquet(kept.folder).set_index("id")
     assert sorted(frame.index) == sorted(s.id for s in SPECS)
     for spec in SPECS:
-        for name, kind in FIELDS.items():
+        for name, kind in columns(ToySpec).items():
             assert kind(frame.loc[spec.id, name]) == getattr(spec, name)  # type: ignore[arg-type]
     assert frame["lam"].dtype == np.float64
     assert frame["critic_width"].dtype == np.int64
-    assert set(SCHEMA.names) == {"id", *frame.columns}
+    assert set(ROWS.names) == {"id", *frame.columns}
 
 
 def test_writing_again_replaces_and_never_doubles(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_writing_again_replaces_and_never_doubles(tmp_path: Path) -> None:
     kept.write([row(SPECS[0], score=2.0)], [points(SPECS[0])])
     frame = pd.read_parquet(kept.folder).set_index("id")
     assert len(frame) == 64
-    assert frame.loc[SPECS[0].id, "inception_score"] == 2.0
+    assert frame["inception_score"].to_dict()[SPECS[0].id] == 2.0
 
 
 def test_one_id_twice_in_a_write_is_one_row(tmp_path: Path) -> None:
@@ -65,20 +66,20 @@ def test_one_id_twice_in_a_write_is_one_row(tmp_path: Path) -> None:
 
 
 def test_truncated_anywhere_is_refused() -> None:
-    content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=SCHEMA))
-    assert from_bytes(content, SCHEMA)["id"].to_pylist() == [SPECS[0].id]
+    content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=ROWS))
+    assert from_bytes(content, ROWS)["id"].to_pylist() == [SPECS[0].id]
     for end in range(len(content)):
         with pytest.raises(BadFile):
-            from_bytes(content[:end], SCHEMA)
+            from_bytes(content[:end], ROWS)
 
 
 def test_any_flipped_bit_is_refused() -> None:
-    content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=SCHEMA))
+    content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=ROWS))
     for at in range(len(content)):
         flipped = bytearray(content)
         flipped[at] ^= 1 << at % 8
         with pytest.raises((BadFile, StoreError)):
-            from_bytes(bytes(flipped), SCHEMA)
+            from_bytes(bytes(flipped), ROWS)
 
 
 class Evil:
@@ -124,7 +125,7 @@ def test_a_newer_schema_is_refused_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(store, "SCHEMA_VERSION", 2)
+        newer.setattr(schema, "SCHEMA_VERSION", 2)
         kept = filled(tmp_path)
     before = {p: p.read_bytes() for p in kept.folder.glob("*.parquet")}
     for act in (kept.prepare, kept.done, lambda: kept.write([row(SPECS[0])], [])):
@@ -134,10 +135,10 @@ def test_a_newer_schema_is_refused_and_left_alone(
 
 
 def test_an_older_file_without_today_s_last_column_is_read(tmp_path: Path) -> None:
-    older = SCHEMA.remove(SCHEMA.get_field_index("stack_size"))
+    older = ROWS.remove(ROWS.get_field_index("stack_size"))
     table = pa.Table.from_pylist([row(SPECS[0])], schema=older)
-    read = from_bytes(to_bytes(table), SCHEMA)
-    assert read.schema.equals(SCHEMA)
+    read = from_bytes(to_bytes(table), ROWS)
+    assert read.schema.equals(ROWS)
     assert read["stack_size"].to_pylist() == [None]
 
 

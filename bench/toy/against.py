@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.frames import CLOSE, GOOD, TOP
 from bench.store import StoreError
-from bench.tables import Column, Table, cells, lam
+from bench.tables import Column, Table, lam
+from bench.toy.frames import CLOSE, GOOD, TOP
+from bench.toy.tables import cells
 
 LEVEL = 0.05
 """Family-wise: results that differ by nothing but seeds disagree somewhere once in 20 times."""
@@ -70,6 +71,7 @@ def table(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
     skipped = f" Not compared, nothing in common: {', '.join(left_out)}." if left_out else ""
     return Table(
         "against",
+        "Against other results",
         f"{verdict} within the spread of the seeds of {name}. Tolerance: Student's t at a "
         f"family-wise level of {LEVEL}, spread over seeds within a configuration.{skipped}",
         [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -13,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import data
-from bench.spec import Spec
+from bench.spec import ToySpec
+from bench.streams import generator
+from bench.toy import data
 from models.networks import Group, ToyNetworks, ToyShape
 from models.objectives import OBJECTIVES, regularised, squared_error
 
@@ -49,7 +48,7 @@ class Trainer:
 
     def __init__(
         self,
-        specs: Sequence[Spec],
+        specs: Sequence[ToySpec],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -60,7 +59,7 @@ class Trainer:
         self.device, self.dtype = torch.device(device), dtype
         self.nets = ToyNetworks(
             [toy_shape(spec) for spec in self.specs],
-            [data.generator(spec.stream, "weights") for spec in self.specs],
+            [generator(spec.stream, "weights") for spec in self.specs],
             self.device,
             dtype,
         )
@@ -204,21 +203,6 @@ class StackedAdam:
         self.adam.step()
 
 
-def keep_freed_memory() -> None:
-    """Lets glibc keep the memory that tensors free, for the next step to use.
-
-    By default it hands large blocks back to the system, which then clears every page anew: a
-    tenth of a CPU training's time. Elsewhere than under glibc nothing is done.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 2**30)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-
-
 def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
     """Maximal runs of equal neighbours as (value, start, end)."""
     found, start = [], 0
@@ -229,12 +213,12 @@ def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
     return found
 
 
-def program(spec: Spec) -> tuple[int, ...]:
+def program(spec: ToySpec) -> tuple[int, ...]:
     """What the members of a stack must have in common."""
     return spec.critic_steps, spec.model_steps, spec.batch, spec.epochs
 
 
-def toy_shape(spec: Spec) -> ToyShape:
+def toy_shape(spec: ToySpec) -> ToyShape:
     return ToyShape(
         encoder=(spec.encoder_depth, spec.encoder_width),
         decoder=(spec.decoder_depth, spec.decoder_width),

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import data
-from bench.metrics import toy_metrics
-from bench.train import Trainer
+from bench.streams import generator
+from bench.toy import data
+from bench.toy.metrics import toy_metrics
+from bench.toy.train import Trainer
 from models.objectives import OBJECTIVES
 
 N_PICTURE = 256
@@ -37,7 +38,7 @@ class Evaluation:
         self.trainer = trainer
         sets = [data.toy_data(spec.stream) for spec in trainer.specs]
         noise = [
-            data.generator(spec.stream, "evaluation").standard_normal(
+            generator(spec.stream, "evaluation").standard_normal(
                 (4, 2, data.N_TEST), dtype=np.float32
             )
             for spec in trainer.specs

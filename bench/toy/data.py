@@ -1,8 +1,4 @@
-"""The toy data and every random number of a training, drawn outside the tensor program.
-
-Each training owns its generators, seeded by `Spec.stream`: what it sees never depends on who
-else is in its stack, on the device or on the order of jobs. numpy draws them on the CPU.
-"""
+"""The toy data and every random number of a training, drawn outside the tensor program."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.spec import Spec
+from bench.spec import ToySpec
+from bench.streams import generator
 
 CENTRES = np.array([(0, 0), (2, 2), (-2, -2), (2, -2), (-2, 2)], dtype=np.float64)
 VARIANCE = 0.04
@@ -19,12 +16,6 @@ VARIANCE = 0.04
 
 N_TRAIN = 2048
 N_TEST = 1024
-
-
-def generator(stream: str, purpose: str) -> np.random.Generator:
-    """The generator of one training (`Spec.stream`, hex digits) for one purpose."""
-    words = [int(stream[i : i + 8], 16) for i in range(0, len(stream), 8)]
-    return np.random.Generator(np.random.PCG64([*words, *purpose.encode()]))
 
 
 def mixture(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,7 +57,7 @@ class Epoch:
     model_eps: np.ndarray
 
 
-def epochs(spec: Spec) -> Iterator[Epoch]:
+def epochs(spec: ToySpec) -> Iterator[Epoch]:
     """The epochs of a training, without end: x and z are shuffled independently in each."""
     sets = toy_data(spec.stream)
     order, noise = generator(spec.stream, "batches"), generator(spec.stream, "noise")

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import data
-from bench.spec import Spec
-from bench.train import BETAS, toy_shape
+from bench.spec import ToySpec
+from bench.streams import generator
+from bench.toy import data
+from bench.toy.train import BETAS, toy_shape
 from models.layers import Shape, xavier
 from models.networks import D_EPS, D_X, D_Z
 from models.objectives import OBJECTIVES, regularised, squared_error
@@ -34,11 +35,11 @@ def mlp(shape: Shape, weights: list[np.ndarray]) -> nn.Sequential:
 
 
 class PlainTrainer:
-    """Trains one spec; the counterpart of `bench.train.Trainer`."""
+    """Trains one spec; the counterpart of `bench.toy.train.Trainer`."""
 
-    def __init__(self, spec: Spec, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, spec: ToySpec, dtype: torch.dtype = torch.float32) -> None:
         self.spec, self.dtype = spec, dtype
-        shape, rng = toy_shape(spec), data.generator(spec.stream, "weights")
+        shape, rng = toy_shape(spec), generator(spec.stream, "weights")
         self.encoder, self.decoder, self.critic = (
             mlp(network, xavier(network, rng)).to(dtype)
             for network in (

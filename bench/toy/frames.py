@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib import resources
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench import store
-from bench.spec import PRECISIONS, Spec
+from bench.spec import PRECISIONS, ToySpec
 from bench.studies import STUDIES
 
 TOP = 4.6
@@ -21,7 +20,7 @@ CLOSE = 0.5
 """A run below this MSE is in the first bin of the paper's Figure 3."""
 
 NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
-"""Inception scores of samples that know nothing of the data, see bench.metrics."""
+"""Inception scores of samples that know nothing of the data, see bench.toy.metrics."""
 
 
 def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
@@ -59,20 +58,13 @@ def own(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows that figures and claims are about: those at the study's own learning rate, or at
     the smallest there is."""
     rates = set(frame["lr"])
-    return frame[frame["lr"] == (Spec.lr if Spec.lr in rates else min(rates))]
+    return frame[frame["lr"] == (ToySpec.lr if ToySpec.lr in rates else min(rates))]
 
 
 def expected(frame: pd.DataFrame, study: str, scale: str) -> int:
     """How many runs a cell of a table should hold: configurations x seeds begun."""
     configs = len({spec.config for spec in STUDIES[study].specs(scale)})
     return configs * (int(frame["seed"].max()) + 1 if len(frame) else 1)
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A value for a cell: blank where there is none, ∞ as inf."""
-    if math.isnan(value):
-        return "–"
-    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def paper_bars() -> pd.DataFrame:

@@ -1,0 +1,24 @@
+"""What a study's package says of its results; `bench.report` puts it into files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bench.figures import Picture
+from bench.tables import Table
+
+
+@dataclass(frozen=True)
+class Page:
+    """Tables by name (`claims` and `summary` are shown on the terminal), pictures and notes."""
+
+    frame: pd.DataFrame  # one row a training
+    tables: dict[str, Table]
+    pictures: Sequence[Picture]
+    notes: Sequence[str]
+    agrees: bool  # with the results it was compared with, if it was
+    missing: int  # trainings that a complete study would have beside these
+    shown: set[str]  # ids of the trainings whose samples are in the pictures

@@ -1,0 +1,73 @@
+"""The columns of stored results, study by study."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pyarrow as pa
+
+from bench.spec import columns
+from bench.studies import STUDIES
+
+SCHEMA_VERSION = 1
+"""Bumped when columns change. Older files are read, newer ones refused with advice."""
+
+_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+
+IDENTITY = [
+    ("id", pa.string()),  # Spec.id
+    ("config", pa.string()),  # Spec.config: equal for runs that are compared in pairs
+    ("protocol", pa.int64()),  # bench.spec.PROTOCOL
+    ("label", pa.string()),  # name in tables: method and whether lambda > 0
+    ("status", pa.string()),  # "ok", or "diverged": parameters or outputs not finite
+]
+
+PROVENANCE = [
+    ("commit", pa.string()),  # of the suite, null outside a git checkout
+    ("dirty", pa.bool_()),  # whether tracked files differed from the commit
+    ("suite", pa.string()),  # versions
+    ("python", pa.string()),
+    ("torch", pa.string()),
+    ("numpy", pa.string()),
+    ("device", pa.string()),  # "cpu" or "cuda"
+    ("device_name", pa.string()),
+    ("threads", pa.int64()),  # of the process that trained it
+    ("stack_size", pa.int64()),  # trainings in the same tensor program
+    ("train_seconds", pa.float64()),  # of the stack, evaluation left out, per member
+    ("finished", pa.timestamp("us", tz="UTC")),
+]
+
+METRICS = {
+    "toy": [  # null where diverged; see bench.toy.metrics
+        ("inception_score", pa.float64()),  # 1 to 5
+        ("mse_x", pa.float64()),  # of reconstructed data, mean over points and coordinates
+        ("mse_z", pa.float64()),  # of reconstructed codes
+        ("modes", pa.int64()),  # of 5
+        ("high_quality", pa.float64()),  # share of samples within 3 sd of a centre
+        ("n_samples", pa.int64()),  # samples, splits and classifier behind the score
+        ("n_splits", pa.int64()),
+        ("classifier", pa.string()),
+        # over training; see bench.toy.evaluate.Evaluation.decoder_gradient
+        ("trace_epoch", pa.list_(pa.int64())),
+        ("decoder_gradient", pa.map_(pa.string(), pa.list_(pa.float32()))),  # by method
+    ],
+}
+
+_POINTS = pa.list_(pa.float32())
+SAMPLES = {
+    # 256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples
+    "toy": [("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)],
+}
+
+
+@cache
+def rows(study: str) -> pa.Schema:
+    """One row a finished training: identity, every field of its spec, metrics, provenance."""
+    spec = [(name, _TYPES[kind]) for name, kind in columns(STUDIES[study].kind).items()]
+    return pa.schema([*IDENTITY, *spec, *METRICS[STUDIES[study].package], *PROVENANCE])
+
+
+@cache
+def samples(study: str) -> pa.Schema:
+    """What is kept of a training for pictures."""
+    return pa.schema(SAMPLES[STUDIES[study].package])

@@ -1,0 +1,121 @@
+"""Images drawn by the suite itself, for the `smoke` scale and the tests: no data at hand needed.
+
+They have ten classes of equal size with visible variation within each, are drawn in a fraction of
+a second and are the same bytes everywhere: the random numbers are the output of SHAKE-256, and
+the arithmetic is elementwise addition, multiplication, division and square root only, which IEEE
+754 rounds the same way on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+N_TRAIN, N_TEST = 2000, 500
+
+Set = tuple[np.ndarray, np.ndarray]
+
+_CORNERS = ((-1, -2), (1, -2), (-1, 0), (1, 0), (-1, 2), (1, 2))
+_LINES = ((0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5))
+_DIGITS = (
+    (0, 1, 2, 4, 5, 6),
+    (2, 5),
+    (0, 2, 3, 4, 6),
+    (0, 2, 3, 5, 6),
+    (1, 2, 3, 5),
+    (0, 1, 3, 5, 6),
+    (0, 1, 3, 4, 5, 6),
+    (0, 2, 5),
+    (0, 1, 2, 3, 4, 5, 6),
+    (0, 1, 2, 3, 5, 6),
+)
+"""The lines of a seven-segment display, between the six corners, that each digit lights."""
+
+
+def _uniform(stream: str, n: int, *shape: int) -> np.ndarray:
+    """(n, *shape) multiples of 2^-16 in [-1, 1), float32, fixed by the name of the stream."""
+    count = n * int(np.prod(shape))
+    raw = hashlib.shake_256(f"svae-bench stand-in {stream}".encode()).digest(2 * count)
+    numbers = np.frombuffer(raw, dtype="<u2").reshape(n, *shape).astype(np.float32)
+    return numbers / np.float32(2**15) - np.float32(1)
+
+
+def _classes(n: int) -> np.ndarray:
+    return np.arange(n, dtype=np.int64) % 10
+
+
+def digits() -> tuple[Set, Set]:
+    """Train and test set of grey digits, as ((2000, 1, 28, 28), labels), ((500, ...), labels).
+
+    Seven-segment figures whose corners, slant, size, place and stroke width vary.
+    """
+    n = N_TRAIN + N_TEST
+    label = _classes(n)
+    corner = np.asarray(_CORNERS, dtype=np.float32) * 4
+    corner = corner + _uniform("digits corners", n, 6, 2)
+    affine = _uniform("digits affine", n, 6, 1) * np.float32(0.2)
+    x = corner[..., 0] * (1 + affine[:, 0]) + corner[..., 1] * affine[:, 1]
+    y = corner[..., 1] * (1 + affine[:, 2]) + corner[..., 0] * affine[:, 3] * np.float32(0.5)
+    x, y = x + (affine[:, 4] * 8 + np.float32(13.5)), y + (affine[:, 5] * 8 + np.float32(13.5))
+    stroke = _uniform("digits stroke", n)[:, None, None] * np.float32(0.6) + np.float32(1.3)
+
+    at = np.arange(28, dtype=np.float32)
+    distance2 = np.full((n, 28, 28), 1e6, dtype=np.float32)
+    for line, (a, b) in enumerate(_LINES):
+        lit = np.flatnonzero([line in _DIGITS[c] for c in label])
+        ax, ay = x[lit, a, None, None], y[lit, a, None, None]
+        dx, dy = x[lit, b, None, None] - ax, y[lit, b, None, None] - ay
+        px, py = at - ax, at[:, None] - ay
+        share = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
+        px, py = px - share * dx, py - share * dy
+        distance2[lit] = np.minimum(distance2[lit], px * px + py * py)
+    ink = np.clip(stroke - np.sqrt(distance2) + np.float32(0.5), 0, 1)
+    return _split((ink * 255).astype(np.uint8)[:, None], label)
+
+
+def photos(size: int = 32) -> tuple[Set, Set]:
+    """Train and test set of colour images, as ((2000, 3, size, size), labels), ((500, ...), ...).
+
+    Ten shapes and textures of varying colour, place and size before a background that shades
+    from one colour to another.
+    """
+    n = N_TRAIN + N_TEST
+    label = _classes(n)
+    u = _uniform(f"photos {size}", n, 4, 1, 1)
+    colour = np.floor(_uniform(f"photos {size} colours", n, 3, 3, 1, 1) * 128) + 128
+    at = (np.arange(size, dtype=np.float32) * 2 + 1) / np.float32(size) - 1
+    scale = np.float32(0.55) + u[:, 2] * np.float32(0.15)
+    x = (at - u[:, 0] * np.float32(0.3)) / scale  # (n, 1, size)
+    y = (at[:, None] - u[:, 1] * np.float32(0.3)) / scale  # (n, size, 1)
+    mask = np.zeros((n, size, size), dtype=bool)
+    for c, shape in enumerate(_SHAPES):
+        mask[c::10] = shape(x[c::10], y[c::10])
+    slope = (at[:, None] + at * u[:, 3]) * np.float32(0.25) + np.float32(0.5)
+    images = np.empty((n, 3, size, size), dtype=np.uint8)
+    for channel in range(3):
+        low, high, shape = colour[:, 0, channel], colour[:, 1, channel], colour[:, 2, channel]
+        images[:, channel] = np.where(mask, shape, low + (high - low) * slope)
+    return _split(images, label)
+
+
+def _stripes(v: np.ndarray) -> np.ndarray:
+    return np.floor(v * np.float32(2.5)) % 2 == 0
+
+
+_SHAPES = (
+    lambda x, y: x * x + y * y < 1,
+    lambda x, y: np.maximum(abs(x), abs(y)) < 0.9,
+    lambda x, y: abs(x) + abs(y) < 1.1,
+    lambda x, y: (x * x + y * y < 1.2) & (x * x + y * y > 0.4),
+    lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 1.2),
+    lambda x, y: (y < 0.8) & (abs(x) * 2 < y + 1.2),
+    lambda x, y: _stripes(y + 0 * x),
+    lambda x, y: _stripes(x + 0 * y),
+    lambda x, y: _stripes(x + y),
+    lambda x, y: _stripes(x) ^ _stripes(y),
+)
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> tuple[Set, Set]:
+    return (images[:N_TRAIN], labels[:N_TRAIN]), (images[N_TRAIN:], labels[N_TRAIN:])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from bench.metrics import inception_score
+from bench.metrics import Gaussian, frechet_distance, inception_score
 from bench.toy import data
 from bench.toy.frames import NOISE_SCORES
 from bench.toy.metrics import posterior_logits, toy_metrics
@@ -115,3 +116,67 @@ def test_the_classifier_is_the_exact_posterior() -> None:
     logits = posterior_logits(x)
     ratio = np.exp(logits - logits.max(1, keepdims=True))
     assert ratio == pytest.approx(density / density.max(1, keepdims=True), abs=1e-12)
+
+
+def features(n: int, d: int, rank: int | None = None) -> np.ndarray:
+    """Correlated, off-centre and of this rank."""
+    rng = np.random.default_rng(n + d)
+    return rng.normal(size=(n, rank or d)) @ rng.normal(size=(rank or d, d)) + rng.normal(size=d)
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_frechet_distance_between_equal_sets_is_zero_and_of_a_shift_its_square(
+    rank: int | None,
+) -> None:
+    x = features(500, 20, rank)
+    shift = np.arange(20) / 10
+    assert frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-10)
+    assert frechet_distance(x, x + shift) == pytest.approx(np.square(shift).sum(), abs=1e-10)
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_frechet_distance_of_a_scaled_set(rank: int | None) -> None:
+    """Covariances A and s^2 A: tr A (1 - s)^2, whatever the rank."""
+    x = features(400, 16, rank)
+    x = x - x.mean(0)
+    spread = np.trace(np.cov(x, rowvar=False))
+    assert frechet_distance(x, 3 * x) == pytest.approx(4 * spread, rel=1e-12)
+    assert frechet_distance(3 * x, x) == pytest.approx(4 * spread, rel=1e-12)
+
+
+def test_frechet_distance_of_gaussians_by_hand() -> None:
+    """Commuting covariances: sum of (sd_a - sd_b)^2; else the 2 x 2 closed form.
+
+    tr (A B)^(1/2) = (tr AB + 2 (det AB)^(1/2))^(1/2) in two dimensions. Orthogonal lines share
+    nothing: their distance is the sum of the traces.
+    """
+    zero = np.zeros(2)
+    a, b = Gaussian(zero, np.diag([1.0, 4.0])), Gaussian(np.ones(2), np.diag([9.0, 16.0]))
+    assert frechet_distance(a, b) == pytest.approx(2 + 4 + 4, abs=1e-12)
+    c = Gaussian(zero, np.array([[2.0, 1.0], [1.0, 3.0]]))
+    product = a.covariance @ c.covariance
+    cross = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))
+    assert frechet_distance(a, c) == pytest.approx(5 + 5 - 2 * cross, abs=1e-12)
+    lines = [Gaussian(zero, np.diag(each)) for each in ([1.0, 0.0], [0.0, 2.0])]
+    assert frechet_distance(*lines) == pytest.approx(3, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1000, 64), (40, 64)])
+def test_frechet_distance_is_torch_fidelitys(n: int, d: int) -> None:
+    x, y = features(n, d), 1.3 * features(n + 1, d) + 0.2
+    statistics = [fid_features_to_statistics(torch.from_numpy(each)) for each in (x, y)]
+    theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(x, y) == pytest.approx(theirs, rel=1e-6)
+    assert frechet_distance(Gaussian.of(x), y) == frechet_distance(x, y)
+
+
+def test_bad_features_are_refused() -> None:
+    good = features(10, 3)
+    with pytest.raises(ValueError, match="not finite"):
+        frechet_distance(good, np.full((10, 3), np.inf))
+    with pytest.raises(
+        ValueError, match=r"features are \(1, 3\); allowed: \(n, d\) with n at least 2"
+    ):
+        frechet_distance(good[:1], good)
+    with pytest.raises(ValueError, match="features have 3 and 2 dimensions"):
+        frechet_distance(good, good[:, :2])

@@ -22,7 +22,7 @@ from bench.spec import PROTOCOL, Spec, columns
 from bench.store import Store, write_atomically
 from bench.studies import module
 from bench.workers import keep_freed_memory
-from models.objectives import label
+from models.methods import label
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Job:
     device: str
     origin: dict[str, Any]  # columns known to the process that started the run
     parent: int | None = None  # its process id, if it is on this machine
+    data: str | None = None  # folder of image files, if the user named one
 
     @property
     def key(self) -> str:
@@ -76,6 +77,7 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
     try:
         _store(job).write(rows, samples)
+        module(job.specs[0].study, "job").clear(job)
     except OSError as error:
         return Verdict(job, "storage", {}, f"{error.strerror or error}")
     return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
@@ -101,7 +103,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
     keep_freed_memory()
     tf32 = job.specs[0].precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    rows, samples = module(job.specs[0].study, "job").train(job.specs, job.device, beat)
+    rows, samples = module(job.specs[0].study, "job").train(job, beat)
     by_id = {spec.id: spec for spec in job.specs}
     name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()
     for row in rows:

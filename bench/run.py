@@ -61,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--lam", type=_floats, metavar="L[,L]", help="own values of lambda")
     p.add_argument("--lr", type=_floats, metavar="R[,R]", help="own learning rates")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE[,VALUE]",
+        help="own values of any other field of the study's trainings, e.g. ais_images=10000",
+    )
+    p.add_argument("--data", type=Path, metavar="DIR", help="image files already there")
     p.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N-1 (1)")
     p.add_argument("--workers", type=_positive, metavar="N", help="processes (a CPU core each)")
     p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
@@ -107,16 +115,20 @@ def _minutes(text: str) -> float:
 
 def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec]:
     """The trainings that the arguments name. Raises UsageError."""
-    from models.objectives import OBJECTIVES, label
+    from models.methods import label
 
     asked: dict[str, list[str]] = {}
     for field, values in (_condition(text, study) for text in args.only):
         asked.setdefault(field, []).extend(values)
-    methods = list(OBJECTIVES) if {"method", "label"} & set(asked) else None
+    known = module(study.name, "job").methods()
+    methods = list(known) if {"method", "label"} & set(asked) else None
+    given = _given(study, args.set)
     try:
-        specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision)
+        specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision, given)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+    specs = [spec for spec in specs if spec.lam == 0 or known[spec.method]]
 
     def value(spec: Spec, field: str) -> Any:
         return label(spec.method, spec.lam) if field == "label" else getattr(spec, field)
@@ -136,6 +148,32 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
                 raise UsageError(f"--only {field}={text}; allowed: {allowed}{hint}")
         specs = [spec for spec in specs if value(spec, field) in wanted]
     return specs
+
+
+def _given(study: Study[Any], texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The axes that --set replaces. Raises UsageError."""
+    own = {"study", "scale", "method", "lam", "lr", "seed", "precision"}
+    kinds = {name: kind for name, kind in columns(study.kind).items() if name not in own}
+    joined = {
+        name
+        for axes in study.axes.values()
+        for axis in axes
+        for name in axis.split(",")
+        if "," in axis
+    }
+    given = {}
+    for text in texts:
+        field, equals, values = text.partition("=")
+        if field not in kinds.keys() - joined or not equals:
+            allowed = ", ".join(sorted(kinds.keys() - joined))
+            raise UsageError(f"--set {text}; allowed: FIELD=VALUE[,VALUE] of {allowed}")
+        try:
+            given[field] = list(dict.fromkeys(kinds[field](v) for v in values.split(",")))
+        except ValueError:
+            raise UsageError(
+                f"--set {text}; allowed: values of type {kinds[field].__name__}"
+            ) from None
+    return given
 
 
 def _condition(text: str, study: Study[Any]) -> tuple[str, list[str]]:
@@ -231,6 +269,8 @@ def _run(args: argparse.Namespace) -> int:
     if scale is None:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
+    if not (args.status or args.json):
+        module(study.name, "job").check(specs, args.data)
     asking = args.status or args.dry_run
     warm = () if asking else warm_up(workers)
 
@@ -247,7 +287,7 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(vars(counts)))
         return 0
 
-    jobs, costs = _plan(left, device, args.results, rate)
+    jobs, costs = _plan(left, device, args, rate)
     line = (
         f"{study.name} at scale {scale} ({why}): {counts.total} trainings, {counts.done} done "
         f"({counts.diverged} diverged), {counts.failed} failed, {counts.pending} to go"
@@ -274,7 +314,7 @@ def _prepare(store: Store, specs: Sequence[Spec], retry_failed: bool) -> None:
 
 
 def _plan(
-    left: Sequence[Spec], device: str, results: Path, rate: float
+    left: Sequence[Spec], device: str, args: argparse.Namespace, rate: float
 ) -> tuple[list[Job], dict[str, float]]:
     """Jobs, the longest first so that workers end together, and their seconds by key."""
     from bench import provenance
@@ -284,8 +324,9 @@ def _plan(
         return [], {}
     package = module(left[0].study, "job")
     origin = provenance.commit()
+    data = None if args.data is None else str(args.data.resolve())
     jobs = [
-        Job(tuple(stack), str(results), device, origin, os.getpid())
+        Job(tuple(stack), str(args.results), device, origin, os.getpid(), data)
         for stack in package.stacks(left, device)
     ]
     costs: dict[str, float] = {

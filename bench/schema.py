@@ -51,12 +51,46 @@ METRICS = {
         ("trace_epoch", pa.list_(pa.int64())),
         ("decoder_gradient", pa.map_(pa.string(), pa.list_(pa.float32()))),  # by method
     ],
+    "images": [  # null where diverged; see bench.images.evaluate
+        ("inception_score", pa.float64()),  # by the referee: mean and sd over splits of `samples`
+        ("inception_sd", pa.float64()),
+        ("real_score", pa.float64()),  # of the real test images
+        ("frechet", pa.float64()),  # distance to the real test images in the referee's features
+        ("n_splits", pa.int64()),
+        ("classifier", pa.string()),  # the referee, its weights and its own test accuracy
+        ("classifier_sha256", pa.string()),
+        ("classifier_accuracy", pa.float64()),
+        ("mse_x", pa.float64()),  # of reconstructed test images on [-1, 1]; null: no encoder
+        ("log_likelihood", pa.float64()),  # AIS's lower bound, nats, mean over `ais_images`
+        ("log_likelihood_se", pa.float64()),
+        ("log_likelihoods", pa.list_(pa.float64())),  # of each image
+        ("bdmc_gap", pa.float64()),  # upper minus lower bound on images simulated from the model
+        ("bdmc_gap_se", pa.float64()),
+        ("simulated", pa.int64()),  # so many of them
+        ("acceptance", pa.float64()),  # of the trajectories
+        ("data_sha256", pa.string()),  # of the images
+        ("stand_in", pa.bool_()),  # drawn, not photographed or written by anybody
+        ("steps", pa.int64()),
+        ("trace_step", pa.list_(pa.int64())),  # losses over training
+        ("critic_loss", pa.list_(pa.float64())),
+        ("model_loss", pa.list_(pa.float64())),
+        ("evaluation_seconds", pa.float64()),  # scores and AIS; `train_seconds` has neither
+    ],
 }
 
 _POINTS = pa.list_(pa.float32())
 SAMPLES = {
     # 256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples
     "toy": [("id", pa.string()), ("x", _POINTS), ("x_rec", _POINTS), ("samples", _POINTS)],
+    # up to 64 uint8 images a column, each (c, h, w) as in `shape`: real test images, their
+    # reconstructions (none without an encoder), samples
+    "images": [
+        ("id", pa.string()),
+        ("shape", pa.list_(pa.int64())),
+        ("x", pa.binary()),
+        ("x_rec", pa.binary()),
+        ("samples", pa.binary()),
+    ],
 }
 
 

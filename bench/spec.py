@@ -16,6 +16,7 @@ PROTOCOL = 1
 generation and no table mixes the two."""
 
 PRECISIONS = ("float32", "tf32")
+BITS = ("static", "dynamic")
 
 S = TypeVar("S", bound="Spec")
 
@@ -96,6 +97,35 @@ class ToySpec(Spec):
     decoder_width: int = 256
     critic_width: int = 256
     model_steps: int = 5  # updates of encoder and decoder on the same batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec(Spec):
+    """One training of an image study and how it is scored. Defaults are those of `paper` scale."""
+
+    lr: float = 1e-4
+    batch: int = 64
+    data: str = "mnist"  # the images: a data set's name, "stand-in digits", or folder and digest
+    width: float = 1.0  # of all networks, relative to the paper's
+    samples: int = 10_000  # generated images behind inception score and Fréchet distance
+    bits: str = "static"  # what AIS sees: the static binarization, or "dynamic": one of our own
+    temperatures: int = 1000  # annealed importance sampling
+    chains: int = 16
+    leapfrog: int = 10
+    ais_images: int = 100
+
+    UNPAIRED: ClassVar[tuple[str, ...]] = (
+        *Spec.UNPAIRED,
+        *("samples", "bits", "temperatures", "chains", "leapfrog", "ais_images"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits not in BITS:
+            raise ValueError(f"bits is {self.bits}; allowed: {', '.join(BITS)}")
+        for name in ("batch", "samples", "temperatures", "chains", "leapfrog", "ais_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: an integer >= 1")
 
 
 _KINDS = {"str": str, "int": int, "float": float}

@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import product
 from typing import Any, Generic
 
-from bench.spec import S, ToySpec, grid
+from bench.spec import ImageSpec, S, ToySpec, grid
 
 SCALES = ("smoke", "quick", "paper")
 
@@ -35,6 +35,7 @@ class Study(Generic[S]):
     axes: dict[str, dict[str, Sequence[Any]]]  # scale -> axis -> values, see `bench.spec.grid`
     methods: Sequence[str]
     lams: dict[str, Sequence[float]]
+    own_lams: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of some methods
 
     def specs(
         self,
@@ -44,24 +45,36 @@ class Study(Generic[S]):
         lrs: Sequence[float] | None = None,
         seeds: int = 1,
         precision: str = "float32",
+        given: Mapping[str, Sequence[Any]] | None = None,
     ) -> list[S]:
         """All trainings of this study at `scale`; None keeps the study's own values.
+
+        `given` replaces values of other axes. A method of `own_lams` (0,) is trained at 0 only.
 
         A value given twice counts once. Raises ValueError for values that can't be trained.
         """
         own: dict[str, Sequence[Any]] = {"lr": list(dict.fromkeys(lrs))} if lrs else {}
-        lams = self.lams[scale] if lams is None else list(dict.fromkeys(lams))
-        return grid(
-            self.kind,
-            study=[self.name],
-            scale=[scale],
-            **self.axes[scale],
-            **own,
-            seed=range(seeds),
-            precision=[precision],
-            lam=lams,
-            method=methods or self.methods,
-        )
+        groups: dict[tuple[float, ...], list[str]] = {}
+        for method in methods or self.methods:
+            values = self.own_lams.get(method, self.lams[scale])
+            if lams is not None and tuple(values) != (0.0,):
+                values = lams
+            groups.setdefault(tuple(dict.fromkeys(values)), []).append(method)
+        axes: dict[str, Sequence[Any]] = {**self.axes[scale], **own, **(given or {})}
+        return [
+            spec
+            for values, names in groups.items()
+            for spec in grid(
+                self.kind,
+                study=[self.name],
+                scale=[scale],
+                **axes,
+                seed=range(seeds),
+                precision=[precision],
+                lam=values,
+                method=names,
+            )
+        ]
 
 
 def _levels(low: int, high: int) -> list[tuple[int, ...]]:
@@ -114,7 +127,48 @@ TOY_GRID = Study(
     lams={"smoke": (0.0, 0.1), "quick": (0.0, 0.01, 0.1), "paper": (0.0, 0.01, 0.1)},
 )
 
-STUDIES: dict[str, Study[Any]] = {study.name: study for study in (TOY_GRID,)}
+AT_ZERO = ("vae", "avb", "avb_ac", "aae", "as_vae", "nf_vae", "iaf_vae", "gan", "dcgan", "wgan")
+AT_ZERO += ("wgan_gp", "ebgan")
+"""Methods to which lambda means nothing."""
+
+MNIST = Study(
+    name="mnist",
+    kind=ImageSpec,
+    package="images",
+    title="MNIST: likelihood, inception score and reconstruction of every method of Table 1",
+    axes={
+        "smoke": {
+            "data": ["stand-in digits"],
+            "width": [0.125],
+            "lr": [1e-3],
+            "epochs": [1],
+            "samples": [500],
+            "bits": ["dynamic"],
+            "temperatures": [20],
+            "chains": [2],
+            "leapfrog": [2],
+            "ais_images": [10],
+        },
+        "quick": {
+            "data": ["mnist"],
+            "width": [0.25],
+            "lr": [1e-3],
+            "epochs": [3],
+            "temperatures": [500],
+            "chains": [2],
+            "ais_images": [40],
+        },
+        "paper": {"data": ["mnist"], "epochs": [100]},
+    },
+    methods=("nf_vae", "avb", "as_vae", "gan", "wgan_gp", "dcgan", "svae_r", "alice"),
+    lams=dict.fromkeys(SCALES, (0.0, 0.1)),
+    own_lams={
+        **dict.fromkeys(AT_ZERO, (0.0,)),
+        "svae_r_density": (0.0, 1e-4, 1e-3),  # nats
+    },
+)
+
+STUDIES: dict[str, Study[Any]] = {study.name: study for study in (TOY_GRID, MNIST)}
 
 
 def module(study: str, name: str) -> Any:

@@ -93,9 +93,3 @@ OBJECTIVES: dict[str, Objective] = {
     "alice_minimax": Objective(density_ratio, minimax, "ALI-minimax", "ALICE-minimax"),
     "alice_sigmoid": Objective(density_ratio, sigmoid_gap, "ALI-sigmoid", "ALICE-sigmoid"),
 }
-
-
-def label(method: str, lam: float) -> str:
-    """The name a table gives to `method` at this lambda, e.g. sVAE at 0 and sVAE-r above."""
-    objective = OBJECTIVES[method]
-    return objective.label_cycle if lam > 0 else objective.label

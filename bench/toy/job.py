@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from bench.cli import UsageError
 from bench.spec import ToySpec
 from bench.toy.cost import seconds
 from bench.toy.evaluate import Evaluation
 from bench.toy.train import Trainer, program
+from models.objectives import OBJECTIVES
 
-__all__ = ["seconds", "stacks", "train"]
+if TYPE_CHECKING:
+    from bench.jobs import Heartbeat, Job
+
+__all__ = ["check", "clear", "methods", "seconds", "stacks", "train"]
 
 TRACES = 8
 """The decoder's gradient is measured before training and after each eighth of the epochs."""
@@ -46,14 +52,25 @@ def _shape(spec: ToySpec) -> tuple[int, ...]:
     )
 
 
-def train(
-    specs: Sequence[ToySpec], device: str, beat: Callable[[float], None]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows (what only this study knows of them) and samples of a trained and scored stack.
+def methods() -> dict[str, bool]:
+    """Every method this study can train, and whether lambda means something to it."""
+    return dict.fromkeys(OBJECTIVES, True)
 
-    `beat` is told the share that is done.
-    """
-    trainer = Trainer(specs, device)
+
+def check(specs: Sequence[ToySpec], data: Path | None) -> None:
+    """Raises UsageError for a folder of data: the toy study draws its own."""
+    if data is not None:
+        raise UsageError("--data is for studies of images; toy_grid draws its own data")
+
+
+def clear(job: Job) -> None:
+    """Nothing: a stack takes minutes and leaves no checkpoints."""
+
+
+def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows (what only this study knows of them) and samples of a trained and scored stack."""
+    specs = [spec for spec in job.specs if isinstance(spec, ToySpec)]
+    trainer = Trainer(specs, job.device)
     evaluation = Evaluation(trainer)
     epochs = trainer.specs[0].epochs
     traced = sorted({round(epochs * i / TRACES) for i in range(TRACES + 1)})

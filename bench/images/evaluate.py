@@ -1,0 +1,237 @@
+"""Scores a trained model of an image study; one protocol for every method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.ais import AnnealedRun
+from bench.data import Images, static_bits, static_labels
+from bench.images.train import Draws, Trainer
+from bench.latent import bernoulli
+from bench.metrics import Gaussian, frechet_distance, inception_score
+from bench.referee import Referee, load_referee
+from bench.spec import ImageSpec
+from models.images import Decoder
+from models.methods import Networks
+
+STATISTICS = 100
+"""Training batches over which frozen batch norm takes its statistics."""
+SPLITS = 10
+PICTURES = 64
+"""Images of each kind that are kept for pictures."""
+CHUNK = 500
+"""Images in one pass."""
+SIMULATED = 5
+"""One simulated image for every so many real ones carries the BDMC gap."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics by column, and uint8 images (64, c, h, w) for pictures: None without an encoder."""
+
+    metrics: dict[str, float]
+    samples: np.ndarray
+    x: np.ndarray
+    x_rec: np.ndarray | None
+
+
+def freeze(trainer: Trainer) -> None:
+    """Sets batch norm to its statistics over 100 training batches, and the networks to frozen.
+
+    The batches pass as in the model's update at lambda 0: the encoder sees real images, the
+    decoder what the method decodes.
+    """
+    for module in trainer.nets.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_running_stats()
+    trainer.nets.train()
+    with torch.no_grad():
+        for i in range(STATISTICS):
+            draws = Draws(trainer.batch(i), trainer.spec.stream, f"statistics {i}")
+            trainer.method.model(trainer.nets, draws, 0.0)
+    trainer.nets.eval()
+
+
+@torch.no_grad()
+def generate(trainer: Trainer, n: int) -> Tensor:
+    """n images (n, c, h, w) in [0, 1] from the prior, by frozen networks."""
+    decoder, d = trainer.nets["decoder"], trainer.nets.shape.d_z
+    parts = []
+    for i, size in enumerate(_sizes(n)):
+        rows = torch.empty(size, device=trainer.device, dtype=trainer.dtype)
+        z = Draws(rows, trainer.spec.stream, f"generate {i}").normal("z", d)
+        parts.append(decoder(z))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
+    """x -> a code from q(z|x) -> images, all (n, c, h, w) in [0, 1], by frozen networks."""
+    nets: Networks = trainer.nets
+    encoder, decoder = nets["encoder"], nets["decoder"]
+    parts = []
+    for i, part in enumerate(x.split(CHUNK)):
+        draws = Draws(part, trainer.spec.stream, f"reconstruct {i}")
+        parts.append(decoder(encoder(part, draws.normal("eps", *encoder.eps_shape))))
+    return torch.cat(parts)
+
+
+def _sizes(n: int) -> Iterator[int]:
+    for start in range(0, n, CHUNK):
+        yield min(CHUNK, n - start)
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    return (x[:PICTURES] * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def scores(trainer: Trainer, images: Images) -> Scores | None:
+    """What frozen networks are worth beside log p(x); None if what they give is not finite."""
+    spec = trainer.spec
+    referee, real = _referee(), _real(images)
+    samples = generate(trainer, spec.samples)
+    x = _unit(images.test, trainer)
+    x_rec = reconstruct(trainer, x) if "encoder" in trainer.nets else None
+    if not all(bool(t.isfinite().all()) for t in (samples, x_rec) if t is not None):
+        return None
+    logits, features = referee.logits_and_features(samples.cpu().float())
+    score, spread = inception_score(logits, SPLITS)
+    metrics = {
+        "inception_score": score,
+        "inception_sd": spread,
+        "real_score": real.score,
+        "frechet": frechet_distance(features, real.features),
+    }
+    if x_rec is not None:
+        # Trained on [0, 1], reported on [-1, 1] as published: twice the distance.
+        metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())
+    pictures = _pixels(x_rec) if x_rec is not None else None
+    return Scores(metrics, _pixels(samples), images.test[:PICTURES].copy(), pictures)
+
+
+def _unit(images: np.ndarray, trainer: Trainer) -> Tensor:
+    tensor = torch.from_numpy(np.array(images)).to(trainer.device)
+    return tensor.to(trainer.dtype) / 255
+
+
+@dataclass(frozen=True)
+class _Real:
+    score: float  # inception score of the real test images
+    features: Gaussian
+
+
+_REAL: dict[str, _Real] = {}  # by the images' hash
+
+
+def _real(images: Images) -> _Real:
+    """The referee's view of the real test images, once a process."""
+    if images.sha256 not in _REAL:
+        logits, features = _referee().logits_and_features(
+            torch.from_numpy(np.array(images.test)).float() / 255
+        )
+        score = inception_score(logits, SPLITS)[0]
+        _REAL[images.sha256] = _Real(score, Gaussian.of(features))
+    return _REAL[images.sha256]
+
+
+@cache
+def _referee() -> Referee:
+    return load_referee("mnist")
+
+
+def referee_columns() -> dict[str, str | float]:
+    """Which classifier scores, for every row."""
+    referee = _referee()
+    return {
+        "classifier": f"{referee.name} referee",
+        "classifier_sha256": referee.sha256,
+        "classifier_accuracy": referee.accuracy,
+    }
+
+
+def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
+    """The images that AIS is asked about, bits (n, p) as float: the same for every method.
+
+    A seeded subset with equal numbers of each class, of the static binarization of MNIST's test
+    set; or of one binarization of the test images, pixel i being 1 with probability x_i, for
+    --bits dynamic and for stand-ins.
+    """
+    rng = np.random.default_rng(0)
+    if spec.bits == "static" and images.name == "mnist":
+        bits, labels = static_bits(data), static_labels()
+    else:
+        grey = images.test.reshape(len(images.test), -1)
+        bits = rng.random(grey.shape) < grey / 255
+        labels = images.test_labels
+    rows = stratified(labels, len(bits), spec.ais_images, rng)
+    return torch.from_numpy(bits[rows].astype(np.float32))
+
+
+def stratified(
+    labels: np.ndarray | None, total: int, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """n of `total` row numbers, of every class as equal a number as can be."""
+    order = rng.permutation(total)
+    if labels is not None:
+        # The first of every class, then the second of every class, and so on.
+        rank = np.empty(total, int)
+        for label in np.unique(labels):
+            mine = order[labels[order] == label]
+            rank[mine] = np.arange(len(mine))
+        order = order[np.argsort(rank[order], kind="stable")]
+    return np.sort(order[:n])
+
+
+def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
+    """The AIS of a frozen decoder: log p(bits), and the BDMC gap on images of its own."""
+    spec = trainer.spec
+    nets: Networks = trainer.nets
+    decoder = folded(nets["decoder"]).to(memory_format=torch.channels_last)
+    model = bernoulli(
+        lambda u: decoder.logits(u).flatten(1),
+        trainer.nets.shape.d_z,
+        trainer.dtype,
+        trainer.device,
+    )
+    return AnnealedRun(
+        model,
+        bits,
+        simulated=max(2, spec.ais_images // SIMULATED),
+        temperatures=spec.temperatures,
+        chains=spec.chains,
+        leapfrog=spec.leapfrog,
+        seed=spec.seed,
+    )
+
+
+def folded(decoder: Decoder) -> Decoder:
+    """A copy with its frozen batch norms folded into the layers before them: same function."""
+    decoder = copy.deepcopy(decoder).requires_grad_(False)
+    layers = decoder.layers
+    for i, norm in enumerate(layers):
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer = layers[i - 1]
+            # A transposed convolution's weight is (in, out, ...), the others' (out, in, ...).
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            if not isinstance(layer, nn.Linear | nn.ConvTranspose2d) or layer.bias is None:
+                continue
+            assert norm.running_mean is not None and norm.running_var is not None
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            shape = [1] * layer.weight.dim()
+            shape[1 if transposed else 0] = -1
+            layer.weight.mul_(scale.view(shape))
+            layer.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+            layers[i] = nn.Identity()
+        elif isinstance(norm, nn.Sequential):
+            linear, inner = norm[0], norm[1]
+            assert isinstance(linear, nn.Linear) and isinstance(inner, nn.BatchNorm1d)
+            norm[0], norm[1] = nn.utils.fusion.fuse_linear_bn_eval(linear, inner), nn.Identity()
+    return decoder

@@ -1,0 +1,86 @@
+"""From stored rows of an image study to data frames of tables and figures. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import store
+from bench.spec import ImageSpec, columns
+from bench.studies import STUDIES
+
+CELL = ("method", "lam", "seed", "precision")
+"""What rows of one table may differ in; everything else is a setting they share."""
+
+
+def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
+    """One row a finished training, all at the same settings.
+
+    The settings are the study's own where there are such rows, else the most frequent.
+    `attrs["others"]` counts the rows left out, `attrs["bad"]` the files that could not be read.
+    """
+    table, bad = store.load(results, study, scale)
+    frame = table.to_pandas()
+    settings = [name for name in columns(ImageSpec) if name not in CELL]
+    own = own_settings(study, scale)
+    mine = pd.Series(True, index=frame.index)
+    for name in settings:
+        mine &= frame[name] == own[name]
+    if len(frame) and not mine.any():
+        common = frame[settings].value_counts().index[0]
+        mine = (frame[settings] == list(common)).all(axis=1)
+    kept = frame[mine & (frame["precision"] == _precision(frame[mine]))]
+    kept = kept.sort_values(["lam", "label", "seed"], ignore_index=True)
+    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(kept)}
+    return kept
+
+
+def _precision(frame: pd.DataFrame) -> str:
+    return "float32" if (frame["precision"] == "float32").any() else "tf32"
+
+
+def own_settings(study: str, scale: str) -> dict[str, Any]:
+    """The value of every field at this scale that the study itself gives."""
+    axes = STUDIES[study].axes[scale]
+    spec = ImageSpec(
+        study=study, scale=scale, method="", lam=0.0, **{name: v[0] for name, v in axes.items()}
+    )
+    return {name: getattr(spec, name) for name in columns(ImageSpec)}
+
+
+def missing(frame: pd.DataFrame, study: str, scale: str) -> int:
+    """Cells of the study's own selection in which no training is stored."""
+    found = set(zip(frame["method"], frame["lam"], strict=True))
+    chosen = STUDIES[study]
+    cells = [
+        (method, lam)
+        for method in chosen.methods
+        for lam in chosen.own_lams.get(method, chosen.lams[scale])
+    ]
+    return sum(cell not in found for cell in cells)
+
+
+def cells(frame: pd.DataFrame, order: Sequence[tuple[str, float]] = ()) -> list[pd.DataFrame]:
+    """The runs of each method and lambda: those in `order` first, then by lambda and label."""
+    groups = dict(iter(frame.groupby(["method", "lam"], sort=False)))
+    first = [key for key in order if key in groups]
+    return [groups[key] for key in [*first, *(key for key in groups if key not in first)]]
+
+
+def paper_table1() -> pd.DataFrame:
+    """Table 1 of the paper: method (null: cited only), lam, label, both scores."""
+    return _csv("table1.csv")
+
+
+def alice_sweep() -> pd.DataFrame:
+    """ALICE's published MNIST sweep over lambda, from its authors' notebook."""
+    return _csv("alice_mnist.csv")
+
+
+def _csv(name: str) -> pd.DataFrame:
+    with resources.files("bench").joinpath(f"paper/{name}").open() as file:
+        return pd.read_csv(file)

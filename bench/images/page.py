@@ -1,0 +1,77 @@
+"""What is said of the MNIST study: its tables, figures and notes. Imports no torch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from bench import claims, store
+from bench.figures import Picture
+from bench.images import figures, frames, tables
+from bench.images.claims import mnist_claims
+from bench.page import Page
+from bench.store import StoreError
+
+DEVIATIONS = (
+    "All methods share the encoder and decoder trunk of the paper's supplement, Adam, batches, "
+    "noise and the number of the model's updates; heads and critics are what each method's own "
+    "paper requires, see the list of deviations in the README."
+)
+
+
+def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+    """The page of what is stored. Raises StoreError if asked to compare with other results."""
+    if other is not None:
+        raise StoreError("--against compares results of toy_grid only")
+    frame = frames.runs(results, study, scale)
+    table = tables.table1(frame)
+    notes = [DEVIATIONS]
+    if frame["stand_in"].any():
+        notes.insert(0, "The images are drawn stand-ins: no number here is about the paper.")
+    if others := frame.attrs["others"]:
+        notes.append(f"{others} trainings at other settings were left out.")
+    if bad := frame.attrs["bad"]:
+        notes.insert(0, f"{bad} damaged file(s) were left out; bench.run sets them aside.")
+    contents = [
+        claims.table(mnist_claims(frame), scale),
+        tables.summary(table),
+        table,
+        tables.sweep(frame),
+    ]
+
+    def figure4() -> figures.Figure:
+        samples = store.load_samples(results, study, scale).to_pandas()
+        return figures.figure4(frame, samples)
+
+    pictures = [
+        Picture(
+            "figure4",
+            figure4,
+            "Figure 4: samples and reconstructions of every method",
+            "Left of each panel: 32 samples from the prior, the first drawn. Right, where there "
+            "is an encoder: rows of real test images, each above its reconstructions. First seed.",
+        ),
+        Picture(
+            "sweep",
+            partial(figures.sweep, frame),
+            "Inception score and MSE over λ",
+            "Dots are trainings, lines means over seeds. Grey: ALICE's authors' own sweep, whose "
+            "classifier, networks and units of λ are others.",
+        ),
+        Picture(
+            "curves",
+            partial(figures.curves, frame),
+            "Losses over training",
+            "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and "
+            "logarithmic beyond. The losses of different methods measure different things.",
+        ),
+    ]
+    return Page(
+        frame=frame,
+        tables={each.name: each for each in contents},
+        pictures=pictures,
+        notes=notes,
+        agrees=True,
+        missing=frames.missing(frame, study, scale),
+        shown=set(figures.shown(frame)["id"]),
+    )

@@ -1,0 +1,196 @@
+"""The one loop of the image studies: one model, any method, resumable at every step.
+
+Every random number belongs to a step and has a name, so a training that goes on from a checkpoint
+sees what it would have seen, and methods see the same batches and the same noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.spec import ImageSpec
+from bench.streams import generator
+from models.images import ImageNetworks, ImageShape
+from models.methods import METHODS
+
+
+class Draws:
+    """The batch of one update: images and noise by name, drawn when first asked for."""
+
+    def __init__(self, x: Tensor, stream: str, update: str) -> None:
+        self.x, self._stream, self._update = x, stream, update
+        self._drawn: dict[str, Tensor] = {}
+
+    def _generator(self, name: str) -> torch.Generator:
+        return torch.Generator(self.x.device).manual_seed(seed(self._stream, self._update, name))
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """N(0, I) of (n, *shape)."""
+        if name not in self._drawn:
+            self._drawn[name] = torch.randn(
+                (len(self.x), *shape),
+                generator=self._generator(name),
+                device=self.x.device,
+                dtype=self.x.dtype,
+            )
+        return self._drawn[name]
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """U[0, 1) of (n, *shape)."""
+        if name not in self._drawn:
+            self._drawn[name] = torch.rand(
+                (len(self.x), *shape),
+                generator=self._generator(name),
+                device=self.x.device,
+                dtype=self.x.dtype,
+            )
+        return self._drawn[name]
+
+
+def seed(*names: str) -> int:
+    """A 63-bit seed that belongs to these names."""
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Trainer:
+    """Trains one spec on uint8 images (n, c, h, w).
+
+    A step takes one batch for all updates of the critic, with fresh noise for each, then for the
+    one of the model, as in the authors' CelebA code.
+    """
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        images: np.ndarray,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.spec, self.device, self.dtype = spec, torch.device(device), dtype
+        self.method = METHODS[spec.method]
+        self.images = torch.from_numpy(np.array(images)).to(self.device)
+        channels, size = images.shape[1], images.shape[2]
+        self.nets = ImageNetworks(
+            self.method.parts,
+            ImageShape(channels, size, width=spec.width),
+            lambda role: seed(spec.stream, "weights", role),
+        ).to(self.device, dtype)
+        self.critics, self.models = self.nets.critics(), self.nets.models()
+        self.critic_adam = self._adam(self.critics) if self.critics else None
+        self.model_adam = self._adam(self.models)
+        self.critic_steps = max(spec.critic_steps, self.method.critic_steps)
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
+
+    def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, self.spec.lr, self.method.betas, fused=True)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.images) // self.spec.batch)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.spec.epochs * self.steps_per_epoch
+
+    def batch(self, step: int) -> Tensor:
+        """The images of a step, (batch, c, h, w) in [0, 1]; each epoch has an order of its own."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        if getattr(self, "_epoch", None) != epoch:
+            order = generator(self.spec.stream, f"order {epoch}").permutation(len(self.images))
+            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
+        rows = self._order[i * self.spec.batch : (i + 1) * self.spec.batch]
+        return self.images[rows].to(self.dtype) / 255
+
+    def updates(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """All updates of one batch; returns the last losses of critic and model."""
+        critic_loss = x.new_zeros(())
+        if self.method.critic is not None and self.critic_adam is not None:
+            _learn(self.critics, self.models)
+            for k in range(self.critic_steps):
+                draws = Draws(x, self.spec.stream, f"{step} critic {k}")
+                critic_loss = self.method.critic(self.nets, draws)
+                _descend(self.critic_adam, critic_loss)
+                if self.method.clip:
+                    for parameter in self.critics:
+                        parameter.data.clamp_(-self.method.clip, self.method.clip)
+        _learn(self.models, self.critics)
+        draws = Draws(x, self.spec.stream, f"{step} model")
+        model_loss = self.method.model(self.nets, draws, self.spec.lam)
+        _descend(self.model_adam, model_loss)
+        return critic_loss.detach(), model_loss.detach()
+
+    def train(self, after_step: Callable[[], None] = lambda: None, points: int = 64) -> None:
+        """Goes on to the end; `after_step` is called between steps, its time not counted.
+
+        Keeps both losses at so many evenly spaced steps.
+        """
+        self.nets.train()
+        every = max(1, self.steps // points)
+        while self.step < self.steps:
+            start = time.perf_counter()
+            losses = self.updates(self.batch(self.step), self.step)
+            self.step += 1
+            if self.step % every == 0:
+                critic_loss, model_loss = (float(loss) for loss in losses)
+                self.losses.append((self.step, critic_loss, model_loss))
+            self.seconds += time.perf_counter() - start
+            after_step()
+
+    def finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return all(bool(p.isfinite().all()) for p in self.nets.parameters())
+
+    # A training that goes on from `state` equals one that was never stopped.
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the rest of the training depends on, flat: parameters, Adam, step, losses."""
+        tensors = {f"nets.{name}": t for name, t in self.nets.state_dict().items()}
+        for name, adam in self._adams().items():
+            for i, moments in adam.state_dict()["state"].items():
+                tensors |= {f"{name}.{i}.{key}": t for key, t in moments.items()}
+        tensors["step"] = torch.tensor(self.step)
+        tensors["seconds"] = torch.tensor(self.seconds, dtype=torch.float64)
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3)
+        return {name: t.detach().contiguous() for name, t in tensors.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Goes back to a `state`."""
+        nets = {k.removeprefix("nets."): t for k, t in tensors.items() if k.startswith("nets.")}
+        self.nets.load_state_dict(nets)
+        for name, adam in self._adams().items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"{name}."):
+                    _, i, moment = key.split(".")
+                    state.setdefault(int(i), {})[moment] = tensor.clone()
+            adam.load_state_dict({**adam.state_dict(), "state": state})
+        self.step = int(tensors["step"])
+        self.seconds = float(tensors["seconds"])
+        self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
+
+    def _adams(self) -> dict[str, torch.optim.Adam]:
+        found = {"model_adam": self.model_adam}
+        return found | ({"critic_adam": self.critic_adam} if self.critic_adam else {})
+
+
+def _learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:
+    for parameter in these:
+        parameter.requires_grad_(True)
+    for parameter in not_those:
+        parameter.requires_grad_(False)
+
+
+def _descend(adam: torch.optim.Adam, loss: Tensor) -> None:
+    adam.zero_grad(set_to_none=True)
+    loss.backward()
+    adam.step()

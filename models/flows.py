@@ -1,0 +1,92 @@
+"""Normalising flows that make a Gaussian posterior more flexible."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PLANAR_STEPS = 80
+"""k of Table 1's NF (Rezende & Mohamed 2015)."""
+AUTOREGRESSIVE_STEPS = 4
+"""Kingma et al. 2016, figure 2 and section 6: 4 steps on MNIST."""
+
+
+class PlanarFlow(nn.Module):
+    """z <- z + u tanh(w z + b), k times; Rezende & Mohamed 2015, equations (10) to (12).
+
+    u, w and b of every step are functions of x: a linear layer of the encoder's features, as in
+    section 4.2 there. u is bent so that w u >= -1, which makes each step invertible (appendix A.1).
+    """
+
+    def __init__(self, d: int, d_h: int, steps: int = PLANAR_STEPS) -> None:
+        super().__init__()
+        self.d, self.steps = d, steps
+        self.amortised = nn.Linear(d_h, steps * (2 * d + 1))
+
+    def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z (n, d) and features (n, d_h) -> flown z and log |det dz'/dz| (n,)."""
+        u, w, b = self.amortised(h).unflatten(1, (self.steps, -1)).split((self.d, self.d, 1), 2)
+        wu = (w * u).sum(2, keepdim=True)
+        u = u + (F.softplus(wu) - 1 - wu) * w / w.square().sum(2, keepdim=True).clamp_min(1e-12)
+        wu = (w * u).sum(2)
+        slopes = []
+        for i in range(self.steps):
+            a = torch.tanh((z * w[:, i]).sum(1, keepdim=True) + b[:, i])
+            z = torch.addcmul(z, u[:, i], a)
+            slopes.append(a)
+        slope = 1 - torch.cat(slopes, 1).square()
+        return z, torch.log1p(slope * wu).sum(1)
+
+
+class _Masked(nn.Linear):
+    """A linear layer with a fixed mask on its weights."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class _Step(nn.Module):
+    """One masked autoregressive network (Germain et al. 2015) of a hidden layer, context added."""
+
+    def __init__(self, d: int, d_h: int, hidden: int) -> None:
+        super().__init__()
+        order = torch.arange(d)
+        degree = torch.arange(hidden) % max(1, d - 1)
+        self.inner = _Masked((degree[:, None] >= order[None]).float())
+        self.context = nn.Linear(d_h, hidden, bias=False)
+        outer = (order[:, None] > degree[None]).float()
+        self.shift, self.gate = _Masked(outer), _Masked(outer)
+
+    def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        a = F.elu(self.inner(z) + self.context(h))
+        return self.shift(a), self.gate(a)
+
+
+class AutoregressiveFlow(nn.Module):
+    """z <- s z + (1 - s) m with s = sigma(gate + 1), 4 times, coordinates reversed in between.
+
+    Inverse autoregressive flow in its numerically stable form, Kingma et al. 2016, equations (10),
+    (13) and (14) and algorithm 1; the gate's bias of 1 makes the first steps near identities.
+    """
+
+    def __init__(self, d: int, d_h: int, steps: int = AUTOREGRESSIVE_STEPS) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(_Step(d, d_h, 4 * d) for _ in range(steps))
+
+    def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z (n, d) and features (n, d_h) -> flown z and log |det dz'/dz| (n,)."""
+        log_det = z.new_zeros(len(z))
+        for step in self.steps:
+            m, gate = step(z, h)
+            log_s = F.logsigmoid(gate + 1)
+            s = log_s.exp()
+            z = (s * z + (1 - s) * m).flip(1)
+            log_det = log_det + log_s.sum(1)
+        return z, log_det

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from bench.datafiles import DataError, amat, check_bits
+from bench.datafiles import CIFAR10_SHA256, MNIST, DataError, amat, check_bits, mnist_files
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 """The mirror torchvision takes first."""
@@ -43,32 +48,88 @@ def fetch(
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise ValueError(f"{url} is not HTTPS")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
-            draft = Path(folder) / path.name
+        with _draft(path) as draft:
             download_url_to_file(url, str(draft), sha256, progress=os.isatty(2))
             if check:
                 check(draft)
-            os.replace(draft, path)
     except DataError:
         raise DataError(f"{url} did not give the file it should: {manual}") from None
     except RuntimeError:  # the SHA-256 differs
         raise DataError(
             f"{url} did not give the file it should (another SHA-256): {manual}"
         ) from None
-    except (OSError, ValueError) as error:  # urllib's errors among them
+    except (OSError, HTTPException) as error:  # urllib's errors among them
         raise DataError(f"{url} can't be downloaded ({error}): {manual}") from None
 
 
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path` in one step, if nothing is raised meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+        yield Path(folder) / path.name
+        os.replace(Path(folder) / path.name, path)
+
+
 def mnist(cache: Path) -> None:
-    """MNIST, 11 MB, in torchvision's own layout."""
-    for file, sha256 in MNIST_SHA256.items():
-        path = cache / "MNIST" / "raw" / file
-        if not path.is_file():
-            fetch(f"{MNIST_URL}/{file}", path, sha256=sha256)
+    """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout."""
+    found = mnist_files(cache)
+    for name, (file, _) in MNIST.items():
+        if name not in found:
+            path = cache / "MNIST" / "raw" / f"{file}.gz"
+            fetch(f"{MNIST_URL}/{path.name}", path, sha256=MNIST_SHA256[path.name])
 
 
 def bits(cache: Path) -> None:
     """The test set of statically binarized MNIST, 16 MB, checked by its content."""
     name = "binarized_mnist_test.amat"
     fetch(f"{BITS_URL}/{name}", cache / name, check=lambda path: check_bits(path, amat(path)))
+
+
+def cifar10(cache: Path) -> None:
+    """CIFAR-10, 170 MB, the archive torchvision takes."""
+    name = "cifar-10-python.tar.gz"
+    fetch(f"https://www.cs.toronto.edu/~kriz/{name}", cache / name, sha256=CIFAR10_SHA256)
+
+
+CELEBA = {
+    "list_eval_partition.txt": (
+        "0B7EVK8r0v71pY0NSMzRuSXJEVkk",
+        "fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7",
+    ),
+    "img_align_celeba.zip": (
+        "0B7EVK8r0v71pZjFTYXZWM3FlRnM",
+        "46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74",
+    ),
+}
+"""Google Drive's names of the files, as in torchvision, and the SHA-256s of its prototypes."""
+CELEBA_BY_HAND = (
+    "get img_align_celeba.zip and list_eval_partition.txt by hand from "
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (non-commercial research only), then: "
+    "python -m bench.data prepare celeba --from FOLDER_WITH_BOTH"
+)
+
+
+def celeba(cache: Path) -> None:
+    """CelebA's aligned images, 1.4 GB, by gdown from Google Drive, which often refuses: its daily
+    quota is spent, or it wants a login."""
+    if find_spec("gdown") is None:
+        raise DataError(
+            f"CelebA's download needs gdown (pip install 'svae-bench[celeba]'); or {CELEBA_BY_HAND}"
+        )
+    gdown = import_module("gdown")
+    for name, (id, sha256) in CELEBA.items():
+        path = cache / "celeba" / name
+        if path.is_file():
+            continue
+        try:
+            with _draft(path) as draft:
+                gdown.download(id=id, output=str(draft), quiet=False)
+                with open(draft, "rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                        raise DataError("it gave another file")
+        except Exception as error:  # gdown raises kinds of its own
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"Google Drive did not give {name} ({reason}); {CELEBA_BY_HAND}"
+            ) from None

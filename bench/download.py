@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
 
 from bench.datafiles import CIFAR10_SHA256, MNIST, DataError, amat, check_bits, mnist_files
 
@@ -59,6 +60,8 @@ def fetch(
             f"{url} did not give the file it should (another SHA-256): {manual}"
         ) from None
     except (OSError, HTTPException) as error:  # urllib's errors among them
+        if isinstance(error, HTTPError):
+            error.close()
         raise DataError(f"{url} can't be downloaded ({error}): {manual}") from None
 
 
@@ -86,10 +89,13 @@ def bits(cache: Path) -> None:
     fetch(f"{BITS_URL}/{name}", cache / name, check=lambda path: check_bits(path, amat(path)))
 
 
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz"
+
+
 def cifar10(cache: Path) -> None:
     """CIFAR-10, 170 MB, the archive torchvision takes."""
     name = "cifar-10-python.tar.gz"
-    fetch(f"https://www.cs.toronto.edu/~kriz/{name}", cache / name, sha256=CIFAR10_SHA256)
+    fetch(f"{CIFAR10_URL}/{name}", cache / name, sha256=CIFAR10_SHA256)
 
 
 CELEBA = {

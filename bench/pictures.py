@@ -73,12 +73,10 @@ def read(place: Path, names: list[str], size: int) -> Iterator[np.ndarray]:
 
 def _content(archive: zipfile.ZipFile | None, place: Path, name: str) -> bytes:
     try:
-        if archive is None:
-            size = (place / name).stat().st_size
-        else:
-            size = archive.getinfo(name).file_size  # more than this is never unpacked
-        if size <= BYTES_LIMIT:
-            return archive.read(name) if archive else (place / name).read_bytes()
+        if archive is None and (place / name).stat().st_size <= BYTES_LIMIT:
+            return (place / name).read_bytes()
+        if archive and archive.getinfo(name).file_size <= BYTES_LIMIT:
+            return archive.read(name)  # never gives more than that size
     except Exception as error:  # a damaged or encrypted member may raise anything
         raise DataError(f"{name} in {place} can't be read: {error}") from None
     raise DataError(f"{name} in {place} is larger than {BYTES_LIMIT >> 20} MiB: no image")

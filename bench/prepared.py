@@ -152,7 +152,7 @@ def about(folder: Path) -> dict[str, Any] | None:
         if found["version"] > VERSION:
             raise DataError(f"{folder} was prepared by a newer version of the suite")
         return found
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path} is damaged ({error}): delete {folder}, prepare again") from None

@@ -88,14 +88,13 @@ def photos(size: int = 32) -> tuple[Set, Set]:
     scale = np.float32(0.55) + u[:, 2] * np.float32(0.15)
     x = (at - u[:, 0] * np.float32(0.3)) / scale  # (n, 1, size)
     y = (at[:, None] - u[:, 1] * np.float32(0.3)) / scale  # (n, size, 1)
-    mask = np.zeros((n, size, size), dtype=bool)
-    for c, shape in enumerate(_SHAPES):
-        mask[c::10] = shape(x[c::10], y[c::10])
-    slope = (at[:, None] + at * u[:, 3]) * np.float32(0.25) + np.float32(0.5)
     images = np.empty((n, 3, size, size), dtype=np.uint8)
-    for channel in range(3):
-        low, high, shape = colour[:, 0, channel], colour[:, 1, channel], colour[:, 2, channel]
-        images[:, channel] = np.where(mask, shape, low + (high - low) * slope)
+    for c, shape in enumerate(_SHAPES):
+        mask = shape(x[c::10], y[c::10])
+        slope = (at[:, None] + at * u[c::10, 3]) * np.float32(0.25) + np.float32(0.5)
+        for channel in range(3):
+            low, high, inside = (colour[c::10, i, channel] for i in range(3))
+            images[c::10, channel] = np.where(mask, inside, low + (high - low) * slope)
     return _split(images, label)
 
 

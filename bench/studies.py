@@ -5,6 +5,9 @@
 | toy_grid | smoke | 8 | 2 configurations, for tests | seconds |
 | toy_grid | quick | 432 | 72 configurations at a quarter to an eighth of the width | see README |
 | toy_grid | paper | 3,456 | 576 configurations | 25.5 PFLOP |
+| mnist | smoke | 10 | stand-in digits, an eighth of the width | a minute |
+| mnist | quick | 10 | Table 1 and the headline methods, a quarter of the width | see README |
+| mnist | paper | 10 | the paper's networks, 100 epochs | for a GPU |
 """
 
 from __future__ import annotations
@@ -153,10 +156,10 @@ MNIST = Study(
             "data": ["mnist"],
             "width": [0.25],
             "lr": [1e-3],
-            "epochs": [3],
+            "epochs": [4],
             "temperatures": [500],
             "chains": [2],
-            "ais_images": [40],
+            "ais_images": [50],
         },
         "paper": {"data": ["mnist"], "epochs": [100]},
     },

@@ -62,7 +62,7 @@ class _Step(nn.Module):
         self.inner = _Masked((degree[:, None] >= order[None]).float())
         self.context = nn.Linear(d_h, hidden, bias=False)
         outer = (order[:, None] > degree[None]).float()
-        self.shift, self.gate = _Masked(outer), _Masked(outer)
+        self.shift, self.gate = _Masked(outer), _Masked(outer.clone())
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         a = F.elu(self.inner(z) + self.context(h))

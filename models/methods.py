@@ -14,6 +14,7 @@ To add a method, write its pair and one line in `METHODS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -135,8 +136,7 @@ def density_model(nets: Networks, batch: Batch, lam: float) -> Tensor:
     loss = symmetric_kl(nets["critic"](x, z_x), nets["critic"](x_z, z))
     if not lam:
         return loss
-    log_sd = torch.full((), DENSITY_SD, device=x.device).log()
-    log_p = normal_log_density(x, nets["decoder"](z_x), log_sd)
+    log_p = normal_log_density(x, nets["decoder"](z_x), math.log(DENSITY_SD))
     log_q = normal_log_density(z, *nets["encoder"].moments(x_z))
     return loss - lam * (log_p + log_q).mean()
 

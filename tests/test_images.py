@@ -1,0 +1,417 @@
+"""Image studies: trainings that can be stopped anywhere, their scores, their pages."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from bench import checkpoint, data, jobs, report, run
+from bench.images import evaluate, figures, frames, job, tables
+from bench.images.claims import mnist_claims
+from bench.images.train import Draws, Trainer
+from bench.spec import ImageSpec
+from bench.store import Store
+from bench.studies import STUDIES
+from models.methods import METHODS
+from tests.conftest import start
+
+DIGITS = data.load("stand-in digits")
+TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "data": "stand-in digits", "bits": "dynamic"}
+AIS = {"samples": 40, "temperatures": 6, "chains": 2, "leapfrog": 2, "ais_images": 10}
+
+
+def spec(method: str = "svae_r", lam: float = 0.1, **fields: Any) -> ImageSpec:
+    return ImageSpec(
+        study="mnist", scale="smoke", method=method, lam=lam, **{**TINY, **AIS, **fields}
+    )
+
+
+def trainer(one: ImageSpec, n: int = 48) -> Trainer:
+    return Trainer(one, DIGITS.train[:n])
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    timing = {"seconds"}
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a.keys() - timing)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_training_equals_an_uninterrupted_one(method: str, tmp_path: Path) -> None:
+    """Bitwise: parameters, Adam, data order across an epoch's end, noise, losses."""
+    one = spec(method, lam=0.0, epochs=2)
+    whole = trainer(one, n=24)
+    whole.train()
+    stopped = trainer(one, n=24)
+    stopped.train(lambda: None if stopped.step < 4 else _save_and_stop(stopped, tmp_path / "c"))
+    resumed = trainer(one, n=24)
+    state = checkpoint.load(tmp_path / "c")
+    assert state is not None and int(state["step"]) == 4
+    resumed.load(state)
+    resumed.train()
+    assert same(resumed.state(), whole.state())
+    assert whole.step == 6 and whole.finite()
+
+
+def _save_and_stop(stopped: Trainer, path: Path) -> None:
+    checkpoint.save(path, stopped.state())
+    stopped.spec = replace(stopped.spec, epochs=0)  # ends the loop
+
+
+def test_methods_see_the_same_batches_noise_and_first_weights() -> None:
+    one, other = trainer(spec("svae_r")), trainer(spec("alice", lam=1.0))
+    for step in (0, 5, 6, 11):
+        assert torch.equal(one.batch(step), other.batch(step))
+    for role in ("encoder", "decoder", "critic"):
+        for a, b in zip(one.nets[role].parameters(), other.nets[role].parameters(), strict=True):
+            assert torch.equal(a, b)
+    x = one.batch(0)
+    a, b = (Draws(x, each.spec.stream, "3 model").normal("z", 5) for each in (one, other))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, Draws(x, one.spec.stream, "4 model").normal("z", 5))
+    assert not torch.equal(a, Draws(x, one.spec.stream, "3 model").normal("eps", 5))
+    seeds = trainer(spec(seed=1))
+    assert not torch.equal(seeds.batch(0), one.batch(0))
+    scored = spec(temperatures=9, chains=3, samples=50)
+    assert scored.stream == one.spec.stream and scored.id != one.spec.id
+
+
+def test_an_epoch_shows_every_image_once() -> None:
+    one = trainer(spec())
+    seen = torch.cat([one.batch(step) for step in range(6)])
+    everything = torch.from_numpy(np.array(DIGITS.train[:48])).float() / 255
+    key = torch.randn(28 * 28, generator=torch.Generator().manual_seed(0))
+    sums = [(each.flatten(1) @ key).sort().values for each in (seen, everything)]
+    torch.testing.assert_close(*sums)
+
+
+def test_critic_and_model_learn_in_their_own_turns() -> None:
+    one = trainer(spec())
+    before = {name: t.clone() for name, t in one.nets.state_dict().items()}
+    assert one.method.critic is not None
+    draws = Draws(one.batch(0), one.spec.stream, "0 critic 0")
+    for parameter in one.models:
+        parameter.requires_grad_(False)
+    one.method.critic(one.nets, draws).backward()
+    assert one.critic_adam is not None
+    one.critic_adam.step()
+    for name, tensor in one.nets.state_dict().items():
+        if name.endswith(("weight", "bias")) and not name.startswith("critic"):
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_clipping_holds_after_every_step() -> None:
+    one = trainer(spec("wgan", lam=0.0))
+    one.updates(one.batch(0), 0)
+    assert one.critic_steps == 5
+    assert max(float(p.detach().abs().max()) for p in one.critics) <= 0.01 + 1e-9
+
+
+class TestCheckpoint:
+    def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.safetensors"
+        tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+        checkpoint.save(path, tensors)
+        whole = path.read_bytes()
+        found = checkpoint.load(path)
+        assert found is not None and same(found, tensors)
+        for at in range(8, len(whole), 7):
+            flipped = bytearray(whole)
+            flipped[at] ^= 4
+            path.write_bytes(bytes(flipped))
+            back = checkpoint.load(path)
+            assert back is None or same(back, tensors), at  # a flip in a name's padding is harmless
+        path.write_bytes(whole[:-1])
+        assert checkpoint.load(path) is None
+        assert not path.exists()
+        assert checkpoint.load(path) is None
+
+    def test_nothing_is_unpickled(self, tmp_path: Path) -> None:
+        import pickle
+
+        class Evil:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return (Path.touch, (tmp_path / "ran",))
+
+        (tmp_path / "c").write_bytes(pickle.dumps(Evil()))
+        assert checkpoint.load(tmp_path / "c") is None
+        assert not (tmp_path / "ran").exists()
+
+
+class TestScores:
+    def test_frozen_norm_has_the_statistics_of_training_batches(self) -> None:
+        one = trainer(spec())
+        evaluate.freeze(one)
+        norm = one.nets["encoder"].trunk.layers[0][1]  # type: ignore[union-attr]
+        assert int(norm.num_batches_tracked) == evaluate.STATISTICS
+        first = one.nets["encoder"].trunk.layers[0][0]  # type: ignore[union-attr]
+        means = []
+        for i in range(evaluate.STATISTICS):
+            x = one.batch(i)
+            eps = Draws(x, one.spec.stream, f"statistics {i}").normal("eps", 1, 28, 28)
+            means.append(first(torch.cat([x, eps], 1)).mean((0, 2, 3)))
+        torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0).detach())
+        assert not one.nets.training
+
+    @pytest.mark.parametrize("method", ["svae_r", "gan"])
+    def test_folding_keeps_the_function(self, method: str) -> None:
+        one = Trainer(spec(method, lam=0.0), DIGITS.train[:48], dtype=torch.float64)
+        one.train()
+        evaluate.freeze(one)
+        z = torch.randn(5, 64, dtype=torch.float64)
+        nets: Any = one.nets
+        folded = evaluate.folded(nets["decoder"])
+        torch.testing.assert_close(folded.logits(z), nets["decoder"].logits(z))
+        assert not any("Norm" in type(module).__name__ for module in folded.modules())
+
+    def test_mse_is_on_minus_one_to_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = trainer(spec())
+        evaluate.freeze(one)
+        x = torch.from_numpy(np.array(DIGITS.test)).float() / 255
+        monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x + 0.25)
+        found = evaluate.scores(one, DIGITS)
+        assert found is not None
+        assert found.metrics["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
+        assert len(found.samples) == 40 and found.x.shape == (64, 1, 28, 28)
+        assert x.max() <= 1
+
+    def test_images_of_ais_are_the_same_for_all_and_of_every_class(self) -> None:
+        one, other = spec(seed=3), spec("alice", lam=1.0)
+        bits = evaluate.test_bits(one, DIGITS, None)
+        assert torch.equal(bits, evaluate.test_bits(other, DIGITS, None))
+        assert bits.shape == (10, 784) and set(bits.unique().tolist()) == {0.0, 1.0}
+        labels = np.repeat(np.arange(10), 7)
+        rows = evaluate.stratified(labels, 70, 30, np.random.default_rng(0))
+        assert sorted(labels[rows].tolist()) == sorted([*range(10)] * 3)
+        assert len(set(rows.tolist())) == 30
+
+    def test_a_training_that_is_not_finite_has_diverged(self, tmp_path: Path) -> None:
+        one = spec(lr=1e30)
+        rows, samples = job.train(_job(one, tmp_path), _Beat())  # type: ignore[arg-type]
+        assert rows[0]["status"] == "diverged" and "inception_score" not in rows[0]
+        assert samples[0]["samples"] == b""
+
+
+class _Beat:
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+
+    def __call__(self, share: float) -> None:
+        self.shares.append(share)
+
+
+def _job(one: ImageSpec, folder: Path) -> jobs.Job:
+    return jobs.Job((one,), str(folder), "cpu", {"commit": None, "dirty": None})
+
+
+def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None:
+    beat = _Beat()
+    rows, _ = job.train(_job(spec(epochs=1), tmp_path), beat)  # type: ignore[arg-type]
+    shares = beat.shares
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    (row,) = rows
+    assert row["simulated"] == 2 and len(row["log_likelihoods"]) == 10
+    assert row["stand_in"] and row["classifier"] == "mnist referee"
+    assert row["log_likelihood"] < 0 < row["classifier_accuracy"]
+
+
+SMALL = ["mnist", "--scale", "smoke", "--only", "method=svae_r,dcgan", "--lam", "0"]
+SMALL += ["--set", "width=0.0625", "--workers", "1"]
+TIMING = {"train_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
+
+KILLED_OFTEN = """
+from bench import run
+from bench.images import job
+
+job.EVERY = 0.0  # a checkpoint after every step
+
+if __name__ == "__main__":
+    run.command()
+"""
+
+
+def stored(folder: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(folder / "mnist" / "smoke").sort_values("id", ignore_index=True)
+    return frame.drop(columns=[*TIMING])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
+    tmp_path: Path, python: Callable
+) -> None:
+    assert python("-m", "bench.run", *SMALL, "--results", str(tmp_path / "whole"))[0] == 0
+    whole = stored(tmp_path / "whole")
+    assert len(whole) == 2 and (whole["status"] == "ok").all()
+    driver = tmp_path / "killed_often.py"
+    driver.write_text(KILLED_OFTEN)
+    folder = tmp_path / "killed"
+    for kind in ("train", "ais"):
+        process = start(str(driver), *SMALL, "--results", str(folder), cwd=tmp_path)
+        checkpoints = folder / "mnist" / "smoke" / "_checkpoints"
+        deadline = time.monotonic() + 120
+        while not list(checkpoints.glob(f"*.{kind}.safetensors")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert python("-m", "bench.run", *SMALL, "--results", str(folder))[0] == 0
+    pd.testing.assert_frame_equal(stored(folder), whole)
+    assert not list(checkpoints.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist", "--scale", "quick", "--data", "nowhere"], "nowhere does not exist"),
+        (["mnist", "--scale", "quick", "--data", "."], "no MNIST in"),
+        (["mnist", "--set", "colour=red", "--scale", "smoke"], "allowed: FIELD=VALUE"),
+        (["mnist", "--set", "epochs=few", "--scale", "smoke"], "allowed: values of type int"),
+        (["mnist", "--set", "bits=wet", "--scale", "smoke"], "allowed: static, dynamic"),
+        (["toy_grid", "--data", ".", "--scale", "smoke"], "toy_grid draws its own data"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.main([*arguments, "--results", str(tmp_path / "r")]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+# Pages
+
+
+def rows(seeds: int = 2) -> list[dict[str, Any]]:
+    """Made-up rows of the smoke study: every default cell and one diverged run."""
+    found = []
+    specs = STUDIES["mnist"].specs("smoke", seeds=seeds)
+    for one in specs:
+        name = METHODS[one.method].label
+        found.append(
+            {
+                "id": one.id,
+                "config": one.config,
+                "protocol": 1,
+                "label": name,
+                "status": "ok",
+                **{field: getattr(one, field) for field in vars(one) if field in SPEC_FIELDS},
+                "inception_score": 8.0 + 0.5 * (one.method == "svae_r") + 0.01 * one.seed,
+                "inception_sd": 0.1,
+                "real_score": 9.9,
+                "frechet": 5.0,
+                "n_splits": 10,
+                "classifier": "mnist referee",
+                "classifier_sha256": "f" * 64,
+                "classifier_accuracy": 0.9979,
+                "mse_x": 0.1,
+                "log_likelihood": -100.0 + 10 * (one.method == "svae_r"),
+                "log_likelihood_se": 2.0,
+                "log_likelihoods": [-100.0 + 10 * (one.method == "svae_r") + i for i in range(5)],
+                "bdmc_gap": 5.0 if one.method == "gan" else 0.5,
+                "simulated": 2,
+                "stand_in": True,
+                "trace_step": [1, 2],
+                "critic_loss": [1.0, 2.0],
+                "model_loss": [1.0, 2.0],
+                "dirty": False,
+                "train_seconds": 1.0,
+            }
+        )
+    gone = dict.fromkeys(("inception_score", "inception_sd", "frechet", "mse_x", "bdmc_gap"))
+    found[-1] |= {"status": "diverged", "log_likelihood": None, "log_likelihoods": None, **gone}
+    return found
+
+
+SPEC_FIELDS = ImageSpec.__dataclass_fields__
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> report.Report:
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    image = np.zeros((64, 1, 28, 28), np.uint8).tobytes()
+    samples = [
+        {"id": r["id"], "shape": [1, 28, 28], "x": image, "x_rec": image, "samples": image}
+        for r in rows()
+    ]
+    kept.write(rows(), samples)
+    return report.build("mnist", "smoke", tmp_path)
+
+
+def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Report) -> None:
+    table = page.tables["table1"]
+    by_name = {
+        row[0]: dict(zip([c.name for c in table.columns], row, strict=True)) for row in table.rows
+    }
+    paper = ["NF (k = 80)", "PixelRNN", "AVB", "AS-VAE", "GAN", "WGAN-GP", "DCGAN", "sVAE"]
+    assert [row[0] for row in table.rows][:9] == [*paper, "sVAE-r"]
+    assert by_name["sVAE-r"]["paper log p(x) ≥"] == "-79.26"
+    assert by_name["sVAE-r"]["log p(x) ≥, nats"] == "-90.00 ± 0.00"
+    assert by_name["sVAE-r"]["IS (referee)"] == "8.50 ± 0.01"
+    assert by_name["GAN"]["log p(x) ≥, nats"] == "not converged (-100.00 ± 0.00)"
+    assert by_name["GAN"]["paper IS"] == "8.34"
+    assert by_name["PixelRNN"]["log p(x) ≥, nats"] == "cited only"
+    assert sum(int(row[-1]) for row in table.rows) == 1
+    assert "STAND-IN" in table.caption and "8.45" in table.caption and "9.279" in table.caption
+    assert {c.name for c in table.columns if c.paper} == {"paper log p(x) ≥", "paper IS"}
+
+
+def test_claims_follow_their_rules(page: report.Report) -> None:
+    frame = page.page.frame
+    verdicts = {claim.id: claim.verdict for claim in mnist_claims(frame)}
+    assert verdicts == {"2a": "holds", "2b": "fails", "2c": "holds", "2d": "holds"}
+    near = frame.assign(
+        log_likelihood=frame["log_likelihood"] + 10.5,
+    )
+    assert {c.id: c.verdict for c in mnist_claims(near)}["2b"] == "holds"
+    wide = frame.assign(bdmc_gap=9.0)
+    assert {c.id: c.verdict for c in mnist_claims(wide)}["2a"] == "undecided"
+    worse = frame.assign(inception_score=frame["inception_score"] - frame["lam"] * 50)
+    assert {c.id: c.verdict for c in mnist_claims(worse)}["2c"] == "fails"
+    none = mnist_claims(frame[frame["method"] == "gan"])
+    assert {c.verdict for c in none} == {"no data"}
+
+
+def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
+    mixed = rows(seeds=1)
+    other = dict(mixed[0], id="ab" * 8, temperatures=7)
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    kept.write([*mixed, other], [])
+    frame = frames.runs(tmp_path, "mnist", "smoke")
+    assert len(frame) == len(mixed) and frame.attrs["others"] == 1
+    assert frames.missing(frame, "mnist", "smoke") == 0
+    assert frames.missing(frame.iloc[1:], "mnist", "smoke") == 1
+
+
+def test_the_page_is_written_whole(page: report.Report, tmp_path: Path) -> None:
+    report.write(page, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    for picture in ("figure4", "sweep", "curves"):
+        assert {f"{picture}.png", f"{picture}.svg"} <= names
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "drawn stand-ins" in text
+    assert page.tables["sweep"].rows[0][1] == "8.75 ± 0.09"
+    assert all(table.latex().isascii() for table in page.tables.values())
+
+
+def test_mosaics_lay_images_out_in_rows() -> None:
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+    sheet = figures.mosaic(images, 2, 3)
+    assert sheet.shape == (4, 6)
+    assert sheet[0, ::2].tolist() == [0, 1, 2] and sheet[3, ::2].tolist() == [3, 4, 5]
+    assert tables.spread(pd.Series([1.0, 3.0])) == "2.00 ± 1.41"

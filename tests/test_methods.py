@@ -1,0 +1,263 @@
+"""Every method of the image studies: contracts, known values, flows and networks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from models.flows import AutoregressiveFlow, PlanarFlow
+from models.images import (
+    PARTS,
+    Deconv,
+    ImageNetworks,
+    ImageShape,
+    bernoulli_log_density,
+    normal_log_density,
+)
+from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, label
+from models.objectives import OBJECTIVES
+
+SHAPE = ImageShape(channels=1, size=28, d_z=6, width=1 / 16)
+N = 8
+PIXELS = 28 * 28
+LN2 = math.log(2)
+ALL = pytest.mark.parametrize("name", METHODS)
+
+
+@dataclass
+class Batch:
+    """Noise by name, from a generator of its own for each."""
+
+    x: Tensor
+    drawn: dict[str, Tensor] = field(default_factory=dict)
+
+    def _draw(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
+        rng = torch.Generator().manual_seed(len(name) + 31 * sum(name.encode()))
+        make = torch.randn if kind == "normal" else torch.rand
+        drawn = make((len(self.x), *shape), generator=rng, dtype=torch.float64)
+        return self.drawn.setdefault(name, drawn)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        return self._draw("normal", name, shape)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        return self._draw("uniform", name, shape)
+
+
+def batch() -> Batch:
+    rng = torch.Generator().manual_seed(0)
+    return Batch(torch.rand(N, 1, 28, 28, generator=rng, dtype=torch.float64))
+
+
+def networks(name: str) -> ImageNetworks:
+    return ImageNetworks(METHODS[name].parts, SHAPE, lambda role: len(role)).double()
+
+
+def losses(name: str, nets: ImageNetworks, lam: float = 0.1) -> list[Tensor]:
+    method = METHODS[name]
+    found = [] if method.critic is None else [method.critic(nets, batch())]
+    return [*found, method.model(nets, batch(), lam)]
+
+
+class TestContract:
+    @ALL
+    @pytest.mark.parametrize("lam", [0.0, 0.1])
+    def test_losses_are_finite_numbers_and_reach_their_own_parameters(
+        self, name: str, lam: float
+    ) -> None:
+        nets = networks(name)
+        *critic, model = losses(name, nets, lam)
+        assert bool(critic) == bool(nets.critics())
+        for loss, mine in [*((each, nets.critics()) for each in critic), (model, nets.models())]:
+            assert loss.shape == () and loss.isfinite()
+            grads = torch.autograd.grad(loss, mine, allow_unused=True)
+            reached = [g for g in grads if g is not None]
+            assert reached and all(g.isfinite().all() for g in reached)
+            assert sum(float(g.abs().sum()) for g in reached) > 0
+
+    @ALL
+    def test_each_loss_falls_while_its_opponent_stands_still(self, name: str) -> None:
+        method = METHODS[name]
+        for side in ("critic", "model"):
+            if side == "critic" and method.critic is None:
+                continue
+            nets = networks(name)
+            adam = torch.optim.Adam(nets.critics() if side == "critic" else nets.models(), 1e-3)
+            seen = []
+            for _ in range(15):
+                if method.critic is not None and side == "critic":
+                    loss = method.critic(nets, batch())
+                else:
+                    loss = method.model(nets, batch(), 0.1)
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                seen.append(float(loss.detach()))
+            assert seen[-1] < seen[0] - 1e-4, (side, seen)
+
+    @ALL
+    def test_lambda_matters_exactly_where_it_has_a_name(self, name: str) -> None:
+        nets = networks(name)
+        at_zero, above = (float(losses(name, nets, lam)[-1].detach()) for lam in (0.0, 0.1))
+        assert (at_zero != above) == bool(METHODS[name].label_cycle)
+
+    @ALL
+    def test_parts_exist_and_weights_are_those_of_the_role(self, name: str) -> None:
+        assert set(METHODS[name].parts.values()) <= set(PARTS)
+        assert "decoder" in METHODS[name].parts
+        one, other = networks(name), networks("svae_r")
+        if METHODS[name].parts["decoder"] == "conv":
+            for a, b in zip(
+                one["decoder"].parameters(), other["decoder"].parameters(), strict=True
+            ):
+                assert torch.equal(a, b)
+
+    def test_names_are_distinct(self) -> None:
+        names = [label(name, lam) for name in METHODS for lam in (0.0, 0.1)]
+        cycles = sum(bool(m.label_cycle) for m in METHODS.values())
+        assert len(set(names)) == len(METHODS) + cycles
+        assert set(OBJECTIVES) < set(METHODS)
+
+
+def zeroed(name: str) -> ImageNetworks:
+    """All weights and biases 0: critics say 0, means are 1/2, q(z|x) is the prior."""
+    nets = networks(name)
+    for module in nets.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.zeros_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return nets
+
+
+def known() -> dict[str, tuple[float | None, float]]:
+    """Critic's and model's loss of zeroed networks at lambda 0, by hand."""
+    noise = batch()
+    distortion = PIXELS * LN2
+    # Implicit codes are 0 here, the Gaussian ones are eps itself.
+    energy = float((noise.x - 0.5).square().flatten(1).sum(1).add(1e-8).sqrt().mean())
+    z0 = noise.normal("eps", SHAPE.d_z).square().sum(1)
+    s = 1 / (1 + math.exp(-1))
+    log_det = 4 * SHAPE.d_z * math.log(s)
+    iaf = float((-0.5 * z0 + 0.5 * s**8 * z0).mean()) - log_det
+    log_q = normal_log_density(noise.normal("z", SHAPE.d_z), 0.0, 0.0).mean()
+    return {
+        "svae_r": (2 * LN2, 0.0),
+        "alice": (2 * LN2, 2 * LN2),
+        "alice_minimax": (2 * LN2, -2 * LN2),
+        "alice_sigmoid": (2 * LN2, 0.0),
+        "svae_r_density": (2 * LN2, 0.0),
+        "vae": (None, distortion),
+        "nf_vae": (None, distortion),
+        "iaf_vae": (None, distortion + iaf),
+        "avb": (2 * LN2, distortion),
+        "avb_ac": (2 * LN2, distortion + SHAPE.d_z * -math.log(1e-2)),
+        "aae": (2 * LN2, distortion + LN2),
+        "as_vae": (4 * LN2, distortion - float(log_q)),
+        "gan": (2 * LN2, LN2),
+        "dcgan": (2 * LN2, LN2),
+        "wgan": (0.0, 0.0),
+        "wgan_gp": (PENALTY, 0.0),
+        "ebgan": (energy + MARGIN, 0.0),
+    }
+
+
+def test_every_method_has_a_known_value() -> None:
+    assert known().keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", known())
+def test_values_of_zeroed_networks(name: str) -> None:
+    critic, model = known()[name]
+    *first, last = (loss.detach() for loss in losses(name, zeroed(name), lam=0.0))
+    if critic is not None:
+        assert float(first[0]) == pytest.approx(critic, abs=1e-3 if name == "ebgan" else 1e-9)
+    assert float(last) == pytest.approx(model, abs=1e-3 if name == "ebgan" else 1e-9)
+
+
+def test_lambda_weighs_nats_in_the_density_method() -> None:
+    """(29) by hand at zeroed networks: x ~ N(1/2, 0.05^2), z ~ N(0, I)."""
+    noise = batch()
+    log_p = normal_log_density(noise.x, 0.5, math.log(DENSITY_SD)).mean()
+    log_q = normal_log_density(noise.normal("z", SHAPE.d_z), 0.0, 0.0).mean()
+    loss = losses("svae_r_density", zeroed("svae_r_density"), lam=0.3)[-1].detach()
+    assert float(loss.detach()) == pytest.approx(float(-0.3 * (log_p + log_q)), rel=1e-9)
+
+
+def test_the_cycle_is_the_mean_absolute_error_of_both() -> None:
+    noise = batch()
+    z = noise.normal("z", SHAPE.d_z)
+    expected = 0.3 * ((noise.x - 0.5).abs().mean() + z.abs().mean())
+    loss = losses("svae_r", zeroed("svae_r"), lam=0.3)[-1].detach()
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_densities_are_torchs() -> None:
+    rng = torch.Generator().manual_seed(1)
+    z, mean, log_sd = torch.randn(3, 5, 4, generator=rng, dtype=torch.float64).unbind(0)
+    theirs = torch.distributions.Normal(mean, log_sd.exp()).log_prob(z).sum(1)
+    torch.testing.assert_close(normal_log_density(z, mean, log_sd), theirs)
+    bits = (z > 0).double()
+    theirs = torch.distributions.Bernoulli(logits=mean).log_prob(bits).sum(1)
+    torch.testing.assert_close(bernoulli_log_density(bits, mean), theirs)
+
+
+@pytest.mark.parametrize("kind", [PlanarFlow, AutoregressiveFlow])
+def test_flows_know_their_own_jacobian(kind: type[PlanarFlow | AutoregressiveFlow]) -> None:
+    torch.manual_seed(0)
+    flow = kind(4, 7).double()
+    for parameter in flow.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    z, h = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
+    out, log_det = flow(z, h)
+    for i in range(3):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda one, i=i: flow(one[None], h[i : i + 1])[0][0], z[i]
+        )
+        assert isinstance(jacobian, Tensor)
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[i])
+    assert (out - z).abs().max() > 0.1
+
+
+def test_an_autoregressive_step_sees_earlier_coordinates_only() -> None:
+    torch.manual_seed(0)
+    step = AutoregressiveFlow(5, 3).double().steps[0]
+    h = torch.randn(1, 3, dtype=torch.float64)
+    for output in (0, 1):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z, output=output: step(z[None], h)[output][0],
+            torch.randn(5, dtype=torch.float64),
+        )
+        assert isinstance(jacobian, Tensor)
+        assert torch.equal(jacobian, jacobian.tril(-1)) and jacobian.abs().sum() > 0
+
+
+def test_deconv_is_a_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    layer = Deconv(3, 2).double()
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), nn.ConvTranspose2d.forward(layer, x))
+
+
+def test_the_joint_critic_sees_how_x_and_z_belong_together() -> None:
+    """A sum of a function of x and one of z has no mixed difference."""
+    critic = networks("svae_r")["critic"].eval()
+    x = batch().x
+    z = torch.randn(N, SHAPE.d_z, dtype=torch.float64)
+    f = [[critic(a, b) for b in (z, z.flip(0))] for a in (x, x.flip(0))]
+    assert (f[0][0] - f[0][1] - f[1][0] + f[1][1]).abs().max() > 1e-4
+
+
+def test_signs_follow_the_paper() -> None:
+    """Label 1 is the decoder pair: a critic that is surely right has a small loss."""
+    nets = networks("svae_r")
+    f_q, f_p = torch.full((4,), -8.0), torch.full((4,), 8.0)
+    assert float(OBJECTIVES["svae_r"].critic(f_q, f_p)) == pytest.approx(
+        -2 * float(logsigmoid(torch.tensor(8.0)))
+    )
+    assert nets.critics() and nets.models()

@@ -77,7 +77,7 @@ def load(name: str, data: Path | None = None, *, size: int = 32) -> Images:
         return _images({"name": name, "sha256": sha256}, arrays)
     if data is None:
         return prepare(name)
-    key = hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:12]
+    key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
     return _prepare(sources.find(name, place), _folder(cache(), f"{name}-{key}"))
 
 
@@ -110,7 +110,7 @@ def _folder(place: Path, name: str) -> Path:
 def _place(data: Path | None) -> Path:
     if data is not None and not data.exists():
         raise DataError(f"{data} does not exist")
-    return data or cache()
+    return (data or cache()).resolve()
 
 
 def _stand_in(name: str, train: standin.Set, test: standin.Set) -> Images:

@@ -35,7 +35,7 @@ class Source:
         digest = hashlib.sha256()
         for file in self.files:
             stat = file.stat()
-            digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
 

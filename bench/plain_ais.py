@@ -37,7 +37,7 @@ class _Image:
         self.model, self.x, self.seed, self.i = model, x, seed, i
 
     def anneal(self, temperatures: int, chains: int, leapfrog: int) -> float:
-        beta, step_size, rate = schedule(temperatures), 0.5, 0.65
+        beta, step_size, rate = schedule(temperatures), 0.1, 0.65
         log_w = np.zeros(chains)
         points = [self.at(u[None]) for u in self.draw(0, chains)[0]]
         for t in range(1, temperatures):

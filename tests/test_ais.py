@@ -171,6 +171,19 @@ def test_no_image_depends_on_the_others_or_on_the_cut() -> None:
     assert (other.log_likelihood != few.log_likelihood).all()
 
 
+def test_the_way_back_takes_the_same_step_sizes_in_reverse_order() -> None:
+    run = AnnealedRun(mlp(2), simulated=2, temperatures=30, chains=4, leapfrog=3, seed=0)
+    there, back = [], []
+    while run.t < 29:
+        there.append(run.state()["step_size"])
+        run.step()
+    while run.t < 58:
+        run.step()
+        back.append(run.state()["step_size"])
+    there, back = torch.stack(there[:-1]), torch.stack(back[:-1])  # none at beta 0 and 1
+    assert torch.equal(back.flip(0), there) and len(there.unique()) > 10
+
+
 @pytest.mark.parametrize("stop", [0, 1, 11, 19, 20, 31, 37])
 def test_a_resumed_run_ends_with_the_same_bits(stop: int) -> None:
     decoder = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 12)).requires_grad_(False)

@@ -35,31 +35,41 @@ class ImageShape:
 
 
 class _Norm1d(nn.BatchNorm1d):
-    """Batch norm with a shift and no scale, the mean of all batches as running statistics."""
+    """Batch norm with a shift and no scale.
+
+    Running statistics are the mean over all batches seen while `track_running_stats` is True.
+    It is False: training has no use for them, and on a GPU would wait for each.
+    """
 
     def __init__(self, units: int) -> None:
         super().__init__(units, eps=1e-3, momentum=None)
         self.weight.requires_grad_(False)
+        self.track_running_stats = False
 
 
 class _Norm2d(nn.BatchNorm2d):
+    """As `_Norm1d`, for images."""
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-3, momentum=None)
         self.weight.requires_grad_(False)
+        self.track_running_stats = False
 
 
 class Deconv(nn.ConvTranspose2d):
     """5 x 5, stride 2: doubles the image.
 
-    Computed as a 3 x 3 convolution to the four phases of the output, each of which meets every
-    second tap of the kernel: the same numbers as a transposed convolution to rounding, several
-    times as fast on a CPU.
+    To few channels it is computed as a 3 x 3 convolution to the four phases of the output, each
+    of which meets every second tap of the kernel: the same numbers as a transposed convolution
+    to rounding, forward three times as fast on a CPU. To many, the zeros among its taps cost more.
     """
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__(d_in, d_out, 5, 2, 2, output_padding=1)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self.out_channels >= 8:
+            return super().forward(input, output_size)
         taps = F.pad(self.weight, (0, 1, 0, 1)).flip(2, 3)
         phases = taps.unflatten(2, (3, 2)).unflatten(4, (3, 2)).flip(3, 5)
         weight = phases.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)

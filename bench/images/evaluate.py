@@ -49,14 +49,18 @@ def freeze(trainer: Trainer) -> None:
     The batches pass as in the model's update at lambda 0: the encoder sees real images, the
     decoder what the method decodes.
     """
-    for module in trainer.nets.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.reset_running_stats()
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d
+    norms = [module for module in trainer.nets.modules() if isinstance(module, kinds)]
+    for norm in norms:
+        norm.track_running_stats = True
+        norm.reset_running_stats()
     trainer.nets.train()
     with torch.no_grad():
         for i in range(STATISTICS):
             draws = Draws(trainer.batch(i), trainer.spec.stream, f"statistics {i}")
             trainer.method.model(trainer.nets, draws, 0.0)
+    for norm in norms:
+        norm.track_running_stats = False
     trainer.nets.eval()
 
 

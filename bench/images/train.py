@@ -82,6 +82,7 @@ class Trainer:
             ImageShape(channels, size, width=spec.width),
             lambda role: seed(spec.stream, "weights", role),
         ).to(self.device, dtype)
+        self.nets.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
         self.critics, self.models = self.nets.critics(), self.nets.models()
         self.critic_adam = self._adam(self.critics) if self.critics else None
         self.model_adam = self._adam(self.models)
@@ -169,10 +170,13 @@ class Trainer:
         self.nets.load_state_dict(nets)
         for name, adam in self._adams().items():
             state: dict[int, dict[str, Tensor]] = {}
+            parameters = adam.param_groups[0]["params"]
             for key, tensor in tensors.items():
                 if key.startswith(f"{name}."):
                     _, i, moment = key.split(".")
-                    state.setdefault(int(i), {})[moment] = tensor.clone()
+                    # The fused Adam takes moments to lie in memory as their parameter does.
+                    like = tensor if moment == "step" else parameters[int(i)]
+                    state.setdefault(int(i), {})[moment] = torch.empty_like(like).copy_(tensor)
             adam.load_state_dict({**adam.state_dict(), "state": state})
         self.step = int(tensors["step"])
         self.seconds = float(tensors["seconds"])

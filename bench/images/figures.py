@@ -35,9 +35,9 @@ def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     stored = samples.set_index("id")
     picked = shown(frame)
     rows = -(-len(picked) // COLUMNS)
-    figure = Figure(figsize=(COLUMNS * 3.6, rows * 1.75))
+    figure = Figure(figsize=(COLUMNS * 3.6, rows * 1.12))
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
-    figure.subplots_adjust(0.005, 0.01, 0.995, 0.985, wspace=0.04, hspace=0.16)
+    figure.subplots_adjust(0.005, 0.01, 0.995, 0.97, wspace=0.04, hspace=0.2)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (_, run) in zip(grid.flat, picked.iterrows(), strict=False):

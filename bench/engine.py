@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from joblib import delayed
-from joblib.externals.loky.process_executor import BrokenProcessPool
-
+from bench.engines import Broken, EngineError, Gone, Pool
 from bench.jobs import Job, Verdict, run_job
 from bench.monitor import Monitor
 from bench.store import DEATHS, Store, StoreError
-from bench.workers import pool
 
 
 class Engine:
-    """Runs jobs on joblib's worker processes.
+    """Runs jobs on a pool of workers, whichever it is.
 
     The folder of results is the only memory: a worker stores its own rows, so whatever was
     finished stays finished, and jobs that died are those that are neither stored nor failed.
     A job that does not fit in memory or raises is halved until the training at fault stands
-    alone. When a worker is killed, joblib drops all that is under way; those jobs run again, and
-    one that was there twice runs with nobody beside it, so that its third death is its own.
+    alone. When a worker is killed, what was under way with it runs again, and a job that was
+    there twice runs with nobody beside it, so that its third death is its own.
     """
 
-    def __init__(self, store: Store, monitor: Monitor, workers: int, fail_fast: bool) -> None:
-        self.store, self.monitor, self.workers = store, monitor, workers
+    def __init__(self, store: Store, monitor: Monitor, pool: Pool, fail_fast: bool) -> None:
+        self.store, self.monitor, self.pool = store, monitor, pool
         self.fail_fast = fail_fast
         self.deaths: dict[str, int] = {}  # of jobs, by key
         self.stillborn = 0  # times in a row that workers died before they began a job
@@ -38,7 +34,8 @@ class Engine:
     def run(self, jobs: Sequence[Job]) -> None:
         """Returns when every training is stored or failed.
 
-        Raises StoreError when results can't be kept, or at the first failure if asked to.
+        Raises StoreError when results can't be kept, or at the first failure if asked to;
+        EngineError when no worker can run jobs.
         """
         self.queue = list(jobs)
         while self.queue or self.alone:
@@ -50,17 +47,14 @@ class Engine:
             else:
                 del self.alone[0]
             try:
-                for verdict in self._parallel(batch, self.workers if parallel else 2):
+                for verdict in self.pool.run(run_job, batch, alone=not parallel):
                     del waiting[verdict.job.key]
                     self._settle(verdict)
-            except BrokenProcessPool:
+            except Broken:
                 self._after_death(list(waiting.values()))
-
-    def _parallel(self, batch: Sequence[Job], workers: int) -> Iterator[Verdict]:
-        # One worker runs in this very process, where a job that kills would kill the run; a job
-        # under suspicion therefore always gets a process of its own.
-        verdicts = pool(workers)(delayed(run_job)(job) for job in batch)
-        return cast(Iterator[Verdict], verdicts)
+            except Gone as gone:
+                self.monitor.note(f"{gone}; what is not stored runs again when it is back")
+                self.queue += self._unstored(list(waiting.values()))
 
     def _settle(self, verdict: Verdict) -> None:
         job = verdict.job
@@ -68,6 +62,8 @@ class Engine:
             self.monitor.finish(job.key, verdict.statuses)
         elif verdict.end == "storage":
             raise StoreError(f"results can't be written: {verdict.reason}; nothing stored is lost")
+        elif verdict.end == "killed":
+            self._killed(job)
         elif len(job.specs) > 1:
             self.monitor.note(
                 f"stack of {len(job.specs)}: {verdict.reason}; halved and tried again"
@@ -97,39 +93,56 @@ class Engine:
             raise StoreError("stopped at the first failure (--fail-fast)")
 
     def _after_death(self, waiting: list[Job]) -> None:
-        under_way = self._under_way()
+        """Workers are gone and nobody says whose: every job that had begun is under suspicion."""
+        under_way = self.monitor.shares().keys() & {job.key for job in waiting}
         self.stillborn = 0 if under_way else self.stillborn + 1
         if self.stillborn == DEATHS:
-            raise StoreError("worker processes die before they begin; nothing stored is lost")
-        stored = self.store.done()
-        for job in waiting:
-            if all(spec.id in stored for spec in job.specs):  # killed between storing and telling
-                self.monitor.finish(job.key, {spec.id: stored[spec.id] for spec in job.specs})
-            elif job.key not in under_way:
-                self.queue.append(job)
+            raise EngineError("worker processes die before they begin")
+        for job in self._unstored(waiting):
+            if job.key in under_way:
+                self._died(job)
             else:
-                deaths = self.deaths[job.key] = self.deaths.get(job.key, 0) + 1
-                if deaths < DEATHS - 1:
-                    self.queue.append(job)
-                elif deaths < DEATHS:
-                    self.alone.append(job)
-                elif len(job.specs) == 1:
-                    self._bury_killed(job)
-                else:
-                    halves = self._halves(job)
-                    self.deaths |= {half.key: DEATHS - 1 for half in halves}
-                    self.alone += halves
+                self.queue.append(job)
         self.monitor.note("a worker was killed; what it had not finished runs again")
+
+    def _killed(self, job: Job) -> None:
+        """The worker of this very job is gone."""
+        begun = job.key in self.monitor.shares()
+        if not begun and self.deaths.get(job.key) == DEATHS - 1:  # and nobody was beside it
+            raise EngineError("worker processes die before they begin")
+        for unstored in self._unstored([job]):
+            self._died(unstored)
+        self.monitor.note("a worker was killed; what it had not finished runs again")
+
+    def _unstored(self, jobs: list[Job]) -> list[Job]:
+        """Those of the jobs that are to be run again; none of them is under way any more."""
+        stored = self.store.done()
+        left = []
+        for job in jobs:
+            (self.monitor.progress / f"{job.key}.json").unlink(missing_ok=True)
+            if all(spec.id in stored for spec in job.specs):  # it ended between storing and telling
+                self.monitor.finish(job.key, {spec.id: stored[spec.id] for spec in job.specs})
+            else:
+                left.append(job)
+        return left
+
+    def _died(self, job: Job) -> None:
+        deaths = self.deaths[job.key] = self.deaths.get(job.key, 0) + 1
+        if deaths < DEATHS - 1:
+            self.queue.append(job)
+        elif deaths < DEATHS:
+            self.alone.append(job)
+        elif len(job.specs) == 1:
+            self._bury_killed(job)
+        else:
+            halves = self._halves(job)
+            self.deaths |= {half.key: DEATHS - 1 for half in halves}
+            self.alone += halves
 
     def _bury_killed(self, job: Job) -> None:
         while self.store.bury(job.specs[0].id, "its worker was killed") < DEATHS - 1:
             pass
         self._bury(job, "its worker was killed", self.alone)
-
-    def _under_way(self) -> set[str]:
-        keys = set(self.monitor.shares())
-        clear_progress(self.monitor.progress)
-        return keys
 
 
 def clear_progress(folder: Path) -> None:

@@ -33,7 +33,8 @@ class Job:
     results: str
     device: str
     origin: dict[str, Any]  # columns known to the process that started the run
-    parent: int | None = None  # its process id, if it is on this machine
+    parent: int | None = None  # the process that the job must not outlive, on the same machine
+    run: str | None = None  # names the run it belongs to, over all machines
     data: str | None = None  # folder of image files, if the user named one
 
     @property
@@ -125,15 +126,16 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
 
 
 class Heartbeat:
-    """Tells how far a job has come through a file in `_progress/PARENT`, at most twice a second.
+    """Tells how far a job has come through a file in `_progress/RUN`, at most twice a second.
 
     The file also says which jobs were under way when a worker is killed. A worker whose parent
-    is gone ends itself here: nobody would wait for it.
+    is gone ends itself here: nobody would wait for it. On clusters, which see to that themselves,
+    there is no parent; there the file is shared by many and written less often.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.path = _store(job).progress_of(job.parent) / f"{job.key}.json"
+        self.path = _store(job).progress_of(job.run) / f"{job.key}.json"
         self.next = 0.0
         self(0.0)
 
@@ -141,7 +143,7 @@ class Heartbeat:
         now = time.monotonic()
         if now < self.next:
             return
-        self.next = now + 0.5
+        self.next = now + (5.0 if self.job.parent is None else 0.5)
         if self.job.parent not in (None, os.getpid(), os.getppid()):
             os._exit(1)
         note = {"key": self.job.key, "share": share}

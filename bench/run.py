@@ -25,14 +25,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.cli import Parser, UsageError, complain
+from bench.shard import Shard
 from bench.spec import PRECISIONS, Spec, columns
 from bench.studies import SCALES, STUDIES, Study, module
 
 if TYPE_CHECKING:
+    from bench.engines import Pool
     from bench.jobs import Job
     from bench.store import Store
 
 RESULTS = Path("results")
+ENGINES = ("loky", "sequential", "dask", "ray")
+CLUSTERS = ("dask", "ray")
 _START = time.monotonic()
 PAPER_BY_DEFAULT = 30 * 60
 """Without --scale, `paper` is run where it is estimated to take fewer seconds than this."""
@@ -70,7 +74,23 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--data", type=Path, metavar="DIR", help="image files already there")
     p.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N-1 (1)")
+    p.add_argument(
+        "--shard", type=Shard.parse, metavar="I/N", help="only the I-th of N parts of all this"
+    )
     p.add_argument("--workers", type=_positive, metavar="N", help="processes (a CPU core each)")
+    p.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="loky",
+        help="loky: processes of this machine (default); sequential: this process; dask, ray: a "
+        "cluster, which --address names",
+    )
+    p.add_argument(
+        "--address",
+        metavar="URL",
+        help="of a running cluster: tcp://HOST:PORT of a Dask scheduler, HOST:PORT or auto for "
+        "Ray; local starts one on this machine",
+    )
     p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     p.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="tf32: on a GPU, rounded inputs"
@@ -147,6 +167,10 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
                 hint = f" (own values: {option})" if option else ""
                 raise UsageError(f"--only {field}={text}; allowed: {allowed}{hint}")
         specs = [spec for spec in specs if value(spec, field) in wanted]
+    if args.shard is not None:
+        whole, specs = specs, args.shard.of(specs)
+        if not specs:
+            raise UsageError(f"--shard {args.shard} is empty: {len(whole)} trainings are selected")
     return specs
 
 
@@ -219,11 +243,11 @@ def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
     return counts, left
 
 
-def choose_device(asked: str | None) -> str:
-    """cpu or cuda. Raises UsageError for a GPU that isn't there."""
+def choose_device(asked: str | None, elsewhere: bool = False) -> str:
+    """cpu or cuda. Raises UsageError for a GPU that isn't there, unless jobs run elsewhere."""
     import torch
 
-    if asked == "cuda" and not torch.cuda.is_available():
+    if asked == "cuda" and not elsewhere and not torch.cuda.is_available():
         raise UsageError("--device cuda, but torch sees no CUDA device; allowed here: cpu")
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -245,10 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError("--json goes with --dry-run or --status")
         return _run(args)
     except UsageError as error:
-        _stop_workers()
         return complain("bench.run", error)
     except (KeyboardInterrupt, _Terminated) as stop:
-        _stop_workers()
         print("stopped; the same command goes on from there", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
 
@@ -256,59 +278,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from joblib import cpu_count
 
-    from bench import cost
-    from bench.workers import warm_up
+    from bench import cost, engines
 
     study = STUDIES[args.study]
-    device = choose_device(args.device)
+    engines.check(args.engine, args.address, args.workers, args.device)
+    elsewhere = args.address not in (None, engines.LOCAL)
+    device = choose_device(args.device, elsewhere)
     if args.precision == "tf32" and device != "cuda":
         raise UsageError("--precision tf32 needs --device cuda; allowed on a CPU: float32")
-    workers = args.workers or (1 if device == "cuda" else cpu_count())
-    rate = cost.matmul_rate(device)
+    one = device == "cuda" or args.engine == "sequential"
+    workers = args.workers or (1 if one else cpu_count())
+    # What a cluster is made of can't be measured from here: this machine stands for it.
+    rate = cost.matmul_rate(choose_device(None) if elsewhere else device)
     scale, why = args.scale, "as asked"
     if scale is None:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
     if not (args.status or args.json):
         module(study.name, "job").check(specs, args.data)
-    asking = args.status or args.dry_run
-    warm = () if asking else warm_up(workers)
-
-    from bench.store import Store, StoreError
-
-    store = Store(args.results, study.name, scale)
+    if args.status or args.dry_run:
+        return _go(args, specs, scale, why, device, workers, rate, None)
+    pool = engines.open_pool(args.engine, args.address, workers, device)
     try:
-        if not asking:
+        return _go(args, specs, scale, why, device, pool.size, rate, pool)
+    finally:
+        pool.stop()
+
+
+def _go(
+    args: argparse.Namespace,
+    specs: Sequence[Spec],
+    scale: str,
+    why: str,
+    device: str,
+    workers: int,
+    rate: float,
+    pool: Pool | None,
+) -> int:
+    """Says what there is to do and, with a pool, does it."""
+    from bench.store import Store, StoreError, Unwritable
+
+    store = Store(args.results, args.study, scale)
+    try:
+        if pool:
             _prepare(store, specs, args.retry_failed)
         counts, left = count(specs, store)
+    except Unwritable as error:
+        return complain("bench.run", error, 1)
     except StoreError as error:
         raise UsageError(str(error)) from None
+    part = f", shard {args.shard}" if args.shard else ""
     if args.json:
-        print(json.dumps(vars(counts)))
+        print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if part else {})))
         return 0
 
     jobs, costs = _plan(left, device, args, rate)
     line = (
-        f"{study.name} at scale {scale} ({why}): {counts.total} trainings, {counts.done} done "
-        f"({counts.diverged} diverged), {counts.failed} failed, {counts.pending} to go"
+        f"{args.study} at scale {scale} ({why}){part}: {counts.total} trainings, "
+        f"{counts.done} done ({counts.diverged} diverged), {counts.failed} failed, "
+        f"{counts.pending} to go"
     )
     if jobs:
         estimate = max([sum(costs.values()) / workers, *costs.values()])
         line += f" in {len(jobs)} stacks; about {_duration(estimate)} on {workers} x {device}"
     print(line, flush=True)
-    if asking:
+    if pool is None:
         return 0
-    for _ in warm:
-        pass
-    return _train(args, specs, store, counts, jobs, costs, workers)
+    pool.ready()
+    return _train(args, specs, store, counts, jobs, costs, pool)
 
 
 def _prepare(store: Store, specs: Sequence[Spec], retry_failed: bool) -> None:
     from bench.engine import clear_progress
+    from bench.store import process
 
     for path, reason in store.prepare().items():
         print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
-    clear_progress(store.progress_of(os.getpid()))
+    clear_progress(store.progress_of(process()))
     for spec in specs if retry_failed else []:
         store.forgive(spec.id)
 
@@ -319,14 +365,18 @@ def _plan(
     """Jobs, the longest first so that workers end together, and their seconds by key."""
     from bench import provenance
     from bench.jobs import Job
+    from bench.store import process
 
     if not left:
         return [], {}
     package = module(left[0].study, "job")
     origin = provenance.commit()
-    data = None if args.data is None else str(args.data.resolve())
+    # Workers may stand in another folder; those of a cluster are not children of this process.
+    results = str(args.results.absolute())
+    data = None if args.data is None else str(args.data.absolute())
+    parent = None if args.engine in CLUSTERS else os.getpid()
     jobs = [
-        Job(tuple(stack), str(args.results), device, origin, os.getpid(), data)
+        Job(tuple(stack), results, device, origin, parent, process(), data)
         for stack in package.stacks(left, device)
     ]
     costs: dict[str, float] = {
@@ -343,14 +393,14 @@ def _train(
     counts: Counts,
     jobs: list[Job],
     costs: dict[str, float],
-    workers: int,
+    pool: Pool,
 ) -> int:
     from bench.engine import Engine, clear_progress
+    from bench.engines import EngineError
     from bench.monitor import Monitor
-    from bench.store import StoreError
-    from bench.workers import stop_workers
+    from bench.store import StoreError, process
 
-    progress = store.progress_of(os.getpid())
+    progress = store.progress_of(process())
     monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)
     monitor.pending = dict(costs)
     # What the report needs takes seconds to import: that may as well happen while others train.
@@ -358,11 +408,11 @@ def _train(
     timer = _Deadline(args.max_time)
     try:
         with timer, monitor:
-            Engine(store, monitor, workers, args.fail_fast).run(jobs)
+            Engine(store, monitor, pool, args.fail_fast).run(jobs)
     except (KeyboardInterrupt, _Terminated) as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stop_workers()
+        pool.stop()
         clear_progress(progress)
         state, _ = count(specs, store)
         print(
@@ -374,20 +424,29 @@ def _train(
             return 3 if state.pending else int(state.failed > 0)
         return 143 if isinstance(stop, _Terminated) else 130
     except StoreError as error:
-        stop_workers()
         return complain("bench.run", error, 1)
-    clear_progress(progress)
+    except EngineError as error:
+        again = EngineError(f"{error}; nothing stored is lost, the same command goes on from there")
+        return complain("bench.run", again, 1)
+    except OSError as error:
+        reason = StoreError(f"results can't be written: {error.strerror}; nothing stored is lost")
+        return complain("bench.run", reason, 1)
+    finally:
+        clear_progress(progress)
     from bench import report
 
     counts, _ = count(specs, store)
     try:
         if counts.done:
-            report.after_run(args.study, counts.scale, args.results)
+            with store.lock("report"):  # shards may end together
+                report.after_run(args.study, counts.scale, args.results)
     except StoreError as error:
         return complain("bench.run", error, 1)
     if jobs:
         wall = time.monotonic() - _START
-        share = 1 - store.train_seconds({s.id for job in jobs for s in job.specs}) / wall / workers
+        share = (
+            1 - store.train_seconds({s.id for job in jobs for s in job.specs}) / wall / pool.size
+        )
         print(f"{_duration(wall)} in all, {share:.1%} of it outside training")
     return int(counts.failed > 0)
 
@@ -404,11 +463,6 @@ class _Terminated(BaseException):
 
 def _terminate(signum: int, frame: object) -> NoReturn:
     raise _Terminated
-
-
-def _stop_workers() -> None:
-    if "bench.workers" in sys.modules:
-        sys.modules["bench.workers"].stop_workers()
 
 
 class _Deadline:

@@ -13,7 +13,7 @@ gives exactly one row per finished training (names beginning with `_` are skippe
     _samples/                   points kept for pictures, by the same rules
     _aside/                     files that could not be trusted, each with its reason
     _failed/                    trainings that died, with their deaths
-    _locks/, _progress/, _tmp/  of the runs under way
+    _locks/, _progress/, _tmp/  of the runs under way; what dead ones left goes when one starts
 
 Each file carries a SHA-256 of itself: one flipped bit anywhere and it is set aside, never read.
 """
@@ -24,8 +24,13 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
+import socket
+import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +45,19 @@ from bench.spec import PROTOCOL
 DEATHS = 3
 """A training that has died this often is failed: runs go on without it until told otherwise."""
 
+OLD = 3600
+"""Seconds after which what a process left in `_tmp/` or `_progress/` goes, if it is no more."""
+
 _DIGEST = "bench.sha256"
 _BLANK = "0" * 64
 
 
 class StoreError(Exception):
     """The results can't be used as they are; the message says why and what to do."""
+
+
+class Unwritable(StoreError):
+    """Nothing can be kept here: a full or read-only disk, a quota, missing rights."""
 
 
 class BadFile(Exception):
@@ -115,10 +127,40 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+def process() -> str:
+    """Names this process among all that share a folder: its host and number."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
+
+
+def _left_behind(path: Path) -> bool:
+    """Whether its name begins with that of a process of this host which is no more, and it's old.
+
+    Processes of other hosts can't be asked: what they left goes when a run starts there.
+    """
+    host, _, rest = path.name.removeprefix("_probe-").partition("-")
+    pid = rest.partition("-")[0]
+    if host != _host() or not pid.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        try:
+            return time.time() - path.stat().st_mtime > OLD
+        except FileNotFoundError:
+            return False
+    except (OSError, OverflowError):
+        pass  # it is another user's
+    return False
+
+
 def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
     """Replaces `path` by `content` in one step; `tmp` is a folder of the same file system."""
     tmp.mkdir(parents=True, exist_ok=True)
-    draft = tmp / f"{os.getpid()}-{uuid.uuid4().hex}"
+    draft = tmp / f"{process()}-{uuid.uuid4().hex}"
     try:
         with open(draft, "xb") as file:
             file.write(content)
@@ -225,26 +267,46 @@ class Store:
         self.samples = Buckets(self.folder / "_samples", schema.samples(study), self.folder)
         self.failed = self.folder / "_failed"
 
-    def progress_of(self, parent: int | None) -> Path:
-        """Where the jobs of one run, known by its process id, tell how far they have come."""
-        return self.folder / "_progress" / str(parent)
+    def progress_of(self, run: str | None) -> Path:
+        """Where the jobs of one run, known by its `process`, tell how far they have come."""
+        return self.folder / "_progress" / str(run)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """One process at a time, over all machines."""
+        with self.rows._lock(Path(name)):
+            yield
 
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready to be written; returns the files it had to set aside.
 
-        Raises StoreError if it can't be written or belongs to a newer version of the suite.
+        Raises StoreError if it belongs to a newer version of the suite or something is in its
+        way, Unwritable if nothing can be kept there.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f"_probe-{uuid.uuid4().hex}"
-            write_atomically(probe, b"", self.folder / "_tmp")
+            probe = self.folder / f"_probe-{process()}"
+            write_atomically(probe, b"probe", self.folder / "_tmp")
             probe.unlink()
-        except OSError as error:
-            raise StoreError(
-                f"results folder {self.folder} can't be written ({error.strerror}); "
+            with self.lock("probe"):
+                self._sweep()
+        except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+            reason = getattr(error, "strerror", None) or error
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            raise (StoreError if in_the_way else Unwritable)(
+                f"results folder {self.folder} can't be written ({reason}); "
                 "choose another with --results"
             ) from None
         return self.rows.set_aside_bad() | self.samples.set_aside_bad()
+
+    def _sweep(self) -> None:
+        """Removes what dead processes left of their drafts and progress."""
+        for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
+            for path in filter(_left_behind, self.folder.glob(pattern)):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def done(self) -> dict[str, str]:
         """Status of every finished training by id."""

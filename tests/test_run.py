@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bench import engine, jobs, report, run, schema
+from bench.engines import Sequential
 from bench.monitor import Monitor
 from bench.store import Store
 from bench.studies import STUDIES
@@ -333,7 +334,7 @@ def engine_for(folder: Path) -> tuple[engine.Engine, list[jobs.Job], Store, Moni
     ]
     monitor = Monitor(0, 0, 0, 8, kept.progress_of(None))
     monitor.pending = {job.key: 1.0 for job in plan}
-    return engine.Engine(kept, monitor, workers=1, fail_fast=False), plan, kept, monitor
+    return engine.Engine(kept, monitor, Sequential(), fail_fast=False), plan, kept, monitor
 
 
 def test_out_of_memory_halves_the_stack_and_goes_on(

@@ -48,6 +48,7 @@ DEATHS = 3
 OLD = 3600
 """Seconds after which what a process left in `_tmp/` or `_progress/` goes, if it is no more."""
 
+_ID = re.compile("[0-9a-f]{16}")
 _DIGEST = "bench.sha256"
 _BLANK = "0" * 64
 
@@ -218,6 +219,8 @@ class Buckets:
         """Adds the rows, each bucket in one atomic step; a row of the same id is replaced."""
         buckets: dict[str, dict[str, dict[str, Any]]] = {}
         for row in rows:
+            if not _ID.fullmatch(row["id"]):  # its beginning becomes a file's name
+                raise ValueError(f"{row['id']!r} is not an id")
             buckets.setdefault(row["id"][:2], {})[row["id"]] = row
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, new in sorted(buckets.items()):
@@ -280,8 +283,8 @@ class Store:
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready to be written; returns the files it had to set aside.
 
-        Raises StoreError if it belongs to a newer version of the suite or something is in its
-        way, Unwritable if nothing can be kept there.
+        Raises StoreError if it belongs to a newer version of the suite or can't be a folder,
+        Unwritable if nothing can be kept there.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -290,10 +293,11 @@ class Store:
             probe.unlink()
             with self.lock("probe"):
                 self._sweep()
-        except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+        except (OSError, ValueError, NotImplementedError) as error:
+            # ValueError: a zero byte in the name; NotImplementedError: a file system without locks.
             reason = getattr(error, "strerror", None) or error
-            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-            raise (StoreError if in_the_way else Unwritable)(
+            wrong = isinstance(error, FileExistsError | NotADirectoryError | ValueError)
+            raise (StoreError if wrong else Unwritable)(
                 f"results folder {self.folder} can't be written ({reason}); "
                 "choose another with --results"
             ) from None

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -24,6 +24,7 @@ from bench import engine, engines, jobs, report, run
 from bench.cli import UsageError
 from bench.monitor import Monitor
 from bench.shard import Shard
+from bench.spec import ToySpec
 from bench.store import DEATHS, Store
 from bench.studies import STUDIES
 from tests.conftest import start
@@ -165,7 +166,9 @@ class Fake(engines.Sequential):
 
 def stored(job: jobs.Job) -> jobs.Verdict:
     """Stands for training: rows come from nowhere, the store is real."""
-    Store(Path(job.results), "toy_grid", "smoke").write([row(spec) for spec in job.specs], [])
+    Store(Path(job.results), "toy_grid", "smoke").write(
+        [row(cast(ToySpec, spec)) for spec in job.specs], []
+    )
     return jobs.Verdict(job, "done", {spec.id: "ok" for spec in job.specs})
 
 

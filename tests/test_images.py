@@ -151,9 +151,9 @@ class TestScores:
     def test_frozen_norm_has_the_statistics_of_training_batches(self) -> None:
         one = trainer(spec())
         evaluate.freeze(one)
-        norm = one.nets["encoder"].trunk.layers[0][1]  # type: ignore[union-attr]
+        nets: Any = one.nets
+        first, norm = nets["encoder"].trunk.layers[0][:2]
         assert int(norm.num_batches_tracked) == evaluate.STATISTICS
-        first = one.nets["encoder"].trunk.layers[0][0]  # type: ignore[union-attr]
         means = []
         for i in range(evaluate.STATISTICS):
             x = one.batch(i)

@@ -49,8 +49,11 @@ def freeze(trainer: Trainer) -> None:
     The batches pass as in the model's update at lambda 0: the encoder sees real images, the
     decoder what the method decodes.
     """
-    kinds = nn.BatchNorm1d | nn.BatchNorm2d
-    norms = [module for module in trainer.nets.modules() if isinstance(module, kinds)]
+    norms = [
+        module
+        for module in trainer.nets.modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
     for norm in norms:
         norm.track_running_stats = True
         norm.reset_running_stats()

@@ -77,7 +77,7 @@ class Monitor:
             f"{self.diverged} diverged",
             f"{self.failed} failed",
             f"{share:.0%} of the work",
-            f"{rate:.0f} trainings/min",
+            f"{rate:.0f} trainings/min" if rate >= 2 else f"{60 * rate:.0f} trainings/h",
             f"{_clock(elapsed)} gone, {left} left",
         ]
         return share, " · ".join(parts)

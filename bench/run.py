@@ -73,7 +73,12 @@ def parser() -> argparse.ArgumentParser:
         help="own values of any other field of the study's trainings, e.g. ais_images=10000",
     )
     p.add_argument("--data", type=Path, metavar="DIR", help="image files already there")
-    p.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N-1 (1)")
+    p.add_argument(
+        "--seeds",
+        type=_positive,
+        metavar="N",
+        help="seeds 0 to N-1 (1; 5 for images at paper scale)",
+    )
     p.add_argument(
         "--shard", type=Shard.parse, metavar="I/N", help="only the I-th of N parts of all this"
     )

@@ -17,6 +17,8 @@ def pool(workers: int) -> Parallel:
     """Calls as they end, each in one of so many processes; one worker is this very process."""
     # joblib warns when some results are never looked at; that is what being stopped means.
     warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning)
+    # loky replaces a worker whose memory has grown, and says so as if something were wrong.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     return Parallel(
         n_jobs=workers,
         backend="loky",

@@ -4,21 +4,19 @@
 
 trains one, prints a line per epoch and its test accuracy, and writes FILE (default:
 results/referees/NAME.safetensors). Stopped, the same command goes on from the last finished
-epoch. What it cost and reached, on one core that multiplies in bfloat16:
-
-TABLE
+epoch. One core that multiplies in bfloat16 needs about 6 minutes for MNIST (10 epochs of 33 s)
+and 45 for CIFAR-10 (24 epochs of 113 s) of its own time.
 
     python -m bench.referee measure mnist|cifar10 --data DIR
 
-prints what the committed referee makes of real images; its answers are kept in
-bench/weights/real.json, see `real_scores`. New weights are taken into use by replacing
-bench/weights/NAME.safetensors, its SHA-256 in `PINNED` and the answer of `measure`.
+prints what the committed referee makes of real images: accuracy, inception score, Fréchet
+distance. Its answers are kept in bench/weights/real.json, see `real_scores`. New weights are taken
+into use by replacing bench/weights/NAME.safetensors, its SHA-256 in `PINNED` and that answer.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
 import math
@@ -37,6 +35,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from bench import provenance
 from bench.cli import Parser, UsageError, complain
+from bench.data import load as load_images
 from bench.metrics import frechet_distance, inception_score
 from bench.store import write_atomically
 from models.referees import Classifier, network
@@ -320,27 +319,12 @@ def _scaled(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).float() / 255
 
 
-def _read(name: str, data: Path) -> Arrays:
+def _read(name: str, folder: Path) -> Arrays:
     """Training images uint8 (n, c, h, w) and labels (n,), test images and labels."""
-    try:
-        if name == "cifar10":
-            with np.load(data / "cifar10.npz") as file:
-                images, labels, test_images, test_labels = (
-                    file[f"{part}_{what}"]
-                    for part in ("train", "test")
-                    for what in ("images", "labels")
-                )
-            images, test_images = (each.transpose(0, 3, 1, 2) for each in (images, test_images))
-            return images.copy(), labels, test_images.copy(), test_labels
-        files = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-        images, labels, test_images, test_labels = (
-            np.frombuffer(gzip.decompress((data / f"{each}-ubyte.gz").read_bytes()), np.uint8)
-            for each in files
-        )
-    except (OSError, KeyError, ValueError) as error:
-        raise UsageError(f"--data {data} has no usable {name}: {error}") from None
-    images, test_images = (each[16:].reshape(-1, 1, 28, 28) for each in (images, test_images))
-    return images.copy(), labels[8:].copy(), test_images.copy(), test_labels[8:].copy()
+    images = load_images(name, folder)
+    if images.train_labels is None or images.test_labels is None:
+        raise UsageError(f"--data {folder} has no labels; allowed: {name} itself")
+    return images.train, images.train_labels, images.test, images.test_labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +148,19 @@ class Engine:
         self._bury(job, "its worker was killed", self.alone)
 
 
+def clear_drafts(progress: Path) -> None:
+    """Removes what workers that were just killed amid a write have left, by their heartbeats."""
+    for path in progress.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            process = json.loads(path.read_text())["process"]
+            for draft in (progress.parent.parent / "_tmp").glob(f"{process}-*"):
+                draft.unlink(missing_ok=True)
+
+
 def clear_progress(folder: Path) -> None:
     """Removes what the jobs of a run have left of their progress."""
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(20):  # a worker that is just being killed may still write
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)

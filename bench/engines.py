@@ -6,10 +6,12 @@ worker died is decided by `bench.engine` alone. Clusters are joined or started o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -121,7 +123,9 @@ class Dask:
         self.address = address
         self.resources = {"GPU": 1.0} if device == "cuda" else None
         self.cluster: Any = None
+        self.folder: str | None = None
         if address == LOCAL:
+            self.folder = tempfile.mkdtemp(prefix="dask-")
             self.cluster = self._local(workers)
         self.client = self._connect(FIRST_ANSWER)
         if self.client is None:
@@ -134,13 +138,14 @@ class Dask:
 
     def _local(self, workers: int) -> Any:
         # Who dies is known at once; the counting is done by bench.engine.
-        own = {"distributed.scheduler.allowed-failures": 0}
+        own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
         with import_module("dask").config.set(own):
             return self.dask.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 dashboard_address=None,
                 silence_logs=50,
+                local_directory=self.folder,
                 resources=self.resources,
             )
 
@@ -199,8 +204,12 @@ class Dask:
 
     def stop(self) -> None:
         self.client.close(timeout=5)
-        if self.cluster is not None:
-            self.cluster.close(timeout=5)
+        if self.cluster is None or self.folder is None:
+            return
+        workers = [nanny.pid for nanny in self.cluster.workers.values()]
+        self.cluster.close(timeout=5)
+        _end([pid for pid in workers if pid])  # some may be finishing a job
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Ray:
@@ -219,6 +228,8 @@ class Ray:
         self.folder: str | None = None
         options: dict[str, Any] = {"address": address}
         if address == LOCAL:
+            # Ray's own 15 would starve its workers beside anything else on this machine.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             self.folder = tempfile.mkdtemp(prefix="ray-")
             options |= {"include_dashboard": False, "_temp_dir": self.folder}
             options["object_store_memory"] = 100 * 2**20  # verdicts are small
@@ -274,6 +285,17 @@ class Ray:
         self.ray.shutdown()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _end(processes: Sequence[int]) -> None:
+    """Returns when the processes are gone; after some seconds they are killed."""
+    stop = time.monotonic() + 5
+    for pid in processes:
+        with contextlib.suppress(OSError):  # gone
+            while time.monotonic() < stop:
+                os.kill(pid, 0)
+                time.sleep(0.05)
+            os.kill(pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 
 
 def killed(job: Job, end: str = "killed", reason: str = "its worker was killed") -> Verdict:

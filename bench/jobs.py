@@ -19,7 +19,7 @@ import torch
 
 from bench import provenance
 from bench.spec import PROTOCOL, Spec, columns
-from bench.store import Store, write_atomically
+from bench.store import Store, process, write_atomically
 from bench.studies import module
 from bench.workers import keep_freed_memory
 from models.methods import label
@@ -146,7 +146,7 @@ class Heartbeat:
         self.next = now + (5.0 if self.job.parent is None else 0.5)
         if self.job.parent not in (None, os.getpid(), os.getppid()):
             os._exit(1)
-        note = {"key": self.job.key, "share": share}
+        note = {"key": self.job.key, "share": share, "process": process()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "_tmp")

@@ -400,7 +400,7 @@ def _train(
     costs: dict[str, float],
     pool: Pool,
 ) -> int:
-    from bench.engine import Engine, clear_progress
+    from bench.engine import Engine, clear_drafts, clear_progress
     from bench.engines import EngineError
     from bench.monitor import Monitor
     from bench.store import StoreError, process
@@ -418,6 +418,8 @@ def _train(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         pool.stop()
+        if args.engine == "loky":  # where all workers are surely gone by now
+            clear_drafts(progress)
         clear_progress(progress)
         state, _ = count(specs, store)
         print(

@@ -63,7 +63,7 @@ def table1(frame: pd.DataFrame) -> Table:
     return Table(
         "table1",
         "Table 1",
-        f"{_protocol(frame)} {FOOTNOTES}",
+        f"{_protocol(frame)} {FOOTNOTES}{_nats(frame)}",
         COLUMNS,
         rows,
     )
@@ -121,6 +121,17 @@ def _protocol(frame: pd.DataFrame) -> str:
         f"which gives the real test images {one['real_score']:.2f}; Fréchet distance to them in "
         f"its features. MSE of reconstructed test images on [-1, 1]. Networks at "
         f"{one['width']:g} of the paper's width, {one['epochs']} epochs, Adam at {one['lr']:g}."
+    )
+
+
+def _nats(frame: pd.DataFrame) -> str:
+    """What lambda means to `svae_r_density`, if it is there."""
+    if "svae_r_density" not in set(frame["method"]):
+        return ""
+    return (
+        " The density methods' λ weighs nats; for each element of x, as the authors' code weighs "
+        "its errors, that is 784 λ / (2 · 0.05²) = 156,800 λ times the mean squared error on "
+        "[0, 1]."
     )
 
 

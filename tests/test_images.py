@@ -117,6 +117,17 @@ def test_clipping_holds_after_every_step() -> None:
 
 
 class TestCheckpoint:
+    def test_one_of_other_networks_is_dropped_and_the_training_starts_anew(
+        self, tmp_path: Path
+    ) -> None:
+        one, other = spec(), trainer(spec("gan", lam=0.0))
+        path = tmp_path / "mnist" / "smoke" / "_checkpoints" / f"{one.id}.train.safetensors"
+        checkpoint.save(path, other.state())
+        beat: Any = _Beat()
+        rows, _ = job.train(_job(one, tmp_path), beat)
+        again, _ = job.train(_job(one, tmp_path / "again"), beat)
+        assert rows[0]["model_loss"] == again[0]["model_loss"]
+
     def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
         path = tmp_path / "c.safetensors"
         tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import checkpoint, data
+from bench.ais import AnnealedRun
 from bench.cli import UsageError
 from bench.images import evaluate
 from bench.images.cost import evaluation_seconds, seconds, training_seconds
@@ -75,8 +76,9 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
     trained, annealed = (folder / f"{spec.id}.{kind}.safetensors" for kind in ("train", "ais"))
     first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
 
-    if (state := checkpoint.load(trained)) is not None:
-        trainer.load(state)
+    if not _resumed(trainer, trained):
+        trainer = Trainer(spec, images.train, job.device)
+        annealed.unlink(missing_ok=True)  # it was about other weights
     clock = Clock(trained, beat)
     trainer.train(lambda: clock(trainer.state, first * trainer.step / trainer.steps))
     checkpoint.save(trained, trainer.state())
@@ -100,9 +102,10 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
         row |= {"status": "diverged"}
         pictures = {"samples": blank, "x": blank, "x_rec": blank}
     else:
-        run = evaluate.annealed_run(trainer, evaluate.test_bits(spec, images, source))
-        if (state := checkpoint.load(annealed)) is not None:
-            run.load(state)
+        bits = evaluate.test_bits(spec, images, source)
+        run = evaluate.annealed_run(trainer, bits)
+        if not _resumed(run, annealed):
+            run = evaluate.annealed_run(trainer, bits)
         clock = Clock(annealed, beat)
         estimate = run.finish(lambda t, total: clock(run.state, first + (1 - first) * t / total))
         row |= {
@@ -122,6 +125,19 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
     sample = {"id": spec.id, "shape": list(images.test.shape[1:])}
     sample |= {name: array.tobytes() for name, array in pictures.items()}
     return [row], [sample]
+
+
+def _resumed(whole: Trainer | AnnealedRun, path: Path) -> bool:
+    """Whether there was a state at `path` to go on from; one of other code goes."""
+    state = checkpoint.load(path)
+    if state is None:
+        return False
+    try:
+        whole.load(state)
+    except (KeyError, RuntimeError, ValueError):
+        path.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def clear(job: Job) -> None:

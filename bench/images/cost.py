@@ -19,12 +19,12 @@ TRAIN = {"mnist": 60_000, "stand-in digits": 2_000}
 SHAPES = {"mnist": (1, 28), "stand-in digits": (1, 28)}
 """Channels, and height or width, of its images."""
 
-EFFICIENCY, CALL = 0.4, 12e-6
-"""Share of the speed of plain matrix products that convolutions reach on a core, and seconds that
-each call of an operation takes beside them; measured at a quarter of the width."""
-CALLS = 450
-"""Operations in one update of a typical pair of networks, forward and backward."""
-SCORES = 60.0
+EFFICIENCY = 0.25
+"""Share of the speed of plain matrix products that convolutions reach on a core, training as
+annealing; measured at a quarter of the width, at full width it is .29."""
+UPDATE = 1.5e-3
+"""Seconds that each update takes beside them."""
+SCORES = 15.0
 """Seconds for samples, reconstructions and the referee at a quarter of the width."""
 
 
@@ -80,7 +80,7 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     steps = spec.epochs * max(1, images // spec.batch)
     flops = step_flops(spec.method, spec.lam > 0, spec.width, *shape) * spec.batch
     updates = 1 + METHODS[spec.method].critic_steps
-    return steps * (flops / (rate * EFFICIENCY) + updates * CALLS * CALL)
+    return steps * (flops / (rate * EFFICIENCY) + updates * UPDATE)
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:

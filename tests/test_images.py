@@ -273,7 +273,7 @@ def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        process.communicate()
     assert python("-m", "bench.run", *SMALL, "--results", str(folder))[0] == 0
     pd.testing.assert_frame_equal(stored(folder), whole)
     assert not list(checkpoints.glob("*.safetensors"))

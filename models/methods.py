@@ -176,16 +176,20 @@ def avb(nets: Networks, batch: Batch, lam: float) -> Tensor:
     return _distortion(nets, batch, z_x) - nets["critic"](batch.x, z_x).mean()
 
 
-CONTRAST_SAMPLES = 4
-"""Codes of each image from which adaptive contrast takes the moments of q(z|x)."""
+CONTRAST_SAMPLES = 8
+"""Other codes of each image from which adaptive contrast takes the moments of q(z|x)."""
 
 
 def _contrast(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """z ~ q(z|x) and the moments of q(z|x), no gradient through these: (n, d) each."""
+    """z ~ q(z|x) and the moments of q(z|x), no gradient through these: (n, d) each.
+
+    They are those of codes other than z: a code measured by moments that it is itself a part of
+    can't go far from them, and nothing would keep q from collapsing.
+    """
     z = encode(nets, batch, batch.x)
     with torch.no_grad():
-        others = [encode(nets, batch, batch.x, f"eps {i}") for i in range(1, CONTRAST_SAMPLES)]
-        codes = torch.stack([z, *others])
+        others = [encode(nets, batch, batch.x, f"eps {i}") for i in range(CONTRAST_SAMPLES)]
+        codes = torch.stack(others)
         sd = codes.std(0).clamp_min(1e-2)
     return z, codes.mean(0), sd
 

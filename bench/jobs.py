@@ -104,6 +104,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
     keep_freed_memory()
     tf32 = job.specs[0].precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     rows, samples = module(job.specs[0].study, "job").train(job, beat)
     by_id = {spec.id: spec for spec in job.specs}
     name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()

@@ -54,6 +54,9 @@ class Spec:
             raise ValueError(f"lr is {self.lr}; allowed: a finite number > 0")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision}; allowed: {', '.join(PRECISIONS)}")
+        for name in ("batch", "epochs", "critic_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: an integer >= 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; allowed: an integer >= 0")
 
@@ -123,9 +126,13 @@ class ImageSpec(Spec):
         super().__post_init__()
         if self.bits not in BITS:
             raise ValueError(f"bits is {self.bits}; allowed: {', '.join(BITS)}")
-        for name in ("batch", "samples", "temperatures", "chains", "leapfrog", "ais_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: an integer >= 1")
+        least = {"batch": 2, "samples": 10, "temperatures": 2}
+        for name in (*least, "chains", "leapfrog", "ais_images"):
+            if getattr(self, name) < least.get(name, 1):
+                allowed = f"an integer >= {least.get(name, 1)}"
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {allowed}")
+        if not 0 < self.width <= 4:
+            raise ValueError(f"width is {self.width}; allowed: a number > 0, at most 4")
 
 
 _KINDS = {"str": str, "int": int, "float": float}

@@ -164,7 +164,7 @@ MNIST = Study(
         },
         "paper": {"data": ["mnist"], "epochs": [100]},
     },
-    methods=("nf_vae", "avb", "as_vae", "gan", "wgan_gp", "dcgan", "svae_r", "alice"),
+    methods=("nf_vae", "avb_ac", "as_vae", "gan", "wgan_gp", "dcgan", "svae_r", "alice"),
     lams=dict.fromkeys(SCALES, (0.0, 0.1)),
     seeds={"paper": 5},
     own_lams={

@@ -114,4 +114,4 @@ def number(value: float, digits: int = 3) -> str:
     """A value for a cell: blank where there is none, ∞ as inf."""
     if math.isnan(value):
         return "–"
-    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
+    return f"{value:g}" if math.isinf(value) else f"{value:.{digits}f}"

@@ -19,7 +19,7 @@ from models.images import (
     bernoulli_log_density,
     normal_log_density,
 )
-from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, label
+from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, _contrast, label
 from models.objectives import OBJECTIVES
 
 SHAPE = ImageShape(channels=1, size=28, d_z=6, width=1 / 16)
@@ -261,3 +261,78 @@ def test_signs_follow_the_paper() -> None:
         -2 * float(logsigmoid(torch.tensor(8.0)))
     )
     assert nets.critics() and nets.models()
+
+
+class Stub(dict):
+    """Networks that answer with known numbers, so that every sign shows.
+
+    The decoder gives 0.25 and logits of 0; codes of images are 3, codes of the prior are noise; a
+    critic says 1 of real images, 2 of generated ones, plus 10 for codes of images.
+    """
+
+    def __init__(self, critic_of_codes: bool = False) -> None:
+        super().__init__()
+        self.shape = SHAPE
+        half = torch.zeros((), dtype=torch.float64, requires_grad=True)
+
+        def decode(z: Tensor) -> Tensor:
+            return torch.full((len(z), 1, 28, 28), 0.25, dtype=torch.float64) + half
+
+        decode.logits = lambda z: torch.zeros(len(z), 1, 28, 28, dtype=torch.float64)  # type: ignore[attr-defined]
+
+        def encode(x: Tensor, eps: Tensor) -> Tensor:
+            return torch.full((len(x), SHAPE.d_z), 3.0, dtype=torch.float64)
+
+        encode.eps_shape = (1, 28, 28)  # type: ignore[attr-defined]
+
+        def critic(x: Tensor, z: Tensor | None = None) -> Tensor:
+            if critic_of_codes:
+                return torch.where((x == 3).all(1), 1.0, 2.0).double()
+            generated = (x == 0.25).flatten(1).all(1)
+            f = torch.where(generated, 2.0, 1.0).double()
+            return f if z is None else f + 10 * (z == 3).all(1)
+
+        self.update(encoder=encode, decoder=decode, critic=critic)
+
+
+def sp(value: float) -> float:
+    return math.log1p(math.exp(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "critic", "model"),
+    [
+        # f_q = 11 of (real, code of it), f_p = 2 of (generated, prior); label 1 = decoder pair
+        ("svae_r", sp(11) + sp(-2), 2 - 11),
+        ("alice", sp(11) + sp(-2), sp(2) + sp(-11)),
+        # f = 11 of (x, q's code) and 1 of (x, prior's); -f in the place of the KL
+        ("avb", sp(11) + sp(-1), PIXELS * LN2 - 11),
+        ("gan", sp(1) + sp(-2), sp(2)),
+        ("dcgan", sp(1) + sp(-2), sp(2)),
+        ("wgan", 2 - 1, -2),
+        # energies: 1 of real, 2 of generated
+        ("ebgan", 1 + (MARGIN - 2), 2),
+    ],
+)
+def test_signs_by_hand(name: str, critic: float, model: float) -> None:
+    method, nets = METHODS[name], Stub()
+    assert method.critic is not None
+    assert float(method.critic(nets, batch()).detach()) == pytest.approx(critic, rel=1e-9)
+    assert float(method.model(nets, batch(), 0.0).detach()) == pytest.approx(model, rel=1e-9)
+
+
+def test_signs_of_the_aae_by_hand() -> None:
+    """f(z) = 1 of codes of images, 2 of the prior's; codes shall pass for the prior's."""
+    method, nets = METHODS["aae"], Stub(critic_of_codes=True)
+    assert method.critic is not None
+    assert float(method.critic(nets, batch())) == pytest.approx(sp(1) + sp(-2))
+    assert float(method.model(nets, batch(), 0.0)) == pytest.approx(PIXELS * LN2 + sp(-1))
+
+
+def test_adaptive_contrast_measures_a_code_by_others() -> None:
+    """Normalised codes of a Gaussian q have its tails: by their own moments none passes 1.5 sd."""
+    nets = networks("avb_ac")
+    with torch.no_grad():
+        z, mean, sd = _contrast(nets, batch())
+    assert z.shape == mean.shape == sd.shape == (N, SHAPE.d_z)
+    assert float(((z - mean) / sd).square().mean()) > 1

@@ -290,5 +290,5 @@ def test_bad_arguments_get_one_line(tmp_path: Path, capsys) -> None:
             bench.referee.main(["train", *arguments])
         assert len(capsys.readouterr().err.splitlines()) == 1
     for name in NAMES:
-        with pytest.raises(UsageError, match="no .* in "):
+        with pytest.raises(UsageError, match=r"no .* in "):
             bench.referee.train(name, tmp_path, tmp_path / "out")

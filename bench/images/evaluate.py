@@ -46,8 +46,9 @@ class Scores:
 def freeze(trainer: Trainer) -> None:
     """Sets batch norm to its statistics over 100 training batches, and the networks to frozen.
 
-    The batches pass as in the model's update at lambda 0: the encoder sees real images, the
-    decoder what the method decodes.
+    The batches pass as in the model's update at lambda 0, as the networks were trained: through
+    decoders go codes of the prior, in VAEs those of images, in AS-VAE both; through encoders real
+    images, in AS-VAE generated ones as well.
     """
     norms = [
         module
@@ -114,7 +115,6 @@ def scores(trainer: Trainer, images: Images) -> Scores | None:
     metrics = {
         "inception_score": score,
         "inception_sd": spread,
-        "real_score": real.score,
         "frechet": frechet_distance(features, real.features),
     }
     if x_rec is not None:
@@ -154,13 +154,14 @@ def _referee() -> Referee:
     return load_referee("mnist")
 
 
-def referee_columns() -> dict[str, str | float]:
-    """Which classifier scores, for every row."""
+def referee_columns(images: Images) -> dict[str, str | float]:
+    """Which classifier scores, and what it gives the real test images, for every row."""
     referee = _referee()
     return {
         "classifier": f"{referee.name} referee",
         "classifier_sha256": referee.sha256,
         "classifier_accuracy": referee.accuracy,
+        "real_score": _real(images).score,
     }
 
 
@@ -168,8 +169,8 @@ def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
     """The images that AIS is asked about, bits (n, p) as float: the same for every method.
 
     A seeded subset with equal numbers of each class, of the static binarization of MNIST's test
-    set; or of one binarization of the test images, pixel i being 1 with probability x_i, for
-    --bits dynamic and for stand-ins.
+    set; or, for bits "dynamic" and for stand-ins, of one binarization of the test images, pixel i
+    being 1 with probability x_i. Raises ValueError for more images than there are.
     """
     rng = np.random.default_rng(0)
     if spec.bits == "static" and images.name == "mnist":
@@ -178,6 +179,8 @@ def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
         grey = images.test.reshape(len(images.test), -1)
         bits = rng.random(grey.shape) < grey / 255
         labels = images.test_labels
+    if spec.ais_images > len(bits):
+        raise ValueError(f"ais_images is {spec.ais_images}; allowed: at most {len(bits)}")
     rows = stratified(labels, len(bits), spec.ais_images, rng)
     return torch.from_numpy(bits[rows].astype(np.float32))
 

@@ -53,14 +53,9 @@ def own_settings(study: str, scale: str) -> dict[str, Any]:
 
 
 def missing(frame: pd.DataFrame, study: str, scale: str) -> int:
-    """Cells of the study's own selection in which no training is stored."""
-    found = set(zip(frame["method"], frame["lam"], strict=True))
-    chosen = STUDIES[study]
-    cells = [
-        (method, lam)
-        for method in chosen.methods
-        for lam in chosen.own_lams.get(method, chosen.lams[scale])
-    ]
+    """Trainings of the study's own selection that are not stored."""
+    found = set(zip(frame["method"], frame["lam"], frame["seed"], strict=True))
+    cells = [(spec.method, spec.lam, spec.seed) for spec in STUDIES[study].specs(scale)]
     return sum(cell not in found for cell in cells)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from bench import checkpoint, data
 from bench.ais import AnnealedRun
@@ -34,12 +36,17 @@ def methods() -> dict[str, bool]:
 
 def check(specs: Sequence[ImageSpec], data_folder: Path | None) -> None:
     """Raises UsageError, before anything is trained, for images that are missing or damaged."""
+    names = {spec.data for spec in specs}
+    if unknown := names - {"mnist", "stand-in digits"}:
+        raise UsageError(f"data is {min(unknown)}; allowed: mnist, stand-in digits")
+    if data_folder is not None and names == {"stand-in digits"}:
+        raise UsageError("--data goes with real images; this selection draws stand-ins")
     try:
-        for name in {spec.data for spec in specs}:
+        for name in names:
             images = data.load(name, data_folder)
             for spec in {spec.bits: spec for spec in specs if spec.data == name}.values():
                 evaluate.test_bits(spec, images, data_folder)
-    except data.DataError as error:
+    except (data.DataError, ValueError) as error:
         raise UsageError(str(error)) from None
 
 
@@ -58,8 +65,14 @@ class Clock:
     def __call__(self, state: Any, share: float) -> None:
         self.beat(share)
         if time.monotonic() - self.last > EVERY:
-            checkpoint.save(self.path, state())
+            _save(self.path, state())
             self.last = time.monotonic()
+
+
+def _save(path: Path, state: dict[str, Tensor]) -> None:
+    """A full disk costs the checkpoint, not the training: it will be met when rows are written."""
+    with contextlib.suppress(OSError):
+        checkpoint.save(path, state)
 
 
 def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -81,7 +94,7 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
         annealed.unlink(missing_ok=True)  # it was about other weights
     clock = Clock(trained, beat)
     trainer.train(lambda: clock(trainer.state, first * trainer.step / trainer.steps))
-    checkpoint.save(trained, trainer.state())
+    _save(trained, trainer.state())
     row = {
         "id": spec.id,
         "train_seconds": trainer.seconds,
@@ -90,7 +103,7 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
         "stand_in": images.stand_in,
         **_curves(trainer),
         "n_splits": evaluate.SPLITS,
-        **evaluate.referee_columns(),
+        **evaluate.referee_columns(images),
     }
     start = time.perf_counter()
     found = None

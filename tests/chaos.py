@@ -33,6 +33,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 import torch
+import torch._dynamo  # seconds that every life would spend anew at its first optimiser
 
 from bench import cost, engine, engines, provenance, report, run, schema, store
 from bench.jobs import Job, Verdict

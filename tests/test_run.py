@@ -421,6 +421,6 @@ def test_progress_moves_while_a_stack_trains(tmp_path: Path) -> None:
     beat(0.5)
     share, text = monitor._state()
     assert share == pytest.approx(0.5)
-    assert text.startswith("0/1 done · 0 diverged · 0 failed · 50% of the work · 0 trainings/min")
+    assert text.startswith("0/1 done · 0 diverged · 0 failed · 50% of the work · 0 trainings/h")
     beat.stop()
     assert monitor.shares() == {}

@@ -139,7 +139,10 @@ class Dask:
     def _local(self, workers: int) -> Any:
         # Who dies is known at once; the counting is done by bench.engine.
         own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
-        with import_module("dask").config.set(own):
+        # Ctrl-C reaches the whole group of processes; this one alone decides what it means.
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with import_module("dask").config.set(own), contextlib.ExitStack() as after:
+            after.callback(signal.signal, signal.SIGINT, interrupt)
             return self.dask.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,

@@ -137,7 +137,8 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
             time.sleep(0.2 if interrupt else 1.0)
             done = len(ended(folder))
             peers |= set(now := marked(mark))
-            seen[min(2, 3 * done // jobs)].append(memory(now))
+            if done < jobs:  # then the rows are counted, which takes memory of its own
+                seen[3 * done // jobs].append(memory(now))
             if interrupt and done >= jobs // 2:
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=60)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -497,13 +498,13 @@ class _Deadline:
 def command() -> NoReturn:
     """Runs `main` and ends the process with its status."""
     status = main()
-    if status in (3, 130, 143):
-        # The interrupt may have come amid a call into a library that has threads of its own; the
-        # interpreter's orderly exit can abort on those. All that matters is on disk by now.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    if status not in (3, 130, 143):  # else amid a call into a library, which may not end orderly
+        atexit._run_exitfuncs()
+    # What the interpreter does at last now and then aborts on threads that libraries have of their
+    # own ("terminate called without an active exception"); all that matters is on disk.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

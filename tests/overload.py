@@ -66,6 +66,7 @@ def work(engine_name: str, jobs: int, folder: Path) -> None:
             engine.clear_progress(monitor.progress)
             os._exit(130)  # as bench.run does
     pool.stop()
+    engine.clear_progress(monitor.progress)
     (folder / "stored").write_text(str(len(kept.done())))
 
 
@@ -117,7 +118,7 @@ def ended(folder: Path) -> list[tuple[int, float]]:
 
 
 def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[float], int, list[str]]:
-    """Jobs/s and GiB in each third, jobs lost, and what is left behind."""
+    """Jobs/s and GiB in each third, jobs lost, and what is left behind (or not interrupted)."""
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(prefix="o-") as name:
         folder, scratch = Path(name), Path(name) / "t"
@@ -134,7 +135,7 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
         seen: dict[int, list[float]] = {0: [], 1: [], 2: []}
         peers: set[int] = set()
         while process.poll() is None:
-            time.sleep(0.2 if interrupt else 1.0)
+            time.sleep(0.02 if interrupt else 1.0)
             done = len(ended(folder))
             peers |= set(now := marked(mark))
             if done < jobs:  # then the rows are counted, which takes memory of its own
@@ -151,6 +152,8 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
         while marked(mark) and time.monotonic() < stop:
             time.sleep(0.2)
         left = [f"process {pid}" for pid in marked(mark)]
+        if interrupt and process.returncode == 0:
+            left.append("the run ended before it was interrupted")
         left += [f"file {path.relative_to(scratch)}" for path in scratch.rglob("*")]
         left += [f"draft {path.name}" for path in folder.glob("results/*/*/_tmp/*")]
         left += [f"progress {path.name}" for path in folder.glob("results/*/*/_progress/*")]

@@ -53,5 +53,5 @@ def test_the_committed_table_is_what_the_reference_says(simulation: simulate.Sim
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", ["loky", pytest.param("dask", marks=needs("dask"))])
 def test_ctrl_c_leaves_nothing_behind(name: str) -> None:
-    *_, left = overload.run(name, 60, interrupt=True)
+    *_, left = overload.run(name, 200, interrupt=True)
     assert left == []

@@ -31,13 +31,16 @@ _WEIGHT = {
 }
 
 
-def table(found: Sequence[Claim], scale: str) -> Table:
-    """Each claim with its rule, verdict and evidence."""
+FIXED = "Rules were fixed in code before the study was run."
+
+
+def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Table:
+    """Each claim with its rule, verdict and evidence; `rules` says when the rules were made."""
     weight, note = _WEIGHT[scale]
     return Table(
         "claims",
         "The paper's claims",
-        f"Rules were fixed in code before the study was run. {note}".strip(),
+        f"{rules} {note}".strip(),
         [
             Column("claim", text=True),
             Column("the paper says", text=True),

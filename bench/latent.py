@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
-from torch.nn.functional import binary_cross_entropy_with_logits
+
+from models.images import bernoulli_log_density
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def bernoulli(
     """Independent bits x (n, p) in {0, 1}; `decode_logits` takes (n, d) to their logits (n, p)."""
 
     def log_likelihood(u: Tensor, x: Tensor) -> Tensor:
-        return -binary_cross_entropy_with_logits(decode_logits(u), x, reduction="none").sum(-1)
+        return bernoulli_log_density(x, decode_logits(u))
 
     def simulate(u: Tensor, generator: torch.Generator) -> Tensor:
         p = decode_logits(u).sigmoid()

@@ -22,3 +22,9 @@ class Page:
     agrees: bool  # with the results it was compared with, if it was
     missing: int  # trainings that a complete study would have beside these
     shown: set[str]  # ids of the trainings whose samples are in the pictures
+
+
+def damage(frame: pd.DataFrame) -> list[str]:
+    """A note on the files that could not be read, `attrs["bad"]` of a frame, if there are any."""
+    bad = frame.attrs["bad"]
+    return [f"{bad} damaged file(s) were left out; bench.run sets them aside."] if bad else []

@@ -122,6 +122,11 @@ class ImageSpec(Spec):
         *("samples", "bits", "temperatures", "chains", "leapfrog", "ais_images"),
     )
 
+    @property
+    def simulated(self) -> int:
+        """Images simulated from the model, which carry the BDMC gap: one for five real ones."""
+        return max(2, self.ais_images // 5)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bits not in BITS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -115,3 +115,15 @@ def number(value: float, digits: int = 3) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:g}" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def summary(table: Table, without: Collection[str]) -> Table:
+    """The columns of a table that a reader looks at first: all but these."""
+    kept = [i for i, column in enumerate(table.columns) if column.name not in without]
+    return Table(
+        "summary",
+        "Summary",
+        table.caption,
+        [table.columns[i] for i in kept],
+        [[row[i] for i in kept] for row in table.rows],
+    )

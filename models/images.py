@@ -34,26 +34,26 @@ class ImageShape:
         return max(1, round(full * self.width))
 
 
-class _Norm1d(nn.BatchNorm1d):
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+def _without_scale(norm: Norm) -> Norm:
     """Batch norm with a shift and no scale.
 
     Running statistics are the mean over all batches seen while `track_running_stats` is True.
     It is False: training has no use for them, and on a GPU would wait for each.
     """
-
-    def __init__(self, units: int) -> None:
-        super().__init__(units, eps=1e-3, momentum=None)
-        self.weight.requires_grad_(False)
-        self.track_running_stats = False
+    norm.weight.requires_grad_(False)
+    norm.track_running_stats = False
+    return norm
 
 
-class _Norm2d(nn.BatchNorm2d):
-    """As `_Norm1d`, for images."""
+def _norm1d(units: int) -> Norm:
+    return _without_scale(nn.BatchNorm1d(units, eps=1e-3, momentum=None))
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-3, momentum=None)
-        self.weight.requires_grad_(False)
-        self.track_running_stats = False
+
+def _norm2d(channels: int) -> Norm:
+    return _without_scale(nn.BatchNorm2d(channels, eps=1e-3, momentum=None))
 
 
 class Deconv(nn.ConvTranspose2d):
@@ -77,13 +77,13 @@ class Deconv(nn.ConvTranspose2d):
         return F.pixel_shuffle(F.conv2d(input, weight, self.bias.repeat_interleave(4), 1, 1), 2)
 
 
-def conv(d_in: int, d_out: int, norm: Callable[[int], nn.Module] = _Norm2d) -> nn.Sequential:
+def conv(d_in: int, d_out: int, norm: Callable[[int], nn.Module] = _norm2d) -> nn.Sequential:
     """5 x 5, stride 2: halves the image, rounding up."""
     return nn.Sequential(nn.Conv2d(d_in, d_out, 5, 2, 2), norm(d_out), nn.ReLU())
 
 
 def _dense(d_in: int, d_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(d_in, d_out), _Norm1d(d_out), nn.ReLU())
+    return nn.Sequential(nn.Linear(d_in, d_out), _norm1d(d_out), nn.ReLU())
 
 
 class Trunk(nn.Module):
@@ -134,7 +134,9 @@ class GaussianEncoder(nn.Module):
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log sd of q(z|x) before any flow, (n, d) each; sd is kept in [e^-7, e^7]."""
-        h = self.trunk(x)
+        return self._moments(self.trunk(x))
+
+    def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
         return self.mean(h), 7 * torch.tanh(self.log_sd(h) / 7)
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
@@ -144,7 +146,7 @@ class GaussianEncoder(nn.Module):
     def sample(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """z ~ q(z|x) (n, d) and log q(z|x) (n,)."""
         h = self.trunk(x)
-        mean, log_sd = self.mean(h), 7 * torch.tanh(self.log_sd(h) / 7)
+        mean, log_sd = self._moments(h)
         z = mean + log_sd.exp() * eps
         log_q = normal_log_density(z, mean, log_sd)
         if self.flow is not None:
@@ -165,7 +167,7 @@ class Decoder(nn.Module):
             _dense(hidden, a * side * side),
             nn.Unflatten(1, (a, side, side)),
             Deconv(a, a),
-            _Norm2d(a),
+            _norm2d(a),
             nn.ReLU(),
             Deconv(a, shape.channels),
         )
@@ -206,7 +208,7 @@ def _image_features(
 class Critic(nn.Module):
     """f(x): conv 32, conv 64, conv 128, dense 1."""
 
-    def __init__(self, shape: ImageShape, norm: Callable[[int], nn.Module] = _Norm2d) -> None:
+    def __init__(self, shape: ImageShape, norm: Callable[[int], nn.Module] = _norm2d) -> None:
         super().__init__()
         self.features, d = _image_features(shape, norm)
         self.head = nn.Linear(d, 1)
@@ -224,7 +226,7 @@ class JointCritic(nn.Module):
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        self.features, d = _image_features(shape, _Norm2d)
+        self.features, d = _image_features(shape, _norm2d)
         hidden = shape.units(1024)
         self.code = nn.Sequential(nn.Linear(shape.d_z, hidden), nn.ReLU())
         self.head = nn.Sequential(
@@ -235,36 +237,17 @@ class JointCritic(nn.Module):
         return self.head(torch.cat([self.features(x), self.code(z)], 1)).squeeze(1)
 
 
-class CodeCritic(nn.Module):
-    """f(z): two dense layers of 1000 units (Makhzani et al. 2015)."""
+class DenseCritic(nn.Module):
+    """Two dense layers, then 1: f(z) of Makhzani et al. 2015, f(x) of a GAN on dense layers."""
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, d_in: int, hidden: int, activation: nn.Module) -> None:
         super().__init__()
-        hidden = shape.units(1000)
-        self.layers = nn.Sequential(
-            nn.Linear(shape.d_z, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z).squeeze(1)
-
-
-class MlpCritic(nn.Module):
-    """f(x) of two dense layers, for the GAN before convolutions."""
-
-    def __init__(self, shape: ImageShape) -> None:
-        super().__init__()
-        hidden = shape.units(1024)
         self.layers = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(shape.channels * shape.size**2, hidden),
-            nn.LeakyReLU(0.2),
+            nn.Linear(d_in, hidden),
+            activation,
             nn.Linear(hidden, hidden),
-            nn.LeakyReLU(0.2),
+            activation,
             nn.Linear(hidden, 1),
         )
 
@@ -299,9 +282,11 @@ PARTS: dict[str, Callable[[ImageShape], nn.Module]] = {
     "mlp": MlpDecoder,
     "f(x)": Critic,
     "f(x), layer norm": lambda shape: Critic(shape, _layer_norm),
-    "f(x), mlp": MlpCritic,
+    "f(x), mlp": lambda shape: DenseCritic(
+        shape.channels * shape.size**2, shape.units(1024), nn.LeakyReLU(0.2)
+    ),
     "f(x, z)": JointCritic,
-    "f(z)": CodeCritic,
+    "f(z)": lambda shape: DenseCritic(shape.d_z, shape.units(1000), nn.ReLU()),
     "energy": EnergyCritic,
 }
 """Every network that an objective can ask for by name."""
@@ -337,7 +322,7 @@ class ImageNetworks(nn.ModuleDict):
         return self._learned(lambda role: not role.startswith("critic"))
 
     def _learned(self, mine: Callable[[str], bool]) -> list[nn.Parameter]:
-        fixed = {id(m.weight) for m in self.modules() if isinstance(m, _Norm1d | _Norm2d)}
+        fixed = {id(m.weight) for m in self.modules() if isinstance(m, Norm)}
         parts = [network for role, network in self.items() if mine(role)]
         return [p for part in parts for p in part.parameters() if id(p) not in fixed]
 
@@ -353,5 +338,5 @@ _HALF_LOG_2PI = 0.9189385332046727
 
 
 def bernoulli_log_density(bits: Tensor, logits: Tensor) -> Tensor:
-    """log p(bits | logits) of independent pixels, in nats: (n, c, h, w) -> (n,)."""
+    """log p(bits | logits) of independent pixels, in nats: (n, ...) -> (n,)."""
     return -F.binary_cross_entropy_with_logits(logits, bits, reduction="none").flatten(1).sum(1)

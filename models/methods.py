@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -59,7 +59,7 @@ class Method:
     label_cycle: str = ""  # at lambda > 0; empty where lambda has no meaning
     critic_steps: int = 1  # at least so many updates of the critic for each of the model
     betas: tuple[float, float] = (0.5, 0.999)  # Adam
-    clip: float = field(default=0.0)  # bound on the critic's parameters, 0 for none
+    clip: float = 0.0  # bound on the critic's parameters, 0 for none
 
 
 def encode(nets: Networks, batch: Batch, x: Tensor, name: str = "eps") -> Tensor:

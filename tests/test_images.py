@@ -196,7 +196,8 @@ class TestScores:
         found = evaluate.scores(one, DIGITS)
         assert found is not None
         assert found.metrics["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
-        assert len(found.samples) == 40 and found.x.shape == (64, 1, 28, 28)
+        assert len(found.pictures["samples"]) == 40
+        assert found.pictures["x"].shape == (64, 1, 28, 28)
         assert x.max() <= 1
 
     def test_images_of_ais_are_the_same_for_all_and_of_every_class(self) -> None:

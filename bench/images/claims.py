@@ -1,4 +1,4 @@
-"""Claim 2 of the paper in parts, each as a rule that was fixed before the study was run."""
+"""Claim 2 of the paper in parts, each as a rule; see `bench.images.page.RULES`."""
 
 from __future__ import annotations
 

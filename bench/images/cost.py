@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.images.train import Draws
+from bench.images.train import Draws, learn
 from bench.spec import ImageSpec
 from models.images import ImageNetworks, ImageShape
 from models.methods import METHODS
@@ -50,15 +50,11 @@ def step_flops(method: str, cycle: bool, width: float, channels: int, size: int)
     nets = ImageNetworks(found.parts, ImageShape(channels, size, width=width), lambda role: 0)
     x = torch.zeros(n, channels, size, size)
     with _Flops() as counter:
-        for parameter in nets.models():
-            parameter.requires_grad_(False)
+        learn(nets.critics(), nets.models())
         if found.critic is not None:
             found.critic(nets, Draws(x, "", "")).backward()
         once = counter.total
-        for parameter in nets.models():
-            parameter.requires_grad_(True)
-        for parameter in nets.critics():
-            parameter.requires_grad_(False)
+        learn(nets.models(), nets.critics())
         found.model(nets, Draws(x, "", ""), float(cycle)).backward()
     return (counter.total + (found.critic_steps - 1) * once) / n
 
@@ -86,7 +82,7 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Of the scores, nearly all of it annealed importance sampling."""
     shape = SHAPES.get(spec.data, (1, 28))
-    rows = spec.chains * (spec.ais_images + 2 * max(2, spec.ais_images // 5))
+    rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
     flops = 2 * decoder_flops(spec.method, spec.width, *shape) * gradients
     return SCORES + flops / (rate * EFFICIENCY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from bench.latent import bernoulli
 from bench.metrics import Gaussian, frechet_distance, inception_score
 from bench.referee import Referee, load_referee
 from bench.spec import ImageSpec
-from models.images import Decoder
+from models.images import Decoder, Norm
 from models.methods import Networks
 
 STATISTICS = 100
@@ -29,18 +28,14 @@ PICTURES = 64
 """Images of each kind that are kept for pictures."""
 CHUNK = 500
 """Images in one pass."""
-SIMULATED = 5
-"""One simulated image for every so many real ones carries the BDMC gap."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Metrics by column, and uint8 images (64, c, h, w) for pictures: None without an encoder."""
+    """Metrics by column, and uint8 images (64, c, h, w) by column of `bench.schema.SAMPLES`."""
 
     metrics: dict[str, float]
-    samples: np.ndarray
-    x: np.ndarray
-    x_rec: np.ndarray | None
+    pictures: dict[str, np.ndarray]
 
 
 def freeze(trainer: Trainer) -> None:
@@ -50,11 +45,7 @@ def freeze(trainer: Trainer) -> None:
     decoders go codes of the prior, in VAEs those of images, in AS-VAE both; through encoders real
     images, in AS-VAE generated ones as well.
     """
-    norms = [
-        module
-        for module in trainer.nets.modules()
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-    ]
+    norms = [module for module in trainer.nets.modules() if isinstance(module, Norm)]
     for norm in norms:
         norm.track_running_stats = True
         norm.reset_running_stats()
@@ -73,8 +64,8 @@ def generate(trainer: Trainer, n: int) -> Tensor:
     """n images (n, c, h, w) in [0, 1] from the prior, by frozen networks."""
     decoder, d = trainer.nets["decoder"], trainer.nets.shape.d_z
     parts = []
-    for i, size in enumerate(_sizes(n)):
-        rows = torch.empty(size, device=trainer.device, dtype=trainer.dtype)
+    every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
+    for i, rows in enumerate(every.split(CHUNK)):
         z = Draws(rows, trainer.spec.stream, f"generate {i}").normal("z", d)
         parts.append(decoder(z))
     return torch.cat(parts)
@@ -92,11 +83,6 @@ def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _sizes(n: int) -> Iterator[int]:
-    for start in range(0, n, CHUNK):
-        yield min(CHUNK, n - start)
-
-
 def _pixels(x: Tensor) -> np.ndarray:
     return (x[:PICTURES] * 255).round().to(torch.uint8).cpu().numpy()
 
@@ -106,7 +92,7 @@ def scores(trainer: Trainer, images: Images) -> Scores | None:
     spec = trainer.spec
     referee, real = _referee(), _real(images)
     samples = generate(trainer, spec.samples)
-    x = _unit(images.test, trainer)
+    x = _unit(images.test).to(trainer.device, trainer.dtype)
     x_rec = reconstruct(trainer, x) if "encoder" in trainer.nets else None
     if not all(bool(t.isfinite().all()) for t in (samples, x_rec) if t is not None):
         return None
@@ -120,13 +106,13 @@ def scores(trainer: Trainer, images: Images) -> Scores | None:
     if x_rec is not None:
         # Trained on [0, 1], reported on [-1, 1] as published: twice the distance.
         metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())
-    pictures = _pixels(x_rec) if x_rec is not None else None
-    return Scores(metrics, _pixels(samples), images.test[:PICTURES].copy(), pictures)
+    pictures = {"samples": _pixels(samples), "x": _pixels(x)}
+    return Scores(metrics, pictures | ({} if x_rec is None else {"x_rec": _pixels(x_rec)}))
 
 
-def _unit(images: np.ndarray, trainer: Trainer) -> Tensor:
-    tensor = torch.from_numpy(np.array(images)).to(trainer.device)
-    return tensor.to(trainer.dtype) / 255
+def _unit(images: np.ndarray) -> Tensor:
+    """uint8 images as float32 in [0, 1]."""
+    return torch.from_numpy(np.array(images)).float() / 255
 
 
 @dataclass(frozen=True)
@@ -141,9 +127,7 @@ _REAL: dict[str, _Real] = {}  # by the images' hash
 def _real(images: Images) -> _Real:
     """The referee's view of the real test images, once a process."""
     if images.sha256 not in _REAL:
-        logits, features = _referee().logits_and_features(
-            torch.from_numpy(np.array(images.test)).float() / 255
-        )
+        logits, features = _referee().logits_and_features(_unit(images.test))
         score = inception_score(logits, SPLITS)[0]
         _REAL[images.sha256] = _Real(score, Gaussian.of(features))
     return _REAL[images.sha256]
@@ -214,7 +198,7 @@ def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
     return AnnealedRun(
         model,
         bits,
-        simulated=max(2, spec.ais_images // SIMULATED),
+        simulated=spec.simulated,
         temperatures=spec.temperatures,
         chains=spec.chains,
         leapfrog=spec.leapfrog,
@@ -227,7 +211,7 @@ def folded(decoder: Decoder) -> Decoder:
     decoder = copy.deepcopy(decoder).requires_grad_(False)
     layers = decoder.layers
     for i, norm in enumerate(layers):
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(norm, Norm):
             layer = layers[i - 1]
             # A transposed convolution's weight is (in, out, ...), the others' (out, in, ...).
             transposed = isinstance(layer, nn.ConvTranspose2d)

@@ -109,11 +109,11 @@ def curves(frame: pd.DataFrame) -> Figure:
         axes.set_visible(False)
     for axes, runs in zip(grid.flat, cells, strict=False):
         for _, run in runs.iterrows():
-            for name, paint in (("critic_loss", "#D55E00"), ("model_loss", "#0072B2")):
-                if name == "critic_loss" and not np.any(run[name]):
+            for label, paint in (("critic", "#D55E00"), ("model", "#0072B2")):
+                loss = run[f"{label}_loss"]
+                if label == "critic" and not np.any(loss):
                     continue  # a method without a critic
-                label = {"critic_loss": "critic", "model_loss": "model"}[name]
-                axes.plot(run["trace_step"], run[name], color=paint, linewidth=0.8, label=label)
+                axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
         first = runs.iloc[0]
         axes.set_title(f"{first['label']}, λ = {lam(first['lam'])}", fontsize=7, loc="left")
         axes.tick_params(labelsize=6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -59,11 +58,9 @@ def missing(frame: pd.DataFrame, study: str, scale: str) -> int:
     return sum(cell not in found for cell in cells)
 
 
-def cells(frame: pd.DataFrame, order: Sequence[tuple[str, float]] = ()) -> list[pd.DataFrame]:
-    """The runs of each method and lambda: those in `order` first, then by lambda and label."""
-    groups = dict(iter(frame.groupby(["method", "lam"], sort=False)))
-    first = [key for key in order if key in groups]
-    return [groups[key] for key in [*first, *(key for key in groups if key not in first)]]
+def cells(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs of each method and lambda, by lambda and label."""
+    return [runs for _, runs in frame.groupby(["method", "lam"], sort=False)]
 
 
 def paper_table1() -> pd.DataFrame:

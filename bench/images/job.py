@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from torch import Tensor
 
 from bench import checkpoint, data
-from bench.ais import AnnealedRun
+from bench.ais import AnnealedRun, Estimate
 from bench.cli import UsageError
 from bench.images import evaluate
 from bench.images.cost import evaluation_seconds, seconds, training_seconds
 from bench.images.train import Trainer
-from bench.spec import ImageSpec
+from bench.spec import ImageSpec, Spec
 from models.methods import METHODS
 
 if TYPE_CHECKING:
     from bench.jobs import Heartbeat, Job
 
 __all__ = ["check", "clear", "methods", "seconds", "stacks", "train"]
+
+Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
 EVERY = 60.0
 """Seconds between checkpoints: what a kill costs at most, in training as in annealing."""
@@ -84,20 +85,33 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
     assert isinstance(spec, ImageSpec)
     source = Path(job.data) if job.data else None
     images = data.load(spec.data, source)
-    trainer = Trainer(spec, images.train, job.device)
-    folder = Path(job.results) / spec.study / spec.scale / "_checkpoints"
-    trained, annealed = (folder / f"{spec.id}.{kind}.safetensors" for kind in ("train", "ais"))
     first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
-
-    if not _resumed(trainer, trained):
-        trainer = Trainer(spec, images.train, job.device)
+    trainer, resumed = _resume(
+        lambda: Trainer(spec, images.train, job.device), trained := _checkpoint(job, spec, "train")
+    )
+    annealed = _checkpoint(job, spec, "ais")
+    if not resumed:
         annealed.unlink(missing_ok=True)  # it was about other weights
     clock = Clock(trained, beat)
     trainer.train(lambda: clock(trainer.state, first * trainer.step / trainer.steps))
     _save(trained, trainer.state())
-    row = {
+
+    start = time.perf_counter()
+    scores = None
+    if trainer.finite():
+        evaluate.freeze(trainer)
+        scores = evaluate.scores(trainer, images)
+    row: dict[str, Any] = {"status": "diverged" if scores is None else "ok"}
+    if scores is not None:
+        bits = evaluate.test_bits(spec, images, source)
+        run, _ = _resume(lambda: evaluate.annealed_run(trainer, bits), annealed)
+        clock = Clock(annealed, beat)
+        estimate = run.finish(lambda t, total: clock(run.state, first + (1 - first) * t / total))
+        row |= scores.metrics | _likelihood(estimate)
+    row |= {
         "id": spec.id,
         "train_seconds": trainer.seconds,
+        "evaluation_seconds": time.perf_counter() - start,
         "steps": trainer.steps,
         "data_sha256": images.sha256,
         "stand_in": images.stand_in,
@@ -105,60 +119,49 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
         "n_splits": evaluate.SPLITS,
         **evaluate.referee_columns(images),
     }
-    start = time.perf_counter()
-    found = None
-    if trainer.finite():
-        evaluate.freeze(trainer)
-        found = evaluate.scores(trainer, images)
-    if found is None:
-        blank = np.zeros((0, *images.test.shape[1:]), np.uint8)
-        row |= {"status": "diverged"}
-        pictures = {"samples": blank, "x": blank, "x_rec": blank}
-    else:
-        bits = evaluate.test_bits(spec, images, source)
-        run = evaluate.annealed_run(trainer, bits)
-        if not _resumed(run, annealed):
-            run = evaluate.annealed_run(trainer, bits)
-        clock = Clock(annealed, beat)
-        estimate = run.finish(lambda t, total: clock(run.state, first + (1 - first) * t / total))
-        row |= {
-            "status": "ok",
-            **found.metrics,
-            "log_likelihood": estimate.mean,
-            "log_likelihood_se": estimate.se,
-            "log_likelihoods": estimate.log_likelihood.tolist(),
-            "bdmc_gap": estimate.bdmc_gap,
-            "bdmc_gap_se": estimate.bdmc_gap_se,
-            "simulated": len(estimate.upper),
-            "acceptance": estimate.acceptance,
-        }
-        x_rec = found.x_rec if found.x_rec is not None else found.x[:0]
-        pictures = {"samples": found.samples, "x": found.x, "x_rec": x_rec}
-    row["evaluation_seconds"] = time.perf_counter() - start
-    sample = {"id": spec.id, "shape": list(images.test.shape[1:])}
-    sample |= {name: array.tobytes() for name, array in pictures.items()}
+    sample: dict[str, Any] = {"id": spec.id, "shape": list(images.test.shape[1:])}
+    for name in ("x", "x_rec", "samples"):
+        array = None if scores is None else scores.pictures.get(name)
+        sample[name] = b"" if array is None else array.tobytes()
     return [row], [sample]
 
 
-def _resumed(whole: Trainer | AnnealedRun, path: Path) -> bool:
-    """Whether there was a state at `path` to go on from; one of other code goes."""
+def _checkpoint(job: Job, spec: Spec, kind: str) -> Path:
+    folder = Path(job.results) / spec.study / spec.scale / "_checkpoints"
+    return folder / f"{spec.id}.{kind}.safetensors"
+
+
+def _resume(make: Callable[[], Whole], path: Path) -> tuple[Whole, bool]:
+    """What `make` makes, and whether it goes on from a state at `path`; one of other code goes."""
+    whole = make()
     state = checkpoint.load(path)
     if state is None:
-        return False
+        return whole, False
     try:
         whole.load(state)
     except (KeyError, RuntimeError, ValueError):
         path.unlink(missing_ok=True)
-        return False
-    return True
+        return make(), False
+    return whole, True
+
+
+def _likelihood(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "log_likelihood": estimate.mean,
+        "log_likelihood_se": estimate.se,
+        "log_likelihoods": estimate.log_likelihood.tolist(),
+        "bdmc_gap": estimate.bdmc_gap,
+        "bdmc_gap_se": estimate.bdmc_gap_se,
+        "simulated": len(estimate.upper),
+        "acceptance": estimate.acceptance,
+    }
 
 
 def clear(job: Job) -> None:
     """Removes the checkpoints of a job whose results are stored."""
     for spec in job.specs:
-        folder = Path(job.results) / spec.study / spec.scale / "_checkpoints"
-        for path in folder.glob(f"{spec.id}.*.safetensors"):
-            path.unlink(missing_ok=True)
+        for kind in ("train", "ais"):
+            _checkpoint(job, spec, kind).unlink(missing_ok=True)
 
 
 def _curves(trainer: Trainer) -> dict[str, list[Any]]:

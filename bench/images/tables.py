@@ -52,9 +52,7 @@ def spread(values: pd.Series, digits: int = 2) -> str:
 def table1(frame: pd.DataFrame) -> Table:
     """Table 1: the paper's rows in its order, then every other method that was trained."""
     paper = frames.paper_table1()
-    known = [(m, x) for m, x in zip(paper["method"], paper["lam"], strict=True)]
-    order = [key for key in known if isinstance(key[0], str)]
-    groups = {_key(g): g for g in frames.cells(frame, order)}
+    groups = {_key(runs): runs for runs in frames.cells(frame)}
     rows = []
     for cited in paper.to_dict("records"):
         runs = groups.pop((cited["method"], cited["lam"]), None)
@@ -146,18 +144,6 @@ def _referee(frame: pd.DataFrame) -> str:
 def _simulated(frame: pd.DataFrame) -> int:
     known = frame["simulated"].dropna()
     return int(known.max()) if len(known) else 0
-
-
-def summary(table: Table) -> Table:
-    """The columns that a reader looks at first."""
-    kept = [i for i, c in enumerate(table.columns) if c.name not in ("s.e. over images",)]
-    return Table(
-        "summary",
-        "Summary",
-        table.caption,
-        [table.columns[i] for i in kept],
-        [[row[i] for i in kept] for row in table.rows],
-    )
 
 
 def sweep(frame: pd.DataFrame) -> Table:

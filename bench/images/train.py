@@ -27,29 +27,20 @@ class Draws:
         self.x, self._stream, self._update = x, stream, update
         self._drawn: dict[str, Tensor] = {}
 
-    def _generator(self, name: str) -> torch.Generator:
-        return torch.Generator(self.x.device).manual_seed(seed(self._stream, self._update, name))
-
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, I) of (n, *shape)."""
-        if name not in self._drawn:
-            self._drawn[name] = torch.randn(
-                (len(self.x), *shape),
-                generator=self._generator(name),
-                device=self.x.device,
-                dtype=self.x.dtype,
-            )
-        return self._drawn[name]
+        return self._draw(torch.randn, name, shape)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         """U[0, 1) of (n, *shape)."""
+        return self._draw(torch.rand, name, shape)
+
+    def _draw(self, kind: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in self._drawn:
-            self._drawn[name] = torch.rand(
-                (len(self.x), *shape),
-                generator=self._generator(name),
-                device=self.x.device,
-                dtype=self.x.dtype,
-            )
+            device, dtype = self.x.device, self.x.dtype
+            rng = torch.Generator(device).manual_seed(seed(self._stream, self._update, name))
+            size = (len(self.x), *shape)
+            self._drawn[name] = kind(size, generator=rng, device=device, dtype=dtype)
         return self._drawn[name]
 
 
@@ -87,6 +78,7 @@ class Trainer:
         self.critic_adam = self._adam(self.critics) if self.critics else None
         self.model_adam = self._adam(self.models)
         self.critic_steps = max(spec.critic_steps, self.method.critic_steps)
+        self._epoch, self._order = -1, torch.empty(0)
         self.step = 0
         self.seconds = 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
@@ -106,7 +98,7 @@ class Trainer:
     def batch(self, step: int) -> Tensor:
         """The images of a step, (batch, c, h, w) in [0, 1]; each epoch has an order of its own."""
         epoch, i = divmod(step, self.steps_per_epoch)
-        if getattr(self, "_epoch", None) != epoch:
+        if self._epoch != epoch:
             order = generator(self.spec.stream, f"order {epoch}").permutation(len(self.images))
             self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
         rows = self._order[i * self.spec.batch : (i + 1) * self.spec.batch]
@@ -116,7 +108,7 @@ class Trainer:
         """All updates of one batch; returns the last losses of critic and model."""
         critic_loss = x.new_zeros(())
         if self.method.critic is not None and self.critic_adam is not None:
-            _learn(self.critics, self.models)
+            learn(self.critics, self.models)
             for k in range(self.critic_steps):
                 draws = Draws(x, self.spec.stream, f"{step} critic {k}")
                 critic_loss = self.method.critic(self.nets, draws)
@@ -124,7 +116,7 @@ class Trainer:
                 if self.method.clip:
                     for parameter in self.critics:
                         parameter.data.clamp_(-self.method.clip, self.method.clip)
-        _learn(self.models, self.critics)
+        learn(self.models, self.critics)
         draws = Draws(x, self.spec.stream, f"{step} model")
         model_loss = self.method.model(self.nets, draws, self.spec.lam)
         _descend(self.model_adam, model_loss)
@@ -187,7 +179,8 @@ class Trainer:
         return found | ({"critic_adam": self.critic_adam} if self.critic_adam else {})
 
 
-def _learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:
+def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:
+    """Gradients reach these parameters and not those."""
     for parameter in these:
         parameter.requires_grad_(True)
     for parameter in not_those:

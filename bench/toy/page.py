@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench import claims, store
 from bench.figures import Picture
-from bench.page import Page
+from bench.page import Page, damage
 from bench.spec import ToySpec
+from bench.tables import summary
 from bench.toy import against, figures, frames, tables
 from bench.toy.claims import toy_claims
 
@@ -32,7 +33,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     scores = tables.scores(frame, expected)
     contents = [
         claims.table(toy_claims(own), scale),
-        tables.summary(scores),
+        summary(scores, without=("IS sd", "IS median", "MSE median")),
         scores,
         tables.pairs(own),
         tables.gradients(own),
@@ -42,13 +43,11 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         contents.append(against.table(frame, frames.runs(other, study, scale), other))
         agrees = against.agrees(contents[-1])
     rates = set(frame["lr"])
-    notes = [BASELINES]
+    notes = [*damage(frame), BASELINES]
     if len(rates) > 1 or own["lr"].iloc[0] != ToySpec.lr:
         notes.append(f"Figures and claims are about learning rate {own['lr'].iloc[0]:g}.")
     if others := frame.attrs["other_precision"]:
         notes.append(f"{others} trainings at another precision of products were left out.")
-    if bad := frame.attrs["bad"]:
-        notes.insert(0, f"{bad} damaged file(s) were left out; bench.run sets them aside.")
     cells = frame.groupby(["label", "lam", "lr"]).size()
 
     def points() -> figures.Figure:

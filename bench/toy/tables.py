@@ -89,19 +89,6 @@ def scores(frame: pd.DataFrame, expected: int) -> Table:
     )
 
 
-def summary(scores: Table) -> Table:
-    """The columns of `scores` that a reader looks at first."""
-    details = ("IS sd", "IS median", "MSE median")
-    kept = [i for i, column in enumerate(scores.columns) if column.name not in details]
-    return Table(
-        "summary",
-        "Summary",
-        scores.caption,
-        [scores.columns[i] for i in kept],
-        [[row[i] for i in kept] for row in scores.rows],
-    )
-
-
 def pairs(frame: pd.DataFrame) -> Table:
     """sVAE-r against ALICE (sVAE against ALI at lambda 0) over equal configurations and seeds."""
     rows = []

@@ -37,10 +37,7 @@ def test_the_committed_weights_are_the_pinned_ones_and_small(name: str) -> None:
     assert len(content) <= 2_000_000
 
 
-UNFINISHED = pytest.mark.xfail(reason="16 of 24 epochs: 89.90 %", strict=True)
-
-
-@pytest.mark.parametrize("name", ["mnist", pytest.param("cifar10", marks=UNFINISHED)])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_committed_referees_are_accurate_and_measured(name: str) -> None:
     referee, real = load_referee(name), real_scores(name)
     assert referee.accuracy >= FLOORS[name]

@@ -402,6 +402,16 @@ def test_claims_follow_their_rules(page: report.Report) -> None:
     assert {c.verdict for c in none} == {"no data"}
 
 
+def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Report) -> None:
+    frame = page.page.frame
+    swept = frame[frame["method"] == "svae_r"].assign(lam=100.0)
+    both = pd.concat([frame, swept], ignore_index=True)
+    assert frames.headline(both, "mnist", "smoke").equals(frame)
+    assert frames.headline(swept, "mnist", "smoke").equals(swept)
+    n = {row[0]: row[5] for row in tables.sweep(both).rows}
+    assert n["100"] == str(len(swept)) and n["1000"] == "0"
+
+
 def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
     mixed = rows(seeds=1)
     other = dict(mixed[0], id="ab" * 8, temperatures=7)

@@ -58,6 +58,18 @@ def missing(frame: pd.DataFrame, study: str, scale: str) -> int:
     return sum(cell not in found for cell in cells)
 
 
+def headline(frame: pd.DataFrame, study: str, scale: str) -> pd.DataFrame:
+    """Without the runs of a sweep: methods at other lambdas than the study's own, where it has
+    these as well."""
+    its = STUDIES[study]
+    own = [
+        lam in its.own_lams.get(method, its.lams[scale])
+        for method, lam in zip(frame["method"], frame["lam"], strict=True)
+    ]
+    own = pd.Series(own, index=frame.index, dtype=bool)
+    return frame[own | ~frame["method"].isin(set(frame["method"][own]))]
+
+
 def cells(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """The runs of each method and lambda, by lambda and label."""
     return [runs for _, runs in frame.groupby(["method", "lam"], sort=False)]

@@ -27,7 +27,8 @@ RULES = (
 def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
     """The page of what is stored; `other` results are not compared with, and a note says so."""
     frame = frames.runs(results, study, scale)
-    table = tables.table1(frame)
+    main = frames.headline(frame, study, scale)
+    table = tables.table1(main)
     notes = damage(frame)
     if frame["stand_in"].any():
         notes.append("The images are drawn stand-ins: no number here is about the paper.")
@@ -45,7 +46,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
 
     def figure4() -> figures.Figure:
         samples = store.load_samples(results, study, scale).to_pandas()
-        return figures.figure4(frame, samples)
+        return figures.figure4(main, samples)
 
     pictures = [
         Picture(
@@ -64,7 +65,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         ),
         Picture(
             "curves",
-            partial(figures.curves, frame),
+            partial(figures.curves, main),
             "Losses over training",
             "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and "
             "logarithmic beyond. The losses of different methods measure different things.",
@@ -77,5 +78,5 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         notes=notes,
         agrees=True,
         missing=frames.missing(frame, study, scale),
-        shown=set(figures.shown(frame)["id"]),
+        shown=set(figures.shown(main)["id"]),
     )

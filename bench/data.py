@@ -27,7 +27,7 @@ from bench.sources import SIZES
 
 __all__ = ["NAMES", "DataError", "Images", "cache", "load", "static_bits", "static_labels"]
 
-NAMES = (*SIZES, "stand-in digits", "stand-in photos")
+NAMES = (*SIZES, "stand-in digits", "stand-in photos", "stand-in faces")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def cache() -> Path:
     return Path(os.environ.get("SVAE_BENCH_DATA") or Path.home() / ".cache" / "svae-bench")
 
 
-def load(name: str, data: Path | None = None, *, size: int = 32) -> Images:
-    """The data set of this name, one of NAMES; `size` is that of "stand-in photos".
+def load(name: str, data: Path | None = None) -> Images:
+    """The data set of this name, one of NAMES; "stand-in faces" are photos of CelebA's size.
 
     With `data`, a folder or file, from there and nowhere else: prepared arrays, or files that
     are prepared in the cache at first use (MNIST is read as it is). Without, from the cache;
@@ -63,7 +63,9 @@ def load(name: str, data: Path | None = None, *, size: int = 32) -> Images:
     if name == "stand-in digits":
         return _stand_in(name, *standin.digits())
     if name == "stand-in photos":
-        return _stand_in(name, *standin.photos(size))
+        return _stand_in(name, *standin.photos(32))
+    if name == "stand-in faces":
+        return _stand_in(name, *standin.photos(64))
     _known(name)
     place = _place(data)
     found = prepared.read(_folder(place, name))

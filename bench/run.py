@@ -146,7 +146,7 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     asked: dict[str, list[str]] = {}
     for field, values in (_condition(text, study) for text in args.only):
         asked.setdefault(field, []).extend(values)
-    known = module(study.name, "job").methods()
+    known = module(study.name, "job").methods(study)
     methods = list(known) if {"method", "label"} & set(asked) else None
     given = _given(study, args.set)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import MISSING, fields
 from functools import cache
 
 import pyarrow as pa
@@ -9,8 +11,10 @@ import pyarrow as pa
 from bench.spec import columns
 from bench.studies import STUDIES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Bumped when columns change. Older files are read, newer ones refused with advice."""
+
+DEFAULT = "bench.default"
 
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
@@ -61,6 +65,9 @@ METRICS = {
         ("classifier_sha256", pa.string()),
         ("classifier_accuracy", pa.float64()),
         ("mse_x", pa.float64()),  # of reconstructed test images on [-1, 1]; null: no encoder
+        # sliced Wasserstein distance of `samples` to the real test images, and of training images
+        ("swd", pa.float64()),
+        ("swd_real", pa.float64()),
         ("log_likelihood", pa.float64()),  # AIS's lower bound, nats, mean over `ais_images`
         ("log_likelihood_se", pa.float64()),
         ("log_likelihoods", pa.list_(pa.float64())),  # of each image
@@ -96,9 +103,23 @@ SAMPLES = {
 
 @cache
 def rows(study: str) -> pa.Schema:
-    """One row a finished training: identity, every field of its spec, metrics, provenance."""
-    spec = [(name, _TYPES[kind]) for name, kind in columns(STUDIES[study].kind).items()]
-    return pa.schema([*IDENTITY, *spec, *METRICS[STUDIES[study].package], *PROVENANCE])
+    """One row a finished training: identity, every field of its spec, metrics, provenance.
+
+    The metadata of a spec's field carry its default as JSON: what rows have that are older than
+    the field.
+    """
+    kind = STUDIES[study].kind
+    defaults = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+    spec = [
+        pa.field(
+            name,
+            _TYPES[type_],
+            metadata={DEFAULT: json.dumps(defaults[name])} if name in defaults else None,
+        )
+        for name, type_ in columns(kind).items()
+    ]
+    named = [pa.field(*each) for each in (*METRICS[STUDIES[study].package], *PROVENANCE)]
+    return pa.schema([*(pa.field(*each) for each in IDENTITY), *spec, *named])
 
 
 @cache

@@ -109,13 +109,14 @@ class ImageSpec(Spec):
     lr: float = 1e-4
     batch: int = 64
     data: str = "mnist"  # the images: a data set's name, "stand-in digits", or folder and digest
+    images: int = 0  # training images, the first so many; 0: all
     width: float = 1.0  # of all networks, relative to the paper's
     samples: int = 10_000  # generated images behind inception score and Fréchet distance
     bits: str = "static"  # what AIS sees: the static binarization, or "dynamic": one of our own
     temperatures: int = 1000  # annealed importance sampling
     chains: int = 16
     leapfrog: int = 10
-    ais_images: int = 100
+    ais_images: int = 100  # 0: no annealed importance sampling
 
     UNPAIRED: ClassVar[tuple[str, ...]] = (
         *Spec.UNPAIRED,
@@ -125,13 +126,13 @@ class ImageSpec(Spec):
     @property
     def simulated(self) -> int:
         """Images simulated from the model, which carry the BDMC gap: one for five real ones."""
-        return max(2, self.ais_images // 5)
+        return max(2, self.ais_images // 5) if self.ais_images else 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bits not in BITS:
             raise ValueError(f"bits is {self.bits}; allowed: {', '.join(BITS)}")
-        least = {"batch": 2, "samples": 10, "temperatures": 2}
+        least = {"batch": 2, "samples": 10, "temperatures": 2, "ais_images": 0, "images": 0}
         for name in (*least, "chains", "leapfrog", "ais_images"):
             if getattr(self, name) < least.get(name, 1):
                 allowed = f"an integer >= {least.get(name, 1)}"

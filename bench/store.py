@@ -91,8 +91,8 @@ def _replace_digest(content: bytes, old: str, new: str) -> bytes:
 def from_bytes(content: bytes, columns: pa.Schema) -> pa.Table:
     """The table of a file made by `to_bytes`, checked to the last bit.
 
-    Columns that an older schema lacks are null. Raises BadFile for anything that `to_bytes` did
-    not write, StoreError for a file of a newer schema.
+    Columns that an older schema lacks have their default, or are null. Raises BadFile for anything
+    that `to_bytes` did not write, StoreError for a file of a newer schema.
     """
     if not content:
         raise BadFile("is empty")
@@ -117,7 +117,8 @@ def from_bytes(content: bytes, columns: pa.Schema) -> pa.Table:
         return table
     for field in columns:
         if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+            default = json.loads((field.metadata or {}).get(schema.DEFAULT.encode(), b"null"))
+            table = table.append_column(field, pa.array([default] * len(table), field.type))
     try:
         return table.select(columns.names).cast(columns)
     except (pa.ArrowException, KeyError) as error:

@@ -8,6 +8,12 @@
 | mnist | smoke | 10 | stand-in digits, an eighth of the width | a minute |
 | mnist | quick | 10 | Table 1 and the headline methods, a quarter of the width | see README |
 | mnist | paper | 50 | the paper's networks, 100 epochs | for a GPU |
+| cifar10 | smoke | 6 | stand-in photos, an eighth of the width | a minute |
+| cifar10 | quick | 12 | four lambdas, a quarter of the width | see README |
+| cifar10 | paper | 33 | the authors' networks, 101 epochs, eleven lambdas | for a GPU |
+| celeba | smoke | 4 | stand-in photos of 64 pixels, an eighth of the width | a minute |
+| celeba | quick | 8 | four lambdas, 9,000 images, a quarter of the width | see README |
+| celeba | paper | 24 | the authors' networks, 16 epochs, twelve lambdas | for a GPU |
 """
 
 from __future__ import annotations
@@ -34,7 +40,8 @@ class Study(Generic[S]):
     name: str
     title: str
     kind: type[S]
-    package: str  # of bench: how its trainings are run and reported
+    package: str  # of bench: how its trainings are run, and reported by
+    report: str = field(default="", kw_only=True)  # another one, if not the same
     axes: dict[str, dict[str, Sequence[Any]]]  # scale -> axis -> values, see `bench.spec.grid`
     methods: Sequence[str]
     lams: dict[str, Sequence[float]]
@@ -173,9 +180,74 @@ MNIST = Study(
     },
 )
 
-STUDIES: dict[str, Study[Any]] = {study.name: study for study in (TOY_GRID, MNIST)}
+_PHOTOS = {"ais_images": [0]}
+_TINY = {**_PHOTOS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500]}
+
+CIFAR10 = Study(
+    name="cifar10",
+    kind=ImageSpec,
+    package="images",
+    report="photos",
+    title="CIFAR-10: generation and reconstruction as lambda grows",
+    axes={
+        "smoke": {**_TINY, "data": ["stand-in photos"]},
+        "quick": {
+            **_PHOTOS,
+            "data": ["cifar10"],
+            "width": [0.25],
+            "lr": [5e-4],
+            "epochs": [3],
+        },
+        "paper": {**_PHOTOS, "data": ["cifar10"], "epochs": [101]},
+    },
+    methods=("svae_r", "alice", "alice_sigmoid"),
+    lams={
+        "smoke": (0.0, 0.1),
+        "quick": (0.0, 0.1, 10.0, 1000.0),
+        "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 10.0, 50.0, 100.0, 1000.0),
+    },
+    own_lams=dict.fromkeys(AT_ZERO, (0.0,)),
+)
+
+CELEBA = Study(
+    name="celeba",
+    kind=ImageSpec,
+    package="images",
+    report="photos",
+    title="CelebA: sVAE-r and ALICE as lambda grows",
+    axes={
+        "smoke": {**_TINY, "data": ["stand-in faces"], "critic_steps": [2]},
+        "quick": {
+            **_PHOTOS,
+            "data": ["celeba"],
+            "images": [9_000],
+            "width": [0.25],
+            "lr": [5e-4],
+            "critic_steps": [2],
+            "epochs": [3],
+            "samples": [1_000],
+        },
+        "paper": {
+            **_PHOTOS,
+            "data": ["celeba"],
+            "lr": [2e-4],
+            "critic_steps": [2],
+            "epochs": [16],
+        },
+    },
+    methods=("svae_r", "alice"),
+    lams={
+        "smoke": (0.0, 0.1),
+        "quick": (0.0, 0.1, 1.0, 10.0),
+        "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 1000.0),
+    },
+    own_lams=dict.fromkeys(AT_ZERO, (0.0,)),
+)
+
+STUDIES: dict[str, Study[Any]] = {study.name: study for study in (TOY_GRID, MNIST, CIFAR10, CELEBA)}
 
 
 def module(study: str, name: str) -> Any:
     """The module of a study's package: `job` runs its trainings, `page` reports them."""
-    return import_module(f"bench.{STUDIES[study].package}.{name}")
+    its = STUDIES[study]
+    return import_module(f"bench.{(name == 'page' and its.report) or its.package}.{name}")

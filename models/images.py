@@ -1,4 +1,4 @@
-"""Who plays in the image studies: convolutional encoders, decoders and critics.
+"""Who plays on MNIST: convolutional encoders, decoders and critics.
 
 The trunks are those of the paper's supplement, appendix A; every method gets the same encoder and
 decoder trunk, and only heads and critics differ. `width` scales all channels and units. Batch
@@ -48,11 +48,11 @@ def _without_scale(norm: Norm) -> Norm:
     return norm
 
 
-def _norm1d(units: int) -> Norm:
+def norm1d(units: int) -> Norm:
     return _without_scale(nn.BatchNorm1d(units, eps=1e-3, momentum=None))
 
 
-def _norm2d(channels: int) -> Norm:
+def norm2d(channels: int) -> Norm:
     return _without_scale(nn.BatchNorm2d(channels, eps=1e-3, momentum=None))
 
 
@@ -77,13 +77,13 @@ class Deconv(nn.ConvTranspose2d):
         return F.pixel_shuffle(F.conv2d(input, weight, self.bias.repeat_interleave(4), 1, 1), 2)
 
 
-def conv(d_in: int, d_out: int, norm: Callable[[int], nn.Module] = _norm2d) -> nn.Sequential:
+def conv(d_in: int, d_out: int, norm: Callable[[int], nn.Module] = norm2d) -> nn.Sequential:
     """5 x 5, stride 2: halves the image, rounding up."""
     return nn.Sequential(nn.Conv2d(d_in, d_out, 5, 2, 2), norm(d_out), nn.ReLU())
 
 
 def _dense(d_in: int, d_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(d_in, d_out), _norm1d(d_out), nn.ReLU())
+    return nn.Sequential(nn.Linear(d_in, d_out), norm1d(d_out), nn.ReLU())
 
 
 class Trunk(nn.Module):
@@ -167,7 +167,7 @@ class Decoder(nn.Module):
             _dense(hidden, a * side * side),
             nn.Unflatten(1, (a, side, side)),
             Deconv(a, a),
-            _norm2d(a),
+            norm2d(a),
             nn.ReLU(),
             Deconv(a, shape.channels),
         )
@@ -208,7 +208,7 @@ def _image_features(
 class Critic(nn.Module):
     """f(x): conv 32, conv 64, conv 128, dense 1."""
 
-    def __init__(self, shape: ImageShape, norm: Callable[[int], nn.Module] = _norm2d) -> None:
+    def __init__(self, shape: ImageShape, norm: Callable[[int], nn.Module] = norm2d) -> None:
         super().__init__()
         self.features, d = _image_features(shape, norm)
         self.head = nn.Linear(d, 1)
@@ -226,7 +226,7 @@ class JointCritic(nn.Module):
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        self.features, d = _image_features(shape, _norm2d)
+        self.features, d = _image_features(shape, norm2d)
         hidden = shape.units(1024)
         self.code = nn.Sequential(nn.Linear(shape.d_z, hidden), nn.ReLU())
         self.head = nn.Sequential(
@@ -269,19 +269,22 @@ class EnergyCritic(nn.Module):
         return (x_rec - x).square().flatten(1).sum(1).add(1e-8).sqrt()
 
 
-def _layer_norm(channels: int) -> nn.Module:
+def layer_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(1, channels)
 
 
-PARTS: dict[str, Callable[[ImageShape], nn.Module]] = {
+Part = Callable[[ImageShape], nn.Module]
+
+PARTS: dict[str, Part] = {
     "implicit": ImplicitEncoder,
     "gaussian": GaussianEncoder,
     "planar": lambda shape: GaussianEncoder(shape, "planar"),
     "autoregressive": lambda shape: GaussianEncoder(shape, "autoregressive"),
     "conv": Decoder,
+    "bernoulli": Decoder,  # where log p(x|z) is asked for
     "mlp": MlpDecoder,
     "f(x)": Critic,
-    "f(x), layer norm": lambda shape: Critic(shape, _layer_norm),
+    "f(x), layer norm": lambda shape: Critic(shape, layer_norm),
     "f(x), mlp": lambda shape: DenseCritic(
         shape.channels * shape.size**2, shape.units(1024), nn.LeakyReLU(0.2)
     ),
@@ -289,21 +292,25 @@ PARTS: dict[str, Callable[[ImageShape], nn.Module]] = {
     "f(z)": lambda shape: DenseCritic(shape.d_z, shape.units(1000), nn.ReLU()),
     "energy": EnergyCritic,
 }
-"""Every network that an objective can ask for by name."""
+"""Every network for MNIST that an objective can ask for by name."""
 
 
 class ImageNetworks(nn.ModuleDict):
     """The networks of one method by their roles: encoder, decoder, critic (critic_x, ...)."""
 
     def __init__(
-        self, parts: Mapping[str, str], shape: ImageShape, seed: Callable[[str], int]
+        self,
+        parts: Mapping[str, str],
+        shape: ImageShape,
+        seed: Callable[[str], int],
+        table: Mapping[str, Part] = PARTS,
     ) -> None:
-        """`parts` maps roles to names in `PARTS`; `seed(role)` starts the draw of its weights.
+        """`parts` maps roles to names in `table`; `seed(role)` starts the draw of its weights.
 
         Weights are Xavier's (Glorot & Bengio 2010), biases 0, as in the paper; equal roles and
         parts get equal weights whatever the method.
         """
-        super().__init__({role: PARTS[part](shape) for role, part in parts.items()})
+        super().__init__({role: table[part](shape) for role, part in parts.items()})
         self.shape = shape
         for role, network in self.items():
             rng = torch.Generator().manual_seed(seed(role))

@@ -15,7 +15,7 @@ To add a method, write its pair and one line in `METHODS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,9 +31,13 @@ Networks = Any
 
 
 class Batch(Protocol):
-    """Real images x (n, c, h, w) in [0, 1] and noise: equal names draw equal numbers."""
+    """Real images x (n, c, h, w), in [0, 1] for MNIST, and noise: equal names, equal numbers."""
 
     x: Tensor
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        """What codes and noise are drawn from, (n, *shape): N(0, I) for MNIST."""
+        ...
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, I) of (n, *shape)."""
@@ -65,12 +69,28 @@ class Method:
 def encode(nets: Networks, batch: Batch, x: Tensor, name: str = "eps") -> Tensor:
     """z ~ q(z|x), (n, d)."""
     encoder = nets["encoder"]
-    return encoder(x, batch.normal(name, *encoder.eps_shape))
+    return encoder(x, batch.noise(name, *encoder.eps_shape))
 
 
 def prior(nets: Networks, batch: Batch) -> Tensor:
-    """z ~ p(z) = N(0, I), (n, d)."""
-    return batch.normal("z", nets.shape.d_z)
+    """z ~ p(z), (n, d)."""
+    return batch.noise("z", nets.shape.d_z)
+
+
+def decode(nets: Networks, batch: Batch, z: Tensor, name: str = "noise") -> Tensor:
+    """x ~ p(x|z), or its mean, (n, c, h, w)."""
+    return nets["decoder"](z, *_own_noise(nets["decoder"], batch, name))
+
+
+def judge(nets: Networks, batch: Batch, x: Tensor, z: Tensor, name: str) -> Tensor:
+    """f(x, z), (n,)."""
+    return nets["critic"](x, z, *_own_noise(nets["critic"], batch, f"critic's {name}"))
+
+
+def _own_noise(network: Any, batch: Batch, name: str) -> list[Tensor]:
+    """The noise that a network takes beside its inputs; only those of `models.photos` do."""
+    shapes: Sequence[tuple[int, ...]] = getattr(network, "noise", ())
+    return [batch.noise(f"{name} {i}", *shape) for i, shape in enumerate(shapes)]
 
 
 def bits(batch: Batch) -> Tensor:
@@ -91,17 +111,18 @@ def matching(objective: Objective) -> Method:
 
     def critic(nets: Networks, batch: Batch) -> Tensor:
         z = prior(nets, batch)
-        f_q = nets["critic"](batch.x, encode(nets, batch, batch.x))
-        f_p = nets["critic"](nets["decoder"](z), z)
+        f_q = judge(nets, batch, batch.x, encode(nets, batch, batch.x), "q")
+        f_p = judge(nets, batch, decode(nets, batch, z), z, "p")
         return objective.critic(f_q, f_p)
 
     def model(nets: Networks, batch: Batch, lam: float) -> Tensor:
         x, z = batch.x, prior(nets, batch)
-        z_x, x_z = encode(nets, batch, x), nets["decoder"](z)
-        loss = objective.model(nets["critic"](x, z_x), nets["critic"](x_z, z))
+        z_x, x_z = encode(nets, batch, x), decode(nets, batch, z)
+        loss = objective.model(judge(nets, batch, x, z_x, "q"), judge(nets, batch, x_z, z, "p"))
         if not lam:
             return loss
-        x_rec, z_rec = nets["decoder"](z_x), encode(nets, batch, x_z, "eps of the cycle")
+        x_rec = decode(nets, batch, z_x, "noise of the cycle")
+        z_rec = encode(nets, batch, x_z, "eps of the cycle")
         return regularised(loss, lam, absolute_error(x, x_rec, z, z_rec))
 
     parts = {"encoder": "implicit", "decoder": "conv", "critic": "f(x, z)"}
@@ -250,23 +271,23 @@ def as_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
 def gan_critic(nets: Networks, batch: Batch) -> Tensor:
     """f(x) -> log p(x) - log q(x), equation (22); Goodfellow et al. 2014, (1)."""
     f_q = nets["critic"](batch.x)
-    return density_ratio(f_q, nets["critic"](nets["decoder"](prior(nets, batch))))
+    return density_ratio(f_q, nets["critic"](decode(nets, batch, prior(nets, batch))))
 
 
 def gan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """-E_p log sigma(-f), equation (24): the non-saturating GAN."""
-    return softplus(nets["critic"](nets["decoder"](prior(nets, batch)))).mean()
+    return softplus(nets["critic"](decode(nets, batch, prior(nets, batch)))).mean()
 
 
 def wgan_critic(nets: Networks, batch: Batch) -> Tensor:
     """E_p f - E_q f for a clipped f, equation (25); Arjovsky et al. 2017, algorithm 1."""
-    f_p = nets["critic"](nets["decoder"](prior(nets, batch)))
+    f_p = nets["critic"](decode(nets, batch, prior(nets, batch)))
     return f_p.mean() - nets["critic"](batch.x).mean()
 
 
 def wgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """-E_p f, equation (25)."""
-    return -nets["critic"](nets["decoder"](prior(nets, batch))).mean()
+    return -nets["critic"](decode(nets, batch, prior(nets, batch))).mean()
 
 
 PENALTY = 10.0
@@ -274,7 +295,7 @@ PENALTY = 10.0
 
 def wgan_gp_critic(nets: Networks, batch: Batch) -> Tensor:
     """(25) and 10 (|df/dx| - 1)^2 between real and generated; Gulrajani et al. 2017, (3)."""
-    x, x_z = batch.x, nets["decoder"](prior(nets, batch)).detach()
+    x, x_z = batch.x, decode(nets, batch, prior(nets, batch)).detach()
     between = torch.lerp(x, x_z, batch.uniform("between", 1, 1, 1)).requires_grad_()
     (slope,) = torch.autograd.grad(nets["critic"](between).sum(), between, create_graph=True)
     excess = slope.flatten(1).norm(dim=1) - 1
@@ -287,13 +308,13 @@ MARGIN = 10.0
 
 def ebgan_critic(nets: Networks, batch: Batch) -> Tensor:
     """Energy of real images down, of generated ones up to a margin of 10; Zhao et al. 2017, (1)."""
-    energy = nets["critic"](nets["decoder"](prior(nets, batch)))
+    energy = nets["critic"](decode(nets, batch, prior(nets, batch)))
     return nets["critic"](batch.x).mean() + (MARGIN - energy).relu().mean()
 
 
 def ebgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """Energy of generated images; Zhao et al. 2017, (2)."""
-    return nets["critic"](nets["decoder"](prior(nets, batch))).mean()
+    return nets["critic"](decode(nets, batch, prior(nets, batch))).mean()
 
 
 def _parts(encoder: str = "", decoder: str = "conv", **critics: str) -> dict[str, str]:
@@ -312,13 +333,13 @@ METHODS: dict[str, Method] = {
         "sVAE-density",
         "sVAE-r-density",
     ),
-    "vae": Method(None, vae, _parts("gaussian"), "VAE"),
-    "nf_vae": Method(None, flow_vae, _parts("planar"), "NF (k = 80)"),
-    "iaf_vae": Method(None, flow_vae, _parts("autoregressive"), "IAF"),
-    "avb": Method(avb_critic, avb, _parts("implicit", **_JOINT), "AVB"),
-    "avb_ac": Method(avb_ac_critic, avb_ac, _parts("implicit", **_JOINT), "AVB-AC"),
-    "aae": Method(aae_critic, aae, _parts("implicit", critic="f(z)"), "AAE"),
-    "as_vae": Method(as_vae_critic, as_vae, _parts("gaussian", **_TWO), "AS-VAE"),
+    "vae": Method(None, vae, _parts("gaussian", "bernoulli"), "VAE"),
+    "nf_vae": Method(None, flow_vae, _parts("planar", "bernoulli"), "NF (k = 80)"),
+    "iaf_vae": Method(None, flow_vae, _parts("autoregressive", "bernoulli"), "IAF"),
+    "avb": Method(avb_critic, avb, _parts("implicit", "bernoulli", **_JOINT), "AVB"),
+    "avb_ac": Method(avb_ac_critic, avb_ac, _parts("implicit", "bernoulli", **_JOINT), "AVB-AC"),
+    "aae": Method(aae_critic, aae, _parts("implicit", "bernoulli", critic="f(z)"), "AAE"),
+    "as_vae": Method(as_vae_critic, as_vae, _parts("gaussian", "bernoulli", **_TWO), "AS-VAE"),
     "gan": Method(gan_critic, gan, _parts(decoder="mlp", critic="f(x), mlp"), "GAN"),
     "dcgan": Method(gan_critic, gan, _parts(critic="f(x)"), "DCGAN"),
     "wgan": Method(wgan_critic, wgan, _parts(critic="f(x)"), "WGAN", critic_steps=5, clip=0.01),

@@ -61,12 +61,12 @@ def harmless() -> bool:
     [
         ("stand-in digits", 28, "ad4486075b6117f1faec8e1a77d6889f03f02102082faafe63504300c31d8190"),
         ("stand-in photos", 32, "781a1df358175d563705d53283183d539b74cd8dbd9d4f98ae6ad7aa9a2483a6"),
-        ("stand-in photos", 64, "b6bdb13711b4b81bf987f15db0a52cf07f4288a8284acdf163b2ac6c07d6afd6"),
+        ("stand-in faces", 64, "b6bdb13711b4b81bf987f15db0a52cf07f4288a8284acdf163b2ac6c07d6afd6"),
     ],
     ids=lambda value: str(value)[:16],
 )
 def test_stand_ins_are_the_same_bytes_everywhere(name: str, size: int, sha256: str) -> None:
-    images = load(name, size=size)
+    images = load(name)
     channels = 1 if size == 28 else 3
     assert images.train.shape == (2000, channels, size, size)
     assert images.test.shape == (500, channels, size, size)

@@ -45,6 +45,8 @@ class Batch:
     def normal(self, name: str, *shape: int) -> Tensor:
         return self._draw("normal", name, shape)
 
+    noise = normal
+
     def uniform(self, name: str, *shape: int) -> Tensor:
         return self._draw("uniform", name, shape)
 

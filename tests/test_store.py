@@ -125,7 +125,7 @@ def test_a_newer_schema_is_refused_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(schema, "SCHEMA_VERSION", 2)
+        newer.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
         kept = filled(tmp_path)
     before = {p: p.read_bytes() for p in kept.folder.glob("*.parquet")}
     for act in (kept.prepare, kept.done, lambda: kept.write([row(SPECS[0])], [])):

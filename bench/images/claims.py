@@ -89,15 +89,8 @@ def _near(ours: pd.DataFrame) -> Claim:
 def _scores(ours: pd.DataFrame, rival: pd.DataFrame, id: str, name: str) -> Claim:
     verdict, evidence = "no data", "no runs"
     if len(ours) and len(rival):
-        (a, error_a), (b, error_b) = _score(ours), _score(rival)
-        gain = a - b
-        error = _quantile(ours, rival) * math.hypot(error_a, error_b)
-        verdict = VERDICTS[int(gain > error) - int(gain < -error)]
-        evidence = (
-            f"{a:.2f} against {b:.2f}: difference {gain:+.2f} [{gain - error:+.2f}, "
-            f"{gain + error:+.2f}] from {len(ours)} and {len(rival)} seed(s)"
-            + ("" if min(len(ours), len(rival)) > 1 else "; of one seed only its samples vary")
-        )
+        difference, error, evidence = gain(ours, rival)
+        verdict = VERDICTS[int(difference > error) - int(difference < -error)]
     return Claim(
         id,
         f"sVAE-r's inception score is better than {name}'s.",
@@ -107,6 +100,19 @@ def _scores(ours: pd.DataFrame, rival: pd.DataFrame, id: str, name: str) -> Clai
         verdict,
         evidence,
     )
+
+
+def gain(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[float, float, str]:
+    """Difference of the inception scores, half its 95 % interval, and both in words."""
+    (a, error_a), (b, error_b) = _score(ours), _score(rival)
+    found = a - b
+    error = _quantile(ours, rival) * math.hypot(error_a, error_b)
+    words = (
+        f"{a:.2f} against {b:.2f}: difference {found:+.2f} [{found - error:+.2f}, "
+        f"{found + error:+.2f}] from {len(ours)} and {len(rival)} seed(s)"
+        + ("" if min(len(ours), len(rival)) > 1 else "; of one seed only its samples vary")
+    )
+    return found, error, words
 
 
 def _quantile(*both: pd.DataFrame) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -9,15 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from bench.images.domain import DOMAINS
 from bench.images.train import Draws, learn
 from bench.spec import ImageSpec
-from models.images import ImageNetworks, ImageShape
-from models.methods import METHODS
-
-TRAIN = {"mnist": 60_000, "stand-in digits": 2_000}
-"""Training images of each data set."""
-SHAPES = {"mnist": (1, 28), "stand-in digits": (1, 28)}
-"""Channels, and height or width, of its images."""
+from models.methods import METHODS, decode, prior
 
 EFFICIENCY = 0.25
 """Share of the speed of plain matrix products that convolutions reach on a core, training as
@@ -25,7 +21,7 @@ annealing; measured at a quarter of the width, at full width it is .29."""
 UPDATE = 1.5e-3
 """Seconds that each update takes beside them."""
 SCORES = 15.0
-"""Seconds for samples, reconstructions and the referee at a quarter of the width."""
+"""Seconds for samples, reconstructions and the referee at a quarter of the width of MNIST's."""
 
 
 class _Flops(TorchDispatchMode):
@@ -43,12 +39,12 @@ class _Flops(TorchDispatchMode):
 
 
 @cache
-def step_flops(method: str, cycle: bool, width: float, channels: int, size: int) -> float:
+def step_flops(method: str, cycle: bool, width: float, data: str) -> float:
     """Multiplications and additions of all updates of one step, for each image of the batch."""
     n = 2
-    found = METHODS[method]
-    nets = ImageNetworks(found.parts, ImageShape(channels, size, width=width), lambda role: 0)
-    x = torch.zeros(n, channels, size, size)
+    found, domain = METHODS[method], DOMAINS[data]
+    nets = domain.networks(found, width, lambda role: 0)
+    x = torch.zeros(n, domain.channels, domain.size, domain.size)
     with _Flops() as counter:
         learn(nets.critics(), nets.models())
         if found.critic is not None:
@@ -60,31 +56,30 @@ def step_flops(method: str, cycle: bool, width: float, channels: int, size: int)
 
 
 @cache
-def decoder_flops(method: str, width: float, channels: int, size: int) -> float:
+def decoder_flops(method: str, width: float, data: str) -> float:
     """Of one image generated."""
-    parts = {"decoder": METHODS[method].parts["decoder"]}
-    shape = ImageShape(channels, size, width=width)
-    nets = ImageNetworks(parts, shape, lambda role: 0).eval()
+    domain = DOMAINS[data]
+    nets = domain.networks(METHODS[method], width, lambda role: 0).eval()
+    draws = Draws(torch.zeros(1), "", "")
     with _Flops() as counter:
-        nets["decoder"](torch.zeros(1, shape.d_z))
+        decode(nets, draws, prior(nets, draws))
     return counter.total
 
 
 def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Of training alone, where matrix products run at `rate` FLOP/s."""
-    images, shape = TRAIN.get(spec.data, 60_000), SHAPES.get(spec.data, (1, 28))
+    images = min(spec.images or math.inf, DOMAINS[spec.data].train)
     steps = spec.epochs * max(1, images // spec.batch)
-    flops = step_flops(spec.method, spec.lam > 0, spec.width, *shape) * spec.batch
+    flops = step_flops(spec.method, spec.lam > 0, spec.width, spec.data) * spec.batch
     updates = 1 + METHODS[spec.method].critic_steps
     return steps * (flops / (rate * EFFICIENCY) + updates * UPDATE)
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Of the scores, nearly all of it annealed importance sampling."""
-    shape = SHAPES.get(spec.data, (1, 28))
     rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
-    flops = 2 * decoder_flops(spec.method, spec.width, *shape) * gradients
+    flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
     return SCORES + flops / (rate * EFFICIENCY)
 
 

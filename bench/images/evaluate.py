@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from bench.ais import AnnealedRun
 from bench.data import Images, static_bits, static_labels
-from bench.images.train import Draws, Trainer
+from bench.images.domain import DOMAINS
+from bench.images.train import Trainer
 from bench.latent import bernoulli
 from bench.metrics import Gaussian, frechet_distance, inception_score
 from bench.referee import Referee, load_referee
 from bench.spec import ImageSpec
+from bench.swd import Patches, distance
 from models.images import Decoder, Norm
-from models.methods import Networks
+from models.methods import Networks, decode, encode, prior
 
 STATISTICS = 100
 """Training batches over which frozen batch norm takes its statistics."""
@@ -52,7 +54,7 @@ def freeze(trainer: Trainer) -> None:
     trainer.nets.train()
     with torch.no_grad():
         for i in range(STATISTICS):
-            draws = Draws(trainer.batch(i), trainer.spec.stream, f"statistics {i}")
+            draws = trainer.draws(trainer.batch(i), f"statistics {i}")
             trainer.method.model(trainer.nets, draws, 0.0)
     for norm in norms:
         norm.track_running_stats = False
@@ -62,25 +64,24 @@ def freeze(trainer: Trainer) -> None:
 @torch.no_grad()
 def generate(trainer: Trainer, n: int) -> Tensor:
     """n images (n, c, h, w) in [0, 1] from the prior, by frozen networks."""
-    decoder, d = trainer.nets["decoder"], trainer.nets.shape.d_z
     parts = []
     every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
     for i, rows in enumerate(every.split(CHUNK)):
-        z = Draws(rows, trainer.spec.stream, f"generate {i}").normal("z", d)
-        parts.append(decoder(z))
-    return torch.cat(parts)
+        draws = trainer.draws(rows, f"generate {i}")
+        parts.append(decode(trainer.nets, draws, prior(trainer.nets, draws)))
+    return trainer.domain.unit(torch.cat(parts))
 
 
 @torch.no_grad()
 def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
-    """x -> a code from q(z|x) -> images, all (n, c, h, w) in [0, 1], by frozen networks."""
+    """uint8 images -> codes from q(z|x) -> images (n, c, h, w) in [0, 1], by frozen networks."""
     nets: Networks = trainer.nets
-    encoder, decoder = nets["encoder"], nets["decoder"]
     parts = []
     for i, part in enumerate(x.split(CHUNK)):
-        draws = Draws(part, trainer.spec.stream, f"reconstruct {i}")
-        parts.append(decoder(encoder(part, draws.normal("eps", *encoder.eps_shape))))
-    return torch.cat(parts)
+        part = trainer.domain.scaled(part.to(trainer.device), trainer.dtype)
+        draws = trainer.draws(part, f"reconstruct {i}")
+        parts.append(decode(nets, draws, encode(nets, draws, part)))
+    return trainer.domain.unit(torch.cat(parts))
 
 
 def _pixels(x: Tensor) -> np.ndarray:
@@ -89,30 +90,34 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 def scores(trainer: Trainer, images: Images) -> Scores | None:
     """What frozen networks are worth beside log p(x); None if what they give is not finite."""
-    spec = trainer.spec
-    referee, real = _referee(), _real(images)
-    samples = generate(trainer, spec.samples)
-    x = _unit(images.test).to(trainer.device, trainer.dtype)
-    x_rec = reconstruct(trainer, x) if "encoder" in trainer.nets else None
+    samples = generate(trainer, trainer.spec.samples)
+    test = torch.from_numpy(np.array(images.test))
+    x = test.to(trainer.device, trainer.dtype) / 255
+    x_rec = reconstruct(trainer, test) if "encoder" in trainer.nets else None
     if not all(bool(t.isfinite().all()) for t in (samples, x_rec) if t is not None):
         return None
-    logits, features = referee.logits_and_features(samples.cpu().float())
-    score, spread = inception_score(logits, SPLITS)
-    metrics = {
-        "inception_score": score,
-        "inception_sd": spread,
-        "frechet": frechet_distance(features, real.features),
-    }
+    metrics = {}
+    if name := referee_of(images):
+        logits, features = _referee(name).logits_and_features(samples.cpu().float())
+        score, spread = inception_score(logits, SPLITS)
+        metrics = {
+            "inception_score": score,
+            "inception_sd": spread,
+            "frechet": frechet_distance(features, _real(images).features),
+        }
+    if trainer.domain.channels == 3:
+        n = min(len(samples), len(images.test), len(images.train))
+        real, metrics["swd_real"] = _real_patches(images, n)
+        metrics["swd"] = distance(Patches.of(samples.cpu(), n), real)
     if x_rec is not None:
-        # Trained on [0, 1], reported on [-1, 1] as published: twice the distance.
-        metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())
+        metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())  # as on [-1, 1]
     pictures = {"samples": _pixels(samples), "x": _pixels(x)}
     return Scores(metrics, pictures | ({} if x_rec is None else {"x_rec": _pixels(x_rec)}))
 
 
-def _unit(images: np.ndarray) -> Tensor:
-    """uint8 images as float32 in [0, 1]."""
-    return torch.from_numpy(np.array(images)).float() / 255
+def referee_of(images: Images) -> str:
+    """The referee that knows these images; empty where none does: CelebA, a folder of images."""
+    return DOMAINS[images.name].referee if images.name in DOMAINS else ""
 
 
 @dataclass(frozen=True)
@@ -127,25 +132,41 @@ _REAL: dict[str, _Real] = {}  # by the images' hash
 def _real(images: Images) -> _Real:
     """The referee's view of the real test images, once a process."""
     if images.sha256 not in _REAL:
-        logits, features = _referee().logits_and_features(_unit(images.test))
+        x = torch.from_numpy(np.array(images.test)).float() / 255
+        logits, features = _referee(referee_of(images)).logits_and_features(x)
         score = inception_score(logits, SPLITS)[0]
         _REAL[images.sha256] = _Real(score, Gaussian.of(features))
     return _REAL[images.sha256]
 
 
+_PATCHES: dict[tuple[str, int], tuple[Patches, float]] = {}
+
+
+def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
+    """Those of n real test images, and the distance of n training images to them: the floor."""
+    key = images.sha256, n
+    if key not in _PATCHES:
+        test = Patches.of(images.test[:n])
+        _PATCHES[key] = test, distance(Patches.of(images.train[:n]), test)
+    return _PATCHES[key]
+
+
 @cache
-def _referee() -> Referee:
-    return load_referee("mnist")
+def _referee(name: str) -> Referee:
+    return load_referee(name)
 
 
-def referee_columns(images: Images) -> dict[str, str | float]:
-    """Which classifier scores, and what it gives the real test images, for every row."""
-    referee = _referee()
+def referee_columns(images: Images) -> dict[str, str | float | int]:
+    """Which classifier scores, if any, and what it gives the real test images, for every row."""
+    if not (name := referee_of(images)):
+        return {}
+    referee = _referee(name)
     return {
         "classifier": f"{referee.name} referee",
         "classifier_sha256": referee.sha256,
         "classifier_accuracy": referee.accuracy,
         "real_score": _real(images).score,
+        "n_splits": SPLITS,
     }
 
 

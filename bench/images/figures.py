@@ -47,14 +47,11 @@ def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
 
 def _sheet(axes: Axes, stored: pd.DataFrame, run: pd.Series) -> None:
     axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", fontsize=8, loc="left", pad=2)
-    if run["id"] not in stored.index:
+    images = pictures(stored, str(run["id"]))
+    if not images:
         axes.text(0.5, 0.5, "not stored", ha="center", va="center", fontsize=7)
         return
-    kept = stored.loc[run["id"]]
-    shape = (-1, *(int(side) for side in kept["shape"]))
-    samples, x, x_rec = (
-        np.frombuffer(kept[name], np.uint8).reshape(shape) for name in ("samples", "x", "x_rec")
-    )
+    samples, x, x_rec = images["samples"], images["x"], images["x_rec"]
     if not len(samples):
         axes.text(0.5, 0.5, "diverged", ha="center", va="center", fontsize=7)
         return
@@ -65,6 +62,18 @@ def _sheet(axes: Axes, stored: pd.DataFrame, run: pd.Series) -> None:
         pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]])
     sheet = np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
+
+
+def pictures(stored: pd.DataFrame, id: str) -> dict[str, np.ndarray]:
+    """What is kept of a training by name, uint8 (n, c, h, w), none if it diverged; {}: nothing."""
+    if id not in stored.index:
+        return {}
+    kept = stored.loc[[id]].to_dict("records")[0]
+    shape = (-1, *(int(side) for side in kept["shape"]))
+    return {
+        name: np.frombuffer(kept[name], np.uint8).reshape(shape)
+        for name in ("samples", "x", "x_rec")
+    }
 
 
 def sweep(frame: pd.DataFrame) -> Figure:

@@ -77,14 +77,15 @@ def cells(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def paper_table1() -> pd.DataFrame:
     """Table 1 of the paper: method (null: cited only), lam, label, both scores."""
-    return _csv("table1.csv")
+    return csv("table1.csv")
 
 
 def alice_sweep() -> pd.DataFrame:
     """ALICE's published MNIST sweep over lambda, from its authors' notebook."""
-    return _csv("alice_mnist.csv")
+    return csv("alice_mnist.csv")
 
 
-def _csv(name: str) -> pd.DataFrame:
+def csv(name: str) -> pd.DataFrame:
+    """A table of the paper's, or of the papers around it, from bench/paper."""
     with resources.files("bench").joinpath(f"paper/{name}").open() as file:
         return pd.read_csv(file)

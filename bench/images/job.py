@@ -15,8 +15,10 @@ from bench.ais import AnnealedRun, Estimate
 from bench.cli import UsageError
 from bench.images import evaluate
 from bench.images.cost import evaluation_seconds, seconds, training_seconds
+from bench.images.domain import DOMAINS
 from bench.images.train import Trainer
 from bench.spec import ImageSpec, Spec
+from bench.studies import STUDIES, Study
 from models.methods import METHODS
 
 if TYPE_CHECKING:
@@ -30,22 +32,27 @@ EVERY = 60.0
 """Seconds between checkpoints: what a kill costs at most, in training as in annealing."""
 
 
-def methods() -> dict[str, bool]:
+def methods(study: Study[ImageSpec]) -> dict[str, bool]:
     """Every method this study can train, and whether lambda means something to it."""
-    return {name: bool(method.label_cycle) for name, method in METHODS.items()}
+    names = DOMAINS[study.name].methods()
+    return {name: bool(METHODS[name].label_cycle) for name in names}
 
 
 def check(specs: Sequence[ImageSpec], data_folder: Path | None) -> None:
     """Raises UsageError, before anything is trained, for images that are missing or damaged."""
     names = {spec.data for spec in specs}
-    if unknown := names - {"mnist", "stand-in digits"}:
-        raise UsageError(f"data is {min(unknown)}; allowed: mnist, stand-in digits")
-    if data_folder is not None and names == {"stand-in digits"}:
+    allowed = {axes["data"][0] for axes in STUDIES[specs[0].study].axes.values()}
+    if unknown := names - allowed:
+        raise UsageError(f"data is {min(unknown)}; allowed: {', '.join(sorted(allowed))}")
+    if data_folder is not None and all(name.startswith("stand-in") for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")
     try:
         for name in names:
             images = data.load(name, data_folder)
-            for spec in {spec.bits: spec for spec in specs if spec.data == name}.values():
+            mine = [spec for spec in specs if spec.data == name and spec.ais_images]
+            if mine and DOMAINS[name].low != 0:
+                raise UsageError(f"ais_images is {mine[0].ais_images}; allowed for {name}: 0")
+            for spec in {spec.bits: spec for spec in mine}.values():
                 evaluate.test_bits(spec, images, data_folder)
     except (data.DataError, ValueError) as error:
         raise UsageError(str(error)) from None
@@ -103,11 +110,13 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
         scores = evaluate.scores(trainer, images)
     row: dict[str, Any] = {"status": "diverged" if scores is None else "ok"}
     if scores is not None:
+        row |= scores.metrics
+    if scores is not None and spec.ais_images:
         bits = evaluate.test_bits(spec, images, source)
         run, _ = _resume(lambda: evaluate.annealed_run(trainer, bits), annealed)
         clock = Clock(annealed, beat)
         estimate = run.finish(lambda t, total: clock(run.state, first + (1 - first) * t / total))
-        row |= scores.metrics | _likelihood(estimate)
+        row |= _likelihood(estimate)
     row |= {
         "id": spec.id,
         "train_seconds": trainer.seconds,
@@ -116,7 +125,6 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
         "data_sha256": images.sha256,
         "stand_in": images.stand_in,
         **_curves(trainer),
-        "n_splits": evaluate.SPLITS,
         **evaluate.referee_columns(images),
     }
     sample: dict[str, Any] = {"id": spec.id, "shape": list(images.test.shape[1:])}

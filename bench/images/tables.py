@@ -115,7 +115,7 @@ def _protocol(frame: pd.DataFrame) -> str:
         f"upper minus lower bound on {_simulated(frame)} images "
         f"simulated from the model; over {CONVERGED:g} nats the bound is printed as not "
         f"converged. IS: inception score of {one['samples']:,} samples in {one['n_splits']} "
-        f"splits by the suite's own {_referee(frame)}; Fréchet distance to them in "
+        f"splits by the suite's own {referee(frame)}; Fréchet distance to them in "
         f"its features. MSE of reconstructed test images on [-1, 1]. Networks at "
         f"{one['width']:g} of the paper's width, {one['epochs']} epochs, Adam at {one['lr']:g}."
     )
@@ -133,7 +133,8 @@ def _nats(frame: pd.DataFrame) -> str:
     )
 
 
-def _referee(frame: pd.DataFrame) -> str:
+def referee(frame: pd.DataFrame) -> str:
+    """Which classifier scored, how good it is and what it gives real images."""
     one = frame.iloc[0]
     return (
         f"{one['classifier']}, accuracy {100 * one['classifier_accuracy']:.2f} %, weights "
@@ -168,7 +169,7 @@ def sweep(frame: pd.DataFrame) -> Table:
     return Table(
         "sweep",
         "Over λ",
-        f"± sd over seeds; {_referee(frame)}. Grey: ALICE's authors' sweep with "
+        f"± sd over seeds; {referee(frame)}. Grey: ALICE's authors' sweep with "
         "their classifier, which gives real test images 9.88; their λ weighs other units and "
         "their networks have the full width. "
         "Own values of λ: --only method=svae_r,alice,alice_sigmoid --lam 0,1e-5,…",

@@ -76,7 +76,7 @@ def training(device: str) -> Iterator[Line]:
     for scale in ("quick", "paper"):
         one = spec(scale)
         turns = in_turns(trained(one, device), plain(one, device), products(device))
-        flops = step_flops(one.method, True, one.width, 1, 28) * one.batch
+        flops = step_flops(one.method, True, one.width, one.data) * one.batch
         yield (
             f"steps/s, images : plain loop with DataLoader, mnist at {scale} scale, {device}",
             _ratio_and_share(turns, flops),
@@ -92,7 +92,7 @@ def convolutional_annealing() -> Iterator[Line]:
     turns = annealing(annealed_run(trainer, x).model, x, one.chains, one.leapfrog)
     yield (
         f"AIS, {len(x)} images x {one.chains} chains : one by one, decoder of mnist at quick scale",
-        _ratio_and_share(turns, 2 * decoder_flops(one.method, one.width, 1, 28)),
+        _ratio_and_share(turns, 2 * decoder_flops(one.method, one.width, one.data)),
         ">= 4 x",
     )
 

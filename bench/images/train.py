@@ -14,18 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.images.domain import DOMAINS
 from bench.spec import ImageSpec
 from bench.streams import generator
-from models.images import ImageNetworks, ImageShape
 from models.methods import METHODS
 
 
 class Draws:
     """The batch of one update: images and noise by name, drawn when first asked for."""
 
-    def __init__(self, x: Tensor, stream: str, update: str) -> None:
-        self.x, self._stream, self._update = x, stream, update
+    def __init__(self, x: Tensor, stream: str, update: str, uniform: bool = False) -> None:
+        """`uniform`: whether codes and noise are uniform, see `bench.images.domain`."""
+        self.x, self._stream, self._update, self._uniform = x, stream, update, uniform
         self._drawn: dict[str, Tensor] = {}
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        """N(0, I), or U[-1, 1), of (n, *shape)."""
+        if self._uniform:
+            return self.uniform(name, *shape) * 2 - 1
+        return self.normal(name, *shape)
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, I) of (n, *shape)."""
@@ -65,13 +72,11 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
-        self.method = METHODS[spec.method]
-        self.images = torch.from_numpy(np.array(images)).to(self.device)
-        channels, size = images.shape[1], images.shape[2]
-        self.nets = ImageNetworks(
-            self.method.parts,
-            ImageShape(channels, size, width=spec.width),
-            lambda role: seed(spec.stream, "weights", role),
+        self.method, self.domain = METHODS[spec.method], DOMAINS[spec.data]
+        mine = images[: spec.images] if spec.images else images
+        self.images = torch.from_numpy(np.array(mine)).to(self.device)
+        self.nets = self.domain.networks(
+            self.method, spec.width, lambda role: seed(spec.stream, "weights", role)
         ).to(self.device, dtype)
         self.nets.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
         self.critics, self.models = self.nets.critics(), self.nets.models()
@@ -96,13 +101,17 @@ class Trainer:
         return self.spec.epochs * self.steps_per_epoch
 
     def batch(self, step: int) -> Tensor:
-        """The images of a step, (batch, c, h, w) in [0, 1]; each epoch has an order of its own."""
+        """The images of a step, (batch, c, h, w) scaled; each epoch has an order of its own."""
         epoch, i = divmod(step, self.steps_per_epoch)
         if self._epoch != epoch:
             order = generator(self.spec.stream, f"order {epoch}").permutation(len(self.images))
             self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
         rows = self._order[i * self.spec.batch : (i + 1) * self.spec.batch]
-        return self.images[rows].to(self.dtype) / 255
+        return self.domain.scaled(self.images[rows], self.dtype)
+
+    def draws(self, x: Tensor, update: str) -> Draws:
+        """The batch x and the noise of this training for one update."""
+        return Draws(x, self.spec.stream, update, self.domain.uniform)
 
     def updates(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """All updates of one batch; returns the last losses of critic and model."""
@@ -110,14 +119,14 @@ class Trainer:
         if self.method.critic is not None and self.critic_adam is not None:
             learn(self.critics, self.models)
             for k in range(self.critic_steps):
-                draws = Draws(x, self.spec.stream, f"{step} critic {k}")
+                draws = self.draws(x, f"{step} critic {k}")
                 critic_loss = self.method.critic(self.nets, draws)
                 _descend(self.critic_adam, critic_loss)
                 if self.method.clip:
                     for parameter in self.critics:
                         parameter.data.clamp_(-self.method.clip, self.method.clip)
         learn(self.models, self.critics)
-        draws = Draws(x, self.spec.stream, f"{step} model")
+        draws = self.draws(x, f"{step} model")
         model_loss = self.method.model(self.nets, draws, self.spec.lam)
         _descend(self.model_adam, model_loss)
         return critic_loss.detach(), model_loss.detach()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli import UsageError
 from bench.spec import ToySpec
+from bench.studies import Study
 from bench.toy.cost import seconds
 from bench.toy.evaluate import Evaluation
 from bench.toy.train import Trainer, program
@@ -52,7 +53,7 @@ def _shape(spec: ToySpec) -> tuple[int, ...]:
     )
 
 
-def methods() -> dict[str, bool]:
+def methods(study: Study[ToySpec]) -> dict[str, bool]:
     """Every method this study can train, and whether lambda means something to it."""
     return dict.fromkeys(OBJECTIVES, True)
 

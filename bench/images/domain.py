@@ -1,0 +1,61 @@
+"""What each data set asks of every method: networks, codes, the range of pixels, the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from models import images, photos
+from models.images import ImageNetworks, ImageShape, Part
+from models.methods import METHODS, Method
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One data set: `train` images of (channels, size, size) and how they are modelled."""
+
+    train: int
+    channels: int
+    size: int
+    d_z: int
+    parts: Mapping[str, Part]
+    low: float  # pixels are in [low, 1]
+    uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
+    referee: str = ""  # of bench.referee; none of its own for CelebA
+
+    def networks(self, method: Method, width: float, seed: Callable[[str], int]) -> ImageNetworks:
+        """The networks of a method; `seed(role)` as for `ImageNetworks`."""
+        shape = ImageShape(self.channels, self.size, self.d_z, width)
+        return ImageNetworks(method.parts, shape, seed, self.parts)
+
+    def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """uint8 images as the networks see them."""
+        x = images.to(dtype) / 255
+        return x if self.low == 0 else x * (1 - self.low) + self.low
+
+    def unit(self, x: Tensor) -> Tensor:
+        """What networks give, in [0, 1]."""
+        return x if self.low == 0 else (x - self.low) / (1 - self.low)
+
+    def methods(self) -> list[str]:
+        """Methods whose every network there is for these images."""
+        return [name for name, m in METHODS.items() if set(m.parts.values()) <= set(self.parts)]
+
+
+_DIGITS = Domain(60_000, 1, 28, 64, images.PARTS, 0.0, uniform=False, referee="mnist")
+_CIFAR10 = Domain(50_000, 3, 32, 256, photos.PARTS, -1.0, uniform=True, referee="cifar10")
+_CELEBA = Domain(162_770, 3, 64, 64, photos.PARTS, -1.0, uniform=True)
+_DRAWN = 2_000
+
+DOMAINS = {
+    "mnist": _DIGITS,
+    "stand-in digits": replace(_DIGITS, train=_DRAWN),
+    "cifar10": _CIFAR10,
+    "stand-in photos": replace(_CIFAR10, train=_DRAWN),
+    "celeba": _CELEBA,
+    "stand-in faces": replace(_CELEBA, train=_DRAWN),
+}
+"""By `ImageSpec.data`."""

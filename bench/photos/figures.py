@@ -1,0 +1,142 @@
+"""The figures of CIFAR-10 and CelebA: functions from a frame of runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.figures import colour, panels
+from bench.images import frames
+from bench.images.figures import mosaic, pictures
+from bench.images.tables import SWEPT
+from bench.tables import lam
+
+GREY = {"ALICE": "#bbbbbb", "sVAE-r": "#777777"}
+SIDE = 6
+"""Images a row in a panel, of up to 36."""
+
+
+def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
+    """Boxes over seeds of each score at each lambda, the paper's boxes grey beside them."""
+    here = frame[frame["method"].isin(SWEPT)]
+    boxes = frames.csv("fig7_digitised.csv")
+    lams = sorted({*(boxes["likely_true_lambda"] if paper else ()), *here["lam"]})
+    names = {"inception_score": "inception score", "mse_x": "MSE of reconstructions"}
+    names |= {"swd": "sliced Wasserstein distance × 1000"}
+    columns = [name for name in names if here[name].notna().any()]
+    figure, grid = panels(1, len(columns), 4.6, 3.4)
+    for axes, column in zip(grid[0], columns, strict=True):
+        shown = [("ours", method) for method in SWEPT if (here["method"] == method).any()]
+        if paper and column != "swd":
+            shown = [("paper", "ALICE"), ("paper", "sVAE-r"), *shown]
+        width = 0.8 / len(shown)
+        for i, (whose, method) in enumerate(shown):
+            at = [k + (i - (len(shown) - 1) / 2) * width for k in range(len(lams))]
+            if whose == "paper":
+                _published(axes, boxes, method, column, lams, at, width)
+            else:
+                _ours(axes, here[here["method"] == method], column, lams, at, width)
+        axes.set_xticks(range(len(lams)), [lam(value) for value in lams], rotation=45)
+        axes.set_xlabel("λ")
+        axes.set_ylabel(names[column])
+        axes.legend(fontsize=7)
+    return figure
+
+
+def _ours(
+    axes: Axes,
+    runs: pd.DataFrame,
+    column: str,
+    lams: list[float],
+    at: list[float],
+    width: float,
+) -> None:
+    method = str(runs["method"].iloc[0])
+    values = [runs.loc[runs["lam"] == value, column].dropna().to_numpy() for value in lams]
+    kept = [(place, v) for place, v in zip(at, values, strict=True) if len(v)]
+    if not kept:
+        return
+    drawn = axes.boxplot(
+        [v for _, v in kept],
+        positions=[place for place, _ in kept],
+        widths=0.9 * width,
+        patch_artist=True,
+        manage_ticks=False,
+        medianprops={"color": colour(method)},
+        flierprops={"markersize": 3},
+    )
+    for box in drawn["boxes"]:
+        box.set(facecolor=colour(method), alpha=0.4, edgecolor=colour(method))
+    axes.plot([], [], color=colour(method), label=method)
+
+
+def _published(
+    axes: Axes,
+    boxes: pd.DataFrame,
+    method: str,
+    column: str,
+    lams: list[float],
+    at: list[float],
+    width: float,
+) -> None:
+    """Quartiles where the figure could be read; of ALICE's MSE the median alone."""
+    stem = {"ALICE": "alice", "sVAE-r": "svaer"}[method]
+    stem += {"inception_score": "_IS", "mse_x": "_MSE"}[column]
+    found = {float(row["likely_true_lambda"]): row for row in boxes.to_dict("records")}
+    for value, place in zip(lams, at, strict=True):
+        if value not in found:
+            continue
+        middle = found[value][f"{stem}_med"]
+        low, high = (found[value].get(f"{stem}_{q}", middle) for q in ("q1", "q3"))
+        stats = {"med": middle, "q1": low, "q3": high, "whislo": low, "whishi": high}
+        axes.bxp(
+            [stats],
+            positions=[place],
+            widths=0.9 * width,
+            showfliers=False,
+            showcaps=False,
+            patch_artist=True,
+            manage_ticks=False,
+            boxprops={"facecolor": GREY[method], "edgecolor": GREY[method]},
+            medianprops={"color": "#444444"},
+        )
+    axes.plot([], [], color=GREY[method], label=f"{method} (paper)")
+
+
+def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:
+    """Each method a row, each lambda a column; `kind`: "samples" or "x_rec". First seed."""
+    picked = frame.sort_values("seed").drop_duplicates(["method", "lam"])
+    methods = list(dict.fromkeys(picked.sort_values("label")["method"]))
+    methods.sort(key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
+    lams = sorted(picked["lam"].unique())
+    stored = samples.set_index("id")
+    figure = Figure(figsize=(1.9 * len(lams), 2.1 * len(methods)))
+    grid = figure.subplots(len(methods), len(lams), squeeze=False)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.93, wspace=0.05, hspace=0.2)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, method in zip(grid, methods, strict=True):
+        for axes, value in zip(row, lams, strict=True):
+            runs = picked[(picked["method"] == method) & (picked["lam"] == value)]
+            if not len(runs):
+                continue
+            run = runs.iloc[0]
+            axes.set_title(f"{run['label']}, λ = {lam(value)}", fontsize=8, loc="left", pad=2)
+            _panel(axes, pictures(stored, str(run["id"])), kind)
+    return figure
+
+
+def _panel(axes: Axes, images: dict[str, np.ndarray], kind: str) -> None:
+    if not len(images.get(kind, ())):
+        word = "diverged" if not len(images.get("samples", ())) else "no encoder"
+        axes.text(0.5, 0.5, word, ha="center", va="center", fontsize=7)
+        return
+    shown = images[kind][: SIDE * SIDE]
+    if kind == "x_rec":  # every row of real images above its reconstructions
+        rows = [
+            each[i : i + SIDE] for i in range(0, 3 * SIDE, SIDE) for each in (images["x"], shown)
+        ]
+        shown = np.concatenate(rows)
+    axes.imshow(mosaic(shown, SIDE, SIDE), interpolation="nearest")

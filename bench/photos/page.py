@@ -1,0 +1,90 @@
+"""What is said of CIFAR-10 and CelebA: tables, figures and notes. Imports no torch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from bench import claims, store
+from bench.figures import Picture
+from bench.images import frames
+from bench.images.figures import curves, shown
+from bench.page import Page, damage
+from bench.photos import figures, tables
+from bench.photos.claims import photo_claims
+
+FAITHFUL = (
+    "Networks, noise inputs, uniform prior, absolute errors and Adam are those of the authors' "
+    "published code; where it differs from the paper, and where this suite differs from it, is "
+    "listed in the README."
+)
+PEOPLE = (
+    "CelebA shows real people: its terms allow no further copying, so images are drawn from your "
+    "own results only and none is published."
+)
+
+
+def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+    """The page of what is stored; `other` results are not compared with, and a note says so."""
+    frame = frames.runs(results, study, scale)
+    private = study == "celeba" and not frame["stand_in"].all()
+    notes = damage(frame)
+    if frame["stand_in"].any():
+        notes.append("The images are drawn stand-ins: no number here is about the paper.")
+    if other is not None:
+        notes.append("--against compares results of toy_grid only: nothing is compared here.")
+    notes.append(FAITHFUL)
+    if private:
+        notes.append(PEOPLE)
+    if others := frame.attrs["others"]:
+        notes.append(f"{others} trainings at other settings were left out.")
+    cifar10 = study == "cifar10"
+    contents = [claims.table(photo_claims(frame, study), scale), tables.summary(frame)]
+    if cifar10:
+        contents += [tables.table2(frame), tables.figure7(frame)]
+
+    def samples() -> pd.DataFrame:
+        return store.load_samples(results, study, scale).to_pandas()
+
+    pictures = [
+        Picture(
+            "figure7",
+            partial(figures.figure7, frame, cifar10),
+            "Figure 7: generation and reconstruction over λ" if cifar10 else "Scores over λ",
+            "Boxes over seeds, a line where there is one. " + (tables.TICKS if cifar10 else ""),
+        ),
+        Picture(
+            "samples",
+            lambda: figures.panels_over_lambda(frame, samples(), "samples"),
+            "Samples over λ (Figure 8, left)" if cifar10 else "Samples over λ (Figure 5)",
+            "36 samples from the prior, the first drawn. First seed.",
+        ),
+        Picture(
+            "reconstructions",
+            lambda: figures.panels_over_lambda(frame, samples(), "x_rec"),
+            "Reconstructions over λ (Figure 8, right)"
+            if cifar10
+            else "Reconstructions over λ (Figure 6)",
+            "Rows of real test images, each above its reconstructions. First seed.",
+        ),
+        Picture(
+            "curves",
+            partial(curves, frame),
+            "Losses over training",
+            "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and "
+            "logarithmic beyond.",
+        ),
+    ]
+    if private and (results / study / f"{scale}.parquet").is_file():  # a published reference
+        pictures = [each for each in pictures if each.name in ("figure7", "curves")]
+    return Page(
+        frame=frame,
+        tables={each.name: each for each in contents},
+        pictures=pictures,
+        notes=notes,
+        agrees=True,
+        missing=frames.missing(frame, study, scale),
+        shown=set() if private else set(shown(frame)["id"]),
+    )

@@ -1,0 +1,120 @@
+"""Sliced Wasserstein distance between patches of two sets of images; no network judges.
+
+Karras et al. 2018, *Progressive Growing of GANs*, section 5: each level of a Laplacian pyramid,
+down to 16 pixels, shows structure of one size; patches of 7 x 7 of all images of a set are
+normalised by channel and compared as distributions, on random lines. 10,000 images of 32 pixels
+take about 5 seconds of a core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SMALLEST = 16
+"""Pixels of the coarsest level."""
+SIDE = 7
+PATCHES = 16
+"""Of each image at each level; the authors take 128. So are the lines fewer: 128, not 512."""
+LINES = 128
+CHUNK = 1000
+"""Images, or lines, in one pass."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What is compared of one set of n images: sorted places on every line, by level."""
+
+    n: int
+    sorted: list[Tensor]  # (LINES, n * PATCHES) each, from the finest level to the coarsest
+
+    @staticmethod
+    def of(images: Tensor | np.ndarray, n: int | None = None, seed: int = 0) -> Patches:
+        """Those of the first n (all) of images (m, c, h, w), uint8 or [0, 1]; h = w.
+
+        Sets that are compared need equal n, size and seed. Raises ValueError for images of
+        another shape, too small or too few, or not finite.
+        """
+        x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+        if x.ndim != 4 or x.shape[2] != x.shape[3] or x.shape[2] < SMALLEST:
+            allowed = f"(n, c, h, h), h >= {SMALLEST}"
+            raise ValueError(f"images have shape {tuple(x.shape)}; allowed: {allowed}")
+        n = len(x) if n is None else n
+        if not 2 <= n <= len(x):
+            raise ValueError(f"n is {n} of {len(x)} images; allowed: 2 to {len(x)}")
+        x = x[:n].float() / 255 if x.dtype == torch.uint8 else x[:n].float()
+        if not x.isfinite().all():
+            raise ValueError("images are not finite; allowed: finite numbers")
+        rng = torch.Generator().manual_seed(seed)
+        return Patches(n, [_on_lines(_patches(level, rng), rng) for level in pyramid(x)])
+
+
+def distance(a: Patches, b: Patches) -> float:
+    """Mean over levels of the mean distance on a line, times 1000 as published.
+
+    Raises ValueError for sets of different size.
+    """
+    shapes = [[tuple(level.shape) for level in each.sorted] for each in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{a.n} and {b.n} images can't be compared; allowed: equal n and size")
+    return 1e3 * float(np.mean([_gap(p, q) for p, q in zip(a.sorted, b.sorted, strict=True)]))
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().mean(dtype=torch.float64))
+
+
+def pyramid(x: Tensor) -> list[Tensor]:
+    """Laplacian pyramid (n, c, h, h), (n, c, h/2, h/2), ...; each is what the next, grown, lacks.
+
+    Burt & Adelson 1983; x is the first plus the second grown by `up`, and so on.
+    """
+    levels = []
+    while x.shape[2] % 2 == 0 and x.shape[2] // 2 >= SMALLEST:
+        smaller = torch.cat([_blur(part)[:, :, ::2, ::2] for part in x.split(CHUNK)])
+        levels.append(torch.cat([p - up(q) for p, q in _parts(x, smaller)]))
+        x = smaller
+    return [*levels, x]
+
+
+def _parts(x: Tensor, y: Tensor) -> zip:
+    return zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+
+
+def up(x: Tensor) -> Tensor:
+    """Twice the size: zeros between the pixels, then blurred."""
+    n, c, h, w = x.shape
+    grown = x.new_zeros(n, c, 2 * h, 2 * w)
+    grown[:, :, ::2, ::2] = 4 * x
+    return _blur(grown)
+
+
+def _blur(x: Tensor) -> Tensor:
+    """The binomial filter 1 4 6 4 1 in both directions, borders mirrored."""
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=x.dtype, device=x.device) / 16
+    c = x.shape[1]
+    kernel = (line[:, None] * line).expand(c, 1, 5, 5)
+    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=c)
+
+
+def _patches(x: Tensor, rng: torch.Generator) -> Tensor:
+    """(n * PATCHES, c * 49), of each channel mean 0 and sd 1 over all of them."""
+    n, c, h, _ = x.shape
+    corner = torch.randint(h - SIDE + 1, (2, n, PATCHES, 1, 1), generator=rng)
+    side = torch.arange(SIDE)
+    rows, columns = corner[0] + side[:, None], corner[1] + side
+    found = x[torch.arange(n)[:, None, None, None], :, rows, columns]  # (n, PATCHES, 7, 7, c)
+    flat = found.flatten(0, 3)
+    flat = (flat - flat.mean(0)) / flat.std(0).clamp_min(1e-8)
+    return flat.reshape(n * PATCHES, SIDE * SIDE * c)
+
+
+def _on_lines(patches: Tensor, rng: torch.Generator) -> Tensor:
+    """Sorted places of the patches on each of LINES random lines."""
+    lines = torch.randn(patches.shape[1], LINES, generator=rng)
+    places = patches @ (lines / lines.norm(dim=0))
+    return places.T.contiguous().sort(dim=1).values

@@ -1,0 +1,196 @@
+"""CIFAR-10 and CelebA: networks of the authors' code, and what is made of their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bench import data, report
+from bench.images import evaluate, frames
+from bench.images.domain import DOMAINS
+from bench.images.train import Trainer
+from bench.photos import tables
+from bench.photos.claims import photo_claims
+from bench.spec import ImageSpec, columns
+from bench.store import Store
+from bench.studies import STUDIES
+from models.methods import METHODS
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("celeba", 64)])
+def test_networks_have_the_shapes_and_ranges_of_the_authors_code(name: str, size: int) -> None:
+    domain = DOMAINS[name]
+    nets = domain.networks(METHODS["svae_r"], 1 / 32, lambda role: 0)
+    d = {32: 256, 64: 64}[size]
+    x, z = torch.rand(4, 3, size, size) * 2 - 1, torch.rand(4, d) * 2 - 1
+    eps, noise = torch.rand(4, 1, size, size), torch.rand(4, 20)
+    code, image = nets["encoder"](x, eps), nets["decoder"](z, noise)
+    assert code.shape == (4, d) and image.shape == x.shape
+    assert code.abs().max() <= 1 and image.abs().max() <= 1
+    assert nets["critic"](x, z, eps, noise).shape == (4,)
+    full = domain.networks(METHODS["svae_r"], 1.0, lambda role: 0)
+    shapes = [tuple(p.shape) for p in full["decoder"].parameters() if p.dim() == 4]
+    assert [s[0] for s in shapes] == ([512, 256, 128] if size == 32 else [512, 256, 128, 64])
+
+
+@pytest.mark.parametrize("method", DOMAINS["cifar10"].methods())
+def test_every_method_of_these_images_trains(method: str) -> None:
+    spec = STUDIES["cifar10"].specs("smoke", methods=[method])[0]
+    trainer = Trainer(spec, data.load("stand-in photos").train[:128])
+    before = [p.clone() for p in trainer.models]
+    trainer.train()
+    assert trainer.finite()
+    assert any(not torch.equal(p, q) for p, q in zip(before, trainer.models, strict=True))
+
+
+def test_noise_prior_and_pixels_are_uniform_on_the_full_range() -> None:
+    spec = STUDIES["cifar10"].specs("smoke")[0]
+    trainer = Trainer(spec, data.load("stand-in photos").train)
+    x = trainer.batch(0)
+    assert x.min() < -0.9 and x.max() > 0.9
+    torch.testing.assert_close(trainer.domain.unit(x) * 255, (x + 1) / 2 * 255)
+    z = trainer.draws(x, "0 model").noise("z", 256)
+    assert -1 <= z.min() < -0.95 and 0.95 < z.max() < 1 and abs(z.var() - 1 / 3) < 0.02
+
+
+def test_a_training_sees_the_first_images_only() -> None:
+    spec = STUDIES["celeba"].specs("smoke", given={"images": [70]})[0]
+    images = data.load("stand-in faces").train
+    trainer = Trainer(spec, images)
+    assert len(trainer.images) == 70 and trainer.steps_per_epoch == 1
+    np.testing.assert_array_equal(trainer.images.numpy(), images[:70])
+
+
+def test_images_that_no_referee_knows_get_no_inception_score() -> None:
+    images = data.load("stand-in faces")
+    assert evaluate.referee_of(images) == "" and evaluate.referee_columns(images) == {}
+    spec = STUDIES["celeba"].specs("smoke", given={"samples": [20]})[0]
+    trainer = Trainer(spec, images.train[:128])
+    evaluate.freeze(trainer)
+    found = evaluate.scores(trainer, images)
+    assert found is not None and set(found.metrics) == {"swd", "swd_real", "mse_x"}
+
+
+def rows(study: str = "cifar10", seeds: int = 3) -> list[dict[str, Any]]:
+    """A finished smoke study as it is stored, of invented scores: alice gets worse with lambda."""
+    found = []
+    names = [name for name, _ in columns(ImageSpec).items()]
+    for spec in STUDIES[study].specs("smoke", lams=[0.0, 10.0], seeds=seeds):
+        worse = spec.lam * (0.3 if spec.method.startswith("alice") else 0.0)
+        wiggle = 0.01 * spec.seed * (1 + spec.lam)
+        scored = study == "cifar10"
+        label = METHODS[spec.method].label_cycle if spec.lam else METHODS[spec.method].label
+        found.append(
+            {
+                **{name: getattr(spec, name) for name in names},
+                **{"id": spec.id, "config": spec.config, "protocol": 1, "label": label},
+                **{"status": "ok", "dirty": False, "stand_in": True, "train_seconds": 1.0},
+                "inception_score": 6.0 - worse + wiggle if scored else None,
+                "inception_sd": 0.1 if scored else None,
+                "frechet": 3.0 if scored else None,
+                "swd": 20.0 + worse + wiggle,
+                "swd_real": 5.0,
+                "mse_x": 0.5 - 0.04 * spec.lam,
+                "n_splits": 10,
+                "classifier": "cifar10 referee" if scored else None,
+                "classifier_sha256": "ab" * 32 if scored else None,
+                "classifier_accuracy": 0.92 if scored else None,
+                "real_score": 9.2 if scored else None,
+                "trace_step": [1, 2],
+                "critic_loss": [1.0, 2.0],
+                "model_loss": [1.0, 2.0],
+            }
+        )
+    return found
+
+
+def frame(tmp_path: Path, study: str = "cifar10", seeds: int = 3) -> pd.DataFrame:
+    kept = Store(tmp_path, study, "smoke")
+    kept.prepare()
+    kept.write(rows(study, seeds), [])
+    return frames.runs(tmp_path, study, "smoke")
+
+
+def verdicts(frame: pd.DataFrame, study: str = "cifar10") -> dict[str, str]:
+    return {claim.id: claim.verdict for claim in photo_claims(frame, study)}
+
+
+def test_claims_follow_their_rules(tmp_path: Path) -> None:
+    runs = frame(tmp_path)
+    good = verdicts(runs)
+    assert {good[id] for id in ("3a", "3b", "4a", "4b")} == {"holds"}
+    assert good["5a"] == good["5c"] == "no data" and good["5b"] == "undecided"
+    mine = runs["method"] == "svae_r"
+    falls = runs.assign(swd=runs["swd"] + mine * runs["lam"] * 3)
+    assert verdicts(falls)["3a"] == "fails" and verdicts(falls)["4a"] == "holds"
+    rises = runs.assign(inception_score=runs["inception_score"] + ~mine * runs["lam"])
+    assert verdicts(rises)["4a"] == "fails"
+    one = runs[runs["seed"] == 0]
+    assert verdicts(one)["3a"] == verdicts(one)["4b"] == "undecided"
+    gone = ~mine & (runs["lam"] == 10)
+    diverged = runs.assign(
+        status=runs["status"].where(~gone, "diverged"),
+        inception_score=runs["inception_score"].where(~gone),
+        swd=runs["swd"].where(~gone),
+    )
+    assert verdicts(diverged)["4a"] == "holds" and verdicts(diverged)["3a"] == "no data"
+    assert set(verdicts(runs, "celeba")) == {"3a"}
+
+
+def test_comparable_means_within_a_fifth(tmp_path: Path) -> None:
+    runs = frame(tmp_path)
+    wgan = runs[(runs["method"] == "svae_r") & (runs["lam"] == 0)].assign(method="wgan_gp")
+    for shift, verdict in ((0.05, "holds"), (0.2, "undecided"), (-0.9, "fails")):
+        rival = wgan.assign(inception_score=wgan["inception_score"] + shift)
+        assert verdicts(pd.concat([runs, rival], ignore_index=True))["5a"] == verdict
+
+
+def test_the_papers_numbers_stand_beside_and_never_in_ours(tmp_path: Path) -> None:
+    table = tables.figure7(frame(tmp_path))
+    by_lam = {row[0]: row for row in table.rows}
+    assert by_lam["10"][1:5] == ["1.94 ± 0.02", "0.032 ± 0.002", "5.96", "0.058"]
+    assert by_lam["10"][5] == "6.11 ± 0.11" and by_lam["50"][5:8] == ["–", "–", "0"]
+    assert [c.name for c in table.columns if c.paper] == [c.name for c in table.columns[1:5]]
+    second = tables.table2(frame(tmp_path))
+    assert [row[0] for row in second.rows][:2] == ["ALI", "DCGAN"]
+    assert second.rows[1][2:4] == ["6.16 ± 0.07", "not run"]
+    assert "STAND-IN" in table.caption and "ImageNet" in table.caption
+
+
+@pytest.mark.parametrize("study", ["cifar10", "celeba"])
+def test_the_page_is_written_whole(study: str, tmp_path: Path) -> None:
+    kept = Store(tmp_path, study, "smoke")
+    kept.prepare()
+    size = 32 if study == "cifar10" else 64
+    image = np.zeros((64, 3, size, size), np.uint8).tobytes()
+    every = rows(study)
+    samples = [
+        {"id": r["id"], "shape": [3, size, size], "x": image, "x_rec": image, "samples": image}
+        for r in every
+    ]
+    kept.write(every, samples)
+    report.write(report.build(study, "smoke", tmp_path), tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"figure7.png", "samples.png", "reconstructions.png", "claims.md"} <= names
+
+
+def test_no_image_of_a_person_is_published(tmp_path: Path) -> None:
+    every = [{**row, "stand_in": False} for row in rows("celeba")]
+    kept = Store(tmp_path, "celeba", "smoke")
+    kept.prepare()
+    kept.write(every, [])
+    page = report.build("celeba", "smoke", tmp_path).page
+    assert page.shown == set() and any(p.name == "samples" for p in page.pictures)
+    from bench import store
+
+    table = store.load(tmp_path, "celeba", "smoke")[0]
+    folder = tmp_path / "reference" / "celeba"
+    folder.mkdir(parents=True)
+    (folder / "smoke.parquet").write_bytes(store.to_bytes(table))
+    page = report.build("celeba", "smoke", tmp_path / "reference").page
+    assert {picture.name for picture in page.pictures} == {"figure7", "curves"}

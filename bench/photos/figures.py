@@ -38,10 +38,10 @@ def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
                 _published(axes, boxes, method, column, lams, at, width)
             else:
                 _ours(axes, here[here["method"] == method], column, lams, at, width)
-        axes.set_xticks(range(len(lams)), [lam(value) for value in lams], rotation=45)
+        axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
         axes.set_ylabel(names[column])
-        axes.legend(fontsize=7)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
 
 

@@ -37,15 +37,16 @@ def fetch(
     *,
     sha256: str | None = None,
     check: Callable[[Path], None] | None = None,
+    option: str = "--data",
 ) -> None:
     """Downloads `url` to `path`, which appears only when whole and right.
 
     Right means this SHA-256, or that `check` does not raise DataError. Raises DataError, with
-    the manual route, if it can't be had.
+    the manual route and the `option` that takes files at hand, if it can't be had.
     """
     from torch.hub import download_url_to_file  # costs seconds, and downloads are rare
 
-    manual = f"download it by hand to {path}, or give files you have with --data"
+    manual = f"download it by hand to {path}, or give files you have with {option}"
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise ValueError(f"{url} is not HTTPS")
     try:
@@ -96,6 +97,19 @@ def cifar10(cache: Path) -> None:
     """CIFAR-10, 170 MB, the archive torchvision takes."""
     name = "cifar-10-python.tar.gz"
     fetch(f"{CIFAR10_URL}/{name}", cache / name, sha256=CIFAR10_SHA256)
+
+
+INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""As users of the file have published it, never checked here against the release itself; the name
+has its first eight digits. pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same file."""
+
+
+def inception(cache: Path) -> None:
+    """The weights of torch-fidelity's Inception network, 96 MB, the file it takes itself."""
+    url = f"{INCEPTION_URL}/{INCEPTION}"
+    fetch(url, cache / INCEPTION, sha256=INCEPTION_SHA256, option="--inception-weights")
 
 
 CELEBA = {

@@ -183,6 +183,19 @@ def test_features_may_be_kept_and_images_memory_mapped(tmp_path: Path) -> None:
     assert again == scored()
 
 
+def test_the_network_is_given_images_on_its_device_and_no_other() -> None:
+    """Not on a GPU because there is one, as torch-fidelity by default."""
+    seen = []
+
+    def network(x: Tensor) -> tuple[Tensor, ...]:
+        seen.append(x.device)
+        return torch.ones(len(x), 5), torch.ones(len(x), 5)
+
+    for device in ("meta", "cpu"):
+        Inception(network, torch.device(device), "").features(REAL[:5])
+    assert seen == [torch.device("meta"), torch.device("cpu")]
+
+
 # What is refused
 
 

@@ -36,6 +36,7 @@ class Job:
     parent: int | None = None  # the process that the job must not outlive, on the same machine
     run: str | None = None  # names the run it belongs to, over all machines
     data: str | None = None  # folder of image files, if the user named one
+    inception: str | None = None  # weights of ImageNet's classifier, or "download"
 
     @property
     def key(self) -> str:

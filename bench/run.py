@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 ENGINES = ("loky", "sequential", "dask", "ray")
 CLUSTERS = ("dask", "ray")
+DOWNLOAD = "download"
 _START = time.monotonic()
 PAPER_BY_DEFAULT = 30 * 60
 """Without --scale, `paper` is run where it is estimated to take fewer seconds than this."""
@@ -74,6 +75,12 @@ def parser() -> argparse.ArgumentParser:
         help="own values of any other field of the study's trainings, e.g. ais_images=10000",
     )
     p.add_argument("--data", type=Path, metavar="DIR", help="image files already there")
+    p.add_argument(
+        "--inception-weights",
+        metavar="FILE",
+        help="score colour images by ImageNet's classifier as well: torch-fidelity's weights, or "
+        f"{DOWNLOAD} to fetch them (extra fidelity)",
+    )
     p.add_argument(
         "--seeds",
         type=_positive,
@@ -301,7 +308,7 @@ def _run(args: argparse.Namespace) -> int:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
     if not (args.status or args.json):
-        module(study.name, "job").check(specs, args.data)
+        module(study.name, "job").check(specs, args.data, args.inception_weights)
     if args.status or args.dry_run:
         return _go(args, specs, scale, why, device, workers, rate, None)
     pool = engines.open_pool(args.engine, args.address, workers, device)
@@ -380,9 +387,12 @@ def _plan(
     # Workers may stand in another folder; those of a cluster are not children of this process.
     results = str(args.results.absolute())
     data = None if args.data is None else str(args.data.absolute())
+    weights = args.inception_weights
+    if weights not in (None, DOWNLOAD):
+        weights = str(Path(weights).absolute())
     parent = None if args.engine in CLUSTERS else os.getpid()
     jobs = [
-        Job(tuple(stack), results, device, origin, parent, process(), data)
+        Job(tuple(stack), results, device, origin, parent, process(), data, weights)
         for stack in package.stacks(left, device)
     ]
     costs: dict[str, float] = {

@@ -68,6 +68,20 @@ METRICS = {
         # sliced Wasserstein distance of `samples` to the real test images, and of training images
         ("swd", pa.float64()),
         ("swd_real", pa.float64()),
+        # by ImageNet's classifier, against the real test images; null without its weights
+        ("inception_score_imagenet", pa.float64()),
+        ("inception_sd_imagenet", pa.float64()),
+        ("fid", pa.float64()),
+        ("kid", pa.float64()),
+        ("kid_sd", pa.float64()),
+        ("imagenet_n_samples", pa.int64()),  # and how they were made
+        ("imagenet_n_real", pa.int64()),
+        ("imagenet_splits", pa.int64()),
+        ("imagenet_shuffle", pa.bool_()),
+        ("imagenet_seed", pa.int64()),
+        ("imagenet_kid_subsets", pa.int64()),
+        ("imagenet_kid_subset_size", pa.int64()),
+        ("imagenet_weights_sha256", pa.string()),
         ("log_likelihood", pa.float64()),  # AIS's lower bound, nats, mean over `ais_images`
         ("log_likelihood_se", pa.float64()),
         ("log_likelihoods", pa.list_(pa.float64())),  # of each image

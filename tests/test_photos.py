@@ -10,16 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import data, report
+from bench import data, report, run
 from bench.images import evaluate, frames
 from bench.images.domain import DOMAINS
 from bench.images.train import Trainer
 from bench.photos import tables
 from bench.photos.claims import photo_claims
+from bench.schema import METRICS
 from bench.spec import ImageSpec, columns
 from bench.store import Store
 from bench.studies import STUDIES
 from models.methods import METHODS
+from tests.test_inception import stand_in
 
 
 @pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("celeba", 64)])
@@ -74,6 +76,39 @@ def test_images_that_no_referee_knows_get_no_inception_score() -> None:
     evaluate.freeze(trainer)
     found = evaluate.scores(trainer, images)
     assert found is not None and set(found.metrics) == {"swd", "swd_real", "mse_x"}
+
+
+def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "imagenet", lambda weights, device: stand_in())
+    images = data.load("stand-in photos")
+    spec = STUDIES["cifar10"].specs("smoke", given={"samples": [20]})[0]
+    trainer = Trainer(spec, images.train[:128])
+    evaluate.freeze(trainer)
+    found = evaluate.scores(trainer, images, "any")
+    assert found is not None
+    named = {name for name, _ in METRICS["images"]}
+    theirs = {name for name in named if name.startswith(("imagenet_", "fid", "kid"))}
+    assert theirs <= set(found.metrics) <= named
+    assert found.metrics["imagenet_n_samples"] == 20 and found.metrics["imagenet_splits"] == 10
+    assert found.metrics["imagenet_n_real"] == 500
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ("toy_grid", "--inception-weights is for colour images; toy_grid has none"),
+        ("mnist", "--inception-weights is for colour images; MNIST has none"),
+        ("cifar10", "nowhere.pth can't be read"),
+    ],
+)
+def test_weights_that_can_t_be_used_get_one_line(
+    study: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.imagenet.cache_clear()
+    given = ["--inception-weights", str(tmp_path / "nowhere.pth"), "--results", str(tmp_path)]
+    assert run.main([study, "--scale", "smoke", *given]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
 
 
 def rows(study: str = "cifar10", seeds: int = 3) -> list[dict[str, Any]]:
@@ -158,6 +193,7 @@ def test_the_papers_numbers_stand_beside_and_never_in_ours(tmp_path: Path) -> No
     assert [c.name for c in table.columns if c.paper] == [c.name for c in table.columns[1:5]]
     second = tables.table2(frame(tmp_path))
     assert [row[0] for row in second.rows][:2] == ["ALI", "DCGAN"]
+    assert second.rows[0][3:5] == ["–", "6.01 ± 0.01"]  # ImageNet's apart from the referee's
     assert second.rows[1][2:4] == ["6.16 ± 0.07", "not run"]
     assert "STAND-IN" in table.caption and "ImageNet" in table.caption
 

@@ -6,15 +6,19 @@ import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench import inception
 from bench.ais import AnnealedRun
-from bench.data import Images, static_bits, static_labels
+from bench.cli import UsageError
+from bench.data import DataError, Images, static_bits, static_labels
 from bench.images.domain import DOMAINS
 from bench.images.train import Trainer
+from bench.inception import Features, Inception
 from bench.latent import bernoulli
 from bench.metrics import Gaussian, frechet_distance, inception_score
 from bench.referee import Referee, load_referee
@@ -36,7 +40,7 @@ CHUNK = 500
 class Scores:
     """Metrics by column, and uint8 images (64, c, h, w) by column of `bench.schema.SAMPLES`."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     pictures: dict[str, np.ndarray]
 
 
@@ -88,15 +92,18 @@ def _pixels(x: Tensor) -> np.ndarray:
     return (x[:PICTURES] * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def scores(trainer: Trainer, images: Images) -> Scores | None:
-    """What frozen networks are worth beside log p(x); None if what they give is not finite."""
+def scores(trainer: Trainer, images: Images, weights: str | None = None) -> Scores | None:
+    """What frozen networks are worth beside log p(x); None if what they give is not finite.
+
+    With `weights`, see `imagenet`, also by ImageNet's classifier.
+    """
     samples = generate(trainer, trainer.spec.samples)
     test = torch.from_numpy(np.array(images.test))
     x = test.to(trainer.device, trainer.dtype) / 255
     x_rec = reconstruct(trainer, test) if "encoder" in trainer.nets else None
     if not all(bool(t.isfinite().all()) for t in (samples, x_rec) if t is not None):
         return None
-    metrics = {}
+    metrics: dict[str, Any] = {}
     if name := referee_of(images):
         logits, features = _referee(name).logits_and_features(samples.cpu().float())
         score, spread = inception_score(logits, SPLITS)
@@ -109,6 +116,8 @@ def scores(trainer: Trainer, images: Images) -> Scores | None:
         n = min(len(samples), len(images.test), len(images.train))
         real, metrics["swd_real"] = _real_patches(images, n)
         metrics["swd"] = distance(Patches.of(samples.cpu(), n), real)
+    if weights is not None:
+        metrics |= _by_imagenet(samples, images, weights, str(trainer.device))
     if x_rec is not None:
         metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())  # as on [-1, 1]
     pictures = {"samples": _pixels(samples), "x": _pixels(x)}
@@ -137,6 +146,31 @@ def _real(images: Images) -> _Real:
         score = inception_score(logits, SPLITS)[0]
         _REAL[images.sha256] = _Real(score, Gaussian.of(features))
     return _REAL[images.sha256]
+
+
+@cache
+def imagenet(weights: str, device: str) -> Inception:
+    """ImageNet's classifier with the weights in this file, or "download". Raises UsageError."""
+    try:
+        return inception.load(None if weights == "download" else Path(weights), device)
+    except DataError as error:
+        raise UsageError(str(error)) from None
+
+
+_FEATURES: dict[str, Features] = {}  # of real test images, by their hash
+
+
+def _by_imagenet(x: Tensor, images: Images, weights: str, device: str) -> dict[str, Any]:
+    network = imagenet(weights, device)
+    if images.sha256 not in _FEATURES:
+        _FEATURES[images.sha256] = network.features(np.asarray(images.test))
+    real = _FEATURES[images.sha256]
+    samples = (x * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    n = min(1000, len(samples), len(real))
+    found = network.scores(samples, real, splits=SPLITS, kid_subset_size=n)
+    kept = ("inception_score_imagenet", "inception_sd_imagenet", "fid", "kid", "kid_sd")
+    settings = {f"imagenet_{k}": v for k, v in found.items() if k not in kept}
+    return {**{name: found[name] for name in kept}, **settings}
 
 
 _PATCHES: dict[tuple[str, int], tuple[Patches, float]] = {}

@@ -38,9 +38,13 @@ def methods(study: Study[ImageSpec]) -> dict[str, bool]:
     return {name: bool(METHODS[name].label_cycle) for name in names}
 
 
-def check(specs: Sequence[ImageSpec], data_folder: Path | None) -> None:
-    """Raises UsageError, before anything is trained, for images that are missing or damaged."""
+def check(specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | None) -> None:
+    """Raises UsageError, before anything is trained, for images or weights that can't be used."""
     names = {spec.data for spec in specs}
+    if weights is not None:
+        if any(DOMAINS[name].channels != 3 for name in names if name in DOMAINS):
+            raise UsageError("--inception-weights is for colour images; MNIST has none")
+        evaluate.imagenet(weights, "cpu")
     allowed = {axes["data"][0] for axes in STUDIES[specs[0].study].axes.values()}
     if unknown := names - allowed:
         raise UsageError(f"data is {min(unknown)}; allowed: {', '.join(sorted(allowed))}")
@@ -107,7 +111,7 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
     scores = None
     if trainer.finite():
         evaluate.freeze(trainer)
-        scores = evaluate.scores(trainer, images)
+        scores = evaluate.scores(trainer, images, job.inception)
     row: dict[str, Any] = {"status": "diverged" if scores is None else "ok"}
     if scores is not None:
         row |= scores.metrics

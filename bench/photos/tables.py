@@ -16,6 +16,7 @@ def summary(frame: pd.DataFrame) -> Table:
     columns = [
         *(Column("method", text=True), Column("λ"), Column("IS (referee)")),
         *(Column("Fréchet (referee)"), Column("SWD × 1000"), Column("MSE of x")),
+        *(Column("IS (ImageNet)"), Column("FID"), Column("KID")),
         *(Column("n"), Column("diverged")),
     ]
     rows = [
@@ -26,11 +27,17 @@ def summary(frame: pd.DataFrame) -> Table:
             spread(runs["frechet"]),
             spread(runs["swd"], 1),
             spread(runs["mse_x"], 3),
+            spread(runs["inception_score_imagenet"]),
+            spread(runs["fid"], 1),
+            spread(runs["kid"], 4),
             str(len(runs)),
             str(int((runs["status"] == "diverged").sum())),
         ]
         for runs in frames.cells(frame)
     ]
+    if not frame["fid"].notna().any():  # without its weights
+        own = [i for i, c in enumerate(columns) if c.name not in ("IS (ImageNet)", "FID", "KID")]
+        columns, rows = [columns[i] for i in own], [[row[i] for i in own] for row in rows]
     return Table("summary", "Scores", protocol(frame), columns, rows)
 
 
@@ -44,6 +51,14 @@ def protocol(frame: pd.DataFrame) -> str:
             f"IS: inception score of {one['samples']:,} samples in {one['n_splits']} splits by "
             f"the suite's own {referee(frame)}, and the Fréchet distance to those in its features; "
             "neither is on the scale of ImageNet's classifier. "
+        )
+    if frame["fid"].notna().any():
+        known = frame[frame["fid"].notna()].iloc[0]
+        scored += (
+            f"ImageNet: torch-fidelity's Inception (weights "
+            f"{known['imagenet_weights_sha256'][:12]}), {known['imagenet_n_samples']:,.0f} samples "
+            f"in {known['imagenet_splits']:.0f} splits, FID and KID to "
+            f"{known['imagenet_n_real']:,.0f} real test images. "
         )
     images = f"the first {one['images']:,} training images" if one["images"] else "all images"
     return (
@@ -67,9 +82,10 @@ def table2(frame: pd.DataFrame) -> Table:
         runs = groups.get((cited["method"], cited["lam"]))
         paper = f"{cited['inception_score']:.2f} ± {cited['inception_sd']:.2f}"
         value = "" if math.isnan(cited["lam"]) else lam(cited["lam"])
-        ours = ["not run", "", "", "0"]
+        ours = ["not run", "", "", "", "0"]
         if runs is not None:
-            ours = [spread(runs[name]) for name in ("inception_score", "frechet")]
+            names = ("inception_score_imagenet", "inception_score", "frechet")
+            ours = [spread(runs[name]) for name in names]
             ours += [spread(runs["mse_x"], 3), str(len(runs))]
         rows.append([str(cited["label"]), value, paper, *ours])
     return Table(
@@ -81,6 +97,7 @@ def table2(frame: pd.DataFrame) -> Table:
         "WGAN-GP was found nowhere else.",
         [
             *(Column("method", text=True), Column("λ"), Column("paper IS (ImageNet)", paper=True)),
+            Column("IS (ImageNet)"),
             *(Column("IS (referee)"), Column("Fréchet (referee)"), Column("MSE of x"), Column("n")),
         ],
         rows,

@@ -58,10 +58,12 @@ def methods(study: Study[ToySpec]) -> dict[str, bool]:
     return dict.fromkeys(OBJECTIVES, True)
 
 
-def check(specs: Sequence[ToySpec], data: Path | None) -> None:
-    """Raises UsageError for a folder of data: the toy study draws its own."""
+def check(specs: Sequence[ToySpec], data: Path | None, inception: str | None) -> None:
+    """Raises UsageError for data or a classifier: the toy study has its own."""
     if data is not None:
         raise UsageError("--data is for studies of images; toy_grid draws its own data")
+    if inception is not None:
+        raise UsageError("--inception-weights is for colour images; toy_grid has none")
 
 
 def clear(job: Job) -> None:

@@ -508,10 +508,9 @@ class _Deadline:
 def command() -> NoReturn:
     """Runs `main` and ends the process with its status."""
     status = main()
-    if status not in (3, 130, 143):  # else amid a call into a library, which may not end orderly
-        atexit._run_exitfuncs()
-    # What the interpreter does at last now and then aborts on threads that libraries have of their
-    # own ("terminate called without an active exception"); all that matters is on disk.
+    # What the interpreter does after this now and then aborts on threads that libraries have of
+    # their own ("terminate called without an active exception"); all that matters is on disk.
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +31,9 @@ ADDRESSES = {
     "dask": "tcp://HOST:PORT of its scheduler",
     "ray": "HOST:PORT, ray://HOST:PORT or auto",
 }
-FIRST_ANSWER, RECONNECT = 10, 60
-"""Seconds that a cluster has for its first answer, and for coming back after it was lost."""
+FIRST_ANSWER, RECONNECT, LOOK = 10, 60, 10
+"""Seconds that a cluster has for its first answer, for coming back after it was lost, and between
+two looks whether it still has workers."""
 
 
 class EngineError(Exception):
@@ -228,6 +230,7 @@ class Ray:
         self.ray = _extra("ray", "ray")
         self.address = address
         self.gpus = 1 / workers if device == "cuda" else 0
+        self.empty = False
         self.folder: str | None = None
         options: dict[str, Any] = {"address": address}
         if address == LOCAL:
@@ -271,7 +274,11 @@ class Ray:
                 pending[remote.remote(job)] = job
             if not pending:
                 return
-            (ended, *_), _ = self.ray.wait(list(pending), num_returns=1)
+            found, _ = self.ray.wait(list(pending), num_returns=1, timeout=LOOK)
+            if not found:
+                self._look()
+                continue
+            (ended,) = found
             job = pending.pop(ended)
             try:
                 verdict = self.ray.get(ended)
@@ -283,6 +290,18 @@ class Ray:
                 reason = " ".join(str(error).split())[-300:]
                 raise EngineError(f"workers can't run jobs: {reason}") from None
             yield verdict
+
+    def _look(self) -> None:
+        """Says once that nobody is left to run jobs: Ray itself waits in silence for a node."""
+        need = "GPU" if self.gpus else "CPU"
+        empty = not self.ray.cluster_resources().get(need)
+        if empty and not self.empty:
+            print(
+                f"no node of the Ray cluster at {self.address} has a {need}; waiting for one",
+                file=sys.stderr,
+                flush=True,
+            )
+        self.empty = empty
 
     def stop(self) -> None:
         self.ray.shutdown()

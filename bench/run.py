@@ -283,9 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(args)
     except UsageError as error:
         return complain("bench.run", error)
-    except (KeyboardInterrupt, _Terminated) as stop:
+    except KeyboardInterrupt:
         print("stopped; the same command goes on from there", file=sys.stderr)
-        return 143 if isinstance(stop, _Terminated) else 130
+        return 143 if _Terminated.came else 130
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -425,7 +425,7 @@ def _train(
     try:
         with timer, monitor:
             Engine(store, monitor, pool, args.fail_fast).run(jobs)
-    except (KeyboardInterrupt, _Terminated) as stop:
+    except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         pool.stop()
@@ -440,7 +440,7 @@ def _train(
         )
         if timer.up:
             return 3 if state.pending else int(state.failed > 0)
-        return 143 if isinstance(stop, _Terminated) else 130
+        return 143 if _Terminated.came else 130
     except StoreError as error:
         return complain("bench.run", error, 1)
     except EngineError as error:
@@ -475,11 +475,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
-class _Terminated(BaseException):
-    """SIGTERM came."""
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came. Ray's calls pass on no other interruption, and that as a plain one."""
+
+    came = False
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
+    _Terminated.came = True
     raise _Terminated
 
 

@@ -29,7 +29,7 @@ from bench.store import DEATHS, Store
 from bench.studies import STUDIES
 from tests.conftest import start
 from tests.rows import row
-from tests.test_run import SMOKE, rows
+from tests.test_run import SMALL_STACKS, SMOKE, rows, wait_for_rows
 
 SPECS = STUDIES["toy_grid"].specs("smoke", seeds=4)  # 32
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -268,6 +268,42 @@ def test_a_cluster_that_stays_away_ends_the_run_with_one_line(
     assert said in capsys.readouterr().err
 
 
+def test_ray_without_a_node_says_so_once_and_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = iter([{"CPU": 1.0}, {}, {}, {"CPU": 1.0}, {}])  # what the cluster is, look by look
+    waits = []
+
+    def wait(refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        waits.append(refs)
+        return ([], refs) if len(waits) <= 5 else (refs[:1], refs[1:])
+
+    cluster = engines.Ray.__new__(engines.Ray)
+    cluster.address, cluster.size, cluster.gpus, cluster.empty = "there:1", 1, 0, False
+    cluster.ray = SimpleNamespace(
+        exceptions=SimpleNamespace(
+            **dict.fromkeys(
+                [
+                    "OutOfMemoryError",
+                    "WorkerCrashedError",
+                    "NodeDiedError",
+                    "ObjectLostError",
+                    "RayError",
+                ],
+                RuntimeError,
+            )
+        ),
+        remote=lambda **_: lambda call: SimpleNamespace(remote=lambda job: job.key),
+        wait=wait,
+        get=lambda ref: ref,
+        cluster_resources=lambda: next(nodes),
+    )
+    _, plan, _ = engine_on(Fake(lambda *_: None), tmp_path, monkeypatch)
+    assert list(cluster.run(stored, plan, alone=False)) == [job.key for job in plan]
+    line = "no node of the Ray cluster at there:1 has a CPU; waiting for one\n"
+    assert capsys.readouterr().err == 2 * line
+
+
 # The real ones
 
 DRIVER = """
@@ -386,6 +422,19 @@ def test_every_engine_gives_the_same_table(more: str, tmp_path: Path, whole: pd.
     assert mark.exists()
     pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
     assert Store(tmp_path / "r", "toy_grid", "smoke").failures() == {}
+
+
+@POSIX
+@needs("ray")
+def test_ray_is_told_to_end(tmp_path: Path) -> None:
+    """By SIGTERM, as schedulers do, while it waits for a job."""
+    (tmp_path / "driver.py").write_text(SMALL_STACKS)
+    more = ["--seeds", "3", "--results", "r", "--engine", "ray", "--address", "local"]
+    process = start("driver.py", *SMOKE, *more, "--workers", "2", cwd=tmp_path)
+    wait_for_rows(tmp_path / "r", process)
+    process.send_signal(signal.SIGTERM)
+    err = finish(process, 143)
+    assert "the same command goes on from there" in err and "Traceback" not in err
 
 
 @POSIX

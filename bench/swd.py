@@ -3,7 +3,7 @@
 Karras et al. 2018, *Progressive Growing of GANs*, section 5: each level of a Laplacian pyramid,
 down to 16 pixels, shows structure of one size; patches of 7 x 7 of all images of a set are
 normalised by channel and compared as distributions, on random lines. 10,000 images of 32 pixels
-take about 5 seconds of a core.
+take about 5 seconds of a core. Each set is normalised by itself, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ PATCHES = 16
 """Of each image at each level; the authors take 128. So are the lines fewer: 128, not 512."""
 LINES = 128
 CHUNK = 1000
-"""Images, or lines, in one pass."""
+"""Images in one pass."""
+FLAT = 1e-5
+"""A channel of smaller sd is constant, of images in [0, 1]: what it has is rounding."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Patches:
     """What is compared of one set of n images: sorted places on every line, by level."""
 
     n: int
+    seed: int
     sorted: list[Tensor]  # (LINES, n * PATCHES) each, from the finest level to the coarsest
 
     @staticmethod
@@ -50,17 +53,20 @@ class Patches:
         if not x.isfinite().all():
             raise ValueError("images are not finite; allowed: finite numbers")
         rng = torch.Generator().manual_seed(seed)
-        return Patches(n, [_on_lines(_patches(level, rng), rng) for level in pyramid(x)])
+        return Patches(n, seed, [_on_lines(_patches(level, rng), rng) for level in pyramid(x)])
 
 
 def distance(a: Patches, b: Patches) -> float:
     """Mean over levels of the mean distance on a line, times 1000 as published.
 
-    Raises ValueError for sets of different size.
+    Raises ValueError for sets of different size or seed.
     """
-    shapes = [[tuple(level.shape) for level in each.sorted] for each in (a, b)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{a.n} and {b.n} images can't be compared; allowed: equal n and size")
+    drawn = [(each.seed, [tuple(level.shape) for level in each.sorted]) for each in (a, b)]
+    if drawn[0] != drawn[1]:
+        raise ValueError(
+            f"{a.n} images with seed {a.seed} and {b.n} with {b.seed} can't be compared; "
+            "allowed: equal n, size and seed"
+        )
     return 1e3 * float(np.mean([_gap(p, q) for p, q in zip(a.sorted, b.sorted, strict=True)]))
 
 
@@ -109,7 +115,8 @@ def _patches(x: Tensor, rng: torch.Generator) -> Tensor:
     rows, columns = corner[0] + side[:, None], corner[1] + side
     found = x[torch.arange(n)[:, None, None, None], :, rows, columns]  # (n, PATCHES, 7, 7, c)
     flat = found.flatten(0, 3)
-    flat = (flat - flat.mean(0)) / flat.std(0).clamp_min(1e-8)
+    sd = flat.std(0)  # of a collapsed model a channel may be constant: then 0, not its rounding
+    flat = (flat - flat.mean(0)) * torch.where(sd > FLAT, 1 / sd, 0.0)
     return flat.reshape(n * PATCHES, SIDE * SIDE * c)
 
 

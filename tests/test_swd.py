@@ -96,5 +96,13 @@ def test_bad_input_gets_one_line(images: Tensor, n: int | None, message: str) ->
 
 
 def test_sets_of_different_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="300 and 200 images"):
+    with pytest.raises(ValueError, match="300 images with seed 0 and 200 with 0 can't"):
         distance(Patches.of(noise(0)), Patches.of(noise(0), 200))
+    with pytest.raises(ValueError, match="equal n, size and seed"):
+        distance(Patches.of(noise(0)), Patches.of(noise(0), seed=1))
+
+
+def test_a_model_that_gives_one_colour_has_no_texture() -> None:
+    grey = torch.full((N, 3, 32, 32), 0.3)
+    flat = Patches.of(grey + 1e-7 * noise(1))
+    assert all(bool((level == 0).all()) for level in flat.sorted)

@@ -196,7 +196,7 @@ CIFAR10 = Study(
             "data": ["cifar10"],
             "width": [0.25],
             "lr": [1e-3],
-            "epochs": [5],
+            "epochs": [4],
         },
         "paper": {**_PHOTOS, "data": ["cifar10"], "epochs": [101]},
     },

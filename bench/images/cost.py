@@ -16,8 +16,8 @@ from bench.spec import ImageSpec
 from models.methods import METHODS, decode, prior
 
 EFFICIENCY = 0.25
-"""Share of the speed of plain matrix products that convolutions reach on a core, training as
-annealing; measured at a quarter of the width, at full width it is .29."""
+"""Share of the speed of plain matrix products that annealing reaches on a core, as does training
+on MNIST (`Domain.efficiency`); measured at a quarter of the width, at full width it is .29."""
 UPDATE = 1.5e-3
 """Seconds that each update takes beside them."""
 SCORES = 15.0
@@ -72,7 +72,7 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     steps = spec.epochs * max(1, images // spec.batch)
     flops = step_flops(spec.method, spec.lam > 0, spec.width, spec.data) * spec.batch
     updates = 1 + METHODS[spec.method].critic_steps
-    return steps * (flops / (rate * EFFICIENCY) + updates * UPDATE)
+    return steps * (flops / (rate * DOMAINS[spec.data].efficiency) + updates * UPDATE)
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:

@@ -175,6 +175,9 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
     )
     assert verdicts(diverged)["4a"] == "holds" and verdicts(diverged)["3a"] == "no data"
     assert set(verdicts(runs, "celeba")) == {"3a"}
+    strange = runs.assign(classifier=None, inception_score=None)  # a folder of the user's images
+    assert set(verdicts(strange).values()) == {"holds", "no data"}
+    assert verdicts(strange)["5b"] == "no data"
 
 
 def test_comparable_means_within_a_fifth(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ def photo_claims(frame: pd.DataFrame, study: str) -> list[Claim]:
     """Claim 3 by the distance; for CIFAR-10 also 4 by the inception score, and 5."""
     rivals = [method for method in RIVALS if study == "cifar10" or method == "alice"]
     columns = list(SCORES) if study == "cifar10" else ["swd"]
+    scored = frame[frame["classifier"].notna()]  # images that no referee knows have no score
     found = [
-        _trade(frame, rival, column, f"{SCORES[column][0]}{'ab'[i]}")
+        _trade(frame if column == "swd" else scored, rival, column, f"{SCORES[column][0]}{'ab'[i]}")
         for column in columns
         for i, rival in enumerate(rivals)
     ]
-    return [*found, *_table2(frame)] if study == "cifar10" else found
+    return [*found, *_table2(scored)] if study == "cifar10" else found
 
 
 def _trade(frame: pd.DataFrame, rival: str, column: str, id: str) -> Claim:

@@ -495,7 +495,8 @@ class _Deadline:
 
     def _fire(self) -> None:
         self.up = True
-        _thread.interrupt_main()
+        # Not SIGINT: what a script starts in the background ignores it.
+        _thread.interrupt_main(signal.SIGTERM)
 
     def __enter__(self) -> _Deadline:
         if self._timer:

@@ -320,8 +320,13 @@ def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
 
 
 def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the background of a script as well, where Ctrl-C is ignored."""
     arguments = [*SMOKE, "--seeds", "200", "--workers", "1", "--results", str(tmp_path)]
-    assert run.main([*arguments, "--max-time", "0.05"]) == 3
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run.main([*arguments, "--max-time", "0.05"]) == 3
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert "the same command goes on from there" in capsys.readouterr().err
 
 

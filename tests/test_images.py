@@ -192,7 +192,7 @@ class TestScores:
         one = trainer(spec())
         evaluate.freeze(one)
         x = torch.from_numpy(np.array(DIGITS.test)).float() / 255
-        monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x + 0.25)
+        monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x.float() / 255 + 0.25)
         found = evaluate.scores(one, DIGITS)
         assert found is not None
         assert found.metrics["mse_x"] == pytest.approx(0.5**2, rel=1e-5)

@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         "--seeds",
         type=_positive,
         metavar="N",
-        help="seeds 0 to N-1 (1; 5 for images at paper scale)",
+        help="seeds 0 to N-1 (1; 5 for mnist at paper scale)",
     )
     p.add_argument(
         "--shard", type=Shard.parse, metavar="I/N", help="only the I-th of N parts of all this"

@@ -54,3 +54,12 @@ def python(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of data and an empty working folder."""
+    monkeypatch.setenv("SVAE_BENCH_DATA", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "cache"

@@ -29,13 +29,7 @@ from bench.data import DataError, load, main
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test; the working folder is empty."""
-    monkeypatch.setenv("SVAE_BENCH_DATA", str(tmp_path / "cache"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def files(folder: Path) -> list[str]:

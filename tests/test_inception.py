@@ -70,13 +70,7 @@ GENERATED, REAL = images(203, 0, low=60), images(150, 1)
 """More than one batch, and no whole number of them."""
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache and working folder for each test."""
-    monkeypatch.setenv("SVAE_BENCH_DATA", str(tmp_path / "cache"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def scored(**settings: Any) -> dict[str, Any]:

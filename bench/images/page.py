@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 from bench import claims, store
 from bench.figures import Picture
 from bench.images import figures, frames, tables
@@ -24,19 +26,24 @@ RULES = (
 )
 
 
-def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
-    """The page of what is stored; `other` results are not compared with, and a note says so."""
-    frame = frames.runs(results, study, scale)
-    main = frames.headline(frame, study, scale)
-    table = tables.table1(main)
+def remarks(frame: pd.DataFrame, other: Path | None, *about: str) -> list[str]:
+    """Notes on the runs of any study of images, and what there is to say `about` this one."""
     notes = damage(frame)
     if frame["stand_in"].any():
         notes.append("The images are drawn stand-ins: no number here is about the paper.")
     if other is not None:
         notes.append("--against compares results of toy_grid only: nothing is compared here.")
-    notes.append(DEVIATIONS)
+    notes += about
     if others := frame.attrs["others"]:
         notes.append(f"{others} trainings at other settings were left out.")
+    return notes
+
+
+def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+    """The page of what is stored; `other` results are not compared with, and a note says so."""
+    frame = frames.runs(results, study, scale)
+    main = frames.headline(frame, study, scale)
+    table = tables.table1(main)
     contents = [
         claims.table(mnist_claims(frame), scale, RULES),
         summary(table, without=("s.e. over images",)),
@@ -75,7 +82,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         frame=frame,
         tables={each.name: each for each in contents},
         pictures=pictures,
-        notes=notes,
+        notes=remarks(frame, other, DEVIATIONS),
         agrees=True,
         missing=frames.missing(frame, study, scale),
         shown=set(figures.shown(main)["id"]),

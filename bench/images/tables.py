@@ -52,7 +52,7 @@ def spread(values: pd.Series, digits: int = 2) -> str:
 def table1(frame: pd.DataFrame) -> Table:
     """Table 1: the paper's rows in its order, then every other method that was trained."""
     paper = frames.paper_table1()
-    groups = {_key(runs): runs for runs in frames.cells(frame)}
+    groups = by_cell(frame)
     rows = []
     for cited in paper.to_dict("records"):
         runs = groups.pop((cited["method"], cited["lam"]), None)
@@ -68,8 +68,12 @@ def table1(frame: pd.DataFrame) -> Table:
     )
 
 
-def _key(runs: pd.DataFrame) -> tuple[str, float]:
-    return str(runs["method"].iloc[0]), float(runs["lam"].iloc[0])
+def by_cell(frame: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+    """The runs of each method and lambda, by both."""
+    return {
+        (str(runs["method"].iloc[0]), float(runs["lam"].iloc[0])): runs
+        for runs in frames.cells(frame)
+    }
 
 
 def _row(label: str, cited: dict, runs: pd.DataFrame | None) -> list[str]:
@@ -147,13 +151,26 @@ def _simulated(frame: pd.DataFrame) -> int:
     return int(known.max()) if len(known) else 0
 
 
+def swept_columns() -> list[Column]:
+    """Of a table over lambda: score, error and number of runs of each method."""
+    return [Column(f"{method} {name}") for method in SWEPT for name in ("IS", "MSE", "n")]
+
+
+def swept_cells(frame: pd.DataFrame, value: float) -> list[str]:
+    """What stands below `swept_columns` at one lambda."""
+    cells = []
+    for method in SWEPT:
+        runs = frame[(frame["method"] == method) & (frame["lam"] == value)]
+        cells += [spread(runs["inception_score"]), spread(runs["mse_x"], 3), str(len(runs))]
+    return cells
+
+
 def sweep(frame: pd.DataFrame) -> Table:
     """Inception score and MSE over lambda beside ALICE's published sweep."""
     published = frames.alice_sweep().set_index("lam")
     columns = [Column("λ")]
     columns += [Column("ALICE's own IS", paper=True), Column("ALICE's own MSE", paper=True)]
-    for method in SWEPT:
-        columns += [Column(f"{method} IS"), Column(f"{method} MSE"), Column(f"{method} n")]
+    columns += swept_columns()
     here = frame[frame["method"].isin(SWEPT)]
     rows = []
     for value in sorted({*published.index, *here["lam"]}):
@@ -162,10 +179,7 @@ def sweep(frame: pd.DataFrame) -> Table:
             known = published.loc[value]
             row[1] = f"{known['inception_score']:.2f} ± {known['inception_sd']:.2f}"
             row[2] = f"{known['mse']:.3f} ± {known['mse_sd']:.3f}"
-        for method in SWEPT:
-            runs = here[(here["method"] == method) & (here["lam"] == value)]
-            row += [spread(runs["inception_score"]), spread(runs["mse_x"], 3), str(len(runs))]
-        rows.append(row)
+        rows.append(row + swept_cells(here, value))
     return Table(
         "sweep",
         "Over λ",

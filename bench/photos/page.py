@@ -11,7 +11,8 @@ from bench import claims, store
 from bench.figures import Picture
 from bench.images import frames
 from bench.images.figures import curves, shown
-from bench.page import Page, damage
+from bench.images.page import remarks
+from bench.page import Page
 from bench.photos import figures, tables
 from bench.photos.claims import photo_claims
 
@@ -30,16 +31,6 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     """The page of what is stored; `other` results are not compared with, and a note says so."""
     frame = frames.runs(results, study, scale)
     private = study == "celeba" and not frame["stand_in"].all()
-    notes = damage(frame)
-    if frame["stand_in"].any():
-        notes.append("The images are drawn stand-ins: no number here is about the paper.")
-    if other is not None:
-        notes.append("--against compares results of toy_grid only: nothing is compared here.")
-    notes.append(FAITHFUL)
-    if private:
-        notes.append(PEOPLE)
-    if others := frame.attrs["others"]:
-        notes.append(f"{others} trainings at other settings were left out.")
     cifar10 = study == "cifar10"
     contents = [claims.table(photo_claims(frame, study), scale), tables.summary(frame)]
     if cifar10:
@@ -83,7 +74,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         frame=frame,
         tables={each.name: each for each in contents},
         pictures=pictures,
-        notes=notes,
+        notes=remarks(frame, other, FAITHFUL, *([PEOPLE] if private else [])),
         agrees=True,
         missing=frames.missing(frame, study, scale),
         shown=set() if private else set(shown(frame)["id"]),

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from bench.images import frames
-from bench.images.tables import SWEPT, referee, spread
+from bench.images.tables import SWEPT, by_cell, referee, spread, swept_cells, swept_columns
 from bench.tables import Column, Table, lam
 
 
@@ -73,10 +73,7 @@ def protocol(frame: pd.DataFrame) -> str:
 
 def table2(frame: pd.DataFrame) -> Table:
     """Table 2: the paper's rows in its order and ours beside, by our own referee."""
-    groups = {
-        (str(runs["method"].iloc[0]), float(runs["lam"].iloc[0])): runs
-        for runs in frames.cells(frame)
-    }
+    groups = by_cell(frame)
     rows = []
     for cited in frames.csv("table2.csv").to_dict("records"):
         runs = groups.get((cited["method"], cited["lam"]))
@@ -119,8 +116,7 @@ def figure7(frame: pd.DataFrame) -> Table:
     columns = [Column("λ")]
     columns += [Column(f"ALICE {name}, paper", paper=True) for name in ("IS", "MSE")]
     columns += [Column(f"sVAE-r {name}, paper", paper=True) for name in ("IS", "MSE")]
-    for method in SWEPT:
-        columns += [Column(f"{method} {name}") for name in ("IS", "MSE", "n")]
+    columns += swept_columns()
     here = frame[frame["method"].isin(SWEPT)]
     rows = []
     for value in sorted({*alice.index, *here["lam"]}):
@@ -131,8 +127,5 @@ def figure7(frame: pd.DataFrame) -> Table:
             row[2] = f"{theirs['mse']:.3f} ± {theirs['mse_sd']:.3f}"
             row[3] = f"{boxes['svaer_IS_med']:.2f}"
             row[4] = f"{boxes['svaer_MSE_med']:.3f}"
-        for method in SWEPT:
-            runs = here[(here["method"] == method) & (here["lam"] == value)]
-            row += [spread(runs["inception_score"]), spread(runs["mse_x"], 3), str(len(runs))]
-        rows.append(row)
+        rows.append(row + swept_cells(here, value))
     return Table("figure7", "Figure 7 in numbers", f"{protocol(frame)} {TICKS}", columns, rows)

@@ -13,7 +13,7 @@ import torch
 from bench import data, report, run
 from bench.images import evaluate, frames
 from bench.images.domain import DOMAINS
-from bench.images.train import Trainer
+from bench.images.train import Draws, Trainer
 from bench.photos import tables
 from bench.photos.claims import photo_claims
 from bench.schema import METRICS
@@ -58,6 +58,22 @@ def test_noise_prior_and_pixels_are_uniform_on_the_full_range() -> None:
     torch.testing.assert_close(trainer.domain.unit(x) * 255, (x + 1) / 2 * 255)
     z = trainer.draws(x, "0 model").noise("z", 256)
     assert -1 <= z.min() < -0.95 and 0.95 < z.max() < 1 and abs(z.var() - 1 / 3) < 0.02
+
+
+def test_no_two_networks_are_given_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = STUDIES["cifar10"].specs("smoke", methods=["svae_r"], lams=[0.1])[0]
+    trainer = Trainer(spec, data.load("stand-in photos").train[:128])
+    named: list[str] = []
+    noise = Draws.noise
+
+    def listed(self: Draws, name: str, *shape: int) -> torch.Tensor:
+        named.append(name)
+        return noise(self, name, *shape)
+
+    monkeypatch.setattr(Draws, "noise", listed)
+    draws = trainer.draws(trainer.batch(0), "0 model")
+    trainer.method.model(trainer.nets, draws, 0.1)
+    assert len(named) == len(set(named)) == 9  # z, two codes, two images, four of the critic
 
 
 def test_a_training_sees_the_first_images_only() -> None:

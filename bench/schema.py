@@ -11,7 +11,7 @@ import pyarrow as pa
 from bench.spec import columns
 from bench.studies import STUDIES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Bumped when columns change. Older files are read, newer ones refused with advice."""
 
 DEFAULT = "bench.default"

@@ -17,6 +17,7 @@ generation and no table mixes the two."""
 
 PRECISIONS = ("float32", "tf32")
 BITS = ("static", "dynamic")
+NETWORKS = ("suite", "paper")
 
 S = TypeVar("S", bound="Spec")
 
@@ -110,6 +111,7 @@ class ImageSpec(Spec):
     batch: int = 64
     data: str = "mnist"  # the images: a data set's name, "stand-in digits", or folder and digest
     images: int = 0  # training images, the first so many; 0: all
+    networks: str = "suite"  # of colour images also "paper", see models.photos
     width: float = 1.0  # of all networks, relative to the paper's
     samples: int = 10_000  # generated images behind inception score and Fréchet distance
     bits: str = "static"  # what AIS sees: the static binarization, or "dynamic": one of our own
@@ -132,6 +134,8 @@ class ImageSpec(Spec):
         super().__post_init__()
         if self.bits not in BITS:
             raise ValueError(f"bits is {self.bits}; allowed: {', '.join(BITS)}")
+        if self.networks not in NETWORKS:
+            raise ValueError(f"networks is {self.networks}; allowed: {', '.join(NETWORKS)}")
         least = {"batch": 2, "samples": 10, "temperatures": 2, "ais_images": 0, "images": 0}
         for name in (*least, "chains", "leapfrog", "ais_images"):
             if getattr(self, name) < least.get(name, 1):

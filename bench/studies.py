@@ -139,7 +139,7 @@ TOY_GRID = Study(
 )
 
 AT_ZERO = ("vae", "avb", "avb_ac", "aae", "as_vae", "nf_vae", "iaf_vae", "gan", "dcgan", "wgan")
-AT_ZERO += ("wgan_gp", "ebgan")
+AT_ZERO += ("wgan_gp", "wgan_gp_residual", "ebgan")
 """Methods to which lambda means nothing."""
 
 MNIST = Study(

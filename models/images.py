@@ -280,8 +280,8 @@ PARTS: dict[str, Part] = {
     "gaussian": GaussianEncoder,
     "planar": lambda shape: GaussianEncoder(shape, "planar"),
     "autoregressive": lambda shape: GaussianEncoder(shape, "autoregressive"),
-    "conv": Decoder,
-    "bernoulli": Decoder,  # where log p(x|z) is asked for
+    # one network by four names: others have images whose decoders differ, see models.photos
+    **dict.fromkeys(("conv", "conv, no noise", "bernoulli", "density"), Decoder),
     "mlp": MlpDecoder,
     "f(x)": Critic,
     "f(x), layer norm": lambda shape: Critic(shape, layer_norm),

@@ -58,7 +58,7 @@ class Method:
 
     critic: CriticLoss | None
     model: ModelLoss
-    parts: Mapping[str, str]  # role -> name in models.images.PARTS
+    parts: Mapping[str, str]  # role -> name in PARTS of models.images or models.photos
     label: str
     label_cycle: str = ""  # at lambda > 0; empty where lambda has no meaning
     critic_steps: int = 1  # at least so many updates of the critic for each of the model
@@ -69,7 +69,8 @@ class Method:
 def encode(nets: Networks, batch: Batch, x: Tensor, name: str = "eps") -> Tensor:
     """z ~ q(z|x), (n, d)."""
     encoder = nets["encoder"]
-    return encoder(x, batch.noise(name, *encoder.eps_shape))
+    draw = batch.normal if hasattr(encoder, "moments") else batch.noise
+    return encoder(x, draw(name, *encoder.eps_shape))
 
 
 def prior(nets: Networks, batch: Batch) -> Tensor:
@@ -82,9 +83,11 @@ def decode(nets: Networks, batch: Batch, z: Tensor, name: str = "noise") -> Tens
     return nets["decoder"](z, *_own_noise(nets["decoder"], batch, name))
 
 
-def judge(nets: Networks, batch: Batch, x: Tensor, z: Tensor, name: str) -> Tensor:
+def judge(
+    nets: Networks, batch: Batch, x: Tensor, z: Tensor, name: str, critic: str = "critic"
+) -> Tensor:
     """f(x, z), (n,)."""
-    return nets["critic"](x, z, *_own_noise(nets["critic"], batch, f"critic's {name}"))
+    return nets[critic](x, z, *_own_noise(nets[critic], batch, f"{critic}'s {name}"))
 
 
 def _own_noise(network: Any, batch: Batch, name: str) -> list[Tensor]:
@@ -142,19 +145,19 @@ def _noisy(nets: Networks, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
 def density_critic(nets: Networks, batch: Batch) -> Tensor:
     """(10) on x and z sampled from explicit densities."""
     z = prior(nets, batch)
-    f_q = nets["critic"](batch.x, encode(nets, batch, batch.x))
-    return density_ratio(f_q, nets["critic"](_noisy(nets, batch, z)[0], z))
+    f_q = judge(nets, batch, batch.x, encode(nets, batch, batch.x), "q")
+    return density_ratio(f_q, judge(nets, batch, _noisy(nets, batch, z)[0], z, "p"))
 
 
 def density_model(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """(29) as printed, with log p(x|z) and log q(z|x) in nats; lambda weighs nats.
 
     Per element, as the authors' code weighs its errors, a lambda of nats weighs the squared error
-    of x by lambda * 784 / (2 * 0.05^2).
+    of x by lambda * 784 / (2 * 0.05^2), 784 being the numbers of an image of MNIST.
     """
     x, z = batch.x, prior(nets, batch)
     z_x, (x_z, _) = encode(nets, batch, x), _noisy(nets, batch, z)
-    loss = symmetric_kl(nets["critic"](x, z_x), nets["critic"](x_z, z))
+    loss = symmetric_kl(judge(nets, batch, x, z_x, "q"), judge(nets, batch, x_z, z, "p"))
     if not lam:
         return loss
     log_p = normal_log_density(x, nets["decoder"](z_x), math.log(DENSITY_SD))
@@ -166,8 +169,11 @@ def density_model(nets: Networks, batch: Batch, lam: float) -> Tensor:
 
 
 def _distortion(nets: Networks, batch: Batch, z: Tensor) -> Tensor:
-    """-E log p(bits of x | z), in nats."""
-    return -bernoulli_log_density(bits(batch), nets["decoder"].logits(z)).mean()
+    """-E log p(x|z), in nats: of a decoder's own density, or of bits of x."""
+    decoder = nets["decoder"]
+    if hasattr(decoder, "log_density"):
+        return -decoder.log_density(batch.x, z).mean()
+    return -bernoulli_log_density(bits(batch), decoder.logits(z)).mean()
 
 
 def vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
@@ -250,9 +256,17 @@ def as_vae_critic(nets: Networks, batch: Batch) -> Tensor:
     """
     z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
     x_z = nets["decoder"](z)
+
+    def f(critic: str, x: Tensor, z: Tensor, name: str) -> Tensor:
+        return judge(nets, batch, x, z, name, critic)
+
     # An independent partner for each is the next one in the batch.
-    first = density_ratio(nets["critic_x"](x_z.roll(1, 0), z), nets["critic_x"](batch.x, z_x))
-    second = density_ratio(nets["critic_z"](batch.x, z_x.roll(1, 0)), nets["critic_z"](x_z, z))
+    first = density_ratio(
+        f("critic_x", x_z.roll(1, 0), z, "product"), f("critic_x", batch.x, z_x, "joint")
+    )
+    second = density_ratio(
+        f("critic_z", batch.x, z_x.roll(1, 0), "product"), f("critic_z", x_z, z, "joint")
+    )
     return first + second
 
 
@@ -261,7 +275,8 @@ def as_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
     z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
     x_z = nets["decoder"](z)
     log_q = normal_log_density(z, *nets["encoder"].moments(x_z))
-    f_x, f_z = nets["critic_x"](batch.x, z_x), nets["critic_z"](x_z, z)
+    f_x = judge(nets, batch, batch.x, z_x, "joint", "critic_x")
+    f_z = judge(nets, batch, x_z, z, "joint", "critic_z")
     return _distortion(nets, batch, z_x) - log_q.mean() + f_x.mean() + f_z.mean()
 
 
@@ -329,7 +344,7 @@ METHODS: dict[str, Method] = {
     "svae_r_density": Method(
         density_critic,
         density_model,
-        _parts("gaussian", **_JOINT),
+        _parts("gaussian", "conv, no noise", **_JOINT),
         "sVAE-density",
         "sVAE-r-density",
     ),
@@ -339,7 +354,7 @@ METHODS: dict[str, Method] = {
     "avb": Method(avb_critic, avb, _parts("implicit", "bernoulli", **_JOINT), "AVB"),
     "avb_ac": Method(avb_ac_critic, avb_ac, _parts("implicit", "bernoulli", **_JOINT), "AVB-AC"),
     "aae": Method(aae_critic, aae, _parts("implicit", "bernoulli", critic="f(z)"), "AAE"),
-    "as_vae": Method(as_vae_critic, as_vae, _parts("gaussian", "bernoulli", **_TWO), "AS-VAE"),
+    "as_vae": Method(as_vae_critic, as_vae, _parts("gaussian", "density", **_TWO), "AS-VAE"),
     "gan": Method(gan_critic, gan, _parts(decoder="mlp", critic="f(x), mlp"), "GAN"),
     "dcgan": Method(gan_critic, gan, _parts(critic="f(x)"), "DCGAN"),
     "wgan": Method(wgan_critic, wgan, _parts(critic="f(x)"), "WGAN", critic_steps=5, clip=0.01),
@@ -348,6 +363,14 @@ METHODS: dict[str, Method] = {
         wgan,
         _parts(critic="f(x), layer norm"),
         "WGAN-GP",
+        critic_steps=5,
+        betas=(0.0, 0.9),
+    ),
+    "wgan_gp_residual": Method(
+        wgan_gp_critic,
+        wgan,
+        _parts(decoder="residual", critic="f(x), residual"),
+        "WGAN-GP ResNet",
         critic_steps=5,
         betas=(0.0, 0.9),
     ),

@@ -6,27 +6,43 @@ and critic, 20 numbers for the decoder and the critic's branch of z; noise and p
 things are not as there: convolutions pad alike on all sides (TensorFlow's SAME does not), no layer
 is batch-normed twice, and the critic's noise is its own, not that of encoder and decoder.
 
+`paper=True` makes those of the paper's supplement (appendix A) instead, where they differ:
+activations, a dense layer of CIFAR-10's encoder, kernels of CelebA's, batch norm on CelebA's
+images, units and pooling of the critics, which get no noise.
+
 Images are (n, c, h, w) of 32 or 64 pixels, codes (n, d), critics' logits (n,).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from models.images import Deconv, ImageShape, Part, layer_norm, norm1d, norm2d
+from models.images import (
+    Deconv,
+    ImageShape,
+    Part,
+    layer_norm,
+    norm1d,
+    norm2d,
+    normal_log_density,
+)
+from models.residual import ResidualCritic, ResidualDecoder
 
 NOISE = 20
 """Numbers of noise beside a code."""
 LEAK = 0.2
 
 
-def _conv(d_in: int, d_out: int, norm: Callable[[int], nn.Module], act: nn.Module) -> nn.Module:
-    """5 x 5, stride 2: halves the image."""
-    return nn.Sequential(nn.Conv2d(d_in, d_out, 5, 2, 2), norm(d_out), act)
+def _conv(
+    d_in: int, d_out: int, norm: Callable[[int], nn.Module], act: nn.Module, kernel: int = 5
+) -> nn.Module:
+    """Stride 2: halves the image."""
+    return nn.Sequential(nn.Conv2d(d_in, d_out, kernel, 2, (kernel - 1) // 2), norm(d_out), act)
 
 
 def _large(shape: ImageShape) -> bool:
@@ -34,26 +50,57 @@ def _large(shape: ImageShape) -> bool:
     return shape.size >= 64
 
 
-class Encoder(nn.Module):
-    """z = h(x, eps): convolutions 32, 64, 128, 256 (CelebA: and 512, dense 512), dense d, tanh."""
+class _Trunk(nn.Sequential):
+    """Convolutions 32, 64, 128, 256 (CelebA: and 512, dense 512; the paper: always dense 512)."""
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: ImageShape, extra: int, paper: bool) -> None:
+        large, leaky = _large(shape), nn.LeakyReLU(LEAK)
+        full = (32, 64, 128, 256, 512) if large else (32, 64, 128, 256)
+        channels = [shape.channels + extra, *map(shape.units, full)]
+        act, kernel = (leaky, 4 if large else 5) if paper else (nn.ReLU(), 5)
+        layers = [_conv(a, b, norm2d, act, kernel) for a, b in pairwise(channels)]
+        self.d_out = channels[-1] * (shape.size >> len(full)) ** 2
+        layers.append(nn.Flatten())
+        if large or paper:
+            hidden = shape.units(512)
+            norm = [] if paper else [norm1d(hidden)]
+            layers += [nn.Linear(self.d_out, hidden), *norm, leaky]
+            self.d_out = hidden
+        super().__init__(*layers)
+
+
+class Encoder(nn.Module):
+    """z = h(x, eps): the trunk, dense d, tanh."""
+
+    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
         super().__init__()
         self.eps_shape = (1, shape.size, shape.size)
-        full = (32, 64, 128, 256, 512) if _large(shape) else (32, 64, 128, 256)
-        channels = [shape.channels + 1, *map(shape.units, full)]
-        layers = [_conv(a, b, norm2d, nn.ReLU()) for a, b in pairwise(channels)]
-        d = channels[-1] * (shape.size >> len(full)) ** 2
-        layers.append(nn.Flatten())
-        if _large(shape):
-            hidden = shape.units(512)
-            layers += [nn.Linear(d, hidden), norm1d(hidden), nn.LeakyReLU(LEAK)]
-            d = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(d, shape.d_z), nn.Tanh())
+        trunk = _Trunk(shape, 1, paper)
+        self.layers = nn.Sequential(*trunk, nn.Linear(trunk.d_out, shape.d_z), nn.Tanh())
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
         """x (n, c, h, w), eps (n, 1, h, w) -> z (n, d) in [-1, 1]."""
         return self.layers(torch.cat([x, eps], 1))
+
+
+class GaussianEncoder(nn.Module):
+    """q(z|x) = N(mean, sd^2), diagonal: the trunk without noise, the mean through tanh."""
+
+    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
+        super().__init__()
+        self.eps_shape = (shape.d_z,)
+        self.trunk = _Trunk(shape, 0, paper)
+        self.mean, self.log_sd = (nn.Linear(self.trunk.d_out, shape.d_z) for _ in range(2))
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean in [-1, 1] and log sd of q(z|x), (n, d) each; sd is kept in [e^-7, e^7]."""
+        h = self.trunk(x)
+        return self.mean(h).tanh(), 7 * torch.tanh(self.log_sd(h) / 7)
+
+    def forward(self, x: Tensor, eps: Tensor) -> Tensor:
+        """z ~ q(z|x) from eps ~ N(0, I), (n, d) each."""
+        mean, log_sd = self.moments(x)
+        return mean + log_sd.exp() * eps
 
 
 class Decoder(nn.Module):
@@ -62,41 +109,56 @@ class Decoder(nn.Module):
     CelebA's begins with dense 1024, in the code's order: ReLU, batch norm, leaky ReLU.
     """
 
-    noise = ((NOISE,),)
-
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: ImageShape, noise: int = NOISE, paper: bool = False) -> None:
         super().__init__()
+        self.noise = ((noise,),) if noise else ()
         a, b, c, d = (shape.units(full) for full in (512, 256, 128, 64))
-        d_in, leaky = shape.d_z + NOISE, nn.LeakyReLU(LEAK)
+        d_in, leaky, large = shape.d_z + noise, nn.LeakyReLU(LEAK), _large(shape)
         first: list[nn.Module] = []
-        if _large(shape):
+        if large:
             hidden = shape.units(1024)
-            first, d_in = [nn.Linear(d_in, hidden), nn.ReLU(), norm1d(hidden), leaky], hidden
+            relu = [] if paper else [nn.ReLU()]
+            first, d_in = [nn.Linear(d_in, hidden), *relu, norm1d(hidden), leaky], hidden
+        channels = shape.channels
         self.layers = nn.Sequential(
             *first,
             nn.Linear(d_in, a * 16),
             norm1d(a * 16),
-            leaky if _large(shape) else nn.ReLU(),
+            leaky if large or paper else nn.ReLU(),
             nn.Unflatten(1, (a, 4, 4)),
-            *(Deconv(a, b), norm2d(b), leaky),
-            *(Deconv(b, c), norm2d(c), leaky if _large(shape) else nn.ReLU()),
-            *((Deconv(c, d), norm2d(d), leaky) if _large(shape) else ()),
-            Deconv(d if _large(shape) else c, shape.channels),
+            *(Deconv(a, b), norm2d(b), leaky if large or not paper else nn.ReLU()),
+            *(Deconv(b, c), norm2d(c), leaky if large else nn.ReLU()),
+            *((Deconv(c, d), norm2d(d), leaky) if large else ()),
+            Deconv(d if large else c, channels),
+            *([norm2d(channels)] if large and paper else []),
             nn.Tanh(),
         )
 
-    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
-        """z (n, d), noise (n, 20) -> x (n, c, h, w) in [-1, 1]."""
-        return self.layers(torch.cat([z, noise], 1))
+    def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
+        """z (n, d), noise (n, 20) if it takes any -> x (n, c, h, w) in [-1, 1]."""
+        return self.layers(torch.cat([z, *noise], 1))
+
+
+class DensityDecoder(Decoder):
+    """p(x|z) = N(mean, sd^2) without noise of its own; one sd, learned (Rybkin et al. 2021)."""
+
+    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
+        super().__init__(shape, 0, paper)
+        self.log_sd = nn.Parameter(torch.zeros(()))
+
+    def log_density(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) in nats, (n,)."""
+        return normal_log_density(x, self(z), self.log_sd)
 
 
 def _features(
-    shape: ImageShape, extra: int, norm: Callable[[int], nn.Module]
+    shape: ImageShape, extra: int, norm: Callable[[int], nn.Module], paper: bool
 ) -> tuple[nn.Sequential, int]:
-    """Convolutions 64, 128, 256, 512; CelebA's features are averaged over the image."""
+    """Convolutions 64, 128, 256, 512; CelebA's (in the paper CIFAR-10's) features are averaged."""
     channels = [shape.channels + extra, *(shape.units(full) for full in (64, 128, 256, 512))]
-    layers = [_conv(a, b, norm, nn.LeakyReLU(LEAK)) for a, b in pairwise(channels)]
-    pool = [nn.AdaptiveAvgPool2d(1)] if _large(shape) else []
+    act = nn.ReLU() if paper else nn.LeakyReLU(LEAK)
+    layers = [_conv(a, b, norm, act) for a, b in pairwise(channels)]
+    pool = [nn.AdaptiveAvgPool2d(1)] if _large(shape) != paper else []
     d = channels[-1] * (1 if pool else (shape.size >> 4) ** 2)
     return nn.Sequential(*layers, *pool, nn.Flatten()), d
 
@@ -104,9 +166,14 @@ def _features(
 class Critic(nn.Module):
     """f(x): the convolutions, dense 1. For generators without an encoder; no noise."""
 
-    def __init__(self, shape: ImageShape, norm: Callable[[int], nn.Module] = norm2d) -> None:
+    def __init__(
+        self,
+        shape: ImageShape,
+        norm: Callable[[int], nn.Module] = norm2d,
+        paper: bool = False,
+    ) -> None:
         super().__init__()
-        self.features, d = _features(shape, 0, norm)
+        self.features, d = _features(shape, 0, norm, paper)
         self.head = nn.Linear(d, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,26 +187,39 @@ class JointCritic(nn.Module):
     supplement's table, unlike the suite's critic for MNIST, which has a layer of both.
     """
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
         super().__init__()
-        self.noise = ((1, shape.size, shape.size), (NOISE,))
-        self.features, d = _features(shape, 1, norm2d)
-        hidden = shape.units(2048)
-        self.code = nn.Sequential(nn.Linear(shape.d_z + NOISE, hidden), nn.LeakyReLU(LEAK))
+        noisy = not paper
+        self.noise = ((1, shape.size, shape.size), (NOISE,)) if noisy else ()
+        self.features, d = _features(shape, int(noisy), norm2d, paper)
+        full = (2046 if _large(shape) else 512) if paper else 2048
+        hidden, act = shape.units(full), nn.ReLU() if paper else nn.LeakyReLU(LEAK)
+        self.code = nn.Sequential(nn.Linear(shape.d_z + NOISE * noisy, hidden), act)
         self.head = nn.Linear(d + hidden, 1)
 
-    def forward(self, x: Tensor, z: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
-        """x (n, c, h, w), z (n, d) and noise (n, 1, h, w), (n, 20) -> (n,)."""
-        of_x = self.features(torch.cat([x, eps], 1))
-        of_z = self.code(torch.cat([z, noise], 1))
+    def forward(self, x: Tensor, z: Tensor, *noise: Tensor) -> Tensor:
+        """x (n, c, h, w), z (n, d) and, unless the paper's, noise (n, 1, h, w), (n, 20) -> (n,)."""
+        to_x, to_z = noise[:1], noise[1:]
+        of_x = self.features(torch.cat([x, *to_x], 1))
+        of_z = self.code(torch.cat([z, *to_z], 1))
         return self.head(torch.cat([of_x, of_z], 1)).squeeze(1)
 
 
-PARTS: dict[str, Part] = {
-    "implicit": Encoder,
-    "conv": Decoder,
-    "f(x)": Critic,
-    "f(x), layer norm": lambda shape: Critic(shape, layer_norm),
-    "f(x, z)": JointCritic,
-}
-"""Every network there is for these images, by the names that objectives use."""
+def _parts(paper: bool) -> dict[str, Part]:
+    return {
+        "implicit": partial(Encoder, paper=paper),
+        "gaussian": partial(GaussianEncoder, paper=paper),
+        "conv": partial(Decoder, paper=paper),
+        "conv, no noise": partial(Decoder, noise=0, paper=paper),
+        "density": partial(DensityDecoder, paper=paper),
+        "residual": ResidualDecoder,
+        "f(x)": partial(Critic, paper=paper),
+        "f(x), layer norm": partial(Critic, norm=layer_norm, paper=paper),
+        "f(x), residual": ResidualCritic,
+        "f(x, z)": partial(JointCritic, paper=paper),
+    }
+
+
+PARTS, PAPER = _parts(False), _parts(True)
+"""Every network there is for these images, by the names that objectives use: the authors' code's
+and the paper's."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from models import photos
 from models.flows import AutoregressiveFlow, PlanarFlow
 from models.images import (
     PARTS,
@@ -23,6 +24,7 @@ from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, _contrast, labe
 from models.objectives import OBJECTIVES
 
 SHAPE = ImageShape(channels=1, size=28, d_z=6, width=1 / 16)
+COLOUR = ImageShape(channels=3, size=32, d_z=6, width=1 / 16)
 N = 8
 PIXELS = 28 * 28
 LN2 = math.log(2)
@@ -51,19 +53,24 @@ class Batch:
         return self._draw("uniform", name, shape)
 
 
-def batch() -> Batch:
+def batch(shape: ImageShape = SHAPE) -> Batch:
     rng = torch.Generator().manual_seed(0)
-    return Batch(torch.rand(N, 1, 28, 28, generator=rng, dtype=torch.float64))
+    size = (N, shape.channels, shape.size, shape.size)
+    return Batch(torch.rand(size, generator=rng, dtype=torch.float64))
 
 
 def networks(name: str) -> ImageNetworks:
-    return ImageNetworks(METHODS[name].parts, SHAPE, lambda role: len(role)).double()
+    """MNIST's where a method can be trained on it, else those of colour images."""
+    parts = METHODS[name].parts
+    grey = set(parts.values()) <= set(PARTS)
+    shape, table = (SHAPE, PARTS) if grey else (COLOUR, photos.PARTS)
+    return ImageNetworks(parts, shape, lambda role: len(role), table).double()
 
 
 def losses(name: str, nets: ImageNetworks, lam: float = 0.1) -> list[Tensor]:
     method = METHODS[name]
-    found = [] if method.critic is None else [method.critic(nets, batch())]
-    return [*found, method.model(nets, batch(), lam)]
+    found = [] if method.critic is None else [method.critic(nets, batch(nets.shape))]
+    return [*found, method.model(nets, batch(nets.shape), lam)]
 
 
 class TestContract:
@@ -93,9 +100,9 @@ class TestContract:
             seen = []
             for _ in range(15):
                 if method.critic is not None and side == "critic":
-                    loss = method.critic(nets, batch())
+                    loss = method.critic(nets, batch(nets.shape))
                 else:
-                    loss = method.model(nets, batch(), 0.1)
+                    loss = method.model(nets, batch(nets.shape), 0.1)
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
@@ -110,7 +117,7 @@ class TestContract:
 
     @ALL
     def test_parts_exist_and_weights_are_those_of_the_role(self, name: str) -> None:
-        assert set(METHODS[name].parts.values()) <= set(PARTS)
+        assert any(set(METHODS[name].parts.values()) <= set(t) for t in (PARTS, photos.PARTS))
         assert "decoder" in METHODS[name].parts
         one, other = networks(name), networks("svae_r")
         if METHODS[name].parts["decoder"] == "conv":
@@ -165,6 +172,7 @@ def known() -> dict[str, tuple[float | None, float]]:
         "dcgan": (2 * LN2, LN2),
         "wgan": (0.0, 0.0),
         "wgan_gp": (PENALTY, 0.0),
+        "wgan_gp_residual": (PENALTY, 0.0),
         "ebgan": (energy + MARGIN, 0.0),
     }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from bench import data, report, run
 from bench.images import evaluate, frames
@@ -20,7 +21,8 @@ from bench.schema import METRICS
 from bench.spec import ImageSpec, columns
 from bench.store import Store
 from bench.studies import STUDIES
-from models.methods import METHODS
+from models.methods import METHODS, encode
+from models.residual import Block
 from tests.test_inception import stand_in
 
 
@@ -38,6 +40,83 @@ def test_networks_have_the_shapes_and_ranges_of_the_authors_code(name: str, size
     full = domain.networks(METHODS["svae_r"], 1.0, lambda role: 0)
     shapes = [tuple(p.shape) for p in full["decoder"].parameters() if p.dim() == 4]
     assert [s[0] for s in shapes] == ([512, 256, 128] if size == 32 else [512, 256, 128, 64])
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("cifar10", 512), ("celeba", 2046)])
+def test_the_papers_networks_are_its_supplements(name: str, hidden: int) -> None:
+    """Where they differ from the authors' code: appendix A."""
+    domain = DOMAINS[name]
+    code, paper = (
+        domain.networks(METHODS["svae_r"], 1.0, lambda role: 0, kind) for kind in ("suite", "paper")
+    )
+
+    def count(network: nn.Module, kind: type[nn.Module]) -> int:
+        return sum(isinstance(module, kind) for module in network.modules())
+
+    large = name == "celeba"
+    kernels = {m.kernel_size for m in paper["encoder"].modules() if isinstance(m, nn.Conv2d)}
+    assert kernels == {(4, 4) if large else (5, 5)}
+    assert (
+        count(paper["encoder"], nn.Linear) == 2 and count(code["encoder"], nn.Linear) == 1 + large
+    )
+    assert count(paper["encoder"], nn.BatchNorm1d) == 0
+    assert not count(paper["encoder"], nn.ReLU) and not count(paper["critic"], nn.LeakyReLU)
+    assert count(paper["critic"], nn.AdaptiveAvgPool2d) == (not large)
+    assert count(paper["decoder"], nn.BatchNorm2d) == count(code["decoder"], nn.BatchNorm2d) + large
+    assert not hasattr(paper["critic"], "noise") or paper["critic"].noise == ()
+    assert paper["critic"].code[0].weight.shape == (hidden, domain.d_z)  # type: ignore[index, union-attr]
+    trainer = Trainer(
+        STUDIES[name].specs("smoke", given={"networks": ["paper"]})[0],
+        data.load("stand-in photos" if name == "cifar10" else "stand-in faces").train[:128],
+    )
+    trainer.train()
+    assert trainer.finite()
+
+
+def test_mnist_has_no_other_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["mnist", "--scale", "smoke", "--set", "networks=paper"]) == 2
+    assert "networks is paper; allowed for stand-in digits: suite" in capsys.readouterr().err
+
+
+def test_a_residual_block_is_its_shortcut_plus_two_convolutions() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8)
+    up, down, same = Block(3, 4, 2.0), Block(3, 4, 0.5, first=True), Block(3, 3)
+    assert up(x).shape == (2, 4, 16, 16) and down(x).shape == (2, 4, 4, 4)
+    torch.testing.assert_close(same(x), x + same.two(same.one(x.relu())))
+    for block in (up, down):
+        nn.init.zeros_(block.two.weight)
+    resized = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    still = up(x) - up.two.bias.view(1, -1, 1, 1)  # type: ignore[union-attr]
+    torch.testing.assert_close(still, up.shortcut(resized))
+    still = down(x) - down.two.bias.view(1, -1, 1, 1)  # type: ignore[union-attr]
+    torch.testing.assert_close(
+        still, down.shortcut(x.unflatten(2, (4, 2)).mean(3).unflatten(3, (4, 2)).mean(4))
+    )
+
+
+def test_the_learned_density_of_images_is_torchs() -> None:
+    """AS-VAE's likelihood of colour images, and that its sd learns how far off the means are."""
+    nets = DOMAINS["cifar10"].networks(METHODS["as_vae"], 1 / 32, lambda role: 0).eval()
+    decoder, x = nets["decoder"], torch.rand(4, 3, 32, 32) * 2 - 1
+    z = torch.rand(4, 256) * 2 - 1
+    decoder.log_sd.data.fill_(-0.7)  # type: ignore[union-attr]
+    theirs = torch.distributions.Normal(decoder(z), torch.tensor(-0.7).exp()).log_prob(x)
+    ours = decoder.log_density(x, z)  # type: ignore[operator]
+    torch.testing.assert_close(ours, theirs.flatten(1).sum(1))
+    assert any(p is decoder.log_sd for p in nets.models())
+
+
+def test_gaussian_codes_have_gaussian_noise() -> None:
+    """log q(z|x) of AS-VAE and the density method is true only of it."""
+    spec = STUDIES["cifar10"].specs("smoke", methods=["as_vae"])[0]
+    trainer = Trainer(spec, data.load("stand-in photos").train[:128])
+    draws = trainer.draws(trainer.batch(0), "0 model")
+    with torch.no_grad():
+        z = encode(trainer.nets, draws, draws.x)
+        mean, log_sd = trainer.nets["encoder"].moments(draws.x)  # type: ignore[operator]
+    u = (z - mean) / log_sd.exp()
+    assert u.abs().max() > 2.5 and abs(float(u.var()) - 1) < 0.05
 
 
 @pytest.mark.parametrize("method", DOMAINS["cifar10"].methods())

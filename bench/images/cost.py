@@ -39,11 +39,11 @@ class _Flops(TorchDispatchMode):
 
 
 @cache
-def step_flops(method: str, cycle: bool, width: float, data: str) -> float:
+def step_flops(method: str, cycle: bool, width: float, data: str, networks: str = "suite") -> float:
     """Multiplications and additions of all updates of one step, for each image of the batch."""
     n = 2
     found, domain = METHODS[method], DOMAINS[data]
-    nets = domain.networks(found, width, lambda role: 0)
+    nets = domain.networks(found, width, lambda role: 0, networks)
     x = torch.zeros(n, domain.channels, domain.size, domain.size)
     with _Flops() as counter:
         learn(nets.critics(), nets.models())
@@ -70,7 +70,8 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Of training alone, where matrix products run at `rate` FLOP/s."""
     images = min(spec.images or math.inf, DOMAINS[spec.data].train)
     steps = spec.epochs * max(1, images // spec.batch)
-    flops = step_flops(spec.method, spec.lam > 0, spec.width, spec.data) * spec.batch
+    image = step_flops(spec.method, spec.lam > 0, spec.width, spec.data, spec.networks)
+    flops = image * spec.batch
     updates = 1 + METHODS[spec.method].critic_steps
     return steps * (flops / (rate * DOMAINS[spec.data].efficiency) + updates * UPDATE)
 

@@ -26,11 +26,15 @@ class Domain:
     uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
     efficiency: float  # share of the speed of plain matrix products that a core reaches
     referee: str = ""  # of bench.referee; none of its own for CelebA
+    paper: Mapping[str, Part] | None = None  # `parts` as the paper has them, if another choice
 
-    def networks(self, method: Method, width: float, seed: Callable[[str], int]) -> ImageNetworks:
-        """The networks of a method; `seed(role)` as for `ImageNetworks`."""
+    def networks(
+        self, method: Method, width: float, seed: Callable[[str], int], kind: str = "suite"
+    ) -> ImageNetworks:
+        """The networks of a method; `seed(role)` as for `ImageNetworks`, `kind` a spec's."""
         shape = ImageShape(self.channels, self.size, self.d_z, width)
-        return ImageNetworks(method.parts, shape, seed, self.parts)
+        parts = self.paper if kind == "paper" and self.paper is not None else self.parts
+        return ImageNetworks(method.parts, shape, seed, parts)
 
     def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """uint8 images as the networks see them."""
@@ -47,8 +51,9 @@ class Domain:
 
 
 _DIGITS = Domain(60_000, 1, 28, 64, images.PARTS, 0.0, False, 0.25, referee="mnist")
-_CIFAR10 = Domain(50_000, 3, 32, 256, photos.PARTS, -1.0, True, 0.7, referee="cifar10")
-_CELEBA = Domain(162_770, 3, 64, 64, photos.PARTS, -1.0, True, 0.55)
+_PHOTOS = Domain(50_000, 3, 32, 256, photos.PARTS, -1.0, True, 0.7, paper=photos.PAPER)
+_CIFAR10 = replace(_PHOTOS, referee="cifar10")
+_CELEBA = replace(_PHOTOS, train=162_770, size=64, d_z=64, efficiency=0.55)
 _DRAWN = 2_000
 
 DOMAINS = {

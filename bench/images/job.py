@@ -48,6 +48,9 @@ def check(specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | N
     allowed = {axes["data"][0] for axes in STUDIES[specs[0].study].axes.values()}
     if unknown := names - allowed:
         raise UsageError(f"data is {min(unknown)}; allowed: {', '.join(sorted(allowed))}")
+    papers = {spec.data for spec in specs if spec.networks == "paper"}
+    if lacking := {name for name in papers if DOMAINS[name].paper is None}:
+        raise UsageError(f"networks is paper; allowed for {min(lacking)}: suite")
     if data_folder is not None and all(name.startswith("stand-in") for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")
     try:

@@ -76,7 +76,10 @@ class Trainer:
         mine = images[: spec.images] if spec.images else images
         self.images = torch.from_numpy(np.array(mine)).to(self.device)
         self.nets = self.domain.networks(
-            self.method, spec.width, lambda role: seed(spec.stream, "weights", role)
+            self.method,
+            spec.width,
+            lambda role: seed(spec.stream, "weights", role),
+            spec.networks,
         ).to(self.device, dtype)
         self.nets.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
         self.critics, self.models = self.nets.critics(), self.nets.models()

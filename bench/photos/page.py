@@ -17,7 +17,7 @@ from bench.photos import figures, tables
 from bench.photos.claims import photo_claims
 
 FAITHFUL = (
-    "Networks, noise inputs, uniform prior, absolute errors and Adam are those of the authors' "
+    "Unless said otherwise, networks, noise inputs, uniform prior, absolute errors and Adam are those of the authors' "
     "published code; where it differs from the paper, and where this suite differs from it, is "
     "listed in the README."
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from bench.images import frames
@@ -60,13 +58,14 @@ def protocol(frame: pd.DataFrame) -> str:
             f"in {known['imagenet_splits']:.0f} splits, FID and KID to "
             f"{known['imagenet_n_real']:,.0f} real test images. "
         )
+    whose = "the paper's supplement" if one["networks"] == "paper" else "the authors' code"
     images = f"the first {one['images']:,} training images" if one["images"] else "all images"
     return (
         f"{stand_in if frame['stand_in'].any() else ''}{scored}"
         f"SWD: sliced Wasserstein distance of {one['samples']:,} samples to the test images on the "
         f"patches of a Laplacian pyramid, no network; of training images it is "
         f"{frame['swd_real'].mean():.1f}. MSE of reconstructed test images on [-1, 1]. ± sd over "
-        f"seeds. Networks at {one['width']:g} of the authors' width, {images}, {one['epochs']} "
+        f"seeds. Networks of {whose} at {one['width']:g} of their width, {images}, {one['epochs']} "
         f"epochs, Adam at {one['lr']:g}."
     )
 
@@ -78,13 +77,12 @@ def table2(frame: pd.DataFrame) -> Table:
     for cited in frames.csv("table2.csv").to_dict("records"):
         runs = groups.get((cited["method"], cited["lam"]))
         paper = f"{cited['inception_score']:.2f} ± {cited['inception_sd']:.2f}"
-        value = "" if math.isnan(cited["lam"]) else lam(cited["lam"])
         ours = ["not run", "", "", "", "0"]
         if runs is not None:
             names = ("inception_score_imagenet", "inception_score", "frechet")
             ours = [spread(runs[name]) for name in names]
             ours += [spread(runs["mse_x"], 3), str(len(runs))]
-        rows.append([str(cited["label"]), value, paper, *ours])
+        rows.append([str(cited["label"]), lam(cited["lam"]), paper, *ours])
     return Table(
         "table2",
         "Table 2",

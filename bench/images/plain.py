@@ -2,12 +2,13 @@
 
 `torch.nn` layers, a DataLoader over float images, `torch.optim.Adam`, a plain eager loop. Tests
 hold `bench.images.train.Trainer` to this loop's numbers, and `bench.timing` to its speed. It
-starts from the same weights.
+starts from the same weights. Networks are MNIST's, or CIFAR-10's of the authors' code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from bench.images.domain import DOMAINS
 from bench.images.train import seed
 from bench.spec import ImageSpec
 from models.images import ImageShape
@@ -24,15 +26,22 @@ from models.objectives import OBJECTIVES
 
 
 class Noise(NamedTuple):
-    """The noise of one update: z (n, d), eps and eps_cycle (n, 1, h, w), the last at lambda > 0."""
+    """The noise of one update: z (n, d), eps and eps_cycle (n, 1, h, w), the last at lambda > 0.
+
+    For colour images also that of the decoder (n, 20), likewise, and of the critic's two pairs.
+    """
 
     z: Tensor
     eps: Tensor
     eps_cycle: Tensor | None = None
+    decoder: Sequence[Tensor] = ()
+    decoder_cycle: Sequence[Tensor] = ()
+    q: Sequence[Tensor] = ()
+    p: Sequence[Tensor] = ()
 
 
 Batch = tuple[Tensor, Sequence[Noise], Noise]
-"""Images (n, c, h, w) in [0, 1], the noise of each update of the critic and of the model."""
+"""Scaled images (n, c, h, w), the noise of each update of the critic and of the model."""
 
 
 def shifted(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
@@ -41,9 +50,13 @@ def shifted(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     return norm
 
 
-def conv(d_in: int, d_out: int) -> nn.Sequential:
+EXTRA = 20
+"""Numbers of noise beside a code."""
+
+
+def conv(d_in: int, d_out: int, act: nn.Module | None = None) -> nn.Sequential:
     layer = nn.Conv2d(d_in, d_out, 5, stride=2, padding=2)
-    return nn.Sequential(layer, shifted(nn.BatchNorm2d(d_out, eps=1e-3)), nn.ReLU())
+    return nn.Sequential(layer, shifted(nn.BatchNorm2d(d_out, eps=1e-3)), act or nn.ReLU())
 
 
 def dense(d_in: int, d_out: int) -> nn.Sequential:
@@ -100,6 +113,54 @@ class Critic(nn.Module):
         return self.of_both(torch.cat([self.of_x(x), self.of_z(z)], 1)).squeeze(1)
 
 
+class PhotoDecoder(nn.Module):
+    """z (n, d), noise (n, 20) -> x (n, c, h, w) in [-1, 1]."""
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        a, b, c = (shape.units(full) for full in (512, 256, 128))
+        self.layers = nn.Sequential(
+            dense(shape.d_z + EXTRA, a * 16),
+            nn.Unflatten(1, (a, 4, 4)),
+            deconv(a, b),
+            shifted(nn.BatchNorm2d(b, eps=1e-3)),
+            nn.LeakyReLU(0.2),
+            deconv(b, c),
+            shifted(nn.BatchNorm2d(c, eps=1e-3)),
+            nn.ReLU(),
+            deconv(c, shape.channels),
+            nn.Tanh(),
+        )
+
+    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
+        return self.layers(torch.cat([z, noise], 1))
+
+
+def photo_encoder(shape: ImageShape) -> nn.Sequential:
+    """x and its channel of noise (n, c + 1, h, w) -> z (n, d) in [-1, 1]."""
+    channels = [shape.channels + 1, *(shape.units(full) for full in (32, 64, 128, 256))]
+    features = channels[-1] * (shape.size // 16) ** 2
+    convs = [conv(a, b) for a, b in pairwise(channels)]
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(features, shape.d_z), nn.Tanh())
+
+
+class PhotoCritic(nn.Module):
+    """f(x, z) (n,), with a channel of noise beside x and 20 numbers beside z."""
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        channels = [shape.channels + 1, *(shape.units(full) for full in (64, 128, 256, 512))]
+        convs = [conv(a, b, nn.LeakyReLU(0.2)) for a, b in pairwise(channels)]
+        self.of_x = nn.Sequential(*convs, nn.Flatten())
+        hidden, features = shape.units(2048), channels[-1] * (shape.size // 16) ** 2
+        self.of_z = nn.Sequential(nn.Linear(shape.d_z + EXTRA, hidden), nn.LeakyReLU(0.2))
+        self.of_both = nn.Linear(features + hidden, 1)
+
+    def forward(self, x: Tensor, z: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+        of_x, of_z = self.of_x(torch.cat([x, eps], 1)), self.of_z(torch.cat([z, noise], 1))
+        return self.of_both(torch.cat([of_x, of_z], 1)).squeeze(1)
+
+
 def initialise(network: nn.Module, start: int) -> nn.Module:
     """Xavier's weights drawn from this seed, biases 0."""
     rng = torch.Generator().manual_seed(start)
@@ -112,25 +173,25 @@ def initialise(network: nn.Module, start: int) -> nn.Module:
 
 
 class PlainTrainer:
-    """Trains one spec of a method of `models.objectives` on images of c channels, h = w = size."""
+    """Trains one spec of a method of `models.objectives`."""
 
     def __init__(
         self,
         spec: ImageSpec,
-        channels: int,
-        size: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
-        self.shape = shape = ImageShape(channels, size, width=spec.width)
+        domain = DOMAINS[spec.data]
+        self.colour = domain.channels == 3
+        self.shape = shape = ImageShape(domain.channels, domain.size, domain.d_z, spec.width)
+        if self.colour:
+            networks = photo_encoder(shape), PhotoDecoder(shape), PhotoCritic(shape)
+        else:
+            networks = encoder(shape), decoder(shape), Critic(shape)
         self.encoder, self.decoder, self.critic = (
             initialise(network, seed(spec.stream, "weights", role)).to(self.device, dtype)
-            for role, network in (
-                ("encoder", encoder(shape)),
-                ("decoder", decoder(shape)),
-                ("critic", Critic(shape)),
-            )
+            for role, network in zip(("encoder", "decoder", "critic"), networks, strict=True)
         )
         models = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.model = [p for p in models if p.requires_grad]
@@ -148,15 +209,18 @@ class PlainTrainer:
         """All updates of one batch: the critic's, then the model's."""
         for each in critic_noise:
             with torch.no_grad():
-                z_x, x_z = self.encode(x, each.eps), self.decoder(each.z)
-            loss = self.objective.critic(self.critic(x, z_x), self.critic(x_z, each.z))
+                z_x, x_z = self.encode(x, each.eps), self.decoder(each.z, *each.decoder)
+            f_q, f_p = self.critic(x, z_x, *each.q), self.critic(x_z, each.z, *each.p)
+            loss = self.objective.critic(f_q, f_p)
             self.critic_adam.zero_grad()
             loss.backward()
             self.critic_adam.step()
-        z_x, x_z = self.encode(x, noise.eps), self.decoder(noise.z)
-        loss = self.objective.model(self.critic(x, z_x), self.critic(x_z, noise.z))
+        z_x, x_z = self.encode(x, noise.eps), self.decoder(noise.z, *noise.decoder)
+        f_q, f_p = self.critic(x, z_x, *noise.q), self.critic(x_z, noise.z, *noise.p)
+        loss = self.objective.model(f_q, f_p)
         if noise.eps_cycle is not None:
-            x_rec, z_rec = self.decoder(z_x), self.encode(x_z, noise.eps_cycle)
+            x_rec = self.decoder(z_x, *noise.decoder_cycle)
+            z_rec = self.encode(x_z, noise.eps_cycle)
             loss = loss + self.spec.lam * (F.l1_loss(x_rec, x) + F.l1_loss(z_rec, noise.z))
         self.model_adam.zero_grad()
         loss.backward(inputs=self.model)  # the critic's own gradient is not needed
@@ -174,13 +238,21 @@ class PlainTrainer:
             yield x, [self._noise(x) for _ in range(self.spec.critic_steps)], self._noise(x, True)
 
     def _noise(self, x: Tensor, model: bool = False) -> Noise:
-        z = torch.randn(len(x), self.shape.d_z, device=x.device, dtype=x.dtype)
-        eps = torch.randn_like(x[:, :1])
-        cycle = torch.randn_like(eps) if model and self.spec.lam else None
-        return Noise(z, eps, cycle)
+        def draw(*size: int) -> Tensor:
+            like = torch.empty(len(x), *size, device=x.device, dtype=x.dtype)
+            return like.uniform_(-1, 1) if self.colour else like.normal_()
+
+        channel, cycle = (1, *x.shape[2:]), model and self.spec.lam > 0
+        found = Noise(draw(self.shape.d_z), draw(*channel), draw(*channel) if cycle else None)
+        if not self.colour:
+            return found
+        pairs = [(draw(*channel), draw(EXTRA)) for _ in "qp"]
+        again = [draw(EXTRA)] if cycle else []
+        return Noise(*found[:3], [draw(EXTRA)], again, *pairs)
 
     def loader(self, images: np.ndarray) -> DataLoader:
-        """Shuffled batches of uint8 images (n, c, h, w), kept as floats in [0, 1]."""
-        data = TensorDataset(torch.from_numpy(np.array(images)).to(self.dtype) / 255)
+        """Shuffled batches of uint8 images (n, c, h, w), kept as scaled floats."""
+        scaled = torch.from_numpy(np.array(images)).to(self.dtype) / 255
+        data = TensorDataset(scaled * 2 - 1 if self.colour else scaled)
         pinned = self.device.type == "cuda"
         return DataLoader(data, self.spec.batch, shuffle=True, drop_last=True, pin_memory=pinned)

@@ -17,9 +17,9 @@ from bench.photos import figures, tables
 from bench.photos.claims import photo_claims
 
 FAITHFUL = (
-    "Unless said otherwise, networks, noise inputs, uniform prior, absolute errors and Adam are those of the authors' "
-    "published code; where it differs from the paper, and where this suite differs from it, is "
-    "listed in the README."
+    "Unless said otherwise, networks, noise inputs, uniform prior, absolute errors and Adam are "
+    "those of the authors' published code; where it differs from the paper, and where this suite "
+    "differs from it, is listed in the README."
 )
 PEOPLE = (
     "CelebA shows real people: its terms allow no further copying, so images are drawn from your "

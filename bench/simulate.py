@@ -1,6 +1,7 @@
 """How long a study would take on many workers: recorded job times, dealt out on paper.
 
     python -m bench.simulate                    toy_grid at paper scale on 1 to 1,000 workers
+    python -m bench.simulate cifar10            on 1 to 33: no training of images is divided
     python -m bench.simulate --out FILE         also write the table as Markdown
 
 The committed reference says how long trainings really took against what `seconds` of the study's
@@ -60,7 +61,8 @@ def recorded(study: str, results: Path) -> Recorded:
     for row in store.load(results, study, scales[-1])[0].to_pylist():
         spec = STUDIES[study].kind(**{name: row[name] for name in names})
         stack = row["train_seconds"]  # members share one time
-        real[stack] = real.get(stack, 0.0) + row["train_seconds"]
+        whole = stack + (row.get("evaluation_seconds") or 0.0)
+        real[stack] = real.get(stack, 0.0) + whole
         work[stack] = work.get(stack, 0.0) + seconds(spec, 1.0)
     rate = sum(work.values()) / sum(real.values())
     return Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real))
@@ -89,9 +91,10 @@ class Simulation:
 
     def _times(self, stacks: Sequence[Sequence[Spec]], scatter: bool) -> list[float]:
         dice = random.Random(0)
+        cost = COST_OF_SIZE if self.sizes()[-1] > 1 else {}  # images are trained one by one
         estimates = sorted(
             (
-                sum(self.each[spec.id] for spec in stack) * COST_OF_SIZE.get(len(stack), 1.0)
+                sum(self.each[spec.id] for spec in stack) * cost.get(len(stack), 1.0)
                 for stack in stacks
             ),
             reverse=True,

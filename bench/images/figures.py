@@ -108,6 +108,13 @@ def sweep(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+LOSSES = (
+    "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and logarithmic "
+    "beyond; linear where losses stay within a decade."
+)
+"""What `curves` shows."""
+
+
 def curves(frame: pd.DataFrame) -> Figure:
     """Losses of critic and model over training, every seed a line."""
     cells = frames.cells(frame)
@@ -126,7 +133,9 @@ def curves(frame: pd.DataFrame) -> Figure:
         first = runs.iloc[0]
         axes.set_title(f"{first['label']}, λ = {lam(first['lam'])}", fontsize=7, loc="left")
         axes.tick_params(labelsize=6)
-        axes.set_yscale("symlog", linthresh=1.0)
+        low, high = axes.get_ylim()
+        if low <= 0 or high > 10 * low:  # within a decade a logarithmic axis may show no number
+            axes.set_yscale("symlog", linthresh=1.0)
     handles = {
         label: handle
         for axes in grid.flat

@@ -74,8 +74,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             "curves",
             partial(figures.curves, main),
             "Losses over training",
-            "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and "
-            "logarithmic beyond. The losses of different methods measure different things.",
+            f"{figures.LOSSES} The losses of different methods measure different things.",
         ),
     ]
     return Page(

@@ -124,14 +124,18 @@ def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) ->
                 continue
             run = runs.iloc[0]
             axes.set_title(f"{run['label']}, λ = {lam(value)}", fontsize=8, loc="left", pad=2)
-            _panel(axes, pictures(stored, str(run["id"])), kind)
+            images = pictures(stored, str(run["id"]))
+            missing = "no encoder" if len(images.get("samples", ())) else "not stored"
+            if run["status"] == "diverged":
+                missing = "diverged"
+            _panel(axes, images, kind, missing)
     return figure
 
 
-def _panel(axes: Axes, images: dict[str, np.ndarray], kind: str) -> None:
+def _panel(axes: Axes, images: dict[str, np.ndarray], kind: str, missing: str) -> None:
+    """`missing` stands where there are no images of this kind."""
     if not len(images.get(kind, ())):
-        word = "diverged" if not len(images.get("samples", ())) else "no encoder"
-        axes.text(0.5, 0.5, word, ha="center", va="center", fontsize=7)
+        axes.text(0.5, 0.5, missing, ha="center", va="center", fontsize=7)
         return
     shown = images[kind][: SIDE * SIDE]
     if kind == "x_rec":  # every row of real images above its reconstructions

@@ -10,7 +10,7 @@ import pandas as pd
 from bench import claims, store
 from bench.figures import Picture
 from bench.images import frames
-from bench.images.figures import curves, shown
+from bench.images.figures import LOSSES, curves, shown
 from bench.images.page import remarks
 from bench.page import Page
 from bench.photos import figures, tables
@@ -64,8 +64,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             "curves",
             partial(curves, frame),
             "Losses over training",
-            "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and "
-            "logarithmic beyond.",
+            LOSSES,
         ),
     ]
     if private and (results / study / f"{scale}.parquet").is_file():  # a published reference

@@ -173,13 +173,18 @@ def initialise(network: nn.Module, start: int) -> nn.Module:
 
 
 class PlainTrainer:
-    """Trains one spec of a method of `models.objectives`."""
+    """Trains one spec of a method of `models.objectives`.
+
+    Unless `frugal`, the model's step computes the critic's gradient as well and drops it, as in
+    PyTorch's DCGAN example.
+    """
 
     def __init__(
         self,
         spec: ImageSpec,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        frugal: bool = True,
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
         domain = DOMAINS[spec.data]
@@ -195,6 +200,7 @@ class PlainTrainer:
         )
         models = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.model = [p for p in models if p.requires_grad]
+        self.reached = self.model if frugal else None
         betas = METHODS[spec.method].betas
         learned = [p for p in self.critic.parameters() if p.requires_grad]
         self.critic_adam = torch.optim.Adam(learned, lr=spec.lr, betas=betas)
@@ -223,7 +229,7 @@ class PlainTrainer:
             z_rec = self.encode(x_z, noise.eps_cycle)
             loss = loss + self.spec.lam * (F.l1_loss(x_rec, x) + F.l1_loss(z_rec, noise.z))
         self.model_adam.zero_grad()
-        loss.backward(inputs=self.model)  # the critic's own gradient is not needed
+        loss.backward(inputs=self.reached)
         self.model_adam.step()
 
     def train(self, batches: Iterable[Batch]) -> None:

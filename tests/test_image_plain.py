@@ -43,7 +43,8 @@ def spec(method: str = "svae_r", lam: float = 0.1, data: str = "stand-in digits"
 
 def batches(trainer: Trainer) -> Iterator[Batch]:
     """The images and noise that the trainer's own updates will see."""
-    code, channel = (trainer.nets.shape.d_z,), trainer.nets["encoder"].eps_shape
+    shape = trainer.nets.shape
+    code, channel = (shape.d_z,), (1, shape.size, shape.size)
     colour, lam = trainer.domain.channels == 3, trainer.spec.lam
     for step in range(STEPS):
         x = trainer.batch(step)

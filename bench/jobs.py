@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bench import provenance
-from bench.spec import PROTOCOL, Spec, columns
+from bench.spec import Spec, columns, protocol
 from bench.store import Store, process, write_atomically
 from bench.studies import module
 from bench.workers import keep_freed_memory
@@ -114,7 +114,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
         row |= {
             **{column: getattr(spec, column) for column in columns(type(spec))},
             "config": spec.config,
-            "protocol": PROTOCOL,
+            "protocol": protocol(spec.study),
             "label": label(spec.method, spec.lam),
             **job.origin,
             **provenance.versions(),

@@ -21,7 +21,7 @@ _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 IDENTITY = [
     ("id", pa.string()),  # Spec.id
     ("config", pa.string()),  # Spec.config: equal for runs that are compared in pairs
-    ("protocol", pa.int64()),  # bench.spec.PROTOCOL
+    ("protocol", pa.int64()),  # bench.spec.protocol
     ("label", pa.string()),  # name in tables: method and whether lambda > 0
     ("status", pa.string()),  # "ok", or "diverged": parameters or outputs not finite
 ]

@@ -14,12 +14,19 @@ from typing import Any, ClassVar, TypeVar
 PROTOCOL = 1
 """Bumped by hand when a stored number changes its meaning: old results are then another
 generation and no table mixes the two."""
+PROTOCOLS = {"cifar10": 2, "celeba": 2}
+"""The same of single studies, where it is not `PROTOCOL`."""
 
 PRECISIONS = ("float32", "tf32")
 BITS = ("static", "dynamic")
 NETWORKS = ("suite", "paper")
 
 S = TypeVar("S", bound="Spec")
+
+
+def protocol(study: str) -> int:
+    """The generation of a study's results."""
+    return PROTOCOLS.get(study, PROTOCOL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +71,7 @@ class Spec:
     @cached_property
     def id(self) -> str:
         """16 hex digits that name this training: equal specs, and only those, share them."""
-        return _digest([PROTOCOL, self._given()])[:16]
+        return _digest([protocol(self.study), self._given()])[:16]
 
     @cached_property
     def stream(self) -> str:

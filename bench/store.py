@@ -40,7 +40,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from bench import schema
-from bench.spec import PROTOCOL
+from bench.spec import protocol
 
 DEATHS = 3
 """A training that has died this often is failed: runs go on without it until told otherwise."""
@@ -367,7 +367,7 @@ def load(results: Path, study: str, scale: str) -> tuple[pa.Table, dict[Path, st
     damaged reference.
     """
     table, bad = _load(results, study, scale, schema.rows(study), "")
-    return table.filter(pc.field("protocol") == PROTOCOL), bad
+    return table.filter(pc.field("protocol") == protocol(study)), bad
 
 
 def load_samples(results: Path, study: str, scale: str) -> pa.Table:

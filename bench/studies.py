@@ -142,6 +142,11 @@ AT_ZERO = ("vae", "avb", "avb_ac", "aae", "as_vae", "nf_vae", "iaf_vae", "gan", 
 AT_ZERO += ("wgan_gp", "wgan_gp_residual", "ebgan")
 """Methods to which lambda means nothing."""
 
+_OWN_LAMS = {
+    **dict.fromkeys(AT_ZERO, (0.0,)),
+    "svae_r_density": (0.0, 1e-4, 1e-3),  # nats
+}
+
 MNIST = Study(
     name="mnist",
     kind=ImageSpec,
@@ -174,10 +179,7 @@ MNIST = Study(
     methods=("nf_vae", "avb_ac", "as_vae", "gan", "wgan_gp", "dcgan", "svae_r", "alice"),
     lams=dict.fromkeys(SCALES, (0.0, 0.1)),
     seeds={"paper": 5},
-    own_lams={
-        **dict.fromkeys(AT_ZERO, (0.0,)),
-        "svae_r_density": (0.0, 1e-4, 1e-3),  # nats
-    },
+    own_lams=_OWN_LAMS,
 )
 
 _PHOTOS = {"ais_images": [0]}
@@ -195,7 +197,7 @@ CIFAR10 = Study(
             **_PHOTOS,
             "data": ["cifar10"],
             "width": [0.25],
-            "lr": [1e-3],
+            "lr": [5e-4],
             "epochs": [4],
         },
         "paper": {**_PHOTOS, "data": ["cifar10"], "epochs": [101]},
@@ -206,7 +208,7 @@ CIFAR10 = Study(
         "quick": (0.0, 0.1, 10.0, 1000.0),
         "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 10.0, 50.0, 100.0, 1000.0),
     },
-    own_lams=dict.fromkeys(AT_ZERO, (0.0,)),
+    own_lams=_OWN_LAMS,
 )
 
 CELEBA = Study(
@@ -241,7 +243,7 @@ CELEBA = Study(
         "quick": (0.0, 0.1, 1.0, 10.0),
         "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 1000.0),
     },
-    own_lams=dict.fromkeys(AT_ZERO, (0.0,)),
+    own_lams=_OWN_LAMS,
 )
 
 STUDIES: dict[str, Study[Any]] = {study.name: study for study in (TOY_GRID, MNIST, CIFAR10, CELEBA)}

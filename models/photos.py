@@ -2,9 +2,9 @@
 
 As there, every network has noise of its own beside its inputs: a channel of the image for encoder
 and critic, 20 numbers for the decoder and the critic's branch of z; noise and prior are uniform on
-[-1, 1], and so are images and codes, through tanh. `width` scales all channels and units. Three
-things are not as there: convolutions pad alike on all sides (TensorFlow's SAME does not), no layer
-is batch-normed twice, and the critic's noise is its own, not that of encoder and decoder.
+[-1, 1], and so are images and codes, through tanh. `width` scales all channels and units. Two
+things are not as there: convolutions pad alike on all sides (TensorFlow's SAME does not), and no
+layer is batch-normed twice.
 
 `paper=True` makes those of the paper's supplement (appendix A) instead, where they differ:
 activations, a dense layer of CIFAR-10's encoder, kernels of CelebA's, batch norm on CelebA's
@@ -106,7 +106,8 @@ class GaussianEncoder(nn.Module):
 class Decoder(nn.Module):
     """x = g(z, noise): dense 8192, deconvolutions 256, 128 (CelebA: and 64), c, tanh.
 
-    CelebA's begins with dense 1024, in the code's order: ReLU, batch norm, leaky ReLU.
+    The 8192 are normed as 512 channels of 4 x 4. CelebA's begins with dense 1024, in the code's
+    order: ReLU, batch norm, leaky ReLU.
     """
 
     def __init__(self, shape: ImageShape, noise: int = NOISE, paper: bool = False) -> None:
@@ -123,9 +124,9 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(
             *first,
             nn.Linear(d_in, a * 16),
-            norm1d(a * 16),
-            leaky if large or paper else nn.ReLU(),
             nn.Unflatten(1, (a, 4, 4)),
+            norm2d(a),
+            leaky if large or paper else nn.ReLU(),
             *(Deconv(a, b), norm2d(b), leaky if large or not paper else nn.ReLU()),
             *(Deconv(b, c), norm2d(c), leaky if large else nn.ReLU()),
             *((Deconv(c, d), norm2d(d), leaky) if large else ()),
@@ -154,12 +155,12 @@ class DensityDecoder(Decoder):
 def _features(
     shape: ImageShape, extra: int, norm: Callable[[int], nn.Module], paper: bool
 ) -> tuple[nn.Sequential, int]:
-    """Convolutions 64, 128, 256, 512; CelebA's (in the paper CIFAR-10's) features are averaged."""
+    """Convolutions 64, 128, 256, 512; CelebA's (in the paper CIFAR-10's) are halved by means."""
     channels = [shape.channels + extra, *(shape.units(full) for full in (64, 128, 256, 512))]
     act = nn.ReLU() if paper else nn.LeakyReLU(LEAK)
     layers = [_conv(a, b, norm, act) for a, b in pairwise(channels)]
-    pool = [nn.AdaptiveAvgPool2d(1)] if _large(shape) != paper else []
-    d = channels[-1] * (1 if pool else (shape.size >> 4) ** 2)
+    pool = [nn.AvgPool2d(2)] if _large(shape) != paper else []
+    d = channels[-1] * (shape.size >> 4 >> len(pool)) ** 2
     return nn.Sequential(*layers, *pool, nn.Flatten()), d
 
 

@@ -73,12 +73,13 @@ def unfelt(network: nn.Module) -> set[nn.Parameter]:
 
     Their gradient is rounding alone, which Adam divides by its 1e-8 and learns from.
     """
-    layers = list(network.modules())
     norm = nn.BatchNorm1d | nn.BatchNorm2d
     return {
         layer.bias
-        for layer, following in pairwise(layers)
-        if isinstance(following, norm) and isinstance(layer.bias, nn.Parameter)
+        for layer, following in pairwise(network.modules())
+        if isinstance(following, norm)
+        and isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        and layer.bias is not None
     }
 
 

@@ -18,7 +18,7 @@ from bench.images.train import Draws, Trainer
 from bench.photos import tables
 from bench.photos.claims import photo_claims
 from bench.schema import METRICS
-from bench.spec import ImageSpec, columns
+from bench.spec import ImageSpec, columns, protocol
 from bench.store import Store
 from bench.studies import STUDIES
 from models.methods import METHODS, encode
@@ -61,7 +61,8 @@ def test_the_papers_networks_are_its_supplements(name: str, hidden: int) -> None
     )
     assert count(paper["encoder"], nn.BatchNorm1d) == 0
     assert not count(paper["encoder"], nn.ReLU) and not count(paper["critic"], nn.LeakyReLU)
-    assert count(paper["critic"], nn.AdaptiveAvgPool2d) == (not large)
+    assert count(paper["critic"], nn.AvgPool2d) == (not large)
+    assert count(paper["encoder"], nn.BatchNorm2d) == count(code["encoder"], nn.BatchNorm2d)
     assert count(paper["decoder"], nn.BatchNorm2d) == count(code["decoder"], nn.BatchNorm2d) + large
     assert not hasattr(paper["critic"], "noise") or paper["critic"].noise == ()
     assert paper["critic"].code[0].weight.shape == (hidden, domain.d_z)  # type: ignore[index, union-attr]
@@ -218,7 +219,12 @@ def rows(study: str = "cifar10", seeds: int = 3) -> list[dict[str, Any]]:
         found.append(
             {
                 **{name: getattr(spec, name) for name in names},
-                **{"id": spec.id, "config": spec.config, "protocol": 1, "label": label},
+                **{
+                    "id": spec.id,
+                    "config": spec.config,
+                    "protocol": protocol(study),
+                    "label": label,
+                },
                 **{"status": "ok", "dirty": False, "stand_in": True, "train_seconds": 1.0},
                 "inception_score": 6.0 - worse + wiggle if scored else None,
                 "inception_sd": 0.1 if scored else None,

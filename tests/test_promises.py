@@ -144,8 +144,7 @@ def test_another_protocol_is_another_generation(
     old = fill(8)
     with monkeypatch.context() as later:
         following = spec.PROTOCOL + 1
-        for module in (spec, store, jobs):
-            later.setattr(module, "PROTOCOL", following)
+        later.setattr(spec, "PROTOCOL", following)
         everything = STUDIES["toy_grid"].specs("smoke")
         counts, left = run.count(everything, Store(tmp_path, "toy_grid", "smoke"))
         assert (counts.done, len(left)) == (0, 8)  # all of it is trained anew

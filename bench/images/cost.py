@@ -39,7 +39,14 @@ class _Flops(TorchDispatchMode):
 
 
 @cache
-def step_flops(method: str, cycle: bool, width: float, data: str, networks: str = "suite") -> float:
+def step_flops(
+    method: str,
+    cycle: bool,
+    width: float,
+    data: str,
+    networks: str = "suite",
+    critic_steps: int = 1,
+) -> float:
     """Multiplications and additions of all updates of one step, for each image of the batch."""
     n = 2
     found, domain = METHODS[method], DOMAINS[data]
@@ -52,7 +59,8 @@ def step_flops(method: str, cycle: bool, width: float, data: str, networks: str 
         once = counter.total
         learn(nets.models(), nets.critics())
         found.model(nets, Draws(x, "", ""), float(cycle)).backward()
-    return (counter.total + (found.critic_steps - 1) * once) / n
+    more = max(critic_steps, found.critic_steps) - 1
+    return (counter.total + more * once) / n
 
 
 @cache
@@ -70,9 +78,10 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Of training alone, where matrix products run at `rate` FLOP/s."""
     images = min(spec.images or math.inf, DOMAINS[spec.data].train)
     steps = spec.epochs * max(1, images // spec.batch)
-    image = step_flops(spec.method, spec.lam > 0, spec.width, spec.data, spec.networks)
-    flops = image * spec.batch
-    updates = 1 + METHODS[spec.method].critic_steps
+    critic_steps = max(spec.critic_steps, METHODS[spec.method].critic_steps)
+    where = spec.width, spec.data, spec.networks, critic_steps
+    flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
+    updates = 1 + critic_steps
     return steps * (flops / (rate * DOMAINS[spec.data].efficiency) + updates * UPDATE)
 
 

@@ -120,8 +120,10 @@ class PhotoDecoder(nn.Module):
         super().__init__()
         a, b, c = (shape.units(full) for full in (512, 256, 128))
         self.layers = nn.Sequential(
-            dense(shape.d_z + EXTRA, a * 16),
+            nn.Linear(shape.d_z + EXTRA, a * 16),
             nn.Unflatten(1, (a, 4, 4)),
+            shifted(nn.BatchNorm2d(a, eps=1e-3)),
+            nn.ReLU(),
             deconv(a, b),
             shifted(nn.BatchNorm2d(b, eps=1e-3)),
             nn.LeakyReLU(0.2),

@@ -17,7 +17,7 @@ import torch
 
 from bench import cost, jobs
 from bench.run import count
-from bench.spec import PROTOCOL, ToySpec, columns
+from bench.spec import ToySpec, columns, protocol
 from bench.store import Store
 from bench.studies import STUDIES
 from bench.toy import frames
@@ -171,7 +171,7 @@ def _row(each: ToySpec) -> dict[str, Any]:
         **{name: getattr(each, name) for name in columns(ToySpec)},
         "id": each.id,
         "config": each.config,
-        "protocol": PROTOCOL,
+        "protocol": protocol(each.study),
         "label": each.method,
         "status": "ok",
         "inception_score": 4.5,

@@ -307,8 +307,8 @@ def _run(args: argparse.Namespace) -> int:
     if scale is None:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
-    if not (args.status or args.json):
-        module(study.name, "job").check(specs, args.data, args.inception_weights)
+    if args.data or not (args.status or args.json):
+        specs = module(study.name, "job").check(specs, args.data, args.inception_weights)
     if args.status or args.dry_run:
         return _go(args, specs, scale, why, device, workers, rate, None)
     pool = engines.open_pool(args.engine, args.address, workers, device)

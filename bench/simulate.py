@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import random
 import statistics
 import sys
@@ -57,13 +58,14 @@ def recorded(study: str, results: Path) -> Recorded:
     if not scales:
         raise StoreError(f"no times of {study} are published in {results}")
     real: dict[float, float] = {}
-    work: dict[float, float] = {}
+    work: dict[float, float] = {}  # at 1 FLOP/s, without what takes its time at any rate
     for row in store.load(results, study, scales[-1])[0].to_pylist():
         spec = STUDIES[study].kind(**{name: row[name] for name in names})
         stack = row["train_seconds"]  # members share one time
         whole = stack + (row.get("evaluation_seconds") or 0.0)
-        real[stack] = real.get(stack, 0.0) + whole
-        work[stack] = work.get(stack, 0.0) + seconds(spec, 1.0)
+        fixed = seconds(spec, math.inf)
+        real[stack] = real.get(stack, 0.0) + whole - fixed
+        work[stack] = work.get(stack, 0.0) + seconds(spec, 1.0) - fixed
     rate = sum(work.values()) / sum(real.values())
     return Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real))
 

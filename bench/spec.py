@@ -116,7 +116,7 @@ class ImageSpec(Spec):
 
     lr: float = 1e-4
     batch: int = 64
-    data: str = "mnist"  # the images: a data set's name, "stand-in digits", or folder and digest
+    data: str = "mnist"  # the images: a data set's name, see bench.images.domain
     images: int = 0  # training images, the first so many; 0: all
     networks: str = "suite"  # of colour images also "paper", see models.photos
     width: float = 1.0  # of all networks, relative to the paper's

@@ -74,13 +74,9 @@ def unfelt(network: nn.Module) -> set[nn.Parameter]:
     Their gradient is rounding alone, which Adam divides by its 1e-8 and learns from.
     """
     norm = nn.BatchNorm1d | nn.BatchNorm2d
-    return {
-        layer.bias
-        for layer, following in pairwise(network.modules())
-        if isinstance(following, norm)
-        and isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
-        and layer.bias is not None
-    }
+    pairs = pairwise(network.modules())
+    biases = (getattr(layer, "bias", None) for layer, after in pairs if isinstance(after, norm))
+    return {bias for bias in biases if isinstance(bias, nn.Parameter)}
 
 
 def largest_difference(spec: ImageSpec) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.images.domain import DOMAINS
+from bench.images.domain import domain as domain_of
 from bench.images.train import Draws, learn
 from bench.spec import ImageSpec
 from models.methods import METHODS, decode, prior
@@ -49,7 +49,7 @@ def step_flops(
 ) -> float:
     """Multiplications and additions of all updates of one step, for each image of the batch."""
     n = 2
-    found, domain = METHODS[method], DOMAINS[data]
+    found, domain = METHODS[method], domain_of(data)
     nets = domain.networks(found, width, lambda role: 0, networks)
     x = torch.zeros(n, domain.channels, domain.size, domain.size)
     with _Flops() as counter:
@@ -66,7 +66,7 @@ def step_flops(
 @cache
 def decoder_flops(method: str, width: float, data: str) -> float:
     """Of one image generated."""
-    domain = DOMAINS[data]
+    domain = domain_of(data)
     nets = domain.networks(METHODS[method], width, lambda role: 0).eval()
     draws = Draws(torch.zeros(1), "", "")
     with _Flops() as counter:
@@ -76,13 +76,14 @@ def decoder_flops(method: str, width: float, data: str) -> float:
 
 def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Of training alone, where matrix products run at `rate` FLOP/s."""
-    images = min(spec.images or math.inf, DOMAINS[spec.data].train)
+    domain = domain_of(spec.data)
+    images = min(spec.images or math.inf, domain.train)
     steps = spec.epochs * max(1, images // spec.batch)
     critic_steps = max(spec.critic_steps, METHODS[spec.method].critic_steps)
     where = spec.width, spec.data, spec.networks, critic_steps
     flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
     updates = 1 + critic_steps
-    return steps * (flops / (rate * DOMAINS[spec.data].efficiency) + updates * UPDATE)
+    return steps * (flops / (rate * domain.efficiency) + updates * UPDATE)
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bench.data import Images
 from models import images, photos
 from models.images import ImageNetworks, ImageShape, Part
 from models.methods import METHODS, Method
@@ -64,4 +65,26 @@ DOMAINS = {
     "celeba": _CELEBA,
     "stand-in faces": replace(_CELEBA, train=_DRAWN),
 }
-"""By `ImageSpec.data`."""
+"""By name of the data set."""
+
+_FOLDER = " folder "
+
+
+def dataset(data: str) -> str:
+    """The data set that `ImageSpec.data` names, or that its images stand in for."""
+    return data.partition(_FOLDER)[0]
+
+
+def domain(data: str) -> Domain:
+    """What is asked of the methods on `ImageSpec.data`."""
+    return DOMAINS[dataset(data)]
+
+
+def data_of(asked: str, images: Images) -> str:
+    """`ImageSpec.data` of these images, asked for by the name of a data set.
+
+    Images of a folder have a digest in it: they are another experiment than the data set's own.
+    """
+    if images.name in DOMAINS:
+        return asked
+    return f"{dataset(asked)}{_FOLDER}{images.sha256[:12]}"

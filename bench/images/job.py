@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ from bench.ais import AnnealedRun, Estimate
 from bench.cli import UsageError
 from bench.images import evaluate
 from bench.images.cost import evaluation_seconds, seconds, training_seconds
-from bench.images.domain import DOMAINS
+from bench.images.domain import DOMAINS, data_of, dataset
 from bench.images.train import Trainer
 from bench.spec import ImageSpec, Spec
 from bench.studies import STUDIES, Study
@@ -38,8 +39,13 @@ def methods(study: Study[ImageSpec]) -> dict[str, bool]:
     return {name: bool(METHODS[name].label_cycle) for name in names}
 
 
-def check(specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | None) -> None:
-    """Raises UsageError, before anything is trained, for images or weights that can't be used."""
+def check(
+    specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | None
+) -> list[ImageSpec]:
+    """The specs, those of a folder's images by its digest.
+
+    Raises UsageError, before anything is trained, for images or weights that can't be used.
+    """
     names = {spec.data for spec in specs}
     if weights is not None:
         if any(DOMAINS[name].channels != 3 for name in names if name in DOMAINS):
@@ -53,9 +59,11 @@ def check(specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | N
         raise UsageError(f"networks is paper; allowed for {min(lacking)}: suite")
     if data_folder is not None and all(name.startswith("stand-in") for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")
+    found: dict[str, str] = {}
     try:
         for name in names:
             images = data.load(name, data_folder)
+            found[name] = data_of(name, images)
             mine = [spec for spec in specs if spec.data == name and spec.ais_images]
             if mine and DOMAINS[name].low != 0:
                 raise UsageError(f"ais_images is {mine[0].ais_images}; allowed for {name}: 0")
@@ -63,6 +71,7 @@ def check(specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | N
                 evaluate.test_bits(spec, images, data_folder)
     except (data.DataError, ValueError) as error:
         raise UsageError(str(error)) from None
+    return [replace(spec, data=found[spec.data]) for spec in specs]
 
 
 def stacks(specs: Sequence[ImageSpec], device: str) -> list[list[ImageSpec]]:
@@ -98,7 +107,9 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
     (spec,) = job.specs
     assert isinstance(spec, ImageSpec)
     source = Path(job.data) if job.data else None
-    images = data.load(spec.data, source)
+    images = data.load(dataset(spec.data), source)
+    if data_of(spec.data, images) != spec.data:
+        raise ValueError(f"the images of {spec.data} are not where --data says")
     first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
     trainer, resumed = _resume(
         lambda: Trainer(spec, images.train, job.device), trained := _checkpoint(job, spec, "train")

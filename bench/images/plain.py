@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from bench.images.domain import DOMAINS
+from bench.images.domain import domain as domain_of
 from bench.images.train import seed
 from bench.spec import ImageSpec
 from models.images import ImageShape
@@ -189,7 +189,7 @@ class PlainTrainer:
         frugal: bool = True,
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
-        domain = DOMAINS[spec.data]
+        domain = domain_of(spec.data)
         self.colour = domain.channels == 3
         self.shape = shape = ImageShape(domain.channels, domain.size, domain.d_z, spec.width)
         if self.colour:

@@ -161,8 +161,14 @@ def swept_cells(frame: pd.DataFrame, value: float) -> list[str]:
     cells = []
     for method in SWEPT:
         runs = frame[(frame["method"] == method) & (frame["lam"] == value)]
-        cells += [spread(runs["inception_score"]), spread(runs["mse_x"], 3), str(len(runs))]
+        cells += [spread(runs["inception_score"]), spread(runs["mse_x"], 3), counted(runs)]
     return cells
+
+
+def counted(runs: pd.DataFrame) -> str:
+    """How many, and how many of them diverged, whose scores no mean contains."""
+    diverged = int((runs["status"] == "diverged").sum())
+    return f"{len(runs)}, {diverged} diverged" if diverged else str(len(runs))
 
 
 def sweep(frame: pd.DataFrame) -> Table:

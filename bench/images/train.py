@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.images.domain import DOMAINS
+from bench.images.domain import domain
 from bench.spec import ImageSpec
 from bench.streams import generator
 from models.methods import METHODS
@@ -60,8 +60,8 @@ def seed(*names: str) -> int:
 class Trainer:
     """Trains one spec on uint8 images (n, c, h, w).
 
-    A step takes one batch for all updates of the critic, with fresh noise for each, then for the
-    one of the model, as in the authors' CelebA code.
+    A step takes one batch for all updates of the critic, then for the one of the model, as in the
+    authors' CelebA code; noise is fresh for each, and so are codes of the prior, which it keeps.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
-        self.method, self.domain = METHODS[spec.method], DOMAINS[spec.data]
+        self.method, self.domain = METHODS[spec.method], domain(spec.data)
         mine = images[: spec.images] if spec.images else images
         self.images = torch.from_numpy(np.array(mine)).to(self.device)
         self.nets = self.domain.networks(

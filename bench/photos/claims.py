@@ -38,20 +38,23 @@ def photo_claims(frame: pd.DataFrame, study: str) -> list[Claim]:
 def _trade(frame: pd.DataFrame, rival: str, column: str, id: str) -> Claim:
     """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
     _, name, _ = SCORES[column]
-    theirs, ours = (_worse(frame, method, column) for method in (rival, "svae_r"))
+    changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
     verdict, evidence = "no data", f"no runs of both at λ = 0 and {HIGH:g}"
-    if theirs and ours:
+    if all(len(change) for change in changes):
         verdict = "undecided"
-        if theirs.low > 0 >= ours.low:
+        theirs, ours = map(_Change.of, changes)
+        more = _Change.of(changes[0] - changes[1])
+        if theirs.low > 0 >= ours.low and more.low > 0:
             verdict = "holds"
         elif ours.low > 0 or theirs.high < 0:
             verdict = "fails"
-        evidence = f"change for the worse {theirs} against sVAE-r's {ours}"
+        evidence = f"change for the worse {theirs} against sVAE-r's {ours}, difference {more}"
     return Claim(
         id,
         f"As λ grows {RIVALS[rival]} stops generating, sVAE-r does not.",
         f"from λ = 0 to {HIGH:g} the {name} of {rival} gets worse beyond the seeds' spread (95 % "
-        "interval, Student's t over the differences of equal seeds) and that of svae_r does not; "
+        "interval, Student's t over the differences of equal seeds), that of svae_r does not, and "
+        "the first gets worse by more than the second (likewise); "
         "fails where svae_r's does as well or the rival's gets better; diverged runs score 1 and "
         "have no distance",
         verdict,
@@ -65,6 +68,16 @@ class _Change:
 
     mean: float
     error: float
+
+    @classmethod
+    def of(cls, change: pd.Series) -> _Change:
+        """By seed; seeds without a value don't count."""
+        change = change.dropna()
+        error = math.inf
+        if len(change) > 1:
+            t = float(stats.t.ppf(0.975, len(change) - 1))
+            error = t * float(change.std()) / math.sqrt(len(change))
+        return cls(float(change.mean()), error)
 
     @property
     def low(self) -> float:
@@ -80,22 +93,15 @@ class _Change:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-def _worse(frame: pd.DataFrame, method: str, column: str) -> _Change | None:
-    """The change for the worse from lambda 0 to HIGH."""
+def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
+    """The change for the worse from lambda 0 to HIGH, by seed."""
     sign = SCORES[column][2]
     runs = frame[frame["method"] == method].set_index("seed")
     values = runs[column].astype(float)
     if column == "inception_score":
         values = values.where(runs["status"] != "diverged", 1.0)
     before, after = (values[runs["lam"] == lam] for lam in (0.0, HIGH))
-    change = sign * (after - before).dropna()
-    if not len(change):
-        return None
-    error = math.inf
-    if len(change) > 1:
-        t = float(stats.t.ppf(0.975, len(change) - 1))
-        error = t * float(change.std()) / math.sqrt(len(change))
-    return _Change(float(change.mean()), error)
+    return sign * (after - before).dropna()
 
 
 def _table2(frame: pd.DataFrame) -> list[Claim]:

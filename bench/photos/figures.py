@@ -18,14 +18,24 @@ SIDE = 6
 """Images a row in a panel, of up to 36."""
 
 
+SCORES = {
+    "inception_score": "inception score",
+    "mse_x": "MSE of reconstructions",
+    "swd": "sliced Wasserstein distance × 1000",
+}
+
+
+def swept(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The runs that are compared over lambda, and the scores that there are of them."""
+    here = frame[frame["method"].isin(SWEPT)]
+    return here, [name for name in SCORES if here[name].notna().any()]
+
+
 def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
     """Boxes over seeds of each score at each lambda, the paper's boxes grey beside them."""
-    here = frame[frame["method"].isin(SWEPT)]
+    here, columns = swept(frame)
     boxes = frames.csv("fig7_digitised.csv")
     lams = sorted({*(boxes["likely_true_lambda"] if paper else ()), *here["lam"]})
-    names = {"inception_score": "inception score", "mse_x": "MSE of reconstructions"}
-    names |= {"swd": "sliced Wasserstein distance × 1000"}
-    columns = [name for name in names if here[name].notna().any()]
     figure, grid = panels(1, len(columns), 4.6, 3.4)
     for axes, column in zip(grid[0], columns, strict=True):
         shown = [("ours", method) for method in SWEPT if (here["method"] == method).any()]
@@ -40,7 +50,7 @@ def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
                 _ours(axes, here[here["method"] == method], column, lams, at, width)
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
-        axes.set_ylabel(names[column])
+        axes.set_ylabel(SCORES[column])
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
 

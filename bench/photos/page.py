@@ -67,6 +67,8 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             LOSSES,
         ),
     ]
+    if not figures.swept(frame)[1]:  # only Table 2's other methods
+        pictures = [each for each in pictures if each.name != "figure7"]
     if private and (results / study / f"{scale}.parquet").is_file():  # a published reference
         pictures = [each for each in pictures if each.name in ("figure7", "curves")]
     return Page(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.images import frames
-from bench.images.tables import SWEPT, by_cell, referee, spread, swept_cells, swept_columns
+from bench.images.tables import SWEPT, by_cell, counted, referee, spread, swept_cells, swept_columns
 from bench.tables import Column, Table, lam
 
 
@@ -60,13 +60,15 @@ def protocol(frame: pd.DataFrame) -> str:
         )
     whose = "the paper's supplement" if one["networks"] == "paper" else "the authors' code"
     images = f"the first {one['images']:,} training images" if one["images"] else "all images"
+    if " folder " in one["data"]:
+        images += f" of a folder (data {one['data_sha256'][:12]}), not the data set's own"
     return (
         f"{stand_in if frame['stand_in'].any() else ''}{scored}"
-        f"SWD: sliced Wasserstein distance of {one['samples']:,} samples to the test images on the "
-        f"patches of a Laplacian pyramid, no network; of training images it is "
-        f"{frame['swd_real'].mean():.1f}. MSE of reconstructed test images on [-1, 1]. ± sd over "
-        f"seeds. Networks of {whose} at {one['width']:g} of their width, {images}, {one['epochs']} "
-        f"epochs, Adam at {one['lr']:g}."
+        f"SWD: sliced Wasserstein distance of {one['samples']:,} samples to as many test images, "
+        "or of as many as there are, on the patches of a Laplacian pyramid, no network; of "
+        f"training images it is {frame['swd_real'].mean():.1f}. MSE of reconstructed test images "
+        f"on [-1, 1]. ± sd over seeds. Networks of {whose} at {one['width']:g} of their width, "
+        f"{images}, {one['epochs']} epochs, Adam at {one['lr']:g}."
     )
 
 
@@ -81,7 +83,7 @@ def table2(frame: pd.DataFrame) -> Table:
         if runs is not None:
             names = ("inception_score_imagenet", "inception_score", "frechet")
             ours = [spread(runs[name]) for name in names]
-            ours += [spread(runs["mse_x"], 3), str(len(runs))]
+            ours += [spread(runs["mse_x"], 3), counted(runs)]
         rows.append([str(cited["label"]), lam(cited["lam"]), paper, *ours])
     return Table(
         "table2",

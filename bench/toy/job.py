@@ -58,12 +58,13 @@ def methods(study: Study[ToySpec]) -> dict[str, bool]:
     return dict.fromkeys(OBJECTIVES, True)
 
 
-def check(specs: Sequence[ToySpec], data: Path | None, inception: str | None) -> None:
-    """Raises UsageError for data or a classifier: the toy study has its own."""
+def check(specs: Sequence[ToySpec], data: Path | None, inception: str | None) -> Sequence[ToySpec]:
+    """The specs. Raises UsageError for data or a classifier: the toy study has its own."""
     if data is not None:
         raise UsageError("--data is for studies of images; toy_grid draws its own data")
     if inception is not None:
         raise UsageError("--inception-weights is for colour images; toy_grid has none")
+    return specs
 
 
 def clear(job: Job) -> None:

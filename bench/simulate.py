@@ -144,11 +144,14 @@ class Simulation:
 
 def duration(seconds: float) -> str:
     """In minutes or hours, to three digits."""
+    if seconds >= 3.6e6:
+        return f"{seconds / 3600:,.0f} h"
     return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
 def markdown(study: str, scale: str, simulation: Simulation) -> str:
-    lines = [simulation.line(workers) for workers in WORKERS if workers <= len(simulation.specs)]
+    most = min(len(simulation.specs), WORKERS[-1])  # more would have nothing to do
+    lines = [simulation.line(n) for n in (*(w for w in WORKERS if w < most), most)]
     rows = ["| " + " | ".join(cells) + " |" for cells in (HEADINGS, ("---:",) * 8, *lines)]
     jobs, scatter = simulation.jobs(), simulation.times.scatter
     note = (

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bench import report, simulate, store
+from bench.images.job import seconds as images_seconds
 from bench.studies import STUDIES
 from bench.toy.job import seconds
 from tests import overload
@@ -48,6 +49,20 @@ def test_the_committed_table_is_what_the_reference_says(simulation: simulate.Sim
     committed = (report.REFERENCE_REPORTS / "scaling.md").read_text("utf-8")
     for workers in (1, 128, 256):
         assert "| " + " | ".join(simulation.line(workers)) + " |" in committed
+
+
+def test_images_scale_by_whole_trainings() -> None:
+    times = simulate.recorded("cifar10", report.REFERENCE)
+    whole = simulate.Simulation(STUDIES["cifar10"].specs("paper"), times)
+    text = simulate.markdown("cifar10", "paper", whole)
+    assert text == (report.REFERENCE_REPORTS / "scaling_cifar10.md").read_text("utf-8")
+    assert text.count("\n| 33 |") == 1 and "the largest stack" in text
+    rows = store.load(report.REFERENCE, "cifar10", "quick")[0].to_pylist()
+    specs = STUDIES["cifar10"].specs("quick", seeds=3)
+    real = {row["id"]: row["train_seconds"] + row["evaluation_seconds"] for row in rows}
+    mine = [spec for spec in specs if spec.id in real]
+    estimate = sum(images_seconds(spec, times.rate) for spec in mine)
+    assert estimate == pytest.approx(sum(real[spec.id] for spec in mine), rel=1e-6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -8,6 +8,7 @@ import pytest
 
 from bench import report, simulate, store
 from bench.images.job import seconds as images_seconds
+from bench.spec import ImageSpec, columns
 from bench.studies import STUDIES
 from bench.toy.job import seconds
 from tests import overload
@@ -58,11 +59,10 @@ def test_images_scale_by_whole_trainings() -> None:
     assert text == (report.REFERENCE_REPORTS / "scaling_cifar10.md").read_text("utf-8")
     assert text.count("\n| 33 |") == 1 and "the largest stack" in text
     rows = store.load(report.REFERENCE, "cifar10", "quick")[0].to_pylist()
-    specs = STUDIES["cifar10"].specs("quick", seeds=3)
-    real = {row["id"]: row["train_seconds"] + row["evaluation_seconds"] for row in rows}
-    mine = [spec for spec in specs if spec.id in real]
-    estimate = sum(images_seconds(spec, times.rate) for spec in mine)
-    assert estimate == pytest.approx(sum(real[spec.id] for spec in mine), rel=1e-6)
+    real = sum(row["train_seconds"] + row["evaluation_seconds"] for row in rows)
+    specs = [ImageSpec(**{name: row[name] for name in columns(ImageSpec)}) for row in rows]
+    estimate = sum(images_seconds(spec, times.rate) for spec in specs)
+    assert estimate == pytest.approx(real, rel=1e-6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

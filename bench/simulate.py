@@ -32,10 +32,6 @@ from bench.studies import SCALES, STUDIES, module
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SIZES = (1, 2, 4, 8, 16, 32)
 
-COST_OF_SIZE = {1: 1.6, 2: 1.1}
-"""A member's time in a stack of this size to that in larger ones: measured at widths 256 and 512,
-in turns on one core (1.65 and 1.56, 1.14 and 1.07; a stack of 8 to one of 4: 0.91 and 1.00)."""
-
 HEADINGS = (
     *("workers", "time", "efficiency", "bound by", "stragglers add"),
     *("best stack size", "time then", "time by --shard"),
@@ -93,7 +89,7 @@ class Simulation:
 
     def _times(self, stacks: Sequence[Sequence[Spec]], scatter: bool) -> list[float]:
         dice = random.Random(0)
-        cost = COST_OF_SIZE if self.sizes()[-1] > 1 else {}  # images are trained one by one
+        cost = self.package.COST_OF_SIZE
         estimates = sorted(
             (
                 sum(self.each[spec.id] for spec in stack) * cost.get(len(stack), 1.0)

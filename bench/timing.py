@@ -1,6 +1,6 @@
 """How fast the suite is here: ratios measured in one run on equal cores, never bare seconds.
 
-    python -m bench.timing            about four minutes; leave the machine otherwise idle
+    python -m bench.timing            about five minutes; leave the machine otherwise idle
 
 Rival timings are taken in turns of a fraction of a second and compared turn by turn, so that a
 busy neighbour slows both. The ratio shown is the median over turns.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,9 +122,10 @@ class ImplicitEncoder(nn.Module):
 class GaussianEncoder(nn.Module):
     """q(z|x) = N(mean, sd^2), diagonal, carried on by a flow if there is one."""
 
-    def __init__(self, shape: ImageShape, flow: str = "") -> None:
+    def __init__(self, shape: ImageShape, flow: str = "", trunk: Any = None) -> None:
+        """`trunk`: in the place of MNIST's, with `d_out` features."""
         super().__init__()
-        self.trunk = Trunk(shape, 0)
+        self.trunk = trunk or Trunk(shape, 0)
         d, h = shape.d_z, self.trunk.d_out
         self.eps_shape = (d,)
         self.mean, self.log_sd = nn.Linear(h, d), nn.Linear(h, d)

@@ -65,6 +65,10 @@ class Method:
     betas: tuple[float, float] = (0.5, 0.999)  # Adam
     clip: float = 0.0  # bound on the critic's parameters, 0 for none
 
+    def critic_updates(self, asked: int) -> int:
+        """Of each step, where a study asks for so many: no fewer than the method needs."""
+        return max(asked, self.critic_steps)
+
 
 def encode(nets: Networks, batch: Batch, x: Tensor, name: str = "eps") -> Tensor:
     """z ~ q(z|x), (n, d)."""

@@ -22,6 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models import images
 from models.images import (
     Deconv,
     ImageShape,
@@ -83,24 +84,15 @@ class Encoder(nn.Module):
         return self.layers(torch.cat([x, eps], 1))
 
 
-class GaussianEncoder(nn.Module):
+class GaussianEncoder(images.GaussianEncoder):
     """q(z|x) = N(mean, sd^2), diagonal: the trunk without noise, the mean through tanh."""
 
     def __init__(self, shape: ImageShape, paper: bool = False) -> None:
-        super().__init__()
-        self.eps_shape = (shape.d_z,)
-        self.trunk = _Trunk(shape, 0, paper)
-        self.mean, self.log_sd = (nn.Linear(self.trunk.d_out, shape.d_z) for _ in range(2))
+        super().__init__(shape, trunk=_Trunk(shape, 0, paper))
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean in [-1, 1] and log sd of q(z|x), (n, d) each; sd is kept in [e^-7, e^7]."""
-        h = self.trunk(x)
-        return self.mean(h).tanh(), 7 * torch.tanh(self.log_sd(h) / 7)
-
-    def forward(self, x: Tensor, eps: Tensor) -> Tensor:
-        """z ~ q(z|x) from eps ~ N(0, I), (n, d) each."""
-        mean, log_sd = self.moments(x)
-        return mean + log_sd.exp() * eps
+    def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_sd = super()._moments(h)
+        return mean.tanh(), log_sd
 
 
 class Decoder(nn.Module):

@@ -10,7 +10,7 @@ from bench import report, simulate, store
 from bench.images.job import seconds as images_seconds
 from bench.spec import ImageSpec, columns
 from bench.studies import STUDIES
-from bench.toy.job import seconds
+from bench.toy.job import COST_OF_SIZE, seconds
 from tests import overload
 from tests.test_engines import needs
 
@@ -42,7 +42,7 @@ def test_work_is_the_same_however_it_is_cut(simulation: simulate.Simulation) -> 
     assert whole == pytest.approx(sum(simulation.each.values()))
     assert len(simulation.jobs(size=1)) == 3456
     alone = sum(simulation.jobs(size=1, scatter=False))
-    assert alone == pytest.approx(whole * simulate.COST_OF_SIZE[1])
+    assert alone == pytest.approx(whole * COST_OF_SIZE[1])
     assert simulation.shards(1) == pytest.approx(sum(simulation.jobs()), rel=0.05)
 
 

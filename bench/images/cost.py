@@ -59,8 +59,7 @@ def step_flops(
         once = counter.total
         learn(nets.models(), nets.critics())
         found.model(nets, Draws(x, "", ""), float(cycle)).backward()
-    more = max(critic_steps, found.critic_steps) - 1
-    return (counter.total + more * once) / n
+    return (counter.total + (critic_steps - 1) * once) / n
 
 
 @cache
@@ -79,11 +78,10 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     domain = domain_of(spec.data)
     images = min(spec.images or math.inf, domain.train)
     steps = spec.epochs * max(1, images // spec.batch)
-    critic_steps = max(spec.critic_steps, METHODS[spec.method].critic_steps)
+    critic_steps = METHODS[spec.method].critic_updates(spec.critic_steps)
     where = spec.width, spec.data, spec.networks, critic_steps
     flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
-    updates = 1 + critic_steps
-    return steps * (flops / (rate * domain.efficiency) + updates * UPDATE)
+    return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:

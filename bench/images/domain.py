@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,14 +27,14 @@ class Domain:
     uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
     efficiency: float  # share of the speed of plain matrix products that a core reaches
     referee: str = ""  # of bench.referee; none of its own for CelebA
-    paper: Mapping[str, Part] | None = None  # `parts` as the paper has them, if another choice
+    paper: Mapping[str, Part] = field(default_factory=dict)  # `parts` by the paper, or none
 
     def networks(
         self, method: Method, width: float, seed: Callable[[str], int], kind: str = "suite"
     ) -> ImageNetworks:
         """The networks of a method; `seed(role)` as for `ImageNetworks`, `kind` a spec's."""
         shape = ImageShape(self.channels, self.size, self.d_z, width)
-        parts = self.paper if kind == "paper" and self.paper is not None else self.parts
+        parts = {"suite": self.parts, "paper": self.paper}[kind]
         return ImageNetworks(method.parts, shape, seed, parts)
 
     def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:

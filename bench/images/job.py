@@ -29,6 +29,9 @@ __all__ = ["check", "clear", "methods", "seconds", "stacks", "train"]
 
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
+COST_OF_SIZE: dict[int, float] = {}
+"""As the toy study's: all stacks are of one."""
+
 EVERY = 60.0
 """Seconds between checkpoints: what a kill costs at most, in training as in annealing."""
 
@@ -55,7 +58,7 @@ def check(
     if unknown := names - allowed:
         raise UsageError(f"data is {min(unknown)}; allowed: {', '.join(sorted(allowed))}")
     papers = {spec.data for spec in specs if spec.networks == "paper"}
-    if lacking := {name for name in papers if DOMAINS[name].paper is None}:
+    if lacking := {name for name in papers if not DOMAINS[name].paper}:
         raise UsageError(f"networks is paper; allowed for {min(lacking)}: suite")
     if data_folder is not None and all(name.startswith("stand-in") for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.figures import colour, panels
 from bench.images import frames
-from bench.images.figures import mosaic, pictures
+from bench.images.figures import mosaic, pictures, shown
 from bench.images.tables import SWEPT
 from bench.tables import lam
 
@@ -117,7 +117,7 @@ def _published(
 
 def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:
     """Each method a row, each lambda a column; `kind`: "samples" or "x_rec". First seed."""
-    picked = frame.sort_values("seed").drop_duplicates(["method", "lam"])
+    picked = shown(frame)
     methods = list(dict.fromkeys(picked.sort_values("label")["method"]))
     methods.sort(key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
     lams = sorted(picked["lam"].unique())

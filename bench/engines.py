@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -198,14 +199,18 @@ class Dask:
                 self.client.cancel(list(futures))
 
     def _verdict(self, future: Any, job: Job) -> Verdict:
-        if future.status == "finished":
+        # What has ended may yet be lost: a result stays with its worker until it is fetched.
+        try:
             return future.result()
-        if future.status != "error":  # cancelled, or lost
-            raise Gone(f"the Dask scheduler at {self.address} is gone")
-        error = future.exception()
-        if isinstance(error, self.dask.KilledWorker):
+        except self.dask.KilledWorker:
             return killed(job)
-        raise EngineError(f"workers can't run jobs: {type(error).__name__}: {error}")
+        except Exception as error:
+            if future.status == "error":
+                reason = f"{type(error).__name__}: {error}"
+                raise EngineError(f"workers can't run jobs: {reason}") from None
+            if not isinstance(error, CancelledError | OSError):
+                raise
+            raise Gone(f"the Dask scheduler at {self.address} is gone") from None
 
     def stop(self) -> None:
         self.client.close(timeout=5)

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -302,6 +304,32 @@ def test_ray_without_a_node_says_so_once_and_waits(
     assert list(cluster.run(stored, plan, alone=False)) == [job.key for job in plan]
     line = "no node of the Ray cluster at there:1 has a CPU; waiting for one\n"
     assert capsys.readouterr().err == 2 * line
+
+
+@needs("dask")
+@pytest.mark.parametrize(
+    ("status", "error", "verdict"),
+    [
+        pytest.param("finished", CancelledError(), engines.Gone, id="lost before it was fetched"),
+        pytest.param("finished", OSError("refused"), engines.Gone, id="lost while it was fetched"),
+        pytest.param("cancelled", CancelledError(), engines.Gone, id="lost with the scheduler"),
+        pytest.param("error", OSError("no module"), engines.EngineError, id="cannot run"),
+        pytest.param("finished", TypeError("a bug"), TypeError, id="no engine's fault"),
+    ],
+)
+def test_dask_tells_a_lost_scheduler_from_workers_that_cannot_run(
+    status: str, error: Exception, verdict: type[Exception]
+) -> None:
+    """Whatever the future said of itself before its result was asked for."""
+
+    def result() -> None:
+        raise error
+
+    cluster = engines.Dask.__new__(engines.Dask)
+    cluster.address, cluster.dask = "tcp://there:1", import_module("distributed")
+    future = SimpleNamespace(status=status, result=result)
+    with pytest.raises(verdict):
+        cluster._verdict(future, cast("Any", None))
 
 
 # The real ones

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.cli import Parser, UsageError, complain
 from bench.shard import Shard
-from bench.spec import PRECISIONS, Spec, columns
+from bench.spec import ImageSpec, Spec, columns
 from bench.studies import SCALES, STUDIES, Study, module
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     p.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="tf32: on a GPU, rounded inputs"
+        "--precision",
+        choices=ImageSpec.PRECISIONS,
+        default="float32",
+        help="of matrix products; tf32: on a GPU, rounded inputs; bf16: of images, rounded",
     )
     p.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")
     p.add_argument(
@@ -298,7 +301,8 @@ def _run(args: argparse.Namespace) -> int:
     elsewhere = args.address not in (None, engines.LOCAL)
     device = choose_device(args.device, elsewhere)
     if args.precision == "tf32" and device != "cuda":
-        raise UsageError("--precision tf32 needs --device cuda; allowed on a CPU: float32")
+        allowed = ", ".join(name for name in study.kind.PRECISIONS if name != "tf32")
+        raise UsageError(f"--precision tf32 needs --device cuda; allowed on a CPU: {allowed}")
     one = device == "cuda" or args.engine == "sequential"
     workers = args.workers or (1 if one else cpu_count())
     # What a cluster is made of can't be measured from here: this machine stands for it.

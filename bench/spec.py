@@ -17,7 +17,6 @@ generation and no table mixes the two."""
 PROTOCOLS = {"cifar10": 2, "celeba": 2}
 """The same of single studies, where it is not `PROTOCOL`."""
 
-PRECISIONS = ("float32", "tf32")
 BITS = ("static", "dynamic")
 NETWORKS = ("suite", "paper")
 
@@ -47,6 +46,7 @@ class Spec:
     seed: int = 0
     precision: str = "float32"  # of matrix products: "tf32" rounds their inputs on a GPU
 
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("float32", "tf32")
     UNPAIRED: ClassVar[tuple[str, ...]] = ("method", "lam", "precision")
     """Fields that leave the random numbers as they are: runs differing in them are paired."""
 
@@ -60,8 +60,9 @@ class Spec:
             raise ValueError(f"lam is {self.lam}; allowed: a finite number >= 0")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr is {self.lr}; allowed: a finite number > 0")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision}; allowed: {', '.join(PRECISIONS)}")
+        if self.precision not in self.PRECISIONS:
+            allowed = ", ".join(self.PRECISIONS)
+            raise ValueError(f"precision is {self.precision}; allowed: {allowed}")
         for name in ("batch", "epochs", "critic_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: an integer >= 1")
@@ -127,6 +128,8 @@ class ImageSpec(Spec):
     leapfrog: int = 10
     ais_images: int = 100  # 0: no annealed importance sampling
 
+    # In "bf16" training rounds what goes into products and what comes out; scores are float32's.
+    PRECISIONS: ClassVar[tuple[str, ...]] = (*Spec.PRECISIONS, "bf16")
     UNPAIRED: ClassVar[tuple[str, ...]] = (
         *Spec.UNPAIRED,
         *("samples", "bits", "temperatures", "chains", "leapfrog", "ais_images"),

@@ -46,17 +46,18 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("method", "images"),
+    ("method", "images", "precision"),
     [
-        *((method, "stand-in digits") for method in DOMAINS["mnist"].methods()),
-        *((method, "stand-in photos") for method in ("svae_r", "as_vae", "wgan_gp_residual")),
+        *((method, "stand-in digits", "float32") for method in DOMAINS["mnist"].methods()),
+        *((m, "stand-in photos", "float32") for m in ("svae_r", "as_vae", "wgan_gp_residual")),
+        ("svae_r", "stand-in photos", "bf16"),
     ],
 )
 def test_a_resumed_training_equals_an_uninterrupted_one(
-    method: str, images: str, tmp_path: Path
+    method: str, images: str, precision: str, tmp_path: Path
 ) -> None:
     """Bitwise: parameters, Adam, data order across an epoch's end, noise, losses."""
-    one = spec(method, lam=0.0, epochs=2, data=images)
+    one = spec(method, lam=0.0, epochs=2, data=images, precision=precision)
     whole = trainer(one, n=24)
     whole.train()
     stopped = trainer(one, n=24)
@@ -96,6 +97,34 @@ def test_methods_see_the_same_batches_noise_and_first_weights() -> None:
     assert not torch.equal(seeds.batch(0), one.batch(0))
     scored = spec(temperatures=9, chains=3, samples=50)
     assert scored.stream == one.spec.stream and scored.id != one.spec.id
+
+
+def test_in_bf16_products_are_rounded_and_nothing_else() -> None:
+    """The same weights, noise and batches; what reaches norms, losses and Adam is float32."""
+    whole, rounded = (trainer(spec(precision=name)) for name in ("float32", "bf16"))
+    x = whole.batch(0)
+    assert torch.equal(x, rounded.batch(0))
+    z = torch.randn(len(x), 64, generator=torch.Generator().manual_seed(0))
+    decoder: Any = rounded.nets["decoder"]
+    with rounded._precision():
+        products = decoder.layers[0][0](z)
+        bits = products.view(torch.int32) & 0xFFFF
+        assert products.dtype == torch.float32 and not bits.any()  # all that bfloat16 lacks
+        normed = decoder.layers[0](z)
+        assert normed.dtype == torch.float32 and (normed.view(torch.int32) & 0xFFFF).any()
+        image = decoder(z)
+    exact = whole.nets["decoder"](z)
+    assert 0 < (image - exact).abs().max() < 0.05
+    assert torch.equal(decoder(z), exact)  # as it is scored
+    for one in (whole, rounded):
+        one.train()
+        assert one.finite()
+        moments = [m["exp_avg"] for m in one.model_adam.state_dict()["state"].values()]
+        assert {t.dtype for t in (*one.nets.parameters(), *moments)} == {torch.float32}
+    (_, critic, model), (_, critic_bf16, model_bf16) = (one.losses[0] for one in (whole, rounded))
+    assert (critic, model) != (critic_bf16, model_bf16)
+    assert critic_bf16 == pytest.approx(critic, abs=0.03)
+    assert model_bf16 == pytest.approx(model, abs=0.03)
 
 
 def test_an_epoch_shows_every_image_once() -> None:

@@ -92,7 +92,9 @@ def test_reporting_imports_no_torch(python: Callable) -> None:
         ([*SMOKE, "--workers", "x"], "allowed: a whole number >= 1"),
         ([*SMOKE, "--max-time", "0"], "allowed: minutes > 0"),
         ([*SMOKE, "--json"], "--json goes with --dry-run or --status"),
-        ([*SMOKE, "--precision", "tf32", "--device", "cpu"], "allowed on a CPU: float32"),
+        ([*SMOKE, "--precision", "tf32", "--device", "cpu"], "allowed on a CPU: float32\n"),
+        (["mnist", "--precision", "tf32", "--device", "cpu"], "allowed on a CPU: float32, bf16\n"),
+        ([*SMOKE, "--precision", "bf16"], "precision is bf16; allowed: float32, tf32\n"),
     ],
 )
 def test_bad_input_gets_one_line_and_status_2(

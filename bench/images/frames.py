@@ -39,7 +39,9 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
 
 
 def _precision(frame: pd.DataFrame) -> str:
-    return "float32" if (frame["precision"] == "float32").any() else "tf32"
+    """The first there is of all that there may be."""
+    found = set(frame["precision"])
+    return next((name for name in ImageSpec.PRECISIONS if name in found), "")
 
 
 def own_settings(study: str, scale: str) -> dict[str, Any]:

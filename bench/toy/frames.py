@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench import store
-from bench.spec import PRECISIONS, ToySpec
+from bench.spec import ToySpec
 from bench.studies import STUDIES
 
 TOP = 4.6
@@ -34,7 +34,7 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
     table, bad = store.load(results, study, scale)
     frame = table.to_pandas()
     found = len(frame)
-    for precision in PRECISIONS:
+    for precision in ToySpec.PRECISIONS:
         if (frame["precision"] == precision).any():
             frame = frame[frame["precision"] == precision]
             break

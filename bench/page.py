@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bench import against
 from bench.figures import Picture
 from bench.tables import Table
 
@@ -19,9 +20,13 @@ class Page:
     tables: dict[str, Table]
     pictures: Sequence[Picture]
     notes: Sequence[str]
-    agrees: bool  # with the results it was compared with, if it was
     missing: int  # trainings that a complete study would have beside these
     shown: set[str]  # ids of the trainings whose samples are in the pictures
+
+    @property
+    def agrees(self) -> bool:
+        """With the results it was compared with, if it was."""
+        return "against" not in self.tables or against.agrees(self.tables["against"])
 
 
 def damage(frame: pd.DataFrame) -> list[str]:

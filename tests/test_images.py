@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from bench import checkpoint, data, jobs, report, run
+from bench.against import agrees
+from bench.images import against as images_against
 from bench.images import evaluate, figures, frames, job, tables
 from bench.images.claims import mnist_claims
 from bench.images.domain import DOMAINS
 from bench.images.train import Draws, Trainer
 from bench.spec import ImageSpec
-from bench.store import Store
+from bench.store import Store, StoreError
 from bench.studies import STUDIES
+from bench.tables import Table
 from models.methods import METHODS
 from tests.conftest import start
 
@@ -448,6 +451,69 @@ def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Rep
     assert frames.headline(swept, "mnist", "smoke").equals(swept)
     n = {row[0]: row[5] for row in tables.sweep(both).rows}
     assert n["100"] == str(len(swept)) and n["1000"] == "0"
+
+
+def _again(rng: np.random.Generator, seeds: int, drift: float = 1.0, **all_of: Any) -> pd.DataFrame:
+    """Runs whose scores vary over seeds by a tenth, their log-likelihoods by a nat."""
+    found = pd.DataFrame([r for r in rows(seeds) if r["status"] == "ok"])
+    for column in ("inception_score", "frechet", "mse_x"):
+        found[column] *= drift * np.exp(rng.normal(0, 0.1, len(found)))
+    found["log_likelihood"] += rng.normal(0, 1, len(found))
+    specs = pd.DataFrame([vars(one) for one in STUDIES["mnist"].specs("smoke", seeds=1)])
+    shared = {name: specs[name].iloc[0] for name in frames.SETTINGS if name not in found}
+    swd = dict.fromkeys(("swd", "fid", "inception_score_imagenet"))
+    return found.assign(**shared, **swd, **all_of)
+
+
+def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
+    rng = np.random.default_rng(0)
+
+    def compared(seeds: int, drift: float = 1.0, there: int = 5, **here: Any) -> Table:
+        ours = _again(rng, seeds, drift, **here)
+        return images_against.table(ours, _again(rng, there), "there")
+
+    assert sum(agrees(compared(1)) for _ in range(40)) >= 35  # family-wise level 5 %
+    found = compared(3, drift=1.5)
+    differ = {row[2] for row in found.rows if row[-1] == "DIFFERS"}
+    assert differ == {"IS (referee)", "Fréchet (referee)", "MSE of x"}
+    assert not agrees(found) and "differ within" in found.caption
+    one = next(row for row in found.rows if row[2] == "log p(x) ≥, nats")
+    assert float(one[5]) == pytest.approx(float(one[3]) - float(one[4]), abs=0.011)
+    with pytest.raises(StoreError, match="no common runs with two seeds"):
+        compared(5, there=1)
+    with pytest.raises(StoreError, match="no common runs"):
+        compared(5, method="another")
+    with pytest.raises(StoreError, match=r"width is 0\.125, not 0\.5"):
+        compared(5, width=0.5)
+
+
+def test_another_precision_stands_beside_and_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    kept.write(rows(), [])
+    alone = report.build("mnist", "smoke", tmp_path)
+    rounded = [
+        {**r, "id": f"{i:016x}", "precision": "bf16", "inception_score": 5.0, "mse_x": 0.1}
+        for i, r in enumerate(rows(1)[:-1])
+    ]
+    kept.write(rounded, [])
+    both = report.build("mnist", "smoke", tmp_path)
+    beside = both.tables["bf16"]
+    assert [c.name for c in beside.columns][3:5] == ["bf16", "float32"]
+    assert {row[-1] for row in beside.rows if row[2] == "IS (referee)"} == {"DIFFERS"}
+    assert both.page.agrees  # it is no comparison that was asked for
+    for name, table in alone.tables.items():
+        assert both.tables[name].rows == table.rows
+    assert f"{len(rounded)} trainings in bf16" in "".join(both.page.notes)
+    (tmp_path / "elsewhere").mkdir()
+    there = ["mnist", "--scale", "smoke", "--results", str(tmp_path)]
+    there += ["--out", str(tmp_path / "o"), "--against"]
+    assert report.main([*there, str(tmp_path)]) == 0
+    assert report.main([*there, str(tmp_path / "elsewhere")]) == 2
+    err = capsys.readouterr().err
+    assert "nothing to compare with in" in err and err.count("\n") == 1
 
 
 def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import jobs, report
+from bench.against import agrees
 from bench.store import Store
 from bench.studies import STUDIES
 from bench.tables import Table
@@ -46,7 +47,7 @@ def test_the_smoke_study_agrees_with_the_reference_within_its_seeds(tmp_path: Pa
     """Tolerance: the spread over the reference's seeds (another processor rounds otherwise)."""
     table = smoke_against_reference(tmp_path)
     assert len(table.rows) == 24
-    assert against.agrees(table), table.markdown()
+    assert agrees(table), table.markdown()
 
 
 @pytest.mark.parametrize("mistake", ["momentum", "reconstruction", "critic"])
@@ -60,4 +61,4 @@ def test_the_smoke_study_notices_a_mistake(
         monkeypatch.setattr(train, "regularised", half)
     else:
         monkeypatch.setattr(Trainer, "critic_steps", lambda self, x, z, eps: None)
-    assert not against.agrees(smoke_against_reference(tmp_path))
+    assert not agrees(smoke_against_reference(tmp_path))

@@ -13,35 +13,36 @@ from bench.spec import ImageSpec, columns
 from bench.studies import STUDIES
 
 CELL = ("method", "lam", "seed", "precision")
-"""What rows of one table may differ in; everything else is a setting they share."""
+"""What rows of one table may differ in."""
+SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
+"""What they share."""
 
 
-def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
-    """One row a finished training, all at the same settings.
+def runs(results: Path, study: str, scale: str, precision: str = "") -> pd.DataFrame:
+    """One row a finished training, all at the same settings and at one precision.
 
-    The settings are the study's own where there are such rows, else the most frequent.
-    `attrs["others"]` counts the rows left out, `attrs["bad"]` the files that could not be read.
+    The settings are the study's own where there are such rows, else the most frequent; the
+    precision is the first there is, if none is asked for. `attrs["others"]` counts the rows at
+    other settings, `attrs["precisions"]` those at each other precision, `attrs["bad"]` the files
+    that could not be read.
     """
     table, bad = store.load(results, study, scale)
     frame = table.to_pandas()
-    settings = [name for name in columns(ImageSpec) if name not in CELL]
     own = own_settings(study, scale)
     mine = pd.Series(True, index=frame.index)
-    for name in settings:
+    for name in SETTINGS:
         mine &= frame[name] == own[name]
     if len(frame) and not mine.any():
-        common = frame[settings].value_counts().index[0]
-        mine = (frame[settings] == list(common)).all(axis=1)
-    kept = frame[mine & (frame["precision"] == _precision(frame[mine]))]
+        common = frame[SETTINGS].value_counts().index[0]
+        mine = (frame[SETTINGS] == list(common)).all(axis=1)
+    alike = frame[mine]
+    found = alike["precision"].value_counts().to_dict()
+    precision = precision or next((name for name in ImageSpec.PRECISIONS if name in found), "")
+    kept = alike[alike["precision"] == precision]
     kept = kept.sort_values(["lam", "label", "seed"], ignore_index=True)
-    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(kept)}
+    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
+    kept.attrs["precisions"] = {name: n for name, n in found.items() if name != precision}
     return kept
-
-
-def _precision(frame: pd.DataFrame) -> str:
-    """The first there is of all that there may be."""
-    found = set(frame["precision"])
-    return next((name for name in ImageSpec.PRECISIONS if name in found), "")
 
 
 def own_settings(study: str, scale: str) -> dict[str, Any]:

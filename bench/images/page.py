@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import pandas as pd
 
 from bench import claims, store
 from bench.figures import Picture
-from bench.images import figures, frames, tables
+from bench.images import against, figures, frames, tables
 from bench.images.claims import mnist_claims
 from bench.page import Page, damage
-from bench.tables import summary
+from bench.store import StoreError
+from bench.tables import Table, summary
 
 DEVIATIONS = (
     "All methods share the encoder and decoder trunk of the paper's supplement, Adam, batches, "
@@ -26,21 +29,43 @@ RULES = (
 )
 
 
-def remarks(frame: pd.DataFrame, other: Path | None, *about: str) -> list[str]:
+def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
     """Notes on the runs of any study of images, and what there is to say `about` this one."""
     notes = damage(frame)
     if frame["stand_in"].any():
         notes.append("The images are drawn stand-ins: no number here is about the paper.")
-    if other is not None:
-        notes.append("--against compares results of toy_grid only: nothing is compared here.")
     notes += about
     if others := frame.attrs["others"]:
         notes.append(f"{others} trainings at other settings were left out.")
+    for precision, n in frame.attrs["precisions"].items():
+        notes.append(f"{n} trainings in {precision} stand in a table of their own, if in any.")
     return notes
 
 
+def comparisons(
+    frame: pd.DataFrame, study: str, scale: str, results: Path, other: Path | None
+) -> list[Table]:
+    """These runs beside those in `other`, and beside them those at other precisions.
+
+    Raises StoreError if there is nothing in `other` to compare with.
+    """
+    found = []
+    for precision in frame.attrs["precisions"]:
+        heads = precision, str(frame["precision"].iloc[0])
+        rounded = frames.runs(results, study, scale, precision)
+        with contextlib.suppress(StoreError):  # nothing in common
+            table = against.table(rounded, frame, f"trainings in {heads[1]}", heads)
+            found.append(replace(table, name=precision, title=" beside ".join(heads)))
+    if other is not None:
+        found.append(against.table(frame, frames.runs(other, study, scale), str(other)))
+    return found
+
+
 def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
-    """The page of what is stored; `other` results are not compared with, and a note says so."""
+    """The page of what is stored; `other` are results to compare with.
+
+    Raises StoreError if there is nothing in `other` to compare with.
+    """
     frame = frames.runs(results, study, scale)
     main = frames.headline(frame, study, scale)
     table = tables.table1(main)
@@ -49,6 +74,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         summary(table, without=("s.e. over images",)),
         table,
         tables.sweep(frame),
+        *comparisons(frame, study, scale, results, other),
     ]
 
     def figure4() -> figures.Figure:
@@ -81,8 +107,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         frame=frame,
         tables={each.name: each for each in contents},
         pictures=pictures,
-        notes=remarks(frame, other, DEVIATIONS),
-        agrees=True,
+        notes=remarks(frame, DEVIATIONS),
         missing=frames.missing(frame, study, scale),
         shown=set(figures.shown(main)["id"]),
     )

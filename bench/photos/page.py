@@ -11,7 +11,7 @@ from bench import claims, store
 from bench.figures import Picture
 from bench.images import frames
 from bench.images.figures import LOSSES, curves, shown
-from bench.images.page import remarks
+from bench.images.page import comparisons, remarks
 from bench.page import Page
 from bench.photos import figures, tables
 from bench.photos.claims import photo_claims
@@ -33,13 +33,17 @@ PEOPLE = (
 
 
 def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
-    """The page of what is stored; `other` results are not compared with, and a note says so."""
+    """The page of what is stored; `other` are results to compare with.
+
+    Raises StoreError if there is nothing in `other` to compare with.
+    """
     frame = frames.runs(results, study, scale)
     private = study == "celeba" and not frame["stand_in"].all()
     cifar10 = study == "cifar10"
     contents = [claims.table(photo_claims(frame, study), scale, RULES), tables.summary(frame)]
     if cifar10:
         contents += [tables.table2(frame), tables.figure7(frame)]
+    contents += comparisons(frame, study, scale, results, other)
 
     def samples() -> pd.DataFrame:
         return store.load_samples(results, study, scale).to_pandas()
@@ -80,8 +84,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         frame=frame,
         tables={each.name: each for each in contents},
         pictures=pictures,
-        notes=remarks(frame, other, FAITHFUL, *([PEOPLE] if private else [])),
-        agrees=True,
+        notes=remarks(frame, FAITHFUL, *([PEOPLE] if private else [])),
         missing=frames.missing(frame, study, scale),
         shown=set() if private else set(shown(frame)["id"]),
     )

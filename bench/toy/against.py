@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bench.against import LEVEL, verdict
+from bench.against import table as filled
 from bench.store import StoreError
-from bench.tables import Column, Table, lam
+from bench.tables import Table, lam
 from bench.toy.frames import CLOSE, GOOD, TOP
 from bench.toy.tables import cells
-
-LEVEL = 0.05
-"""Family-wise: results that differ by nothing but seeds disagree somewhere once in 20 times."""
 
 STATISTICS = {
     "IS mean": "score",
@@ -63,29 +62,11 @@ def table(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
                     f"{b:.3f}",
                     f"{a - b:+.3f}",
                     f"{tolerance:.3f}",
-                    "agrees" if abs(a - b) <= tolerance else "DIFFERS",
+                    verdict(abs(a - b) <= tolerance),
                 ]
             )
-    differing = sum(row[-1] == "DIFFERS" for row in rows)
-    verdict = f"{differing} of {len(rows)} differ" if differing else f"All {len(rows)} agree"
-    skipped = f" Not compared, nothing in common: {', '.join(left_out)}." if left_out else ""
-    return Table(
-        "against",
-        "Against other results",
-        f"{verdict} within the spread of the seeds of {name}. Tolerance: Student's t at a "
-        f"family-wise level of {LEVEL}, spread over seeds within a configuration.{skipped}",
-        [
-            Column("λ"),
-            Column("method", text=True),
-            Column("statistic", text=True),
-            Column("ours"),
-            Column("theirs"),
-            Column("difference"),
-            Column("tolerance"),
-            Column("verdict", text=True),
-        ],
-        rows,
-    )
+    how = "spread over seeds within a configuration"
+    return filled(rows, str(name), how, left_out)
 
 
 def _counted(runs: pd.DataFrame) -> pd.DataFrame:
@@ -103,8 +84,3 @@ def _tolerance(mine: pd.DataFrame, theirs: pd.DataFrame, column: str, tests: int
     k, n = (each.groupby("config").size().mean() for each in (mine, theirs))
     t = stats.t.ppf(1 - LEVEL / tests / 2, freedom)
     return float(t * spread * np.sqrt((1 / k + 1 / n) / theirs["config"].nunique()))
-
-
-def agrees(found: Table) -> bool:
-    """Whether no row of `table` differs."""
-    return all(row[-1] == "agrees" for row in found.rows)

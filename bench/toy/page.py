@@ -38,10 +38,8 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         tables.pairs(own),
         tables.gradients(own),
     ]
-    agrees = True
     if other is not None:
         contents.append(against.table(frame, frames.runs(other, study, scale), other))
-        agrees = against.agrees(contents[-1])
     rates = set(frame["lr"])
     notes = [*damage(frame), BASELINES]
     if len(rates) > 1 or own["lr"].iloc[0] != ToySpec.lr:
@@ -63,7 +61,6 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         tables={table.name: table for table in contents},
         pictures=pictures,
         notes=notes,
-        agrees=agrees,
         missing=sum(max(0, expected - int(n)) for n in cells),
         shown=set(figures.shown(own)["id"]),
     )

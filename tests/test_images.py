@@ -479,6 +479,9 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert not agrees(found) and "differ within" in found.caption
     one = next(row for row in found.rows if row[2] == "log p(x) ≥, nats")
     assert float(one[5]) == pytest.approx(float(one[3]) - float(one[4]), abs=0.011)
+    score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")
+    assert float(score[4]) == pytest.approx(8, rel=0.15)  # a geometric mean of scores near 8
+    assert float(score[5].removeprefix("× ")) == pytest.approx(1.5, rel=0.3)
     with pytest.raises(StoreError, match="no common runs with two seeds"):
         compared(5, there=1)
     with pytest.raises(StoreError, match="no common runs"):

@@ -20,7 +20,7 @@ from bench.images import evaluate, frames
 from bench.images.cost import training_seconds
 from bench.images.domain import DOMAINS
 from bench.images.train import Draws, Trainer
-from bench.photos import tables
+from bench.photos import figures, tables
 from bench.photos.claims import photo_claims
 from bench.schema import METRICS
 from bench.spec import ImageSpec, columns, protocol
@@ -356,6 +356,26 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
     strange = runs.assign(classifier=None, inception_score=None)  # a folder of the user's images
     assert set(verdicts(strange).values()) == {"holds", "no data"}
     assert verdicts(strange)["5b"] == "no data"
+
+
+def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -> None:
+    runs = frame(tmp_path)
+    theirs = {"inception_score_imagenet": 7.0, "inception_sd_imagenet": 0.1, "imagenet_splits": 10}
+    known = runs.assign(**theirs)  # alike for all, where the referee sees alice get worse
+    referees, found = (
+        {claim.id: claim for claim in photo_claims(each, "cifar10")} for each in (runs, known)
+    )
+    for id in ("4a", "4b", "5a", "5b", "5c"):
+        assert "(referee)" in referees[id].rule and "(ImageNet)" in found[id].rule
+    assert found["4a"].verdict == "undecided" and referees["4a"].verdict == "holds"
+    assert "7.00 against 7.00" in found["5b"].evidence
+    assert set(figures.swept(known)["inception_score"]["inception_score"]) == {7.0}
+    known.loc[known.index[0], "inception_score_imagenet"] = np.nan  # never some by the one
+    assert verdicts(known)["4a"] == "holds"
+    nobodys = runs.assign(classifier=None, inception_score=np.nan)
+    assert verdicts(nobodys)["4a"] == "no data"
+    assert "inception_score" not in figures.swept(nobodys)
+    assert "IS (referee)" not in {c.name for c in tables.summary(nobodys).columns}
 
 
 def test_comparable_means_within_a_fifth(tmp_path: Path) -> None:

@@ -45,6 +45,20 @@ def runs(results: Path, study: str, scale: str, precision: str = "") -> pd.DataF
     return kept
 
 
+def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Runs with the inception score that claims read, and whose it is.
+
+    ImageNet's classifier's where every run that did not diverge has that; else the referee's, and
+    without runs on images that it does not know.
+    """
+    good = frame["status"] != "diverged"
+    if not good.any() or frame["inception_score_imagenet"][good].isna().any():
+        return frame[frame["classifier"].notna()], "referee"
+    names = {"inception_score": "inception_score_imagenet", "inception_sd": "inception_sd_imagenet"}
+    names["n_splits"] = "imagenet_splits"
+    return frame.assign(**{name: frame[theirs] for name, theirs in names.items()}), "ImageNet"
+
+
 def own_settings(study: str, scale: str) -> dict[str, Any]:
     """The value of every field at this scale that the study itself gives."""
     axes = STUDIES[study].axes[scale]

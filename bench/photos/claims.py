@@ -9,35 +9,36 @@ import pandas as pd
 from scipy import stats
 
 from bench.claims import VERDICTS, Claim
+from bench.images import frames
 from bench.images.claims import gain
 
 HIGH = 10.0
 """The lambda at which generation is compared with that at 0."""
 COMPARABLE = 0.2
 RIVALS = {"alice": "ALICE", "alice_sigmoid": "ALICE with its code's sigmoid"}
-SCORES = {
-    "swd": ("3", "sliced Wasserstein distance", 1),
-    "inception_score": ("4", "inception score", -1),
-}
-"""Claim, name, and the sign of a change for the worse."""
+WORSE = {"swd": 1, "inception_score": -1}
+"""Sign of a change for the worse: a distance and a score."""
 
 
 def photo_claims(frame: pd.DataFrame, study: str) -> list[Claim]:
     """Claim 3 by the distance; for CIFAR-10 also 4 by the inception score, and 5."""
     rivals = [method for method in RIVALS if study == "cifar10" or method == "alice"]
-    columns = list(SCORES) if study == "cifar10" else ["swd"]
-    scored = frame[frame["classifier"].notna()]  # images that no referee knows have no score
     found = [
-        _trade(frame if column == "swd" else scored, rival, column, f"{SCORES[column][0]}{'ab'[i]}")
-        for column in columns
-        for i, rival in enumerate(rivals)
+        _trade(frame, rival, "swd", f"3{part}", "sliced Wasserstein distance")
+        for part, rival in zip("ab", rivals, strict=False)
     ]
-    return [*found, *_table2(scored)] if study == "cifar10" else found
+    if study == "cifar10":
+        scored, judge = frames.judged(frame)
+        found += [
+            _trade(scored, rival, "inception_score", f"4{part}", f"inception score ({judge})")
+            for part, rival in zip("ab", rivals, strict=True)
+        ]
+        found += _table2(scored, judge)
+    return found
 
 
-def _trade(frame: pd.DataFrame, rival: str, column: str, id: str) -> Claim:
+def _trade(frame: pd.DataFrame, rival: str, column: str, id: str, name: str) -> Claim:
     """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
-    _, name, _ = SCORES[column]
     changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
     verdict, evidence = "no data", f"no runs of both at λ = 0 and {HIGH:g}"
     if all(len(change) for change in changes):
@@ -95,7 +96,7 @@ class _Change:
 
 def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
     """The change for the worse from lambda 0 to HIGH, by seed."""
-    sign = SCORES[column][2]
+    sign = WORSE[column]
     runs = frame[frame["method"] == method].set_index("seed")
     values = runs[column].astype(float)
     if column == "inception_score":
@@ -104,7 +105,7 @@ def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
     return sign * (after - before).dropna()
 
 
-def _table2(frame: pd.DataFrame) -> list[Claim]:
+def _table2(frame: pd.DataFrame, judge: str) -> list[Claim]:
     """Claim 5: sVAE's inception score beside those of other methods."""
 
     def at_zero(method: str) -> pd.DataFrame:
@@ -134,8 +135,9 @@ def _table2(frame: pd.DataFrame) -> list[Claim]:
             Claim(
                 id,
                 f"sVAE's inception score is {name}.",
-                f"at equal protocol {rule}; its error is the seeds' (Student's t) where a method "
-                "has two or more, else the ten splits'; diverged runs count as 1",
+                f"at equal protocol, by the same classifier ({judge}), {rule}; its error is the "
+                "seeds' (Student's t) where a method has two or more, else the ten splits'; "
+                "diverged runs count as 1",
                 verdict,
                 evidence,
             )

@@ -25,19 +25,21 @@ SCORES = {
 }
 
 
-def swept(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The runs that are compared over lambda, and the scores that there are of them."""
+def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs that are compared over lambda, by each score that there is of them."""
     here = frame[frame["method"].isin(SWEPT)]
-    return here, [name for name in SCORES if here[name].notna().any()]
+    runs = {name: frames.judged(here)[0] if name == "inception_score" else here for name in SCORES}
+    return {name: each for name, each in runs.items() if each[name].notna().any()}
 
 
 def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
     """Boxes over seeds of each score at each lambda, the paper's boxes grey beside them."""
-    here, columns = swept(frame)
+    scored = swept(frame)
+    here = frame[frame["method"].isin(SWEPT)]
     boxes = frames.csv("fig7_digitised.csv")
     lams = sorted({*(boxes["likely_true_lambda"] if paper else ()), *here["lam"]})
-    figure, grid = panels(1, len(columns), 4.6, 3.4)
-    for axes, column in zip(grid[0], columns, strict=True):
+    figure, grid = panels(1, len(scored), 4.6, 3.4)
+    for axes, (column, runs) in zip(grid[0], scored.items(), strict=True):
         shown = [("ours", method) for method in SWEPT if (here["method"] == method).any()]
         if paper and column != "swd":
             shown = [("paper", "ALICE"), ("paper", "sVAE-r"), *shown]
@@ -47,7 +49,7 @@ def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
             if whose == "paper":
                 _published(axes, boxes, method, column, lams, at, width)
             else:
-                _ours(axes, here[here["method"] == method], column, lams, at, width)
+                _ours(axes, runs[runs["method"] == method], column, lams, at, width)
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
         axes.set_ylabel(SCORES[column])

@@ -33,9 +33,9 @@ def summary(frame: pd.DataFrame) -> Table:
         ]
         for runs in frames.cells(frame)
     ]
-    if not frame["fid"].notna().any():  # without its weights
-        own = [i for i, c in enumerate(columns) if c.name not in ("IS (ImageNet)", "FID", "KID")]
-        columns, rows = [columns[i] for i in own], [[row[i] for i in own] for row in rows]
+    # A classifier that knows none of these images, or has no weights here, has no columns.
+    own = [i for i in range(len(columns)) if any(row[i] != "–" for row in rows)]
+    columns, rows = [columns[i] for i in own], [[row[i] for i in own] for row in rows]
     return Table("summary", "Scores", protocol(frame), columns, rows)
 
 

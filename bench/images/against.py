@@ -23,6 +23,8 @@ SCORES = {
     "FID": "fid",
     "log p(x) ≥, nats": "log_likelihood",
 }
+LEAST = 1e-6
+"""Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
 HOW = (
     "one spread over seeds for all methods and λ, pooled; of log p(x) in nats, of other scores "
     "relative: their means are geometric, their differences ratios"
@@ -91,7 +93,9 @@ def table(
 def _values(runs: pd.DataFrame, column: str) -> pd.Series:
     """A score of each run that has it, on the scale on which it is compared."""
     values = runs[column].dropna().astype(float)
-    return values if column == "log_likelihood" else values.map(math.log)
+    if column == "log_likelihood":
+        return values
+    return values.clip(lower=LEAST).map(math.log)
 
 
 def _spread(cells: list[pd.DataFrame], column: str) -> tuple[float, int] | None:

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from bench import report, store
 from bench.cli import Parser, UsageError, complain
 from bench.shard import Shard
@@ -47,7 +49,7 @@ class Recorded:
 
 
 def recorded(study: str, results: Path) -> Recorded:
-    """From the largest scale that is published. Raises StoreError if none is."""
+    """From float32's rows at the largest scale published. Raises StoreError if none is."""
     seconds = module(study, "job").seconds
     names = columns(STUDIES[study].kind)
     scales = [s for s in SCALES if (results / study / f"{s}.parquet").is_file()]
@@ -55,7 +57,8 @@ def recorded(study: str, results: Path) -> Recorded:
         raise StoreError(f"no times of {study} are published in {results}")
     real: dict[float, float] = {}
     work: dict[float, float] = {}  # at 1 FLOP/s, without what takes its time at any rate
-    for row in store.load(results, study, scales[-1])[0].to_pylist():
+    table = store.load(results, study, scales[-1])[0]
+    for row in table.filter(pc.equal(table["precision"], "float32")).to_pylist():
         spec = STUDIES[study].kind(**{name: row[name] for name in names})
         stack = row["train_seconds"]  # members share one time
         whole = stack + (row.get("evaluation_seconds") or 0.0)

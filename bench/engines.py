@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from uuid import uuid4
 
 from joblib import delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.cli import UsageError
-from bench.workers import pool, stop_workers, warm_up
+from bench.workers import deaf, pool, stop_workers, warm_up
 
 if TYPE_CHECKING:
     from bench.jobs import Job, Verdict
@@ -142,10 +143,7 @@ class Dask:
     def _local(self, workers: int) -> Any:
         # Who dies is known at once; the counting is done by bench.engine.
         own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
-        # Ctrl-C reaches the whole group of processes; this one alone decides what it means.
-        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with import_module("dask").config.set(own), contextlib.ExitStack() as after:
-            after.callback(signal.signal, signal.SIGINT, interrupt)
+        with import_module("dask").config.set(own), deaf():
             return self.dask.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -180,12 +178,18 @@ class Dask:
             client = self._connect(RECONNECT)
             if client is None:
                 raise EngineError(f"no Dask scheduler at {self.address} any more")
-            self.client.close(timeout=1)
-            self.client = client
+            gone, self.client = self.client, client
+            with contextlib.suppress(TimeoutError):
+                gone.close(timeout=5)
         # All at once: a cluster may grow with its queue. The first are the longest.
         futures: dict[Any, Job] = {
             self.client.submit(
-                call, job, pure=False, priority=-i, resources=self.resources, key=f"{job.key}-{i}"
+                call,
+                job,
+                pure=False,
+                priority=-i,
+                resources=self.resources,
+                key=f"{job.key}-{uuid4().hex}",  # a key that is known gets its old future back
             ): job
             for i, job in enumerate(jobs)
         }
@@ -213,11 +217,13 @@ class Dask:
             raise Gone(f"the Dask scheduler at {self.address} is gone") from None
 
     def stop(self) -> None:
-        self.client.close(timeout=5)
+        with contextlib.suppress(TimeoutError):
+            self.client.close(timeout=5)
         if self.cluster is None or self.folder is None:
             return
         workers = [nanny.pid for nanny in self.cluster.workers.values()]
-        self.cluster.close(timeout=5)
+        with contextlib.suppress(TimeoutError):  # a nanny alone waits 4 s for a busy worker
+            self.cluster.close(timeout=15)
         _end([pid for pid in workers if pid])  # some may be finishing a job
         shutil.rmtree(self.folder, ignore_errors=True)
 

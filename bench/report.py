@@ -321,9 +321,16 @@ def _run(args: argparse.Namespace) -> int:
     ]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
-    agree = True
+    agree, compared = True, []
     for study, scale in wanted:
-        report = build(study, scale, args.results, args.against)
+        try:
+            report = build(study, scale, args.results, args.against)
+            compared.append(report)
+        except StoreError as error:
+            if args.against is None or len(wanted) == 1:
+                raise
+            print(f"{study} at scale {scale}: {error}", file=sys.stderr)
+            report = build(study, scale, args.results)
         folder = out_folder(args.out, args.results) / study / scale
         write(report, folder)
         show(report.tables["claims"])
@@ -333,6 +340,8 @@ def _run(args: argparse.Namespace) -> int:
             print(report.tables["against"].caption)
             agree &= report.page.agrees
         print(f"report: {folder / 'report.html'}")
+    if not compared:
+        raise StoreError(f"nothing was compared with {args.against}")
     return 0 if agree else 1
 
 

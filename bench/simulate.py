@@ -22,8 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from bench import report, store
 from bench.cli import Parser, UsageError, complain
 from bench.shard import Shard
@@ -57,8 +55,9 @@ def recorded(study: str, results: Path) -> Recorded:
         raise StoreError(f"no times of {study} are published in {results}")
     real: dict[float, float] = {}
     work: dict[float, float] = {}  # at 1 FLOP/s, without what takes its time at any rate
-    table = store.load(results, study, scales[-1])[0]
-    for row in table.filter(pc.equal(table["precision"], "float32")).to_pylist():
+    for row in store.load(results, study, scales[-1])[0].to_pylist():
+        if row["precision"] != "float32":
+            continue
         spec = STUDIES[study].kind(**{name: row[name] for name in names})
         stack = row["train_seconds"]  # members share one time
         whole = stack + (row.get("evaluation_seconds") or 0.0)

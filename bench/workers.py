@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, cast
 
@@ -27,6 +28,17 @@ def pool(workers: int) -> Parallel:
     )
 
 
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes started here never hear Ctrl-C: it reaches the whole group, and the parent alone
+    decides what it means."""
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+
+
 def warm_up(workers: int) -> Iterable[Any]:
     """Starts the processes and their imports, which take seconds, and doesn't wait for them.
 
@@ -34,7 +46,8 @@ def warm_up(workers: int) -> Iterable[Any]:
     """
     if workers == 1:
         return ()
-    return cast(Iterable[Any], pool(workers)(delayed(_import)() for _ in range(workers)))
+    with deaf():
+        return cast(Iterable[Any], pool(workers)(delayed(_import)() for _ in range(workers)))
 
 
 def _import() -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 900
+"""Seconds until a process counts as hung, on a machine that others are using as well."""
 
 torch.set_num_threads(1)
 
@@ -50,7 +52,7 @@ def python(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
 
     def run(*arguments: str, **kw) -> tuple[int, str, str]:
         process = start(*arguments, cwd=tmp_path, **kw)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
     return run

@@ -29,7 +29,7 @@ from bench.shard import Shard
 from bench.spec import ToySpec
 from bench.store import DEATHS, Store
 from bench.studies import STUDIES
-from tests.conftest import start
+from tests.conftest import PATIENCE, start
 from tests.rows import row
 from tests.test_run import SMALL_STACKS, SMOKE, rows, wait_for_rows
 
@@ -355,7 +355,7 @@ if __name__ == "__main__":
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
     return err
 
@@ -393,7 +393,7 @@ def dask_cluster(
     processes = [launch("dask_scheduler", "--host", "127.0.0.1", "--port", str(port))]
     processes += [launch("dask_worker", *worker) for _ in range(workers)]
     try:
-        stop = time.monotonic() + 60
+        stop = time.monotonic() + PATIENCE
         while time.monotonic() < stop:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -432,6 +432,9 @@ def test_shards_make_the_same_table(tmp_path: Path, whole: pd.DataFrame) -> None
     [
         pytest.param("--workers 2", id="loky"),
         pytest.param("--engine dask --address {dask}", id="dask", marks=needs("dask")),
+        pytest.param(
+            "--engine dask --address local --workers 2", id="dask, local", marks=needs("dask")
+        ),
         pytest.param("--engine ray --address local --workers 2", id="ray", marks=needs("ray")),
     ],
 )
@@ -478,7 +481,7 @@ def test_dask_loses_a_worker_and_then_its_scheduler(tmp_path: Path, whole: pd.Da
     more = ["--seeds", "3", "--results", "r", "--engine", "dask", "--address", address]
 
     def stored_at_least(n: int) -> None:
-        stop = time.monotonic() + 120
+        stop = time.monotonic() + PATIENCE
         while len(list((tmp_path / "r/toy_grid/smoke").glob("*.parquet"))) < n:
             assert process.poll() is None and time.monotonic() < stop, process.communicate()
             time.sleep(0.02)

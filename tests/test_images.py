@@ -26,7 +26,7 @@ from bench.store import Store, StoreError
 from bench.studies import STUDIES
 from bench.tables import Table
 from models.methods import METHODS
-from tests.conftest import start
+from tests.conftest import PATIENCE, start
 
 DIGITS = data.load("stand-in digits")
 TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "data": "stand-in digits", "bits": "dynamic"}
@@ -314,7 +314,7 @@ def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
     for kind in ("train", "ais"):
         process = start(str(driver), *SMALL, "--results", str(folder), cwd=tmp_path)
         checkpoints = folder / "mnist" / "smoke" / "_checkpoints"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not list(checkpoints.glob(f"*.{kind}.safetensors")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
@@ -461,7 +461,7 @@ def _again(rng: np.random.Generator, seeds: int, drift: float = 1.0, **all_of: A
     found["log_likelihood"] += rng.normal(0, 1, len(found))
     specs = pd.DataFrame([vars(one) for one in STUDIES["mnist"].specs("smoke", seeds=1)])
     shared = {name: specs[name].iloc[0] for name in frames.SETTINGS if name not in found}
-    swd = dict.fromkeys(("swd", "fid", "inception_score_imagenet"))
+    swd = dict.fromkeys(("swd", "fid", "inception_score_imagenet", "data_sha256"))
     return found.assign(**shared, **swd, **all_of)
 
 
@@ -482,10 +482,25 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")
     assert float(score[4]) == pytest.approx(8, rel=0.15)  # a geometric mean of scores near 8
     assert float(score[5].removeprefix("× ")) == pytest.approx(1.5, rel=0.3)
-    with pytest.raises(StoreError, match="no common runs with two seeds"):
+    with pytest.raises(StoreError, match="it has one seed only"):
         compared(5, there=1)
-    with pytest.raises(StoreError, match="no common runs"):
+    with pytest.raises(StoreError, match="no method in common at one λ"):
         compared(5, method="another")
+    with pytest.raises(StoreError, match=f"classifier_sha256 is {'f' * 64}, not another"):
+        compared(5, classifier_sha256="another")
+    gone = {"status": "diverged", "inception_score": np.nan, "mse_x": np.nan, "frechet": np.nan}
+    lost = compared(3, **gone, log_likelihood=np.nan)
+    assert not agrees(lost) and {row[2] for row in lost.rows} == {"diverged"}
+    assert {tuple(row[3:5]) for row in lost.rows} >= {("3 of 3", "0 of 5")}
+    some = _again(rng, 3)
+    some.loc[some.index[0], list(gone)] = list(gone.values())
+    beside = images_against.table(some, _again(rng, 5), "there")
+    assert [[*row[3:5], row[-1]] for row in beside.rows if row[2] == "diverged"] == [
+        ["1 of 3", "0 of 5", "agrees"]
+    ]
+    wild = _again(rng, 2)
+    wild["mse_x"] *= np.exp(40.0 * wild["seed"])
+    assert "> × 1000" in {row[6] for row in images_against.table(wild, wild, "there").rows}
     with pytest.raises(StoreError, match=r"width is 0\.125, not 0\.5"):
         compared(5, width=0.5)
 

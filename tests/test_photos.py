@@ -370,8 +370,10 @@ def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -
     assert found["4a"].verdict == "undecided" and referees["4a"].verdict == "holds"
     assert "7.00 against 7.00" in found["5b"].evidence
     assert set(figures.swept(known)["inception_score"]["inception_score"]) == {7.0}
-    known.loc[known.index[0], "inception_score_imagenet"] = np.nan  # never some by the one
-    assert verdicts(known)["4a"] == "holds"
+    other = runs.head(1).assign(method="dcgan")  # never some by the one and some by the other
+    mixed = pd.concat([known, other], ignore_index=True)
+    assert verdicts(mixed)["4a"] == "holds"
+    assert set(figures.swept(mixed)["inception_score"]["inception_score"]) != {7.0}
     nobodys = runs.assign(classifier=None, inception_score=np.nan)
     assert verdicts(nobodys)["4a"] == "no data"
     assert "inception_score" not in figures.swept(nobodys)

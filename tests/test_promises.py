@@ -17,7 +17,7 @@ import pytest
 from bench import jobs, report, run, schema, spec, store
 from bench.store import Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
-from tests.conftest import ROOT, start
+from tests.conftest import PATIENCE, ROOT, start
 from tests.rows import points, row
 from tests.test_engines import SPECS, Fake, engine_on
 from tests.test_run import SMOKE, rows
@@ -291,7 +291,9 @@ def test_no_network_and_no_gpu(
     command = [sys.executable, "-m", "bench.run", *SMOKE, "--workers", "2"]
     probe = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
     done, used = (
-        subprocess.run(each, cwd=tmp_path, env=blocked, capture_output=True, text=True, timeout=300)
+        subprocess.run(
+            each, cwd=tmp_path, env=blocked, capture_output=True, text=True, timeout=PATIENCE
+        )
         for each in (command, probe)
     )
     assert "a socket was used" in used.stderr

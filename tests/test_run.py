@@ -22,7 +22,7 @@ from bench.studies import STUDIES
 from bench.toy.job import stacks
 from bench.toy.train import Trainer
 from models.objectives import OBJECTIVES, Objective, density_ratio
-from tests.conftest import start
+from tests.conftest import PATIENCE, start
 
 SMOKE = ["toy_grid", "--scale", "smoke"]
 
@@ -194,18 +194,18 @@ def test_sigterm_while_the_report_is_drawn(tmp_path: Path) -> None:
         "report.after_run = slow\nrun.command()\n"
     )
     process = start(str(driver), *SMOKE, "--workers", "1", "--results", "r", cwd=tmp_path)
-    stop = time.monotonic() + 120
+    stop = time.monotonic() + PATIENCE
     while not (tmp_path / "drawing").exists() and time.monotonic() < stop:
         time.sleep(0.05)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, err
     assert "Traceback" not in err
 
 
 def wait_for_rows(folder: Path, process, at_least: int = 1) -> int:
     """Waits until some results are stored; returns how many."""
-    stop = time.monotonic() + 120
+    stop = time.monotonic() + PATIENCE
     while time.monotonic() < stop and process.poll() is None:
         files = list((folder / "toy_grid" / "smoke").glob("*.parquet"))
         if len(files) >= at_least:
@@ -232,7 +232,7 @@ def test_stopped_and_started_again(
         os.killpg(process.pid, sent)  # as a terminal does
     else:
         process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
     if sent != signal.SIGKILL:
         assert "the same command goes on from there" in err
@@ -271,7 +271,7 @@ def test_a_killed_worker_costs_only_what_it_had_not_finished(
         if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()
     ]
     os.kill(workers[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "a worker was killed" in err
     pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
@@ -314,7 +314,7 @@ def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
     wait_for_rows(tmp_path / "r", process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     stop = time.monotonic() + 30
     while time.monotonic() < stop and any(Path(f"/proc/{child}").exists() for child in children):
         time.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -23,12 +24,12 @@ SCORES = {
     "FID": "fid",
     "log p(x) ≥, nats": "log_likelihood",
 }
+MOST = 1000
+"""Of a ratio that is printed."""
 LEAST = 1e-6
 """Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
-HOW = (
-    "one spread over seeds for all methods and λ, pooled; of log p(x) in nats, of other scores "
-    "relative: their means are geometric, their differences ratios"
-)
+SHARED = (*frames.SETTINGS, "data_sha256", "classifier_sha256")
+"""Columns in which runs that are compared don't differ."""
 
 
 def table(
@@ -39,17 +40,21 @@ def table(
 ) -> Table:
     """Our mean of each score, theirs, and whether the difference is one of seeds.
 
-    Scores above 0 are compared by their logarithms, whose spread over seeds, unlike their own, is
-    much the same for every method and lambda: the variance over the seeds of `other`, pooled over
-    its cells, with F degrees of freedom. The tolerance for k and n seeds is t s sqrt(1/k + 1/n),
-    LEVEL being shared evenly among the rows (Bonferroni). Diverged runs have no scores.
+    Scores above 0 are compared by their logarithms, whose spread over seeds is less unlike from
+    method to method and lambda to lambda than their own. It is taken to be one: the variance over
+    the seeds of `other`, pooled over its cells, with F degrees of freedom. The tolerance for k and
+    n seeds is t s sqrt(1/k + 1/n), LEVEL being shared evenly among the rows (Bonferroni). Diverged
+    runs have no scores; a cell where only one side has any left differs.
 
     Raises StoreError if there is nothing in common to compare, or one seed only.
     """
-    for setting in frames.SETTINGS if len(other) else ():
-        here, there = ours[setting].iloc[0], other[setting].iloc[0]
-        if here != there:
-            raise StoreError(f"nothing to compare with in {name}: {setting} is {there}, not {here}")
+    nothing = f"nothing to compare with in {name}"
+    if not len(other):
+        raise StoreError(f"{nothing}: no {ours['study'].iloc[0]} at {ours['scale'].iloc[0]} scale")
+    for column in SHARED:
+        here, there = (set(runs[column].dropna()) for runs in (ours, other))
+        if here and there and here != there:
+            raise StoreError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
     mine, theirs = by_cell(ours), by_cell(other)
     spreads = {column: _spread(list(theirs.values()), column) for column in SCORES.values()}
     pairs = [
@@ -60,10 +65,15 @@ def table(
         and spreads[column] is not None
         and all(len(_values(runs, column)) for runs in (mine[cell], theirs[cell]))
     ]
-    if not pairs:
-        raise StoreError(f"nothing to compare with in {name}: no common runs with two seeds")
-    compared = {cell for cell, *_ in pairs}
-    rows = []
+    if not mine.keys() & theirs.keys():
+        raise StoreError(f"{nothing}: no method in common at one λ")
+    if not any(spreads.values()):
+        raise StoreError(f"{nothing}: it has one seed only")
+    rows = [
+        _divergence(mine[cell], theirs[cell])
+        for cell in mine
+        if cell in theirs and any(_diverged(runs[cell]) for runs in (mine, theirs))
+    ]
     for (_, value), what, here, there in pairs:
         column = SCORES[what]
         a, b = _values(here, column), _values(there, column)
@@ -85,9 +95,39 @@ def table(
     left_out = [
         f"{runs['label'].iloc[0]} at λ = {lam(cell[1])}"
         for cell, runs in mine.items()
-        if cell not in compared
+        if cell not in theirs
     ]
-    return filled(rows, name, HOW, left_out, heads)
+    freedom = max(found[1] for found in spreads.values() if found)
+    how = (
+        f"one spread over seeds taken for all methods and λ, pooled ({freedom} degrees of freedom "
+        "or fewer); of log p(x) in nats, of other scores relative: their means are geometric, "
+        "their differences ratios"
+    )
+    return filled(rows, name, how, left_out, heads)
+
+
+def _words(values: set) -> str:
+    return ", ".join(sorted(map(str, values)))
+
+
+def _diverged(runs: pd.DataFrame) -> int:
+    return int((runs["status"] == "diverged").sum())
+
+
+def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
+    """A row on how many diverged: by Fisher's exact test, or where one side has no run left."""
+    gone = [(_diverged(runs), len(runs)) for runs in (here, there)]
+    p = float(stats.fisher_exact(np.array([[k, n - k] for k, n in gone])).pvalue)
+    lost = [k == n for k, n in gone]
+    return [
+        lam(float(here["lam"].iloc[0])),
+        str(here["label"].iloc[0]),
+        "diverged",
+        *(f"{k} of {n}" for k, n in gone),
+        f"p = {p:.2f}",
+        f"{LEVEL}",
+        verdict(p >= LEVEL and lost[0] == lost[1]),
+    ]
 
 
 def _values(runs: pd.DataFrame, column: str) -> pd.Series:
@@ -111,4 +151,6 @@ def _spread(cells: list[pd.DataFrame], column: str) -> tuple[float, int] | None:
 def _shown(value: float, column: str, ratio: str = "", sign: str = "") -> str:
     if column == "log_likelihood":
         return f"{value:{sign}.2f}"
+    if value > math.log(MOST):
+        return f"> {ratio}{MOST}"
     return f"{ratio}{math.exp(value):.3f}"

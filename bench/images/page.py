@@ -38,7 +38,10 @@ def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
     if others := frame.attrs["others"]:
         notes.append(f"{others} trainings at other settings were left out.")
     for precision, n in frame.attrs["precisions"].items():
-        notes.append(f"{n} trainings in {precision} stand in a table of their own, if in any.")
+        notes.append(
+            f"{n} trainings in {precision} stand in a table of their own, where the others have "
+            "two seeds, and in no other."
+        )
     return notes
 
 

@@ -27,9 +27,10 @@ SCORES = {
 
 def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs that are compared over lambda, by each score that there is of them."""
-    here = frame[frame["method"].isin(SWEPT)]
-    runs = {name: frames.judged(here)[0] if name == "inception_score" else here for name in SCORES}
-    return {name: each for name, each in runs.items() if each[name].notna().any()}
+    judged = frames.judged(frame)[0]
+    runs = {name: judged if name == "inception_score" else frame for name in SCORES}
+    here = {name: each[each["method"].isin(SWEPT)] for name, each in runs.items()}
+    return {name: each for name, each in here.items() if each[name].notna().any()}
 
 
 def figure7(frame: pd.DataFrame, paper: bool) -> Figure:

@@ -19,12 +19,14 @@ def table(
 ) -> Table:
     """Rows end with `verdict`; `name` says what ours are beside, `how` what is tolerated."""
     differing = sum(row[-1] != "agrees" for row in rows)
-    verdict = f"{differing} of {len(rows)} differ" if differing else f"All {len(rows)} agree"
+    verdict = f"All {len(rows)} agree within"
+    if differing:
+        verdict = f"{differing} of {len(rows)} differ beyond"
     skipped = f" Not compared, nothing in common: {', '.join(left_out)}." if left_out else ""
     return Table(
         "against",
         "Against other results",
-        f"{verdict} within the spread of the seeds of {name}. Tolerance: Student's t at a "
+        f"{verdict} the spread of the seeds of {name}. Tolerance: Student's t at a "
         f"family-wise level of {LEVEL}, {how}.{skipped}",
         [
             Column("λ"),

@@ -138,7 +138,7 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
             time.sleep(0.02 if interrupt else 1.0)
             done = len(ended(folder))
             peers |= set(now := marked(mark))
-            if done < jobs:  # then the rows are counted, which takes memory of its own
+            if done < jobs and not interrupt:  # at the end rows are counted, in memory of their own
                 seen[3 * done // jobs].append(memory(now))
             if interrupt and done >= jobs // 2:
                 os.killpg(process.pid, signal.SIGINT)

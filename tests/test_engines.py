@@ -483,7 +483,9 @@ def test_dask_loses_a_worker_and_then_its_scheduler(tmp_path: Path, whole: pd.Da
     def stored_at_least(n: int) -> None:
         stop = time.monotonic() + PATIENCE
         while len(list((tmp_path / "r/toy_grid/smoke").glob("*.parquet"))) < n:
-            assert process.poll() is None and time.monotonic() < stop, process.communicate()
+            if process.poll() is not None or time.monotonic() > stop:
+                process.kill()
+                raise AssertionError(process.communicate())
             time.sleep(0.02)
 
     with dask_cluster(port, tmp_path) as (scheduler, worker, _):

@@ -476,7 +476,7 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     found = compared(3, drift=1.5)
     differ = {row[2] for row in found.rows if row[-1] == "DIFFERS"}
     assert differ == {"IS (referee)", "Fréchet (referee)", "MSE of x"}
-    assert not agrees(found) and "differ within" in found.caption
+    assert not agrees(found) and "differ beyond the spread" in found.caption
     one = next(row for row in found.rows if row[2] == "log p(x) ≥, nats")
     assert float(one[5]) == pytest.approx(float(one[3]) - float(one[4]), abs=0.011)
     score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")

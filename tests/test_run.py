@@ -211,10 +211,11 @@ def wait_for_rows(folder: Path, process, at_least: int = 1) -> int:
         if len(files) >= at_least:
             return len(files)
         time.sleep(0.02)
+    process.kill()
     raise AssertionError(f"nothing was stored: {process.communicate()}")
 
 
-LONGER = [*SMOKE, "--seeds", "3", "--results", "r"]
+LONGER = [*SMOKE, "--seeds", "3", "--results", "r", "--workers", "2"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -262,7 +263,7 @@ def test_a_killed_worker_costs_only_what_it_had_not_finished(
 ) -> None:
     driver = tmp_path / "small_stacks.py"
     driver.write_text(SMALL_STACKS)
-    process = start(str(driver), *LONGER, "--workers", "2", cwd=tmp_path)
+    process = start(str(driver), *LONGER, cwd=tmp_path)
     wait_for_rows(tmp_path / "r", process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [

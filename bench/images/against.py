@@ -26,7 +26,7 @@ SCORES = {
 }
 MOST = 1000
 """Of a ratio that is printed."""
-LEAST = 1e-6
+LEAST = 1e-3
 """Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
 SHARED = (*frames.SETTINGS, "data_sha256", "classifier_sha256")
 """Columns in which runs that are compared don't differ."""

@@ -127,5 +127,6 @@ def _score(runs: pd.DataFrame) -> tuple[float, float]:
     if len(runs) > 1:
         return float(scores.mean()), float(scores.std()) / math.sqrt(len(runs))
     one = runs.iloc[0]
-    sd = float(one["inception_sd"]) if one["status"] == "ok" else 0.0
-    return float(scores.iloc[0]), sd / math.sqrt(float(one["n_splits"]))
+    if one["status"] != "ok":
+        return float(scores.iloc[0]), 0.0
+    return float(scores.iloc[0]), float(one["inception_sd"]) / math.sqrt(float(one["n_splits"]))

@@ -321,11 +321,11 @@ def _run(args: argparse.Namespace) -> int:
     ]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
-    agree, compared = True, []
+    agree, compared = True, False
     for study, scale in wanted:
         try:
             report = build(study, scale, args.results, args.against)
-            compared.append(report)
+            compared = True
         except StoreError as error:
             if args.against is None or len(wanted) == 1:
                 raise

@@ -56,54 +56,51 @@ def table(
         if here and there and here != there:
             raise StoreError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
     mine, theirs = by_cell(ours), by_cell(other)
-    spreads = {column: _spread(list(theirs.values()), column) for column in SCORES.values()}
-    pairs = [
-        (cell, what, mine[cell], theirs[cell])
-        for cell in mine
-        for what, column in SCORES.items()
-        if cell in theirs
-        and spreads[column] is not None
-        and all(len(_values(runs, column)) for runs in (mine[cell], theirs[cell]))
-    ]
-    if not mine.keys() & theirs.keys():
+    common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
+    if not common:
         raise StoreError(f"{nothing}: no method in common at one λ")
-    if not any(spreads.values()):
+    spreads = {
+        what: found
+        for what, column in SCORES.items()
+        if (found := _spread(list(theirs.values()), column)) is not None
+    }
+    if not spreads:
         raise StoreError(f"{nothing}: it has one seed only")
-    rows = [
-        _divergence(mine[cell], theirs[cell])
-        for cell in mine
-        if cell in theirs and any(_diverged(runs[cell]) for runs in (mine, theirs))
+    rows = [_divergence(*both) for both in common if any(map(_diverged, both))]
+    pairs = [
+        (what, here, *values)
+        for here, there in common
+        for what in spreads
+        if all(map(len, values := [_values(runs, SCORES[what]) for runs in (here, there)]))
     ]
-    for (_, value), what, here, there in pairs:
-        column = SCORES[what]
-        a, b = _values(here, column), _values(there, column)
-        spread, freedom = spreads[column] or (math.nan, 1)
+    for what, here, a, b in pairs:
+        spread, freedom = spreads[what]
         t = float(stats.t.ppf(1 - LEVEL / len(pairs) / 2, freedom))
         tolerance = t * spread * math.sqrt(1 / len(a) + 1 / len(b))
         difference = float(a.mean() - b.mean())
         rows.append(
             [
-                lam(value),
-                str(here["label"].iloc[0]),
+                *_cell(here),
                 what,
-                *(_shown(float(each.mean()), column) for each in (a, b)),
-                _shown(difference, column, "× ", "+"),
-                _shown(tolerance, column, "× "),
+                *(_shown(float(each.mean()), SCORES[what]) for each in (a, b)),
+                _shown(difference, SCORES[what], "× ", "+"),
+                _shown(tolerance, SCORES[what], "× "),
                 verdict(abs(difference) <= tolerance),
             ]
         )
-    left_out = [
-        f"{runs['label'].iloc[0]} at λ = {lam(cell[1])}"
-        for cell, runs in mine.items()
-        if cell not in theirs
-    ]
-    freedom = max(found[1] for found in spreads.values() if found)
+    lone = [_cell(runs) for cell, runs in mine.items() if cell not in theirs]
+    left_out = [f"{label} at λ = {value}" for value, label in lone]
+    freedom = max(freedom for _, freedom in spreads.values())
     how = (
         f"one spread over seeds taken for all methods and λ, pooled ({freedom} degrees of freedom "
         "or fewer); of log p(x) in nats, of other scores relative: their means are geometric, "
-        "their differences ratios"
+        "their differences ratios; of diverged runs Fisher's exact test"
     )
     return filled(rows, name, how, left_out, heads)
+
+
+def _cell(runs: pd.DataFrame) -> list[str]:
+    return [lam(float(runs["lam"].iloc[0])), str(runs["label"].iloc[0])]
 
 
 def _words(values: set) -> str:
@@ -120,8 +117,7 @@ def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
     p = float(stats.fisher_exact(np.array([[k, n - k] for k, n in gone])).pvalue)
     lost = [k == n for k, n in gone]
     return [
-        lam(float(here["lam"].iloc[0])),
-        str(here["label"].iloc[0]),
+        *_cell(here),
         "diverged",
         *(f"{k} of {n}" for k, n in gone),
         f"p = {p:.2f}",

@@ -45,7 +45,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         contents += [tables.table2(frame), tables.figure7(frame)]
     contents += comparisons(frame, study, scale, results, other)
 
-    scored = "inception_score" in figures.swept(frame)
+    swept = figures.swept(frame)
 
     def samples() -> pd.DataFrame:
         return store.load_samples(results, study, scale).to_pandas()
@@ -56,7 +56,11 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             partial(figures.figure7, frame, cifar10),
             "Figure 7: generation and reconstruction over λ" if cifar10 else "Scores over λ",
             "Boxes over seeds, a line where there is one. "
-            + (f"Our inception scores: {frames.judged(frame)[1]}. " if scored else "")
+            + (
+                f"Our inception scores: {frames.judged(frame)[1]}. "
+                if "inception_score" in swept
+                else ""
+            )
             + (tables.TICKS if cifar10 else ""),
         ),
         Picture(
@@ -80,7 +84,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             LOSSES,
         ),
     ]
-    if not figures.swept(frame):  # only Table 2's other methods
+    if not swept:  # only Table 2's other methods
         pictures = [each for each in pictures if each.name != "figure7"]
     if private and (results / study / f"{scale}.parquet").is_file():  # a published reference
         pictures = [each for each in pictures if each.name in ("figure7", "curves")]

@@ -46,6 +46,9 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     contents += comparisons(frame, study, scale, results, other)
 
     swept = figures.swept(frame)
+    boxes = "Boxes over seeds, a line where there is one. "
+    if "inception_score" in swept:
+        boxes += f"Our inception scores: {frames.judged(frame)[1]}. "
 
     def samples() -> pd.DataFrame:
         return store.load_samples(results, study, scale).to_pandas()
@@ -55,13 +58,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             "figure7",
             partial(figures.figure7, frame, cifar10),
             "Figure 7: generation and reconstruction over λ" if cifar10 else "Scores over λ",
-            "Boxes over seeds, a line where there is one. "
-            + (
-                f"Our inception scores: {frames.judged(frame)[1]}. "
-                if "inception_score" in swept
-                else ""
-            )
-            + (tables.TICKS if cifar10 else ""),
+            boxes + (tables.TICKS if cifar10 else ""),
         ),
         Picture(
             "samples",

@@ -456,6 +456,31 @@ def test_every_engine_gives_the_same_table(more: str, tmp_path: Path, whole: pd.
 
 
 @POSIX
+@needs("dask")
+def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path) -> None:
+    """And doesn't get the verdict of its first try back."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import os, signal\n"
+        "from types import SimpleNamespace\n"
+        "from bench import engines\n"
+        "def once_deadly(job):\n"
+        "    try:\n"
+        "        open(job.mark, 'x').close()\n"
+        "    except FileExistsError:\n"
+        "        return 'done'\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = engines.Dask('local', 1, 'cpu')\n"
+        f"    job = SimpleNamespace(key='one', mark={str(tmp_path / 'mark')!r})\n"
+        "    first, second = (next(cluster.run(once_deadly, [job], False)) for _ in range(2))\n"
+        "    cluster.stop()\n"
+        "    assert (first.end, second) == ('killed', 'done'), (first, second)\n"
+    )
+    finish(start(str(driver), cwd=tmp_path))
+
+
+@POSIX
 @needs("ray")
 def test_ray_is_told_to_end(tmp_path: Path) -> None:
     """By SIGTERM, as schedulers do, while it waits for a job."""

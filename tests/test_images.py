@@ -544,6 +544,24 @@ def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
     assert len(frame) == len(mixed) and frame.attrs["others"] == 1
     assert frames.missing(frame, "mnist", "smoke") == 0
     assert frames.missing(frame.iloc[1:], "mnist", "smoke") == 1
+    mine = frames.runs(tmp_path, "mnist", "smoke", like=pd.DataFrame([other]))
+    assert mine["temperatures"].tolist() == [7]  # what is compared with those alone
+
+
+def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    longer = [
+        {**r, "id": f"{i:04x}{j:012x}", "precision": precision, "epochs": 7}
+        for i, precision in enumerate(("float32", "bf16"))
+        for j, r in enumerate(rows())
+    ]
+    kept.write([*rows(seeds=1), *longer], [])
+    both = report.build("mnist", "smoke", tmp_path)
+    assert both.tables["bf16-epochs-7"].title == "bf16 beside float32, epochs 7"
+    assert {row[-1] for row in both.tables["bf16-epochs-7"].rows} == {"agrees"}
+    assert "bf16" not in both.tables  # of one seed, and none in bf16
+    assert len(both.page.frame) == len(rows(seeds=1))
 
 
 def test_the_page_is_written_whole(page: report.Report, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,31 +19,65 @@ SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
 """What they share."""
 
 
-def runs(results: Path, study: str, scale: str, precision: str = "") -> pd.DataFrame:
+def runs(results: Path, study: str, scale: str, like: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a finished training, all at the same settings and at one precision.
 
-    The settings are the study's own where there are such rows, else the most frequent; the
-    precision is the first there is, if none is asked for. `attrs["others"]` counts the rows at
-    other settings, `attrs["precisions"]` those at each other precision, `attrs["bad"]` the files
-    that could not be read.
+    The settings are those of `like` where there are such rows, else the study's own, else the
+    most frequent; the precision is the first of `ImageSpec.PRECISIONS` that there is.
+    `attrs["others"]` counts the rows at other settings, `attrs["precisions"]` those at each other
+    precision, `attrs["bad"]` the files that could not be read.
     """
-    table, bad = store.load(results, study, scale)
-    frame = table.to_pandas()
-    own = own_settings(study, scale)
-    mine = pd.Series(True, index=frame.index)
-    for name in SETTINGS:
-        mine &= frame[name] == own[name]
-    if len(frame) and not mine.any():
-        common = frame[SETTINGS].value_counts().index[0]
-        mine = (frame[SETTINGS] == list(common)).all(axis=1)
-    alike = frame[mine]
-    found = alike["precision"].value_counts().to_dict()
-    precision = precision or next((name for name in ImageSpec.PRECISIONS if name in found), "")
-    kept = alike[alike["precision"] == precision]
-    kept = kept.sort_values(["lam", "label", "seed"], ignore_index=True)
-    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
-    kept.attrs["precisions"] = {name: n for name, n in found.items() if name != precision}
+    frame, bad = _load(results, study, scale)
+    theirs = [] if like is None else like[SETTINGS].head(1).to_dict("records")
+    common = frame[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
+    found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
+    alike = next(filter(len, found), frame)
+    kept, *rounded = _by_precision(alike) or [alike]
+    kept.attrs |= {"bad": bad, "others": len(frame) - len(alike)}
+    kept.attrs["precisions"] = {precision(each): len(each) for each in rounded}
     return kept
+
+
+def at_precisions(results: Path, study: str, scale: str) -> list[list[pd.DataFrame]]:
+    """Of each settings with rows at several precisions, these by precision; the study's own first.
+
+    `attrs["apart"]` of each says in which settings they differ from the study's own.
+    """
+    own = own_settings(study, scale)
+    found = []
+    for settings, alike in _load(results, study, scale)[0].groupby(SETTINGS, dropna=False):
+        apart = [
+            f"{name} {value}"
+            for name, value in zip(SETTINGS, settings, strict=True)
+            if value != own[name]
+        ]
+        groups = _by_precision(alike)
+        for each in groups:
+            each.attrs["apart"] = apart
+        if len(groups) > 1:
+            found.append(groups)
+    return sorted(found, key=lambda groups: groups[0].attrs["apart"])
+
+
+def precision(frame: pd.DataFrame) -> str:
+    """The one that all these runs have."""
+    return str(frame["precision"].iloc[0])
+
+
+def _load(results: Path, study: str, scale: str) -> tuple[pd.DataFrame, int]:
+    table, bad = store.load(results, study, scale)
+    return table.to_pandas(), len(bad)
+
+
+def _alike(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    same = [frame[name] == settings[name] for name in SETTINGS]
+    return frame[pd.concat(same, axis=1).all(axis=1)]
+
+
+def _by_precision(alike: pd.DataFrame) -> list[pd.DataFrame]:
+    found = [alike[alike["precision"] == name] for name in ImageSpec.PRECISIONS]
+    order = ["lam", "label", "seed"]
+    return [rows.sort_values(order, ignore_index=True) for rows in found if len(rows)]
 
 
 def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
         notes.append("The images are drawn stand-ins: no number here is about the paper.")
     notes += about
     if others := frame.attrs["others"]:
-        notes.append(f"{others} trainings at other settings were left out.")
+        notes.append(f"{others} trainings at other settings stand in no table but of precisions.")
     for precision, n in frame.attrs["precisions"].items():
         notes.append(
             f"{n} trainings in {precision} stand in a table of their own, where the others have "
@@ -48,19 +49,23 @@ def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
 def comparisons(
     frame: pd.DataFrame, study: str, scale: str, results: Path, other: Path | None
 ) -> list[Table]:
-    """These runs beside those in `other`, and beside them those at other precisions.
+    """These runs beside those in `other`, and at any settings precisions beside the first.
 
     Raises StoreError if there is nothing in `other` to compare with.
     """
     found = []
-    for precision in frame.attrs["precisions"]:
-        heads = precision, str(frame["precision"].iloc[0])
-        rounded = frames.runs(results, study, scale, precision)
-        with contextlib.suppress(StoreError):  # nothing in common
-            table = against.table(rounded, frame, f"trainings in {heads[1]}", heads)
-            found.append(replace(table, name=precision, title=" beside ".join(heads)))
+    for first, *rounded in frames.at_precisions(results, study, scale):
+        for runs in rounded:
+            heads = frames.precision(runs), frames.precision(first)
+            apart = runs.attrs["apart"]
+            with contextlib.suppress(StoreError):  # nothing in common
+                table = against.table(runs, first, f"trainings in {heads[1]}", heads)
+                name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
+                title = ", ".join([" beside ".join(heads), *apart])
+                found.append(replace(table, name=name, title=title))
     if other is not None:
-        found.append(against.table(frame, frames.runs(other, study, scale), str(other)))
+        theirs = frames.runs(other, study, scale, like=frame)
+        found.append(against.table(frame, theirs, str(other)))
     return found
 
 

@@ -16,6 +16,8 @@ from bench.tables import lam
 GREY = {"ALICE": "#bbbbbb", "sVAE-r": "#777777"}
 SIDE = 6
 """Images a row in a panel, of up to 36."""
+COLUMNS = 4
+"""Panels a row, where no method has several lambdas."""
 
 
 SCORES = {
@@ -119,30 +121,38 @@ def _published(
 
 
 def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:
-    """Each method a row, each lambda a column; `kind`: "samples" or "x_rec". First seed."""
+    """Each method a row, each lambda a column; methods at one lambda fill rows below.
+
+    `kind`: "samples" or "x_rec". First seed.
+    """
     picked = shown(frame)
-    methods = list(dict.fromkeys(picked.sort_values("label")["method"]))
-    methods.sort(key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
-    lams = sorted(picked["lam"].unique())
     stored = samples.set_index("id")
-    figure = Figure(figsize=(1.9 * len(lams), 2.1 * len(methods)))
-    grid = figure.subplots(len(methods), len(lams), squeeze=False)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.93, wspace=0.05, hspace=0.2)
+    rows = _laid_out(picked)
+    figure, grid = panels(len(rows), max(map(len, rows)), 1.9, 2.05)
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, method in zip(grid, methods, strict=True):
-        for axes, value in zip(row, lams, strict=True):
-            runs = picked[(picked["method"] == method) & (picked["lam"] == value)]
-            if not len(runs):
-                continue
-            run = runs.iloc[0]
-            axes.set_title(f"{run['label']}, λ = {lam(value)}", fontsize=8, loc="left", pad=2)
-            images = pictures(stored, str(run["id"]))
-            missing = "no encoder" if len(images.get("samples", ())) else "not stored"
-            if run["status"] == "diverged":
-                missing = "diverged"
-            _panel(axes, images, kind, missing)
+    for row, ids in zip(grid, rows, strict=True):
+        for axes, id in zip(row, ids, strict=False):
+            for run in picked[picked["id"] == id].to_dict("records"):
+                title = f"{run['label']}, λ = {lam(run['lam'])}"
+                axes.set_title(title, fontsize=8, loc="left", pad=2)
+                missing = "diverged" if run["status"] == "diverged" else "not stored"
+                _panel(axes, pictures(stored, run["id"]), kind, missing)
     return figure
+
+
+def _laid_out(picked: pd.DataFrame) -> list[list[str]]:
+    """Rows of ids, "" where nothing stands."""
+    lams = sorted(picked["lam"].unique())
+    by_method = {
+        str(method): dict(zip(runs["lam"], runs["id"], strict=True))
+        for method, runs in picked.sort_values("label").groupby("method", sort=False)
+    }
+    order = sorted(by_method, key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
+    rows = [[by_method[m].get(v, "") for v in lams] for m in order if len(by_method[m]) > 1]
+    alone = [id for m in order if len(by_method[m]) == 1 for id in by_method[m].values()]
+    columns = len(lams) if rows else COLUMNS
+    return rows + [alone[i : i + columns] for i in range(0, len(alone), columns)]
 
 
 def _panel(axes: Axes, images: dict[str, np.ndarray], kind: str, missing: str) -> None:

@@ -53,6 +53,8 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     def samples() -> pd.DataFrame:
         return store.load_samples(results, study, scale).to_pandas()
 
+    # A generator without an encoder has no row among the reconstructions.
+    encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
     pictures = [
         Picture(
             "figure7",
@@ -68,7 +70,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         ),
         Picture(
             "reconstructions",
-            lambda: figures.panels_over_lambda(frame, samples(), "x_rec"),
+            lambda: figures.panels_over_lambda(encoded, samples(), "x_rec"),
             "Reconstructions over λ (Figure 8, right)"
             if cifar10
             else "Reconstructions over λ (Figure 6)",
@@ -81,8 +83,9 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
             LOSSES,
         ),
     ]
-    if not swept:  # only Table 2's other methods
-        pictures = [each for each in pictures if each.name != "figure7"]
+    # Of Table 2's other methods alone there is no sweep, of generators no reconstruction.
+    empty = {"figure7": not swept, "reconstructions": not len(encoded)}
+    pictures = [each for each in pictures if not empty.get(each.name)]
     if private and (results / study / f"{scale}.parquet").is_file():  # a published reference
         pictures = [each for each in pictures if each.name in ("figure7", "curves")]
     return Page(

@@ -370,6 +370,7 @@ def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -
     assert found["4a"].verdict == "undecided" and referees["4a"].verdict == "holds"
     assert "7.00 against 7.00" in found["5b"].evidence
     assert set(figures.swept(known)["inception_score"]["inception_score"]) == {7.0}
+    assert {row[5] for row in tables.figure7(known).rows} == {"7.00 ± 0.00", "–"}
     other = runs.head(1).assign(method="dcgan")  # never some by the one and some by the other
     mixed = pd.concat([known, other], ignore_index=True)
     assert verdicts(mixed)["4a"] == "holds"

@@ -255,12 +255,11 @@ class Ray:
         terminate = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(**options, log_to_driver=False, logging_level="critical")
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # a node that is slow to start raises just this
             self.stop()
             reason = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"--address {address}: no Ray cluster answers there ({reason})"
-            ) from None
+            what = "none could be started" if address == LOCAL else "no Ray cluster answers there"
+            raise UsageError(f"--address {address}: {what} ({reason})") from None
         finally:
             signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
         have = self.ray.cluster_resources()

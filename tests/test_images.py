@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from bench.store import Store, StoreError
 from bench.studies import STUDIES
 from bench.tables import Table
 from models.methods import METHODS
-from tests.conftest import PATIENCE, start
 
 DIGITS = data.load("stand-in digits")
 TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "data": "stand-in digits", "bits": "dynamic"}
@@ -285,12 +283,22 @@ SMALL = ["mnist", "--scale", "smoke", "--only", "method=svae_r,dcgan", "--lam", 
 SMALL += ["--set", "width=0.0625", "--workers", "1"]
 TIMING = {"train_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
 
-KILLED_OFTEN = """
+KILLED = """
+import os, signal, sys
 from bench import run
 from bench.images import job
 
 job.EVERY = 0.0  # a checkpoint after every step
+kind, save, of_kind = sys.argv.pop(1), job._save, []
 
+def saved(path, state):
+    save(path, state)
+    if f".{kind}." in path.name:
+        of_kind.append(path)
+    if len(of_kind) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+job._save = saved
 if __name__ == "__main__":
     run.command()
 """
@@ -308,18 +316,14 @@ def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
     assert python("-m", "bench.run", *SMALL, "--results", str(tmp_path / "whole"))[0] == 0
     whole = stored(tmp_path / "whole")
     assert len(whole) == 2 and (whole["status"] == "ok").all()
-    driver = tmp_path / "killed_often.py"
-    driver.write_text(KILLED_OFTEN)
+    driver = tmp_path / "killed.py"
+    driver.write_text(KILLED)
     folder = tmp_path / "killed"
+    checkpoints = folder / "mnist" / "smoke" / "_checkpoints"
     for kind in ("train", "ais"):
-        process = start(str(driver), *SMALL, "--results", str(folder), cwd=tmp_path)
-        checkpoints = folder / "mnist" / "smoke" / "_checkpoints"
-        deadline = time.monotonic() + PATIENCE
-        while not list(checkpoints.glob(f"*.{kind}.safetensors")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.kill()
-        process.communicate()
+        here = [*SMALL, "--engine", "sequential", "--results", str(folder)]
+        assert python(str(driver), kind, *here)[0] == -signal.SIGKILL
+        assert list(checkpoints.glob(f"*.{kind}.safetensors"))
     assert python("-m", "bench.run", *SMALL, "--results", str(folder))[0] == 0
     pd.testing.assert_frame_equal(stored(folder), whole)
     assert not list(checkpoints.glob("*.safetensors"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bench import checkpoint, data, jobs, report, run
 from bench.against import agrees
 from bench.images import against as images_against
-from bench.images import evaluate, figures, frames, job, tables
+from bench.images import evaluate, figures, frames, job, tables, train
 from bench.images.claims import mnist_claims
 from bench.images.domain import DOMAINS
 from bench.images.train import Draws, Trainer
@@ -154,9 +157,88 @@ def test_critic_and_model_learn_in_their_own_turns() -> None:
 
 def test_clipping_holds_after_every_step() -> None:
     one = trainer(spec("wgan", lam=0.0))
-    one.updates(one.batch(0), 0)
+    one.advance()
     assert one.critic_steps == 5
     assert max(float(p.detach().abs().max()) for p in one.critics) <= 0.01 + 1e-9
+
+
+class Elsewhere(TorchDispatchMode):
+    """Notes operations that a CUDA graph can't hold: on another device than "meta", which stands
+    for the GPU, or waiting for a number of it."""
+
+    WAITING = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        devices = {each.device.type for each in leaves if isinstance(each, Tensor)}
+        devices |= {each.type for each in leaves if isinstance(each, torch.device)}
+        if devices - {"meta"} or func._overloadpacket in self.WAITING:
+            self.found.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class TestReplay:
+    @pytest.mark.parametrize("study", [name for name in STUDIES if name in DOMAINS])
+    def test_updates_are_on_their_device_alone(
+        self, study: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Draws, "_fill", lambda self, name: None)
+        monkeypatch.setattr(Trainer, "_adam", lambda self, p: torch.optim.SGD(p, foreach=False))
+        monkeypatch.setattr(Trainer, "_precision", lambda self: contextlib.nullcontext())
+        for method in DOMAINS[study].methods():
+            (one, *_) = STUDIES[study].specs("smoke", methods=[method], lams=[0.1])
+            meta = Trainer(one, data.load(one.data).train, "meta")
+            draws = [meta.draws(meta.batch(0), name) for name in meta.names(0)]
+            meta.updates(draws)  # draws the noise
+            with Elsewhere() as mode:
+                meta.updates(draws)
+            assert not mode.found, (method, mode.found)
+
+    @pytest.mark.parametrize("one", [spec(), spec("wgan_gp", lam=0.0), spec("vae", lam=0.0)])
+    def test_replayed_steps_equal_eager_ones(
+        self, one: ImageSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A graph that computes anew from the same memory, as a GPU would."""
+        monkeypatch.setattr(train, "cuda_graph", lambda work, device: work)
+        eager, replayed = trainer(one), trainer(one)
+        replayed.graphs = True
+        eager.train()
+        replayed.train()
+        assert same(eager.state(), replayed.state())
+        assert eager.losses == replayed.losses
+
+    def test_without_a_graph_a_training_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def refuses(work: Callable, device: torch.device) -> Callable:
+            asked.append(device)
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(train, "cuda_graph", refuses)
+        eager, other = trainer(spec()), trainer(spec())
+        other.graphs = True
+        eager.train()
+        with pytest.warns(UserWarning, match="svae_r goes on without a CUDA graph"):
+            other.train()
+        assert same(eager.state(), other.state()) and len(asked) == 1
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.parametrize("precision", ["float32", "bf16"])
+    def test_recorded_steps_equal_eager_ones_on_a_gpu(
+        self, precision: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+        one = spec(precision=precision)
+        eager, replayed = (Trainer(one, DIGITS.train[:48], "cuda") for _ in range(2))
+        eager.graphs = False
+        eager.train()
+        replayed.train()
+        assert replayed.graphs  # it was recorded
+        torch.testing.assert_close(replayed.nets.state_dict(), eager.nets.state_dict())
 
 
 class TestCheckpoint:

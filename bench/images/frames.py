@@ -69,7 +69,7 @@ def _load(results: Path, study: str, scale: str) -> tuple[pd.DataFrame, int]:
     return table.to_pandas(), len(bad)
 
 
-def _alike(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
     same = [frame[name] == settings[name] for name in SETTINGS]
     return frame[pd.concat(same, axis=1).all(axis=1)]
 

@@ -52,12 +52,7 @@ def trained(one: ImageSpec, device: str) -> Callable[[], float]:
     """Steps a second of the suite's trainer."""
     trainer = Trainer(one, data.load(one.data).train, device)
     trainer.nets.train()
-
-    def step() -> None:
-        trainer.updates(trainer.batch(trainer.step), trainer.step)
-        trainer.step += 1
-
-    return steps_a_turn(step, 1)
+    return steps_a_turn(trainer.advance, 1)
 
 
 def plain(one: ImageSpec, device: str, frugal: bool = True) -> Callable[[], float]:

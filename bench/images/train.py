@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from bench.spec import ImageSpec
 from bench.streams import generator
 from models.methods import METHODS
 
+Losses = tuple[Tensor, Tensor]
+"""The critic's and the model's."""
+
 
 class Draws:
     """The batch of one update: images and noise by name, drawn when first asked for."""
@@ -26,7 +30,7 @@ class Draws:
     def __init__(self, x: Tensor, stream: str, update: str, uniform: bool = False) -> None:
         """`uniform`: whether codes and noise are uniform, see `bench.images.domain`."""
         self.x, self._stream, self._update, self._uniform = x, stream, update, uniform
-        self._drawn: dict[str, Tensor] = {}
+        self._drawn: dict[str, tuple[Callable[..., Tensor], Tensor]] = {}
 
     def noise(self, name: str, *shape: int) -> Tensor:
         """N(0, I), or U[-1, 1), of (n, *shape)."""
@@ -44,11 +48,21 @@ class Draws:
 
     def _draw(self, kind: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in self._drawn:
-            device, dtype = self.x.device, self.x.dtype
-            rng = torch.Generator(device).manual_seed(seed(self._stream, self._update, name))
-            size = (len(self.x), *shape)
-            self._drawn[name] = kind(size, generator=rng, device=device, dtype=dtype)
-        return self._drawn[name]
+            out = torch.empty(len(self.x), *shape, device=self.x.device, dtype=self.x.dtype)
+            self._drawn[name] = kind, out
+            self._fill(name)
+        return self._drawn[name][1]
+
+    def _fill(self, name: str) -> None:
+        kind, out = self._drawn[name]
+        rng = torch.Generator(out.device).manual_seed(seed(self._stream, self._update, name))
+        kind(out.shape, generator=rng, out=out)
+
+    def again(self, update: str) -> None:
+        """Draws all that was drawn so far for another update, into the same memory."""
+        self._update = update
+        for name in self._drawn:
+            self._fill(name)
 
 
 def seed(*names: str) -> int:
@@ -89,13 +103,17 @@ class Trainer:
         self.critic_adam = self._adam(self.critics) if self.critics else None
         self.model_adam = self._adam(self.models)
         self.critic_steps = self.method.critic_updates(spec.critic_steps)
+        self.graphs = self.device.type == "cuda"
+        self._replay: _Replay | None = None
         self._epoch, self._order = -1, torch.empty(0)
         self.step = 0
         self.seconds = 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, self.spec.lr, self.method.betas, fused=True)
+        on_gpu = self.device.type == "cuda"
+        lr, betas = self.spec.lr, self.method.betas
+        return torch.optim.Adam(parameters, lr, betas, fused=True, capturable=on_gpu)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -119,25 +137,49 @@ class Trainer:
         """The batch x and the noise of this training for one update."""
         return Draws(x, self.spec.stream, update, self.domain.uniform)
 
-    def updates(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """All updates of one batch; returns the last losses of critic and model."""
-        critic_loss = x.new_zeros(())
+    def names(self, step: int) -> list[str]:
+        """Of the updates of a step, to which noise belongs: the critic's, then the model's."""
+        critics = self.critic_steps if self.method.critic else 0
+        return [*(f"{step} critic {k}" for k in range(critics)), f"{step} model"]
+
+    def updates(self, draws: Sequence[Draws]) -> Losses:
+        """All updates of one batch, see `names`; returns the last losses."""
+        *for_critic, for_model = draws
+        critic_loss = for_model.x.new_zeros(())
         if self.method.critic is not None and self.critic_adam is not None:
             learn(self.critics, self.models)
-            for k in range(self.critic_steps):
-                draws = self.draws(x, f"{step} critic {k}")
+            for each in for_critic:
                 with self._precision():
-                    critic_loss = self.method.critic(self.nets, draws)
+                    critic_loss = self.method.critic(self.nets, each)
                 _descend(self.critic_adam, critic_loss)
                 if self.method.clip:
                     for parameter in self.critics:
                         parameter.data.clamp_(-self.method.clip, self.method.clip)
         learn(self.models, self.critics)
-        draws = self.draws(x, f"{step} model")
         with self._precision():
-            model_loss = self.method.model(self.nets, draws, self.spec.lam)
+            model_loss = self.method.model(self.nets, for_model, self.spec.lam)
         _descend(self.model_adam, model_loss)
         return critic_loss.detach(), model_loss.detach()
+
+    def advance(self) -> Losses:
+        """Makes the next step; returns its last losses, which the one after may overwrite."""
+        x = self.batch(self.step)
+        if self._replay is not None:
+            losses = self._replay(x, self.names(self.step))
+        else:
+            draws = [self.draws(x, name) for name in self.names(self.step)]
+            losses = self.updates(draws)
+            if self.graphs:
+                self._record(x, draws)
+        self.step += 1
+        return losses
+
+    def _record(self, x: Tensor, draws: Sequence[Draws]) -> None:
+        try:
+            self._replay = _Replay(self, x, draws)
+        except RuntimeError as error:  # slower, but no training is lost
+            self.graphs = False
+            warnings.warn(f"{self.spec.method} goes on without a CUDA graph: {error}", stacklevel=2)
 
     def _precision(self) -> torch.autocast:
         """Of a loss; its gradient is computed in the precisions of what it is the gradient of."""
@@ -152,13 +194,13 @@ class Trainer:
         every = max(1, self.steps // points)
         while self.step < self.steps:
             start = time.perf_counter()
-            losses = self.updates(self.batch(self.step), self.step)
-            self.step += 1
+            losses = self.advance()
             if self.step % every == 0:
                 critic_loss, model_loss = (float(loss) for loss in losses)
                 self.losses.append((self.step, critic_loss, model_loss))
             self.seconds += time.perf_counter() - start
             after_step()
+        self._replay = None  # and the memory that it keeps
 
     def finite(self) -> bool:
         """Whether all parameters are finite."""
@@ -198,6 +240,40 @@ class Trainer:
     def _adams(self) -> dict[str, torch.optim.Adam]:
         found = {"model_adam": self.model_adam}
         return found | ({"critic_adam": self.critic_adam} if self.critic_adam else {})
+
+
+class _Replay:
+    """All updates of a step, recorded as a CUDA graph: no Python between its kernels.
+
+    The updates of x and `draws` must have been made eagerly: that makes Adam's state, the
+    libraries' workspaces and the noise of every name, which a recording can't. A step lays its
+    own images and noise into the same memory.
+    """
+
+    def __init__(self, trainer: Trainer, x: Tensor, draws: Sequence[Draws]) -> None:
+        self.x, self.draws = x, draws
+        self.replay = cuda_graph(lambda: trainer.updates(draws), trainer.device)
+
+    def __call__(self, x: Tensor, names: Sequence[str]) -> Losses:
+        self.x.copy_(x)
+        for draws, name in zip(self.draws, names, strict=True):
+            draws.again(name)
+        return self.replay()
+
+
+def cuda_graph(work: Callable[[], Losses], device: torch.device) -> Callable[[], Losses]:
+    """The kernels of `work` as a CUDA graph, which are not run meanwhile; its results stay in
+    place. Raises RuntimeError for what can't be recorded."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    with torch.cuda.graph(graph):
+        losses = work()
+
+    def replay() -> Losses:
+        graph.replay()
+        return losses
+
+    return replay
 
 
 def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:

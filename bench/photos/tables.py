@@ -130,5 +130,6 @@ def figure7(frame: pd.DataFrame) -> Table:
             row[3] = f"{boxes['svaer_IS_med']:.2f}"
             row[4] = f"{boxes['svaer_MSE_med']:.3f}"
         rows.append(row + swept_cells(here, value))
-    caption = f"Our IS here: {judge}. {protocol(frame)} {TICKS}"
+    whose = "" if judge == "referee" else f"Our IS here is by {judge}'s classifier. "
+    caption = f"{whose}{protocol(frame)} {TICKS}"
     return Table("figure7", "Figure 7 in numbers", caption, columns, rows)

@@ -1,6 +1,6 @@
-"""What a claim of the paper is: a rule fixed before the study was run, and its verdict.
+"""What a claim of the paper is: a rule in code, and its verdict.
 
-A verdict is `holds`, `fails`, `undecided` (the interval contains 0) or `no data`.
+A verdict is `holds`, `fails`, `undecided` (the evidence allows both) or `no data`.
 """
 
 from __future__ import annotations

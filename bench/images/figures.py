@@ -133,6 +133,9 @@ def curves(frame: pd.DataFrame) -> Figure:
         first = runs.iloc[0]
         axes.set_title(f"{first['label']}, λ = {lam(first['lam'])}", fontsize=7, loc="left")
         axes.tick_params(labelsize=6)
+        if axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the last of its column
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("step", fontsize=6)
         low, high = axes.get_ylim()
         if low <= 0 or high > 10 * low:  # within a decade a logarithmic axis may show no number
             axes.set_yscale("symlog", linthresh=1.0)

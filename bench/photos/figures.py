@@ -14,6 +14,7 @@ from bench.images.tables import SWEPT
 from bench.tables import lam
 
 GREY = {"ALICE": "#bbbbbb", "sVAE-r": "#777777"}
+PAPERS = {"ALICE": "ALICE (paper: with its code's sigmoid)", "sVAE-r": "sVAE-r (paper)"}
 SIDE = 6
 """Images a row in a panel, of up to 36."""
 COLUMNS = 4
@@ -21,7 +22,7 @@ COLUMNS = 4
 
 
 SCORES = {
-    "inception_score": "inception score",
+    "inception_score": "inception score (classifiers differ)",
     "mse_x": "MSE of reconstructions",
     "swd": "sliced Wasserstein distance × 1000",
 }
@@ -56,6 +57,8 @@ def figure7(frame: pd.DataFrame, paper: bool) -> Figure:
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
         axes.set_ylabel(SCORES[column])
+        if column == "swd":
+            axes.axhline(runs["swd_real"].mean(), color="#888888", linestyle=":")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
 
@@ -117,7 +120,7 @@ def _published(
             boxprops={"facecolor": GREY[method], "edgecolor": GREY[method]},
             medianprops={"color": "#444444"},
         )
-    axes.plot([], [], color=GREY[method], label=f"{method} (paper)")
+    axes.plot([], [], color=GREY[method], label=PAPERS[method])
 
 
 def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:

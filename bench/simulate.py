@@ -90,16 +90,14 @@ class Simulation:
         return self._times(self._cut(self.stacks, size), scatter)
 
     def _times(self, stacks: Sequence[Sequence[Spec]], scatter: bool) -> list[float]:
-        dice = random.Random(0)
         cost = self.package.COST_OF_SIZE
-        estimates = sorted(
-            (
-                sum(self.each[spec.id] for spec in stack) * cost.get(len(stack), 1.0)
-                for stack in stacks
-            ),
-            reverse=True,
-        )
-        return [e * (dice.choice(self.times.scatter) if scatter else 1.0) for e in estimates]
+        found = []
+        for stack in stacks:
+            estimate = sum(self.each[spec.id] for spec in stack) * cost.get(len(stack), 1.0)
+            # Its own: a stack takes as long whoever runs it.
+            luck = random.Random(stack[0].id).choice(self.times.scatter)
+            found.append((estimate, luck if scatter else 1.0))
+        return [estimate * luck for estimate, luck in sorted(found, reverse=True)]
 
     @staticmethod
     def _cut(stacks: Sequence[Sequence[Spec]], size: int | None) -> list[Sequence[Spec]]:

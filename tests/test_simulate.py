@@ -57,6 +57,7 @@ def test_images_scale_by_whole_trainings() -> None:
     whole = simulate.Simulation(STUDIES["cifar10"].specs("paper"), times)
     text = simulate.markdown("cifar10", "paper", whole)
     assert text == (report.REFERENCE_REPORTS / "scaling_cifar10.md").read_text("utf-8")
+    assert whole.shards(33) == max(whole.jobs())  # a training each, as long as anywhere
     assert text.count("\n| 33 |") == 1 and "the largest stack" in text
     rows = store.load(report.REFERENCE, "cifar10", "quick")[0].to_pylist()
     rows = [row for row in rows if row["precision"] == "float32"]

@@ -28,8 +28,9 @@ MOST = 1000
 """Of a ratio that is printed."""
 LEAST = 1e-3
 """Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
-SHARED = (*frames.SETTINGS, "data_sha256", "classifier_sha256")
-"""Columns in which runs that are compared don't differ."""
+SHARED = (*frames.SETTINGS, "classifier_sha256")
+"""Columns in which runs that are compared don't differ. Copies of one data set may: some are not
+the published files to the last pixel."""
 
 
 def table(
@@ -90,6 +91,9 @@ def table(
         )
     lone = [_cell(runs) for cell, runs in mine.items() if cell not in theirs]
     left_out = [f"{label} at λ = {value}" for value, label in lone]
+    copies = [set(runs["data_sha256"].dropna()) for runs in (ours, other)]
+    if copies[0] != copies[1]:
+        name += f" (whose copy of the images is another, {_words(copies[1])[:12]})"
     freedom = max(freedom for _, freedom in spreads.values())
     how = (
         f"one spread over seeds taken for all methods and λ, pooled ({freedom} degrees of freedom "

@@ -5,6 +5,7 @@ What travels to a worker is a small plain `Job`, what returns is a `Verdict`; re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from bench import provenance
+from bench.cuda import allow_tf32
 from bench.spec import Spec, columns, protocol
 from bench.store import Store, process, write_atomically
 from bench.studies import module
@@ -64,7 +66,10 @@ def run_job(job: Job) -> Verdict:
     finally:
         beat.stop()
     if verdict.end == "memory" and job.device == "cuda":
-        torch.cuda.empty_cache()  # here, where no frame of the attempt holds tensors any more
+        # Here, where no frame of the attempt holds tensors any more. Some versions refuse after a
+        # recording that failed.
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
     return verdict
 
 
@@ -95,17 +100,16 @@ def _out_of_memory(error: BaseException | None) -> bool:
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch raises a plain RuntimeError when the CPU's allocator is refused.
-    refused = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    # torch raises a plain RuntimeError when the CPU's allocator or a library of the GPU is refused.
+    refusals = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    refused = isinstance(error, RuntimeError) and any(each in str(error) for each in refusals)
     return refused or _out_of_memory(error.__context__)
 
 
 def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     torch.set_num_threads(1)
     keep_freed_memory()
-    tf32 = job.specs[0].precision == "tf32"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
+    allow_tf32(job.specs[0].precision == "tf32")
     rows, samples = module(job.specs[0].study, "job").train(job, beat)
     by_id = {spec.id: spec for spec in job.specs}
     name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()

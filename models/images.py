@@ -338,7 +338,8 @@ class ImageNetworks(nn.ModuleDict):
 
 def normal_log_density(z: Tensor, mean: Tensor | float, log_sd: Tensor | float) -> Tensor:
     """log N(z; mean, sd^2) summed over all but the first dimension: (n, ...) -> (n,)."""
-    log_sd = torch.as_tensor(log_sd, dtype=z.dtype, device=z.device)
+    if not isinstance(log_sd, Tensor):
+        log_sd = z.new_full((), log_sd)  # on its device: a copy from the CPU would wait for it
     squared = ((z - mean) * (-log_sd).exp()).square()
     return -(0.5 * squared + log_sd + _HALF_LOG_2PI).flatten(1).sum(1)
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench import checkpoint, data, jobs, report, run
+from bench import checkpoint, cuda, data, jobs, report, run
 from bench.against import agrees
 from bench.images import against as images_against
-from bench.images import evaluate, figures, frames, job, tables, train
+from bench.images import evaluate, figures, frames, job, tables
 from bench.images.claims import mnist_claims
 from bench.images.domain import DOMAINS
 from bench.images.train import Draws, Trainer
@@ -194,7 +194,9 @@ class TestReplay:
             meta = Trainer(one, data.load(one.data).train, "meta")
             draws = [meta.draws(meta.batch(0), name) for name in meta.names(0)]
             meta.updates(draws)  # draws the noise
-            with Elsewhere() as mode:
+            with Elsewhere() as mode, monkeypatch.context() as patch:
+                for maker in ("tensor", "as_tensor"):  # to "meta" they make no copy, to a GPU one
+                    patch.setattr(torch, maker, lambda *_, **__: mode.found.add("from the CPU"))
                 meta.updates(draws)
             assert not mode.found, (method, mode.found)
 
@@ -203,7 +205,7 @@ class TestReplay:
         self, one: ImageSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A graph that computes anew from the same memory, as a GPU would."""
-        monkeypatch.setattr(train, "cuda_graph", lambda work, device: work)
+        monkeypatch.setattr(cuda, "_graph", lambda work, device: work)
         eager, replayed = trainer(one), trainer(one)
         replayed.graphs = True
         eager.train()
@@ -218,7 +220,7 @@ class TestReplay:
             asked.append(device)
             raise RuntimeError("operation not permitted when stream is capturing")
 
-        monkeypatch.setattr(train, "cuda_graph", refuses)
+        monkeypatch.setattr(cuda, "_graph", refuses)
         eager, other = trainer(spec()), trainer(spec())
         other.graphs = True
         eager.train()
@@ -228,11 +230,12 @@ class TestReplay:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @pytest.mark.parametrize("precision", ["float32", "bf16"])
+    @pytest.mark.parametrize("method", DOMAINS["mnist"].methods())
     def test_recorded_steps_equal_eager_ones_on_a_gpu(
-        self, precision: str, monkeypatch: pytest.MonkeyPatch
+        self, method: str, precision: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-        one = spec(precision=precision)
+        one = spec(method, precision=precision)
         eager, replayed = (Trainer(one, DIGITS.train[:48], "cuda") for _ in range(2))
         eager.graphs = False
         eager.train()

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from bench import checkpoint, data
 from bench.ais import AnnealedRun, Estimate
 from bench.cli import UsageError
+from bench.cuda import allow_tf32
 from bench.images import evaluate
 from bench.images.cost import evaluation_seconds, seconds, training_seconds
 from bench.images.domain import DOMAINS, data_of, dataset
@@ -125,6 +127,7 @@ def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[st
     _save(trained, trainer.state())
 
     start = time.perf_counter()
+    allow_tf32(False)  # scores are float32's
     scores = None
     if trainer.finite():
         evaluate.freeze(trainer)
@@ -168,6 +171,8 @@ def _resume(make: Callable[[], Whole], path: Path) -> tuple[Whole, bool]:
         return whole, False
     try:
         whole.load(state)
+    except torch.OutOfMemoryError:
+        raise  # no fault of the state
     except (KeyError, RuntimeError, ValueError):
         path.unlink(missing_ok=True)
         return make(), False

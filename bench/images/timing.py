@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench import cost, data
 from bench.ais import log_likelihood
+from bench.cuda import allow_tf32
 from bench.images.cost import decoder_flops, step_flops
 from bench.images.evaluate import annealed_run, test_bits
 from bench.images.plain import Batch, PlainTrainer
@@ -74,6 +75,7 @@ def products(device: str) -> Callable[[], float]:
 
 
 def training(device: str, study: str) -> Iterator[Line]:
+    allow_tf32(False)
     for scale in ("quick", "paper"):
         one = spec(scale, study)
         rivals = (

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.cuda import record
 from bench.images.domain import domain
 from bench.spec import ImageSpec
 from bench.streams import generator
@@ -175,11 +175,10 @@ class Trainer:
         return losses
 
     def _record(self, x: Tensor, draws: Sequence[Draws]) -> None:
-        try:
-            self._replay = _Replay(self, x, draws)
-        except RuntimeError as error:  # slower, but no training is lost
-            self.graphs = False
-            warnings.warn(f"{self.spec.method} goes on without a CUDA graph: {error}", stacklevel=2)
+        """Of updates that were just made: their noise is drawn, which no recording can do."""
+        replay = record(lambda: self.updates(draws), self.device, self.spec.method)
+        self.graphs = replay is not None
+        self._replay = _Replay(x, draws, replay) if replay else None
 
     def _precision(self) -> torch.autocast:
         """Of a loss; its gradient is computed in the precisions of what it is the gradient of."""
@@ -200,7 +199,9 @@ class Trainer:
                 self.losses.append((self.step, critic_loss, model_loss))
             self.seconds += time.perf_counter() - start
             after_step()
-        self._replay = None  # and the memory that it keeps
+        # What a recording keeps alive.
+        self._replay = None
+        self.nets.zero_grad(set_to_none=True)
 
     def finite(self) -> bool:
         """Whether all parameters are finite."""
@@ -221,6 +222,7 @@ class Trainer:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Goes back to a `state`."""
+        self._replay = None  # it is of Adam's moments as they were
         nets = {k.removeprefix("nets."): t for k, t in tensors.items() if k.startswith("nets.")}
         self.nets.load_state_dict(nets)
         for name, adam in self._adams().items():
@@ -243,37 +245,17 @@ class Trainer:
 
 
 class _Replay:
-    """All updates of a step, recorded as a CUDA graph: no Python between its kernels.
+    """All updates of a step as recorded work; a step lays its own images and noise into the memory
+    of x and `draws`, of which the recording was made."""
 
-    The updates of x and `draws` must have been made eagerly: that makes Adam's state, the
-    libraries' workspaces and the noise of every name, which a recording can't. A step lays its
-    own images and noise into the same memory.
-    """
-
-    def __init__(self, trainer: Trainer, x: Tensor, draws: Sequence[Draws]) -> None:
-        self.x, self.draws = x, draws
-        self.replay = cuda_graph(lambda: trainer.updates(draws), trainer.device)
+    def __init__(self, x: Tensor, draws: Sequence[Draws], replay: Callable[[], Losses]) -> None:
+        self.x, self.draws, self.replay = x, draws, replay
 
     def __call__(self, x: Tensor, names: Sequence[str]) -> Losses:
         self.x.copy_(x)
         for draws, name in zip(self.draws, names, strict=True):
             draws.again(name)
         return self.replay()
-
-
-def cuda_graph(work: Callable[[], Losses], device: torch.device) -> Callable[[], Losses]:
-    """The kernels of `work` as a CUDA graph, which are not run meanwhile; its results stay in
-    place. Raises RuntimeError for what can't be recorded."""
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize(device)
-    with torch.cuda.graph(graph):
-        losses = work()
-
-    def replay() -> Losses:
-        graph.replay()
-        return losses
-
-    return replay
 
 
 def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from bench import cost, jobs
+from bench.cuda import allow_tf32
 from bench.run import count
 from bench.spec import ToySpec, columns, protocol
 from bench.store import Store
@@ -210,7 +211,7 @@ def paper_on_gpu() -> Iterator[Line]:
     """Steps of each of the paper study's programs on this GPU, and what all of them would take."""
     for precision, limit in (("float32", 20), ("tf32", 10)):
         tf32 = precision == "tf32"
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        allow_tf32(tf32)
         specs = STUDIES["toy_grid"].specs("paper", precision=precision)
         whole = 0.0
         for stack in stacks(specs, "cuda"):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.cuda import record
 from bench.spec import ToySpec
 from bench.streams import generator
 from bench.toy import data
@@ -132,12 +133,13 @@ class Trainer:
         """
         after_epoch(0)
         update, seconds, source = self.updates, 0.0, self.epochs()
+        record_next = self.device.type == "cuda"
         for epoch in range(1, self.specs[0].epochs + 1):
             start = time.perf_counter()
             for batch in next(source):
                 update(batch)
-                if update == self.updates and self.device.type == "cuda":
-                    update = _Replay(self, batch)
+                if record_next:
+                    update, record_next = _recorded(self, batch) or update, False
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds += time.perf_counter() - start
@@ -153,24 +155,19 @@ class Trainer:
         return [all(bool(row.isfinite().all()) for row in member) for member in rows]
 
 
-class _Replay:
-    """All updates of one batch as a recorded CUDA graph: no Python between its kernels.
+def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | None:
+    """The updates of a batch as recorded work, see `bench.cuda.record`; None if they can't be."""
+    static = Batch(*(tensor.clone() for tensor in example))
+    replay = record(lambda: trainer.updates(static), trainer.device, trainer.specs[0].study)
+    if replay is None:
+        return None
 
-    The batch that comes first must have been run eagerly: it makes Adam's state and the
-    libraries' workspaces, which a recording can't.
-    """
+    def update(batch: Batch) -> None:
+        for own, tensor in zip(static, batch, strict=True):
+            own.copy_(tensor)
+        replay()
 
-    def __init__(self, trainer: Trainer, example: Batch) -> None:
-        self.static = Batch(*(tensor.clone() for tensor in example))
-        self.graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(trainer.device)
-        with torch.cuda.graph(self.graph):
-            trainer.updates(self.static)
-
-    def __call__(self, batch: Batch) -> None:
-        for static, tensor in zip(self.static, batch, strict=True):
-            static.copy_(tensor)
-        self.graph.replay()
+    return update
 
 
 class StackedAdam:

@@ -58,7 +58,7 @@ def load(name: str, data: Path | None = None) -> Images:
 
     With `data`, a folder or file, from there and nowhere else: prepared arrays, or files that
     are prepared in the cache at first use (MNIST is read as it is). Without, from the cache;
-    MNIST and CIFAR-10 are downloaded to it if need be. Raises DataError with what to do.
+    others are downloaded to it if need be (CelebA with gdown). Raises DataError with what to do.
     """
     if name == "stand-in digits":
         return _stand_in(name, *standin.digits())

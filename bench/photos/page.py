@@ -60,41 +60,38 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     def samples() -> pd.DataFrame:
         return store.load_samples(results, study, scale).to_pandas()
 
-    # A generator without an encoder has no row among the reconstructions.
+    published = (results / study / f"{scale}.parquet").is_file()
     encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
-    pictures = [
-        Picture(
-            "figure7",
-            partial(figures.figure7, frame, cifar10),
-            "Figure 7: generation and reconstruction over λ" if cifar10 else "Scores over λ",
-            boxes + (f"{BOXES} {tables.TICKS}" if cifar10 else ""),
-        ),
-        Picture(
-            "samples",
-            lambda: figures.panels_over_lambda(frame, samples(), "samples"),
-            "Samples over λ (after Figure 8)" if cifar10 else "Samples over λ (Figure 5)",
-            f"36 samples from the prior, the first drawn. {ROWS}",
-        ),
-        Picture(
-            "reconstructions",
-            lambda: figures.panels_over_lambda(encoded, samples(), "x_rec"),
-            "Reconstructions over λ (after Figure 8)"
-            if cifar10
-            else "Reconstructions over λ (Figure 6)",
-            f"Rows of real test images, each above its reconstructions. {ROWS}",
-        ),
-        Picture(
-            "curves",
-            partial(curves, frame),
-            "Losses over training",
-            f"{LOSSES} The model's contains λ times the errors of reconstruction.",
-        ),
-    ]
-    # Of Table 2's other methods alone there is no sweep, of generators no reconstruction.
-    empty = {"figure7": not swept, "reconstructions": not len(encoded)}
-    pictures = [each for each in pictures if not empty.get(each.name)]
-    if private and (results / study / f"{scale}.parquet").is_file():  # a published reference
-        pictures = [each for each in pictures if each.name in ("figure7", "curves")]
+    pictures = []
+    if swept:  # not of Table 2's other methods alone
+        pictures.append(
+            Picture(
+                "figure7",
+                partial(figures.figure7, frame, cifar10),
+                "Figure 7: generation and reconstruction over λ" if cifar10 else "Scores over λ",
+                boxes + (f"{BOXES} {tables.TICKS}" if cifar10 else ""),
+            )
+        )
+    if not (private and published):
+        pictures.append(
+            Picture(
+                "samples",
+                lambda: figures.panels_over_lambda(frame, samples(), "samples"),
+                f"Samples over λ ({'after Figure 8' if cifar10 else 'Figure 5'})",
+                f"36 samples from the prior, the first drawn. {ROWS}",
+            )
+        )
+    if not (private and published) and len(encoded):
+        pictures.append(
+            Picture(
+                "reconstructions",
+                lambda: figures.panels_over_lambda(encoded, samples(), "x_rec"),
+                f"Reconstructions over λ ({'after Figure 8' if cifar10 else 'Figure 6'})",
+                f"Rows of real test images, each above its reconstructions. {ROWS}",
+            )
+        )
+    about_losses = f"{LOSSES} The model's contains λ times the errors of reconstruction."
+    pictures.append(Picture("curves", partial(curves, frame), "Losses over training", about_losses))
     return Page(
         frame=frame,
         tables={each.name: each for each in contents},

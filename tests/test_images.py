@@ -193,7 +193,6 @@ class TestReplay:
             (one, *_) = STUDIES[study].specs("smoke", methods=[method], lams=[0.1])
             meta = Trainer(one, data.load(one.data).train, "meta")
             draws = [meta.draws(meta.batch(0), name) for name in meta.names(0)]
-            meta.updates(draws)  # draws the noise
             with Elsewhere() as mode, monkeypatch.context() as patch:
                 for maker in ("tensor", "as_tensor"):  # to "meta" they make no copy, to a GPU one
                     patch.setattr(torch, maker, lambda *_, **__: mode.found.add("from the CPU"))

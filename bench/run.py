@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE[,VALUE]",
         help="own values of any other field of the study's trainings, e.g. ais_images=10000",
     )
-    p.add_argument("--data", type=Path, metavar="DIR", help="image files already there")
+    p.add_argument("--data", type=Path, metavar="DIR|FILE", help="images already there")
     p.add_argument(
         "--inception-weights",
         metavar="FILE",

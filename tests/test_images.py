@@ -192,7 +192,7 @@ class TestReplay:
         for method in DOMAINS[study].methods():
             (one, *_) = STUDIES[study].specs("smoke", methods=[method], lams=[0.1])
             meta = Trainer(one, data.load(one.data).train, "meta")
-            draws = [meta.draws(meta.batch(0), name) for name in meta.names(0)]
+            draws = [meta.draws(meta.batch(0), name) for name in meta.update_names(0)]
             with Elsewhere() as mode, monkeypatch.context() as patch:
                 for maker in ("tensor", "as_tensor"):  # to "meta" they make no copy, to a GPU one
                     patch.setattr(torch, maker, lambda *_, **__: mode.found.add("from the CPU"))
@@ -204,13 +204,19 @@ class TestReplay:
         self, one: ImageSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A graph that computes anew from the same memory, as a GPU would."""
-        monkeypatch.setattr(cuda, "_graph", lambda work, device: work)
+        replays: list[int] = []
+
+        def graph(work: Callable, device: torch.device) -> Callable:
+            return lambda: replays.append(1) or work()
+
+        monkeypatch.setattr(cuda, "_graph", graph)
         eager, replayed = trainer(one), trainer(one)
         replayed.graphs = True
         eager.train()
         replayed.train()
         assert same(eager.state(), replayed.state())
         assert eager.losses == replayed.losses
+        assert len(replays) == replayed.steps - 1
 
     def test_without_a_graph_a_training_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
@@ -527,6 +533,13 @@ def test_claims_follow_their_rules(page: report.Report) -> None:
     assert {c.id: c.verdict for c in mnist_claims(wide)}["2a"] == "undecided"
     worse = frame.assign(inception_score=frame["inception_score"] - frame["lam"] * 50)
     assert {c.id: c.verdict for c in mnist_claims(worse)}["2c"] == "fails"
+    # Three diverged runs don't spread, and a lone rival can't take that for its own.
+    gone = frame["method"] == "svae_r"
+    lost = frame[(frame["method"] != "gan") | (frame["seed"] == 0)].assign(
+        status=frame["status"].mask(gone, "diverged"),
+        inception_score=frame["inception_score"].mask(gone),
+    )
+    assert {c.id: c.verdict for c in mnist_claims(lost)}["2c"] == "undecided"
     none = mnist_claims(frame[frame["method"] == "gan"])
     assert {c.verdict for c in none} == {"no data"}
 
@@ -586,6 +599,10 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert [[*row[3:5], row[-1]] for row in beside.rows if row[2] == "diverged"] == [
         ["1 of 3", "0 of 5", "agrees"]
     ]
+    copies = [_again(rng, 5).assign(data_sha256=each * 32) for each in ("cd", "ab")]
+    assert "not all ours" not in images_against.table(copies[0], copies[0], "there").caption
+    beside = images_against.table(*copies, "there")
+    assert "there (whose images are not all ours: abababababab)" in beside.caption
     wild = _again(rng, 2)
     wild["mse_x"] *= np.exp(40.0 * wild["seed"])
     assert "> × 1000" in {row[6] for row in images_against.table(wild, wild, "there").rows}

@@ -357,6 +357,8 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
         swd=runs["swd"].mask(wild & (runs["seed"] == 1)),
     )
     assert verdicts(lost)["3b"] == "undecided"
+    (evidence,) = (claim.evidence for claim in photo_claims(lost, "cifar10") if claim.id == "3b")
+    assert evidence.endswith("; 1 of svae_r diverged")
     assert good["4c"] == "holds" and verdicts(one)["4c"] == "undecided"
     blurred = runs.assign(mse_x=runs["mse_x"] + mine * runs["lam"])
     assert verdicts(blurred)["4c"] == "fails"
@@ -368,7 +370,7 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
 
 def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -> None:
     runs = frame(tmp_path)
-    theirs = {"inception_score_imagenet": 7.0, "inception_sd_imagenet": 0.1, "imagenet_splits": 10}
+    theirs = {"inception_score_imagenet": 7.0}
     known = runs.assign(**theirs)  # alike for all, where the referee sees alice get worse
     referees, found = (
         {claim.id: claim for claim in photo_claims(each, "cifar10")} for each in (runs, known)
@@ -454,6 +456,22 @@ def test_a_folder_of_images_is_another_experiment(
     runs = frames.runs(tmp_path / "results", "cifar10", "quick")
     assert runs["data"][0] == f"cifar10 folder {runs['data_sha256'][0][:12]}"
     assert "of a folder" in tables.protocol(runs)
+
+
+def test_methods_at_one_lambda_fill_rows_below_the_sweep() -> None:
+    def picked(**lams: list[float]) -> pd.DataFrame:
+        runs = [(m, m, lam, f"{m} {lam:g}") for m, values in lams.items() for lam in values]
+        return pd.DataFrame(runs, columns=["method", "label", "lam", "id"])
+
+    swept = picked(alice=[0.1, 10.0], svae_r=[10.0, 1.0], dcgan=[0.0], as_vae=[0.0], wgan=[0.0])
+    assert figures._laid_out(swept) == [
+        ["", "svae_r 1", "svae_r 10"],
+        ["alice 0.1", "", "alice 10"],
+        ["as_vae 0", "dcgan 0", "wgan 0"],
+    ]
+    assert figures._laid_out(picked(dcgan=[0.0])) == [["dcgan 0"]]
+    five = picked(**{name: [0.0] for name in ("as_vae", "dcgan", "wgan", "wgan_gp", "alice")})
+    assert [len(row) for row in figures._laid_out(five)] == [4, 1]
 
 
 def test_a_page_of_other_methods_alone(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_work_is_the_same_however_it_is_cut(simulation: simulate.Simulation) -> 
     whole = sum(simulation.jobs(scatter=False))
     assert whole == pytest.approx(sum(simulation.each.values()))
     assert len(simulation.jobs(size=1)) == 3456
+    ratios = [a / b for a, b in zip(simulation.jobs(), simulation.jobs(scatter=False), strict=True)]
+    assert min(ratios) > 0.5 and ratios[:9] != sorted(ratios[:9], reverse=True)  # nobody foresees
     alone = sum(simulation.jobs(size=1, scatter=False))
     assert alone == pytest.approx(whole * COST_OF_SIZE[1])
     assert simulation.shards(1) == pytest.approx(sum(simulation.jobs()), rel=0.05)

@@ -29,8 +29,8 @@ MOST = 1000
 LEAST = 1e-3
 """Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
 SHARED = (*frames.SETTINGS, "classifier_sha256")
-"""Columns in which runs that are compared don't differ. Copies of one data set may: some are not
-the published files to the last pixel."""
+"""Columns in which runs that are compared don't differ. Images may, and then it is said: of a data
+set there are copies that are not the published files to the last pixel."""
 
 
 def table(
@@ -91,9 +91,10 @@ def table(
         )
     lone = [_cell(runs) for cell, runs in mine.items() if cell not in theirs]
     left_out = [f"{label} at λ = {value}" for value, label in lone]
-    copies = [set(runs["data_sha256"].dropna()) for runs in (ours, other)]
-    if copies[0] != copies[1]:
-        name += f" (whose copy of the images is another, {_words(copies[1])[:12]})"
+    images, others = (set(runs["data_sha256"].dropna()) for runs in (ours, other))
+    if others - images:
+        digests = ", ".join(sorted(each[:12] for each in others - images))
+        name += f" (whose images are not all ours: {digests})"
     freedom = max(freedom for _, freedom in spreads.values())
     how = (
         f"one spread over seeds taken for all methods and λ, pooled ({freedom} degrees of freedom "

@@ -102,20 +102,20 @@ def _scores(ours: pd.DataFrame, rival: pd.DataFrame, id: str, name: str) -> Clai
 
 SPREAD = (
     "its error is the seeds' (Student's t), a method of one seed being taken to spread as the "
-    "other does; undecided where both have one; diverged runs count as 1"
+    "other does; undecided where none has a spread; diverged runs count as 1"
 )
 
 
 def gain(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[float, float, str]:
     """Difference of the inception scores, half its 95 % interval, and both in words.
 
-    Student's t at the fewer degrees of freedom; infinite where both methods have one seed.
+    Student's t at the fewer degrees of freedom; infinite where no spread is known.
     """
     both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (ours, rival)]
     a, b = (float(scores.mean()) for scores in both)
     several = [scores for scores in both if len(scores) > 1]
-    found, error, interval = a - b, math.inf, "(one seed each, no spread)"
-    if several:
+    found, error, interval = a - b, math.inf, "(no spread)"
+    if any(scores.std() > 0 for scores in several):
         sds = [float((scores if len(scores) > 1 else several[0]).std()) for scores in both]
         t = float(stats.t.ppf(0.975, min(map(len, several)) - 1))
         pairs = zip(sds, both, strict=True)

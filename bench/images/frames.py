@@ -89,9 +89,7 @@ def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     good = frame["status"] != "diverged"
     if not good.any() or frame["inception_score_imagenet"][good].isna().any():
         return frame[frame["classifier"].notna()], "referee"
-    names = {"inception_score": "inception_score_imagenet", "inception_sd": "inception_sd_imagenet"}
-    names["n_splits"] = "imagenet_splits"
-    return frame.assign(**{name: frame[theirs] for name, theirs in names.items()}), "ImageNet"
+    return frame.assign(inception_score=frame["inception_score_imagenet"]), "ImageNet"
 
 
 def own_settings(study: str, scale: str) -> dict[str, Any]:

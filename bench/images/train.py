@@ -104,7 +104,7 @@ class Trainer:
         self.model_adam = self._adam(self.models)
         self.critic_steps = self.method.critic_updates(spec.critic_steps)
         self.graphs = self.device.type == "cuda"
-        self._replay: _Replay | None = None
+        self._replay: Callable[[Tensor, Sequence[str]], Losses] | None = None
         self._epoch, self._order = -1, torch.empty(0)
         self.step = 0
         self.seconds = 0.0
@@ -137,13 +137,13 @@ class Trainer:
         """The batch x and the noise of this training for one update."""
         return Draws(x, self.spec.stream, update, self.domain.uniform)
 
-    def names(self, step: int) -> list[str]:
-        """Of the updates of a step, to which noise belongs: the critic's, then the model's."""
+    def update_names(self, step: int) -> list[str]:
+        """Of a step's updates, which seed their noise: the critic's, then the model's."""
         critics = self.critic_steps if self.method.critic else 0
         return [*(f"{step} critic {k}" for k in range(critics)), f"{step} model"]
 
     def updates(self, draws: Sequence[Draws]) -> Losses:
-        """All updates of one batch, see `names`; returns the last losses."""
+        """All updates of one batch, see `update_names`; returns the last losses."""
         *for_critic, for_model = draws
         critic_loss = for_model.x.new_zeros(())
         if self.method.critic is not None and self.critic_adam is not None:
@@ -165,9 +165,9 @@ class Trainer:
         """Makes the next step; returns its last losses, which the one after may overwrite."""
         x = self.batch(self.step)
         if self._replay is not None:
-            losses = self._replay(x, self.names(self.step))
+            losses = self._replay(x, self.update_names(self.step))
         else:
-            draws = [self.draws(x, name) for name in self.names(self.step)]
+            draws = [self.draws(x, name) for name in self.update_names(self.step)]
             losses = self.updates(draws)
             if self.graphs:
                 self._record(x, draws)
@@ -175,10 +175,22 @@ class Trainer:
         return losses
 
     def _record(self, x: Tensor, draws: Sequence[Draws]) -> None:
-        """Of updates that were just made: their noise is drawn, which no recording can do."""
+        """Of updates that were just made: their noise is drawn, which no recording can do.
+
+        A later step lays its own images and noise into the same memory.
+        """
         replay = record(lambda: self.updates(draws), self.device, self.spec.method)
         self.graphs = replay is not None
-        self._replay = _Replay(x, draws, replay) if replay else None
+        if replay is None:
+            return
+
+        def step(images: Tensor, names: Sequence[str]) -> Losses:
+            x.copy_(images)
+            for each, name in zip(draws, names, strict=True):
+                each.again(name)
+            return replay()
+
+        self._replay = step
 
     def _precision(self) -> torch.autocast:
         """Of a loss; its gradient is computed in the precisions of what it is the gradient of."""
@@ -197,6 +209,8 @@ class Trainer:
             if self.step % every == 0:
                 critic_loss, model_loss = (float(loss) for loss in losses)
                 self.losses.append((self.step, critic_loss, model_loss))
+            if self.step == self.steps and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
             self.seconds += time.perf_counter() - start
             after_step()
         # What a recording keeps alive.
@@ -242,20 +256,6 @@ class Trainer:
     def _adams(self) -> dict[str, torch.optim.Adam]:
         found = {"model_adam": self.model_adam}
         return found | ({"critic_adam": self.critic_adam} if self.critic_adam else {})
-
-
-class _Replay:
-    """All updates of a step as recorded work; a step lays its own images and noise into the memory
-    of x and `draws`, of which the recording was made."""
-
-    def __init__(self, x: Tensor, draws: Sequence[Draws], replay: Callable[[], Losses]) -> None:
-        self.x, self.draws, self.replay = x, draws, replay
-
-    def __call__(self, x: Tensor, names: Sequence[str]) -> Losses:
-        self.x.copy_(x)
-        for draws, name in zip(self.draws, names, strict=True):
-            draws.again(name)
-        return self.replay()
 
 
 def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:

@@ -41,7 +41,7 @@ def photo_claims(frame: pd.DataFrame, study: str) -> list[Claim]:
 def _trade(frame: pd.DataFrame, rival: str, column: str, id: str, name: str) -> Claim:
     """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
     changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
-    verdict, evidence = "no data", f"no runs of both at λ = 0 and {HIGH:g}"
+    verdict, evidence = "no data", f"no scores of both at λ = 0 and {HIGH:g}"
     if all(len(change) for change in changes):
         verdict = "undecided"
         theirs, ours = map(_Change.of, changes)
@@ -52,8 +52,7 @@ def _trade(frame: pd.DataFrame, rival: str, column: str, id: str, name: str) -> 
         elif ours.low > 0 or theirs.high < 0:
             verdict = "fails"
         evidence = f"change for the worse {theirs} against sVAE-r's {ours}, difference {more}"
-        for method, gone in (("svae_r", lost), (rival, _diverged(frame, rival))):
-            evidence += f"; {gone} of {method} diverged at λ = {HIGH:g}" if gone else ""
+    evidence += _lost(frame, (rival, "svae_r"))
     return Claim(
         id,
         f"As λ grows {RIVALS[rival]} stops generating, sVAE-r does not.",
@@ -68,21 +67,27 @@ def _trade(frame: pd.DataFrame, rival: str, column: str, id: str, name: str) -> 
 
 
 def _diverged(frame: pd.DataFrame, method: str) -> int:
-    """Trainings at HIGH."""
-    runs = frame[(frame["method"] == method) & (frame["lam"] == HIGH)]
+    """Trainings at lambda 0 and at HIGH."""
+    runs = frame[(frame["method"] == method) & frame["lam"].isin((0.0, HIGH))]
     return int((runs["status"] == "diverged").sum())
+
+
+def _lost(frame: pd.DataFrame, methods: Sequence[str]) -> str:
+    counts = {method: _diverged(frame, method) for method in methods}
+    return "".join(f"; {n} of {method} diverged" for method, n in counts.items() if n)
 
 
 def _reconstruct(frame: pd.DataFrame, methods: Sequence[str]) -> Claim:
     """Whether every method's error falls."""
     changes = {method: _worse(frame, method, "mse_x") for method in methods}
-    verdict, evidence = "no data", f"no runs of all at λ = 0 and {HIGH:g}"
+    verdict, evidence = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
     if all(len(change) for change in changes.values()):
         found = {method: _Change.of(change) for method, change in changes.items()}
         verdict = "holds" if all(change.high < 0 for change in found.values()) else "undecided"
         if any(change.low > 0 for change in found.values()):
             verdict = "fails"
         evidence = ", ".join(f"{method} {change}" for method, change in found.items())
+    evidence += _lost(frame, methods)
     return Claim(
         "4c",
         "As λ grows both reconstruct better.",
@@ -119,6 +124,8 @@ class _Change:
         return self.mean + self.error
 
     def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "of no seed that both have"
         if math.isinf(self.error):
             return f"{self.mean:+.2f} (one seed, no spread)"
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"

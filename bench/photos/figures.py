@@ -22,7 +22,7 @@ COLUMNS = 4
 
 
 SCORES = {
-    "inception_score": "inception score (classifiers differ)",
+    "inception_score": "inception score",
     "mse_x": "MSE of reconstructions",
     "swd": "sliced Wasserstein distance × 1000",
 }
@@ -146,11 +146,11 @@ def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) ->
 
 def _laid_out(picked: pd.DataFrame) -> list[list[str]]:
     """Rows of ids, "" where nothing stands."""
-    lams = sorted(picked["lam"].unique())
     by_method = {
         str(method): dict(zip(runs["lam"], runs["id"], strict=True))
         for method, runs in picked.sort_values("label").groupby("method", sort=False)
     }
+    lams = sorted({value for runs in by_method.values() if len(runs) > 1 for value in runs})
     order = sorted(by_method, key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
     rows = [[by_method[m].get(v, "") for v in lams] for m in order if len(by_method[m]) > 1]
     alone = [id for m in order if len(by_method[m]) == 1 for id in by_method[m].values()]

@@ -258,11 +258,9 @@ class Ray:
         except Exception as error:  # a node that is slow to start raises just this
             self.stop()
             reason = " ".join(str(error).split())[:200]
-            what = (
-                "no Ray could be started here"
-                if address == LOCAL
-                else "no Ray cluster answers there"
-            )
+            what = "no Ray cluster answers there"
+            if address == LOCAL:
+                what = "no Ray could be started here"
             raise UsageError(f"--address {address}: {what} ({reason})") from None
         finally:
             signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place

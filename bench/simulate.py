@@ -97,10 +97,8 @@ class Simulation:
             # Its own: a stack takes as long whoever runs it.
             luck = random.Random(stack[0].id).choice(self.times.scatter)
             found.append((estimate, luck if scatter else 1.0))
-        return [
-            estimate * luck
-            for estimate, luck in sorted(found, key=lambda job: job[0], reverse=True)
-        ]
+        found.sort(key=lambda job: job[0], reverse=True)
+        return [estimate * luck for estimate, luck in found]
 
     @staticmethod
     def _cut(stacks: Sequence[Sequence[Spec]], size: int | None) -> list[Sequence[Spec]]:

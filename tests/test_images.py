@@ -599,9 +599,9 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert [[*row[3:5], row[-1]] for row in beside.rows if row[2] == "diverged"] == [
         ["1 of 3", "0 of 5", "agrees"]
     ]
-    copies = [_again(rng, 5).assign(data_sha256=each * 32) for each in ("cd", "ab")]
-    assert "not all ours" not in images_against.table(copies[0], copies[0], "there").caption
-    beside = images_against.table(*copies, "there")
+    here, there = (_again(rng, 5).assign(data_sha256=each * 32) for each in ("cd", "ab"))
+    assert "not all ours" not in images_against.table(here, here, "there").caption
+    beside = images_against.table(here, there, "there")
     assert "there (whose images are not all ours: abababababab)" in beside.caption
     wild = _again(rng, 2)
     wild["mse_x"] *= np.exp(40.0 * wild["seed"])

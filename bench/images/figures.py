@@ -123,7 +123,7 @@ def curves(frame: pd.DataFrame) -> Figure:
     figure, grid = panels(rows, columns, 2.3, 1.7, sharex=True)
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
-    for axes, runs in zip(grid.flat, cells, strict=False):
+    for i, (axes, runs) in enumerate(zip(grid.flat, cells, strict=False)):
         for _, run in runs.iterrows():
             for label, paint in (("critic", "#D55E00"), ("model", "#0072B2")):
                 loss = run[f"{label}_loss"]
@@ -133,11 +133,12 @@ def curves(frame: pd.DataFrame) -> Figure:
         first = runs.iloc[0]
         axes.set_title(f"{first['label']}, λ = {lam(first['lam'])}", fontsize=7, loc="left")
         axes.tick_params(labelsize=6)
-        if axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the last of its column
+        if i >= len(cells) - columns:  # the last of its column
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("step", fontsize=6)
         low, high = axes.get_ylim()
-        if low <= 0 or high > 10 * low:  # within a decade a logarithmic axis may show no number
+        # Within a decade, or where it is linear, a logarithmic axis may show no number or odd ones.
+        if max(-low, high) > 1 and (low <= 0 or high > 10 * low):
             axes.set_yscale("symlog", linthresh=1.0)
     handles = {
         label: handle

@@ -60,7 +60,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     def samples() -> pd.DataFrame:
         return store.load_samples(results, study, scale).to_pandas()
 
-    published = (results / study / f"{scale}.parquet").is_file()
+    hidden = private and (results / study / f"{scale}.parquet").is_file()  # once published
     encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
     pictures = []
     if swept:  # not of Table 2's other methods alone
@@ -72,7 +72,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
                 boxes + (f"{BOXES} {tables.TICKS}" if cifar10 else ""),
             )
         )
-    if not (private and published):
+    if not hidden:
         pictures.append(
             Picture(
                 "samples",
@@ -81,7 +81,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
                 f"36 samples from the prior, the first drawn. {ROWS}",
             )
         )
-    if not (private and published) and len(encoded):
+    if not hidden and len(encoded):
         pictures.append(
             Picture(
                 "reconstructions",

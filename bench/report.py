@@ -30,13 +30,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import figures, store
 from bench.cli import Parser, UsageError, complain
-from bench.page import Page
-from bench.provenance import ROOT
-from bench.store import StoreError
+from bench.render import figures
+from bench.render.page import Page
+from bench.render.tables import Table
+from bench.store import rows as store
+from bench.store.provenance import ROOT
+from bench.store.rows import StoreError
 from bench.studies import SCALES, STUDIES, module
-from bench.tables import Table
 
 RESULTS = Path("results")
 REPORTS = Path("reports")
@@ -141,7 +142,7 @@ def _draw(report: Report, folder: Path) -> None:
 
 def _html(report: Report, folder: Path) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = resources.files("bench").joinpath("templates/report.html.j2").read_text("utf-8")
+    template = resources.files("bench.render").joinpath("templates/report.html.j2").read_text()
     pictures = [
         {
             "name": picture.name,

@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.cli import Parser, UsageError, complain
-from bench.shard import Shard
 from bench.spec import ImageSpec, Spec, columns
 from bench.studies import SCALES, STUDIES, Study, module
+from bench.studies.shard import Shard
 
 if TYPE_CHECKING:
-    from bench.engines import Pool
-    from bench.jobs import Job
-    from bench.store import Store
+    from bench.engine.executors import Pool
+    from bench.engine.job import Job
+    from bench.store.rows import Store
 
 RESULTS = Path("results")
 ENGINES = ("loky", "sequential", "dask", "ray")
@@ -241,7 +241,7 @@ class Counts:
 
 def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
     """The state of these trainings and those still to be trained; writes nothing."""
-    from bench.store import DEATHS
+    from bench.store.rows import DEATHS
 
     done, failures = store.done(), store.failures()
     failed = {id for id, note in failures.items() if note["deaths"] >= DEATHS and id not in done}
@@ -294,7 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from joblib import cpu_count
 
-    from bench import cost, engines
+    from bench.engine import cost
+    from bench.engine import executors as engines
 
     study = STUDIES[args.study]
     engines.check(args.engine, args.address, args.workers, args.device)
@@ -333,7 +334,7 @@ def _go(
     pool: Pool | None,
 ) -> int:
     """Says what there is to do and, with a pool, does it."""
-    from bench.store import Store, StoreError, Unwritable
+    from bench.store.rows import Store, StoreError, Unwritable
 
     store = Store(args.results, args.study, scale)
     try:
@@ -366,8 +367,8 @@ def _go(
 
 
 def _prepare(store: Store, specs: Sequence[Spec], retry_failed: bool) -> None:
-    from bench.engine import clear_progress
-    from bench.store import process
+    from bench.engine.engine import clear_progress
+    from bench.store.rows import process
 
     for path, reason in store.prepare().items():
         print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
@@ -380,9 +381,9 @@ def _plan(
     left: Sequence[Spec], device: str, args: argparse.Namespace, rate: float
 ) -> tuple[list[Job], dict[str, float]]:
     """Jobs, the longest first so that workers end together, and their seconds by key."""
-    from bench import provenance
-    from bench.jobs import Job
-    from bench.store import process
+    from bench.engine.job import Job
+    from bench.store import provenance
+    from bench.store.rows import process
 
     if not left:
         return [], {}
@@ -415,10 +416,10 @@ def _train(
     costs: dict[str, float],
     pool: Pool,
 ) -> int:
-    from bench.engine import Engine, clear_drafts, clear_progress
-    from bench.engines import EngineError
-    from bench.monitor import Monitor
-    from bench.store import StoreError, process
+    from bench.engine.engine import Engine, clear_drafts, clear_progress
+    from bench.engine.executors import EngineError
+    from bench.engine.progress import Monitor
+    from bench.store.rows import StoreError, process
 
     progress = store.progress_of(process())
     monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)

@@ -117,9 +117,9 @@ class ImageSpec(Spec):
 
     lr: float = 1e-4
     batch: int = 64
-    data: str = "mnist"  # the images: a data set's name, see bench.images.domain
+    data: str = "mnist"  # the images: a data set's name, see bench.studies.images.domain
     images: int = 0  # training images, the first so many; 0: all
-    networks: str = "suite"  # of colour images also "paper", see models.photos
+    networks: str = "suite"  # of colour images also "paper", see models.colour
     width: float = 1.0  # of all networks, relative to the paper's
     samples: int = 10_000  # generated images behind inception score and Fréchet distance
     bits: str = "static"  # what AIS sees: the static binarization, or "dynamic": one of our own

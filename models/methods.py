@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from models.images import bernoulli_log_density, normal_log_density
+from models.mnist import bernoulli_log_density, normal_log_density
 from models.objectives import OBJECTIVES, Objective, density_ratio, regularised, symmetric_kl
 
 Networks = Any
-"""`models.images.ImageNetworks`: networks by role, e.g. nets["encoder"](x, eps)."""
+"""`models.mnist.ImageNetworks`: networks by role, e.g. nets["encoder"](x, eps)."""
 
 
 class Batch(Protocol):
@@ -58,7 +58,7 @@ class Method:
 
     critic: CriticLoss | None
     model: ModelLoss
-    parts: Mapping[str, str]  # role -> name in PARTS of models.images or models.photos
+    parts: Mapping[str, str]  # role -> name in PARTS of models.mnist or models.colour
     label: str
     label_cycle: str = ""  # at lambda > 0; empty where lambda has no meaning
     critic_steps: int = 1  # at least so many updates of the critic for each of the model
@@ -95,7 +95,7 @@ def judge(
 
 
 def _own_noise(network: Any, batch: Batch, name: str) -> list[Tensor]:
-    """The noise that a network takes beside its inputs; only those of `models.photos` do."""
+    """The noise that a network takes beside its inputs; only those of `models.colour` do."""
     shapes: Sequence[tuple[int, ...]] = getattr(network, "noise", ())
     return [batch.noise(f"{name} {i}", *shape) for i, shape in enumerate(shapes)]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.images import ImageShape, norm2d
+from models.mnist import ImageShape, norm2d
 
 FULL = 128
 """Channels of every residual block."""

@@ -35,10 +35,14 @@ import pandas as pd
 import torch
 import torch._dynamo  # seconds that every life would spend anew at its first optimiser
 
-from bench import cost, engine, engines, provenance, report, run, schema, store
-from bench.jobs import Job, Verdict
+from bench import report, run
+from bench.engine import cost, engine
+from bench.engine import executors as engines
+from bench.engine.job import Job, Verdict
+from bench.store import provenance, schema
+from bench.store import rows as store
 from bench.studies import STUDIES
-from bench.toy import job as toy
+from bench.studies.toy_grid import job as toy
 from tests.conftest import start
 
 SITES = (

@@ -13,13 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench import report, schema
-from bench.store import to_bytes
+from bench import report
+from bench.store import schema
+from bench.store.rows import to_bytes
 from bench.studies import STUDIES
 from tests.rows import points, row
 
-FOLDER = Path(__file__).parent / "data" / "mini"
-REPORT = Path(__file__).parent / "data" / "mini_report"
+FOLDER = Path(__file__).parent / "fixtures" / "mini"
+REPORT = Path(__file__).parent / "fixtures" / "mini_report"
 
 # (score, high_quality, mse_x) of configuration 0 seeds 0, 1 and configuration 1 seeds 0, 1
 SCORES: dict[tuple[str, float], list[tuple[float | None, float, float]]] = {

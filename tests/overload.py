@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.provenance import ROOT, cpu_name
+from bench.store.provenance import ROOT, cpu_name
 
 MARK = "BENCH_OVERLOAD"
 HEADINGS = (
@@ -33,10 +33,11 @@ HEADINGS = (
 
 def work(engine_name: str, jobs: int, folder: Path) -> None:
     """The run itself: one line `done seconds` for each job in `folder/ended`, as they end."""
-    from bench import engine, engines
-    from bench.jobs import Job
-    from bench.monitor import Monitor
-    from bench.store import Store, process
+    from bench.engine import engine
+    from bench.engine import executors as engines
+    from bench.engine.job import Job
+    from bench.engine.progress import Monitor
+    from bench.store.rows import Store, process
     from bench.studies import STUDIES
 
     specs = STUDIES["toy_grid"].specs("paper", seeds=-(-jobs // 3456))[:jobs]
@@ -72,7 +73,7 @@ def work(engine_name: str, jobs: int, folder: Path) -> None:
 
 def tiny(job):  # types would import torch with this module
     """Stands for training: rows come from nowhere, the store is real."""
-    from bench import jobs
+    from bench.engine import job as jobs
     from tests.rows import points, row
 
     real, jobs._train = jobs._train, lambda job, beat: ([row(job.specs[0])], [points(job.specs[0])])

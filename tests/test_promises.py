@@ -14,15 +14,18 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bench import jobs, report, run, schema, spec, store
-from bench.store import Store, StoreError, from_bytes, to_bytes
+from bench import report, run, spec
+from bench.engine import job as jobs
+from bench.store import rows as store
+from bench.store import schema
+from bench.store.rows import Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from tests.conftest import PATIENCE, ROOT, start
+from tests.engine.test_executors import SPECS, Fake, engine_on
 from tests.rows import points, row
-from tests.test_engines import SPECS, Fake, engine_on
 from tests.test_run import SMOKE, rows
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "fixtures"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 SEQUENTIAL = [*SMOKE, "--engine", "sequential"]
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import jobs, report
-from bench.against import agrees
-from bench.store import Store
+from bench import report
+from bench.engine import job as jobs
+from bench.render.compare import agrees
+from bench.render.tables import Table
+from bench.store.rows import Store
 from bench.studies import STUDIES
-from bench.tables import Table
-from bench.toy import against, frames, train
-from bench.toy.job import stacks
-from bench.toy.train import Trainer
+from bench.studies.toy_grid import against, frames, train
+from bench.studies.toy_grid.job import stacks
+from bench.studies.toy_grid.train import Trainer
 
 
 def test_committed_reports_and_readme_are_what_the_rows_say(

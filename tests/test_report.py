@@ -10,13 +10,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bench import report, schema, stats
-from bench.against import agrees
+from bench import report
+from bench.render import intervals as stats
+from bench.render.compare import agrees
+from bench.render.tables import Column, Table
 from bench.spec import ToySpec
-from bench.store import Store, StoreError, to_bytes
+from bench.store import schema
+from bench.store.rows import Store, StoreError, to_bytes
 from bench.studies import STUDIES
-from bench.tables import Column, Table
-from bench.toy import against, claims, figures, frames
+from bench.studies.toy_grid import against, claims, figures, frames
 from tests import mini
 from tests.rows import points, row
 

@@ -14,13 +14,16 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import engine, jobs, report, run, schema
-from bench.engines import Sequential
-from bench.monitor import Monitor
-from bench.store import Store
+from bench import report, run
+from bench.engine import engine
+from bench.engine import job as jobs
+from bench.engine.executors import Sequential
+from bench.engine.progress import Monitor
+from bench.store import schema
+from bench.store.rows import Store
 from bench.studies import STUDIES
-from bench.toy.job import stacks
-from bench.toy.train import Trainer
+from bench.studies.toy_grid.job import stacks
+from bench.studies.toy_grid.train import Trainer
 from models.objectives import OBJECTIVES, Objective, density_ratio
 from tests.conftest import PATIENCE, start
 
@@ -69,7 +72,7 @@ def test_help_is_quick_and_imports_neither_torch_nor_pandas(python: Callable) ->
 
 
 def test_reporting_imports_no_torch(python: Callable) -> None:
-    code = "import sys, bench.report, bench.store; assert 'torch' not in sys.modules"
+    code = "import sys, bench.report, bench.store.rows; assert 'torch' not in sys.modules"
     assert python("-c", code) == (0, "", "")
 
 
@@ -246,7 +249,7 @@ def test_stopped_and_started_again(
 
 SMALL_STACKS = """
 from bench import run
-from bench.toy import job
+from bench.studies.toy_grid import job
 
 def pairs(specs, device, cut=job.stacks):
     return [stack[i:i + 2] for stack in cut(specs, device) for i in range(0, len(stack), 2)]
@@ -280,7 +283,8 @@ def test_a_killed_worker_costs_only_what_it_had_not_finished(
 
 DEADLY = """
 import os, signal, time
-from bench import engine, jobs, run
+from bench import run
+from bench.engine import engine, job as jobs
 
 def deadly(job):
     if any(spec.id == CULPRIT for spec in job.specs):

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.spec import ToySpec, columns, grid
-from bench.streams import generator
 from bench.studies import STUDIES
-from bench.toy import data
-from bench.toy.job import stacks
+from bench.studies.streams import generator
+from bench.studies.toy_grid import data
+from bench.studies.toy_grid.job import stacks
 
 SPEC = ToySpec(study="toy_grid", scale="quick", method="svae_r", lam=0.1)
 

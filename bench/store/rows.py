@@ -1,0 +1,388 @@
+"""What is kept: one row of parquet per finished training, whole or absent.
+
+`results/STUDY/SCALE/` is both the memory and the queue: a training is done if and only if its row
+is there. Rows lie in up to 256 bucket files named by the first two digits of their id, and a new
+row enters by an atomic replacement of its bucket under a lock. So a file never holds half a
+result, no two files ever hold the same training, and at any moment, whoever is writing,
+
+    pandas.read_parquet("results/toy_grid/quick")
+
+gives exactly one row per finished training (names beginning with `_` are skipped by it):
+
+    00.parquet ... ff.parquet   rows, see bench.store.schema
+    _samples/                   points kept for pictures, by the same rules
+    _aside/                     files that could not be trusted, each with its reason
+    _failed/                    trainings that died, with their deaths
+    _locks/, _progress/, _tmp/  of the runs under way; what dead ones left goes when one starts
+
+Each file carries a SHA-256 of itself: one flipped bit anywhere and it is set aside, never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from bench.spec import protocol
+from bench.store import schema
+
+DEATHS = 3
+"""A training that has died this often is failed: runs go on without it until told otherwise."""
+
+OLD = 3600
+"""Seconds after which what a process left in `_tmp/` or `_progress/` goes, if it is no more."""
+
+_ID = re.compile("[0-9a-f]{16}")
+_DIGEST = "bench.sha256"
+_BLANK = "0" * 64
+
+
+class StoreError(Exception):
+    """The results can't be used as they are; the message says why and what to do."""
+
+
+class Unwritable(StoreError):
+    """Nothing can be kept here: a full or read-only disk, a quota, missing rights."""
+
+
+class BadFile(Exception):
+    """One file can't be trusted; the message is the reason."""
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A parquet file of `table` that carries its schema version and its own SHA-256."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer, table.schema, compression="zstd", write_page_checksum=True
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(
+            {"bench.schema": str(schema.SCHEMA_VERSION), _DIGEST: _BLANK},
+        )
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return _replace_digest(content, _BLANK, digest)
+
+
+def _replace_digest(content: bytes, old: str, new: str) -> bytes:
+    at = content.rfind(_DIGEST.encode())
+    start = content.find(old.encode(), at)
+    if at < 0 or start < 0 or start > at + 128:
+        raise BadFile("carries no checksum: not a file of this suite, or a damaged one")
+    return content[:start] + new.encode() + content[start + len(old) :]
+
+
+def from_bytes(content: bytes, columns: pa.Schema) -> pa.Table:
+    """The table of a file made by `to_bytes`, checked to the last bit.
+
+    Columns that an older schema lacks have their default, or are null. Raises BadFile for anything
+    that `to_bytes` did not write, StoreError for a file of a newer schema.
+    """
+    if not content:
+        raise BadFile("is empty")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        metadata = file.metadata.metadata or {}
+    except Exception as error:  # a damaged file may raise anything
+        raise BadFile(f"is not a whole parquet file: {_one_line(error)}") from None
+    digest = metadata.get(_DIGEST.encode(), b"").decode(errors="replace")
+    if len(digest) != len(_BLANK):
+        raise BadFile("carries no checksum: not a file of this suite, or a damaged one")
+    if hashlib.sha256(_replace_digest(content, digest, _BLANK)).hexdigest() != digest:
+        raise BadFile("does not match its checksum: damaged")
+    version = int(metadata[b"bench.schema"])
+    if version > schema.SCHEMA_VERSION:
+        raise StoreError(
+            f"results of schema {version}; this version of the suite reads up to "
+            f"{schema.SCHEMA_VERSION}: update the suite, or choose another folder with --results"
+        )
+    table = file.read()
+    if table.schema.equals(columns):
+        return table
+    for field in columns:
+        if field.name not in table.column_names:
+            default = json.loads((field.metadata or {}).get(schema.DEFAULT.encode(), b"null"))
+            table = table.append_column(field, pa.array([default] * len(table), field.type))
+    try:
+        return table.select(columns.names).cast(columns)
+    except (pa.ArrowException, KeyError) as error:
+        raise BadFile(f"has other columns: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def process() -> str:
+    """Names this process among all that share a folder: its host and number."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
+
+
+def _left_behind(path: Path) -> bool:
+    """Whether its name begins with that of a process of this host which is no more, and it's old.
+
+    Processes of other hosts can't be asked: what they left goes when a run starts there.
+    """
+    host, _, rest = path.name.removeprefix("_probe-").partition("-")
+    pid = rest.partition("-")[0]
+    if host != _host() or not pid.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        try:
+            return time.time() - path.stat().st_mtime > OLD
+        except FileNotFoundError:
+            return False
+    except (OSError, OverflowError):
+        pass  # it is another user's
+    return False
+
+
+def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
+    """Replaces `path` by `content` in one step; `tmp` is a folder of the same file system."""
+    tmp.mkdir(parents=True, exist_ok=True)
+    draft = tmp / f"{process()}-{uuid.uuid4().hex}"
+    try:
+        with open(draft, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name must survive a power cut as well
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Buckets:
+    """Rows with an `id`, kept in files named by its first two digits."""
+
+    def __init__(self, folder: Path, columns: pa.Schema, root: Path) -> None:
+        self.folder, self.columns, self.root = folder, columns, root
+
+    def read(self) -> tuple[pa.Table, dict[Path, str]]:
+        """All rows that can be trusted, and the files that can't with the reason."""
+        tables, bad = [], {}
+        entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        for path in entries:
+            if path.name.startswith(("_", ".")):
+                continue
+            try:
+                tables.append(self._load(path))
+            except BadFile as error:
+                bad[path] = str(error)
+            except FileNotFoundError:
+                continue  # set aside by another runner since it was listed
+        table = pa.concat_tables(tables) if tables else self.columns.empty_table()
+        return table, bad
+
+    def _load(self, path: Path) -> pa.Table:
+        if path.is_dir():
+            raise BadFile("is a folder where a result file should be")
+        if len(path.stem) != 2 or path.suffix != ".parquet":
+            raise BadFile("is not one of this suite's result files")
+        try:
+            table = from_bytes(path.read_bytes(), self.columns)
+        except StoreError as error:
+            raise StoreError(f"{path} holds {error}") from None
+        ids = table.column("id").to_pylist()
+        if len(set(ids)) != len(ids) or any(str(i)[:2] != path.stem for i in ids):
+            raise BadFile("holds rows that belong elsewhere")
+        return table
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds the rows, each bucket in one atomic step; a row of the same id is replaced."""
+        buckets: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            if not _ID.fullmatch(row["id"]):  # its beginning becomes a file's name
+                raise ValueError(f"{row['id']!r} is not an id")
+            buckets.setdefault(row["id"][:2], {})[row["id"]] = row
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, new in sorted(buckets.items()):
+            path = self.folder / f"{name}.parquet"
+            with self._lock(path):
+                table = self._load_or_set_aside(path)
+                kept = table.filter(~pc.field("id").isin(list(new)))
+                added = pa.Table.from_pylist(list(new.values()), schema=self.columns)
+                content = to_bytes(pa.concat_tables([kept, added]).combine_chunks())
+                write_atomically(path, content, self.root / "_tmp")
+
+    def _lock(self, path: Path) -> FileLock:
+        locks = self.root / "_locks"
+        locks.mkdir(exist_ok=True)
+        return FileLock(locks / f"{self.folder.name}-{path.stem[:64]}.lock")
+
+    def _load_or_set_aside(self, path: Path) -> pa.Table:
+        """The table at `path`, empty if there is none; a file that is bad goes. Needs the lock."""
+        try:
+            return self._load(path)
+        except FileNotFoundError:
+            return self.columns.empty_table()
+        except BadFile as error:
+            aside = self.root / "_aside"
+            aside.mkdir(exist_ok=True)
+            target = aside / f"{path.name[:64]}.{uuid.uuid4().hex[:8]}"
+            os.replace(path, target)
+            reason = f"{path.relative_to(self.root)} {error}\n"
+            write_atomically(aside / f"{target.name}.reason.txt", reason.encode(), aside)
+            return self.columns.empty_table()
+
+    def set_aside_bad(self) -> dict[Path, str]:
+        """Moves files that can't be trusted out of the way; returns them with the reason."""
+        bad = self.read()[1]
+        for path in bad:
+            with self._lock(path):
+                self._load_or_set_aside(path)
+        return bad
+
+
+class Store:
+    """The results of one study at one scale below a results folder."""
+
+    def __init__(self, results: Path, study: str, scale: str) -> None:
+        self.folder = results / study / scale
+        self.rows = Buckets(self.folder, schema.rows(study), self.folder)
+        self.samples = Buckets(self.folder / "_samples", schema.samples(study), self.folder)
+        self.failed = self.folder / "_failed"
+
+    def progress_of(self, run: str | None) -> Path:
+        """Where the jobs of one run, known by its `process`, tell how far they have come."""
+        return self.folder / "_progress" / str(run)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """One process at a time, over all machines."""
+        with self.rows._lock(Path(name)):
+            yield
+
+    def prepare(self) -> dict[Path, str]:
+        """Makes the folder ready to be written; returns the files it had to set aside.
+
+        Raises StoreError if it belongs to a newer version of the suite or can't be a folder,
+        Unwritable if nothing can be kept there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f"_probe-{process()}"
+            write_atomically(probe, b"probe", self.folder / "_tmp")
+            probe.unlink()
+            with self.lock("probe"):
+                self._sweep()
+        except (OSError, ValueError, NotImplementedError) as error:
+            # ValueError: a zero byte in the name; NotImplementedError: a file system without locks.
+            reason = getattr(error, "strerror", None) or error
+            wrong = isinstance(error, FileExistsError | NotADirectoryError | ValueError)
+            raise (StoreError if wrong else Unwritable)(
+                f"results folder {self.folder} can't be written ({reason}); "
+                "choose another with --results"
+            ) from None
+        return self.rows.set_aside_bad() | self.samples.set_aside_bad()
+
+    def _sweep(self) -> None:
+        """Removes what dead processes left of their drafts and progress."""
+        for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
+            for path in filter(_left_behind, self.folder.glob(pattern)):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def done(self) -> dict[str, str]:
+        """Status of every finished training by id."""
+        table = self.rows.read()[0]
+        return dict(zip(table["id"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+    def train_seconds(self, ids: set[str]) -> float:
+        """Seconds of training, evaluation left out, that these trainings took together."""
+        table = self.rows.read()[0]
+        times = zip(table["id"].to_pylist(), table["train_seconds"].to_pylist(), strict=True)
+        return sum(seconds for id, seconds in times if id in ids)
+
+    def write(self, rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> None:
+        """Keeps finished trainings; their rows come last, since the row is what says done."""
+        self.samples.write(samples)
+        self.rows.write(rows)
+        for row in rows:
+            self._failure(row["id"]).unlink(missing_ok=True)
+
+    # Deaths of trainings that are not done: results they are not, but a run must remember them.
+
+    def _failure(self, id: str) -> Path:
+        return self.failed / f"{id}.json"
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """{"deaths": n, "reason": text} by id of every training that has died here."""
+        found = {}
+        for path in sorted(self.failed.glob("*.json")) if self.failed.is_dir() else []:
+            try:
+                found[path.stem] = json.loads(path.read_text())
+            except (OSError, ValueError):
+                path.unlink(missing_ok=True)  # a torn note: the training is simply tried again
+        return found
+
+    def bury(self, id: str, reason: str) -> int:
+        """Notes one more death of a training; returns how many there were."""
+        deaths = self.failures().get(id, {}).get("deaths", 0) + 1
+        note = json.dumps({"deaths": deaths, "reason": reason}).encode()
+        self.failed.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._failure(id), note, self.folder / "_tmp")
+        return deaths
+
+    def forgive(self, id: str) -> None:
+        """Forgets the deaths of a training, so that it is tried again."""
+        self._failure(id).unlink(missing_ok=True)
+
+
+def load(results: Path, study: str, scale: str) -> tuple[pa.Table, dict[Path, str]]:
+    """All results of a study at a scale, today's protocol only, and files that can't be read.
+
+    `results` is a folder of runs, or one of published references with STUDY/SCALE.parquet.
+    Changes nothing on disk. Raises StoreError for results of a newer version of the suite or a
+    damaged reference.
+    """
+    table, bad = _load(results, study, scale, schema.rows(study), "")
+    return table.filter(pc.field("protocol") == protocol(study)), bad
+
+
+def load_samples(results: Path, study: str, scale: str) -> pa.Table:
+    """What is kept for pictures; same places as `load`."""
+    return _load(results, study, scale, schema.samples(study), "_samples")[0]
+
+
+def _load(
+    results: Path, study: str, scale: str, columns: pa.Schema, kind: str
+) -> tuple[pa.Table, dict[Path, str]]:
+    published = results / study / f"{scale}{kind}.parquet"
+    if published.is_file():
+        try:
+            return from_bytes(published.read_bytes(), columns), {}
+        except (BadFile, StoreError) as error:
+            raise StoreError(f"{published} {error}") from None
+    folder = results / study / scale
+    return Buckets(folder / kind if kind else folder, columns, folder).read()

@@ -1,0 +1,97 @@
+"""What a training of images and its scores cost, before they are run."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from bench.spec import ImageSpec
+from bench.studies.images.domain import domain as domain_of
+from bench.studies.images.train import Draws, learn
+from models.methods import METHODS, decode, prior
+
+EFFICIENCY = 0.25
+"""Share of the speed of plain matrix products that annealing reaches on a core, as does training
+on MNIST (`Domain.efficiency`); measured at a quarter of the width, at full width it is .29."""
+UPDATE = 1.5e-3
+"""Seconds that each update takes beside them."""
+SCORES = 15.0
+"""Seconds for samples, reconstructions and the referee at a quarter of the width of MNIST's."""
+
+
+class _Flops(TorchDispatchMode):
+    """Counts as `FlopCounterMode`, whose tracking of modules forbids a gradient penalty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (flops := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += flops(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+@cache
+def step_flops(
+    method: str,
+    cycle: bool,
+    width: float,
+    data: str,
+    networks: str = "suite",
+    critic_steps: int = 1,
+) -> float:
+    """Multiplications and additions of all updates of one step, for each image of the batch."""
+    n = 2
+    found, domain = METHODS[method], domain_of(data)
+    nets = domain.networks(found, width, lambda role: 0, networks)
+    x = torch.zeros(n, domain.channels, domain.size, domain.size)
+    with _Flops() as counter:
+        learn(nets.critics(), nets.models())
+        if found.critic is not None:
+            found.critic(nets, Draws(x, "", "")).backward()
+        once = counter.total
+        learn(nets.models(), nets.critics())
+        found.model(nets, Draws(x, "", ""), float(cycle)).backward()
+    return (counter.total + (critic_steps - 1) * once) / n
+
+
+@cache
+def decoder_flops(method: str, width: float, data: str) -> float:
+    """Of one image generated."""
+    domain = domain_of(data)
+    nets = domain.networks(METHODS[method], width, lambda role: 0).eval()
+    draws = Draws(torch.zeros(1), "", "")
+    with _Flops() as counter:
+        decode(nets, draws, prior(nets, draws))
+    return counter.total
+
+
+def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
+    """Of training alone, where matrix products run at `rate` FLOP/s."""
+    domain = domain_of(spec.data)
+    images = min(spec.images or math.inf, domain.train)
+    steps = spec.epochs * max(1, images // spec.batch)
+    critic_steps = METHODS[spec.method].critic_updates(spec.critic_steps)
+    where = spec.width, spec.data, spec.networks, critic_steps
+    flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
+    return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)
+
+
+def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
+    """Of the scores, nearly all of it annealed importance sampling."""
+    rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
+    gradients = rows * spec.temperatures * spec.leapfrog
+    flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
+    return SCORES + flops / (rate * EFFICIENCY)
+
+
+def seconds(spec: ImageSpec, rate: float) -> float:
+    """Of a whole job."""
+    return training_seconds(spec, rate) + evaluation_seconds(spec, rate)

@@ -1,0 +1,286 @@
+"""Scores a trained model of an image study; one protocol for every method."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.cli import UsageError
+from bench.data.load import DataError, Images, static_bits, static_labels
+from bench.scores import inception
+from bench.scores.ais import AnnealedRun
+from bench.scores.inception import Features, Inception
+from bench.scores.latent import bernoulli
+from bench.scores.metrics import Gaussian, frechet_distance, inception_score
+from bench.scores.referee import Referee, load_referee
+from bench.scores.swd import Patches, distance
+from bench.spec import ImageSpec
+from bench.studies.images.domain import DOMAINS
+from bench.studies.images.train import Trainer
+from models.methods import Networks, decode, encode, prior
+from models.mnist import Decoder, Norm
+
+STATISTICS = 100
+"""Training batches over which frozen batch norm takes its statistics."""
+SPLITS = 10
+PICTURES = 64
+"""Images of each kind that are kept for pictures."""
+CHUNK = 500
+"""Images in one pass."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics by column, and uint8 images (64, c, h, w) by column."""
+
+    metrics: dict[str, Any]
+    pictures: dict[str, np.ndarray]
+
+
+def freeze(trainer: Trainer) -> None:
+    """Sets batch norm to its statistics over 100 training batches, and the networks to frozen.
+
+    The batches pass as in the model's update at lambda 0, as the networks were trained: through
+    decoders go codes of the prior, in VAEs those of images, in AS-VAE both; through encoders real
+    images, in AS-VAE generated ones as well.
+    """
+    norms = [module for module in trainer.nets.modules() if isinstance(module, Norm)]
+    for norm in norms:
+        norm.track_running_stats = True
+        norm.reset_running_stats()
+    trainer.nets.train()
+    with torch.no_grad():
+        for i in range(STATISTICS):
+            draws = trainer.draws(trainer.batch(i), f"statistics {i}")
+            trainer.method.model(trainer.nets, draws, 0.0)
+    for norm in norms:
+        norm.track_running_stats = False
+    trainer.nets.eval()
+
+
+@torch.no_grad()
+def generate(trainer: Trainer, n: int) -> Tensor:
+    """n images (n, c, h, w) in [0, 1] from the prior, by frozen networks."""
+    parts = []
+    every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
+    for i, rows in enumerate(every.split(CHUNK)):
+        draws = trainer.draws(rows, f"generate {i}")
+        parts.append(decode(trainer.nets, draws, prior(trainer.nets, draws)))
+    return trainer.domain.unit(torch.cat(parts))
+
+
+@torch.no_grad()
+def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
+    """uint8 images -> codes from q(z|x) -> images (n, c, h, w) in [0, 1], by frozen networks."""
+    nets: Networks = trainer.nets
+    parts = []
+    for i, part in enumerate(x.split(CHUNK)):
+        part = trainer.domain.scaled(part.to(trainer.device), trainer.dtype)
+        draws = trainer.draws(part, f"reconstruct {i}")
+        parts.append(decode(nets, draws, encode(nets, draws, part)))
+    return trainer.domain.unit(torch.cat(parts))
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    return (x[:PICTURES] * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def scores(trainer: Trainer, images: Images, weights: str | None = None) -> Scores | None:
+    """What frozen networks are worth beside log p(x); None if what they give is not finite.
+
+    With `weights`, see `imagenet`, also by ImageNet's classifier.
+    """
+    samples = generate(trainer, trainer.spec.samples)
+    test = torch.from_numpy(np.array(images.test))
+    x = test.to(trainer.device, trainer.dtype) / 255
+    x_rec = reconstruct(trainer, test) if "encoder" in trainer.nets else None
+    if not all(bool(t.isfinite().all()) for t in (samples, x_rec) if t is not None):
+        return None
+    metrics: dict[str, Any] = {}
+    if name := referee_of(images):
+        logits, features = _referee(name).logits_and_features(samples.cpu().float())
+        score, spread = inception_score(logits, SPLITS)
+        metrics = {
+            "inception_score": score,
+            "inception_sd": spread,
+            "frechet": frechet_distance(features, _real(images).features),
+        }
+    if trainer.domain.channels == 3:
+        n = min(len(samples), len(images.test), len(images.train))
+        real, metrics["swd_real"] = _real_patches(images, n)
+        metrics["swd"] = distance(Patches.of(samples.cpu(), n), real)
+    if weights is not None:
+        metrics |= _by_imagenet(samples, images, weights, str(trainer.device))
+    if x_rec is not None:
+        metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())  # as on [-1, 1]
+    pictures = {"samples": _pixels(samples), "x": _pixels(x)}
+    return Scores(metrics, pictures | ({} if x_rec is None else {"x_rec": _pixels(x_rec)}))
+
+
+def referee_of(images: Images) -> str:
+    """The referee that knows these images; empty where none does: CelebA, a folder of images."""
+    return DOMAINS[images.name].referee if images.name in DOMAINS else ""
+
+
+@dataclass(frozen=True)
+class _Real:
+    score: float  # inception score of the real test images
+    features: Gaussian
+
+
+_REAL: dict[str, _Real] = {}  # by the images' hash
+
+
+def _real(images: Images) -> _Real:
+    """The referee's view of the real test images, once a process."""
+    if images.sha256 not in _REAL:
+        x = torch.from_numpy(np.array(images.test)).float() / 255
+        logits, features = _referee(referee_of(images)).logits_and_features(x)
+        score = inception_score(logits, SPLITS)[0]
+        _REAL[images.sha256] = _Real(score, Gaussian.of(features))
+    return _REAL[images.sha256]
+
+
+@cache
+def imagenet(weights: str, device: str) -> Inception:
+    """ImageNet's classifier with the weights in this file, or "download". Raises UsageError."""
+    try:
+        return inception.load(None if weights == "download" else Path(weights), device)
+    except DataError as error:
+        raise UsageError(str(error)) from None
+
+
+_FEATURES: dict[str, Features] = {}  # of real test images, by their hash
+
+
+def _by_imagenet(x: Tensor, images: Images, weights: str, device: str) -> dict[str, Any]:
+    network = imagenet(weights, device)
+    if images.sha256 not in _FEATURES:
+        _FEATURES[images.sha256] = network.features(np.asarray(images.test))
+    real = _FEATURES[images.sha256]
+    samples = (x * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    n = min(1000, len(samples), len(real))
+    found = network.scores(samples, real, splits=SPLITS, kid_subset_size=n)
+    kept = ("inception_score_imagenet", "inception_sd_imagenet", "fid", "kid", "kid_sd")
+    settings = {f"imagenet_{k}": v for k, v in found.items() if k not in kept}
+    return {**{name: found[name] for name in kept}, **settings}
+
+
+_PATCHES: dict[tuple[str, int], tuple[Patches, float]] = {}
+
+
+def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
+    """Those of n real test images, and the distance of n training images to them: the floor."""
+    key = images.sha256, n
+    if key not in _PATCHES:
+        test = Patches.of(images.test[:n])
+        _PATCHES[key] = test, distance(Patches.of(images.train[:n]), test)
+    return _PATCHES[key]
+
+
+@cache
+def _referee(name: str) -> Referee:
+    return load_referee(name)
+
+
+def referee_columns(images: Images) -> dict[str, str | float | int]:
+    """Which classifier scores, if any, and what it gives the real test images, for every row."""
+    if not (name := referee_of(images)):
+        return {}
+    referee = _referee(name)
+    return {
+        "classifier": f"{referee.name} referee",
+        "classifier_sha256": referee.sha256,
+        "classifier_accuracy": referee.accuracy,
+        "real_score": _real(images).score,
+        "n_splits": SPLITS,
+    }
+
+
+def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
+    """The images that AIS is asked about, bits (n, p) as float: the same for every method.
+
+    A seeded subset with equal numbers of each class, of the static binarization of MNIST's test
+    set; or, for bits "dynamic" and for stand-ins, of one binarization of the test images, pixel i
+    being 1 with probability x_i. Raises ValueError for more images than there are.
+    """
+    rng = np.random.default_rng(0)
+    if spec.bits == "static" and images.name == "mnist":
+        bits, labels = static_bits(data), static_labels()
+    else:
+        grey = images.test.reshape(len(images.test), -1)
+        bits = rng.random(grey.shape) < grey / 255
+        labels = images.test_labels
+    if spec.ais_images > len(bits):
+        raise ValueError(f"ais_images is {spec.ais_images}; allowed: at most {len(bits)}")
+    rows = stratified(labels, len(bits), spec.ais_images, rng)
+    return torch.from_numpy(bits[rows].astype(np.float32))
+
+
+def stratified(
+    labels: np.ndarray | None, total: int, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """n of `total` row numbers, of every class as equal a number as can be."""
+    order = rng.permutation(total)
+    if labels is not None:
+        # The first of every class, then the second of every class, and so on.
+        rank = np.empty(total, int)
+        for label in np.unique(labels):
+            mine = order[labels[order] == label]
+            rank[mine] = np.arange(len(mine))
+        order = order[np.argsort(rank[order], kind="stable")]
+    return np.sort(order[:n])
+
+
+def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
+    """The AIS of a frozen decoder: log p(bits), and the BDMC gap on images of its own."""
+    spec = trainer.spec
+    nets: Networks = trainer.nets
+    decoder = folded(nets["decoder"]).to(memory_format=torch.channels_last)
+    model = bernoulli(
+        lambda u: decoder.logits(u).flatten(1),
+        trainer.nets.shape.d_z,
+        trainer.dtype,
+        trainer.device,
+    )
+    return AnnealedRun(
+        model,
+        bits,
+        simulated=spec.simulated,
+        temperatures=spec.temperatures,
+        chains=spec.chains,
+        leapfrog=spec.leapfrog,
+        seed=spec.seed,
+    )
+
+
+def folded(decoder: Decoder) -> Decoder:
+    """A copy with its frozen batch norms folded into the layers before them: same function."""
+    decoder = copy.deepcopy(decoder).requires_grad_(False)
+    layers = decoder.layers
+    for i, norm in enumerate(layers):
+        if isinstance(norm, Norm):
+            layer = layers[i - 1]
+            # A transposed convolution's weight is (in, out, ...), the others' (out, in, ...).
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            if not isinstance(layer, nn.Linear | nn.ConvTranspose2d) or layer.bias is None:
+                continue
+            assert norm.running_mean is not None and norm.running_var is not None
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            shape = [1] * layer.weight.dim()
+            shape[1 if transposed else 0] = -1
+            layer.weight.mul_(scale.view(shape))
+            layer.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+            layers[i] = nn.Identity()
+        elif isinstance(norm, nn.Sequential):
+            linear, inner = norm[0], norm[1]
+            assert isinstance(linear, nn.Linear) and isinstance(inner, nn.BatchNorm1d)
+            norm[0], norm[1] = nn.utils.fusion.fuse_linear_bn_eval(linear, inner), nn.Identity()
+    return decoder

@@ -1,0 +1,141 @@
+"""From stored rows of an image study to data frames of tables and figures. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.spec import ImageSpec, columns
+from bench.store import rows as store
+from bench.studies import STUDIES
+
+CELL = ("method", "lam", "seed", "precision")
+"""What rows of one table may differ in."""
+SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
+"""What they share."""
+
+
+def runs(results: Path, study: str, scale: str, like: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row a finished training, all at the same settings and at one precision.
+
+    The settings are those of `like` where there are such rows, else the study's own, else the
+    most frequent; the precision is the first of `ImageSpec.PRECISIONS` that there is.
+    `attrs["others"]` counts the rows at other settings, `attrs["precisions"]` those at each other
+    precision, `attrs["bad"]` the files that could not be read.
+    """
+    frame, bad = _load(results, study, scale)
+    theirs = [] if like is None else like[SETTINGS].head(1).to_dict("records")
+    common = frame[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
+    found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
+    alike = next(filter(len, found), frame)
+    kept, *rounded = _by_precision(alike) or [alike]
+    kept.attrs |= {"bad": bad, "others": len(frame) - len(alike)}
+    kept.attrs["precisions"] = {precision(each): len(each) for each in rounded}
+    return kept
+
+
+def at_precisions(results: Path, study: str, scale: str) -> list[list[pd.DataFrame]]:
+    """Of each settings with rows at several precisions, these by precision; the study's own first.
+
+    `attrs["apart"]` of each says in which settings they differ from the study's own.
+    """
+    own = own_settings(study, scale)
+    found = []
+    for settings, alike in _load(results, study, scale)[0].groupby(SETTINGS, dropna=False):
+        apart = [
+            f"{name} {value}"
+            for name, value in zip(SETTINGS, settings, strict=True)
+            if value != own[name]
+        ]
+        groups = _by_precision(alike)
+        for each in groups:
+            each.attrs["apart"] = apart
+        if len(groups) > 1:
+            found.append(groups)
+    return sorted(found, key=lambda groups: groups[0].attrs["apart"])
+
+
+def precision(frame: pd.DataFrame) -> str:
+    """The one that all these runs have."""
+    return str(frame["precision"].iloc[0])
+
+
+def _load(results: Path, study: str, scale: str) -> tuple[pd.DataFrame, int]:
+    table, bad = store.load(results, study, scale)
+    return table.to_pandas(), len(bad)
+
+
+def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
+    same = [frame[name] == settings[name] for name in SETTINGS]
+    return frame[pd.concat(same, axis=1).all(axis=1)]
+
+
+def _by_precision(alike: pd.DataFrame) -> list[pd.DataFrame]:
+    found = [alike[alike["precision"] == name] for name in ImageSpec.PRECISIONS]
+    order = ["lam", "label", "seed"]
+    return [rows.sort_values(order, ignore_index=True) for rows in found if len(rows)]
+
+
+def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Runs with the inception score that claims read, and whose it is.
+
+    ImageNet's classifier's where every run that did not diverge has that; else the referee's, and
+    without runs on images that it does not know.
+    """
+    good = frame["status"] != "diverged"
+    if not good.any() or frame["inception_score_imagenet"][good].isna().any():
+        return frame[frame["classifier"].notna()], "referee"
+    return frame.assign(inception_score=frame["inception_score_imagenet"]), "ImageNet"
+
+
+def own_settings(study: str, scale: str) -> dict[str, Any]:
+    """The value of every field at this scale that the study itself gives."""
+    axes = STUDIES[study].axes[scale]
+    spec = ImageSpec(
+        study=study, scale=scale, method="", lam=0.0, **{name: v[0] for name, v in axes.items()}
+    )
+    return {name: getattr(spec, name) for name in columns(ImageSpec)}
+
+
+def missing(frame: pd.DataFrame, study: str, scale: str) -> int:
+    """Trainings of the study's own selection that are not stored."""
+    found = set(zip(frame["method"], frame["lam"], frame["seed"], strict=True))
+    cells = [(spec.method, spec.lam, spec.seed) for spec in STUDIES[study].specs(scale)]
+    return sum(cell not in found for cell in cells)
+
+
+def headline(frame: pd.DataFrame, study: str, scale: str) -> pd.DataFrame:
+    """Without the runs of a sweep: methods at other lambdas than the study's own, where it has
+    these as well."""
+    its = STUDIES[study]
+    own = [
+        lam in its.own_lams.get(method, its.lams[scale])
+        for method, lam in zip(frame["method"], frame["lam"], strict=True)
+    ]
+    own = pd.Series(own, index=frame.index, dtype=bool)
+    return frame[own | ~frame["method"].isin(set(frame["method"][own]))]
+
+
+def cells(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs of each method and lambda, by lambda and label."""
+    return [runs for _, runs in frame.groupby(["method", "lam"], sort=False)]
+
+
+def paper_table1() -> pd.DataFrame:
+    """Table 1 of the paper: method (null: cited only), lam, label, both scores."""
+    return csv("mnist", "table1.csv")
+
+
+def alice_sweep() -> pd.DataFrame:
+    """ALICE's published MNIST sweep over lambda, from its authors' notebook."""
+    return csv("mnist", "alice_mnist.csv")
+
+
+def csv(study: str, name: str) -> pd.DataFrame:
+    """A table of the paper's, or of the papers around it, from the folder of a study."""
+    with resources.files(f"bench.studies.{study}").joinpath(f"paper/{name}").open() as file:
+        return pd.read_csv(file)

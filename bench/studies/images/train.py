@@ -1,0 +1,280 @@
+"""The one loop of the image studies: one model, any method, resumable at every step.
+
+Every random number belongs to a step and has a name, so a training that goes on from a checkpoint
+sees what it would have seen, and methods see the same batches and the same noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.spec import ImageSpec
+from bench.studies.cuda import record
+from bench.studies.images.domain import domain
+from bench.studies.streams import generator
+from models.methods import METHODS
+
+Losses = tuple[Tensor, Tensor]
+"""The critic's and the model's."""
+
+
+class Draws:
+    """The batch of one update: images and noise by name, drawn when first asked for."""
+
+    def __init__(self, x: Tensor, stream: str, update: str, uniform: bool = False) -> None:
+        """`uniform`: whether codes and noise are uniform, see `bench.studies.images.domain`."""
+        self.x, self._stream, self._update, self._uniform = x, stream, update, uniform
+        self._drawn: dict[str, tuple[Callable[..., Tensor], Tensor]] = {}
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        """N(0, I), or U[-1, 1), of (n, *shape)."""
+        if self._uniform:
+            return self.uniform(name, *shape) * 2 - 1
+        return self.normal(name, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """N(0, I) of (n, *shape)."""
+        return self._draw(torch.randn, name, shape)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """U[0, 1) of (n, *shape)."""
+        return self._draw(torch.rand, name, shape)
+
+    def _draw(self, kind: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+        if name not in self._drawn:
+            out = torch.empty(len(self.x), *shape, device=self.x.device, dtype=self.x.dtype)
+            self._drawn[name] = kind, out
+            self._fill(name)
+        return self._drawn[name][1]
+
+    def _fill(self, name: str) -> None:
+        kind, out = self._drawn[name]
+        rng = torch.Generator(out.device).manual_seed(seed(self._stream, self._update, name))
+        kind(out.shape, generator=rng, out=out)
+
+    def again(self, update: str) -> None:
+        """Draws all that was drawn so far for another update, into the same memory."""
+        self._update = update
+        for name in self._drawn:
+            self._fill(name)
+
+
+def seed(*names: str) -> int:
+    """A 63-bit seed that belongs to these names."""
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Trainer:
+    """Trains one spec on uint8 images (n, c, h, w).
+
+    A step takes one batch for all updates of the critic, then for the one of the model, as in the
+    authors' CelebA code; noise is fresh for each, and so are codes of the prior, which it keeps.
+    """
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        images: np.ndarray,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.spec, self.device, self.dtype = spec, torch.device(device), dtype
+        self.method, self.domain = METHODS[spec.method], domain(spec.data)
+        mine = images[: spec.images] if spec.images else images
+        self.images = torch.from_numpy(np.array(mine)).to(self.device)
+        self.nets = self.domain.networks(
+            self.method,
+            spec.width,
+            lambda role: seed(spec.stream, "weights", role),
+            spec.networks,
+        ).to(self.device, dtype)
+        self.nets.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
+        self.rounded = spec.precision == "bf16"
+        if self.rounded:
+            _back_to(dtype, self.nets)
+        self.critics, self.models = self.nets.critics(), self.nets.models()
+        self.critic_adam = self._adam(self.critics) if self.critics else None
+        self.model_adam = self._adam(self.models)
+        self.critic_steps = self.method.critic_updates(spec.critic_steps)
+        self.graphs = self.device.type == "cuda"
+        self._replay: Callable[[Tensor, Sequence[str]], Losses] | None = None
+        self._epoch, self._order = -1, torch.empty(0)
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
+
+    def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
+        on_gpu = self.device.type == "cuda"
+        lr, betas = self.spec.lr, self.method.betas
+        return torch.optim.Adam(parameters, lr, betas, fused=True, capturable=on_gpu)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.images) // self.spec.batch)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.spec.epochs * self.steps_per_epoch
+
+    def batch(self, step: int) -> Tensor:
+        """The images of a step, (batch, c, h, w) scaled; each epoch has an order of its own."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        if self._epoch != epoch:
+            order = generator(self.spec.stream, f"order {epoch}").permutation(len(self.images))
+            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
+        rows = self._order[i * self.spec.batch : (i + 1) * self.spec.batch]
+        return self.domain.scaled(self.images[rows], self.dtype)
+
+    def draws(self, x: Tensor, update: str) -> Draws:
+        """The batch x and the noise of this training for one update."""
+        return Draws(x, self.spec.stream, update, self.domain.uniform)
+
+    def update_names(self, step: int) -> list[str]:
+        """Of a step's updates, which seed their noise: the critic's, then the model's."""
+        critics = self.critic_steps if self.method.critic else 0
+        return [*(f"{step} critic {k}" for k in range(critics)), f"{step} model"]
+
+    def updates(self, draws: Sequence[Draws]) -> Losses:
+        """All updates of one batch, see `update_names`; returns the last losses."""
+        *for_critic, for_model = draws
+        critic_loss = for_model.x.new_zeros(())
+        if self.method.critic is not None and self.critic_adam is not None:
+            learn(self.critics, self.models)
+            for each in for_critic:
+                with self._precision():
+                    critic_loss = self.method.critic(self.nets, each)
+                _descend(self.critic_adam, critic_loss)
+                if self.method.clip:
+                    for parameter in self.critics:
+                        parameter.data.clamp_(-self.method.clip, self.method.clip)
+        learn(self.models, self.critics)
+        with self._precision():
+            model_loss = self.method.model(self.nets, for_model, self.spec.lam)
+        _descend(self.model_adam, model_loss)
+        return critic_loss.detach(), model_loss.detach()
+
+    def advance(self) -> Losses:
+        """Makes the next step; returns its last losses, which the one after may overwrite."""
+        x = self.batch(self.step)
+        if self._replay is not None:
+            losses = self._replay(x, self.update_names(self.step))
+        else:
+            draws = [self.draws(x, name) for name in self.update_names(self.step)]
+            losses = self.updates(draws)
+            if self.graphs:
+                self._record(x, draws)
+        self.step += 1
+        return losses
+
+    def _record(self, x: Tensor, draws: Sequence[Draws]) -> None:
+        """Of updates that were just made: their noise is drawn, which no recording can do.
+
+        A later step lays its own images and noise into the same memory.
+        """
+        replay = record(lambda: self.updates(draws), self.device, self.spec.method)
+        self.graphs = replay is not None
+        if replay is None:
+            return
+
+        def step(images: Tensor, names: Sequence[str]) -> Losses:
+            x.copy_(images)
+            for each, name in zip(draws, names, strict=True):
+                each.again(name)
+            return replay()
+
+        self._replay = step
+
+    def _precision(self) -> torch.autocast:
+        """Of a loss; its gradient is computed in the precisions of what it is the gradient of."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded)
+
+    def train(self, after_step: Callable[[], None] = lambda: None, points: int = 64) -> None:
+        """Goes on to the end; `after_step` is called between steps, its time not counted.
+
+        Keeps both losses at so many evenly spaced steps.
+        """
+        self.nets.train()
+        every = max(1, self.steps // points)
+        while self.step < self.steps:
+            start = time.perf_counter()
+            losses = self.advance()
+            if self.step % every == 0:
+                critic_loss, model_loss = (float(loss) for loss in losses)
+                self.losses.append((self.step, critic_loss, model_loss))
+            if self.step == self.steps and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds += time.perf_counter() - start
+            after_step()
+        # What a recording keeps alive.
+        self._replay = None
+        self.nets.zero_grad(set_to_none=True)
+
+    def finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return all(bool(p.isfinite().all()) for p in self.nets.parameters())
+
+    # A training that goes on from `state` equals one that was never stopped.
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the rest of the training depends on, flat: parameters, Adam, step, losses."""
+        tensors = {f"nets.{name}": t for name, t in self.nets.state_dict().items()}
+        for name, adam in self._adams().items():
+            for i, moments in adam.state_dict()["state"].items():
+                tensors |= {f"{name}.{i}.{key}": t for key, t in moments.items()}
+        tensors["step"] = torch.tensor(self.step)
+        tensors["seconds"] = torch.tensor(self.seconds, dtype=torch.float64)
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3)
+        return {name: t.detach().contiguous() for name, t in tensors.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Goes back to a `state`."""
+        self._replay = None  # it is of Adam's moments as they were
+        nets = {k.removeprefix("nets."): t for k, t in tensors.items() if k.startswith("nets.")}
+        self.nets.load_state_dict(nets)
+        for name, adam in self._adams().items():
+            state: dict[int, dict[str, Tensor]] = {}
+            parameters = adam.param_groups[0]["params"]
+            for key, tensor in tensors.items():
+                if key.startswith(f"{name}."):
+                    _, i, moment = key.split(".")
+                    # The fused Adam takes moments to lie in memory as their parameter does.
+                    like = tensor if moment == "step" else parameters[int(i)]
+                    state.setdefault(int(i), {})[moment] = torch.empty_like(like).copy_(tensor)
+            adam.load_state_dict({**adam.state_dict(), "state": state})
+        self.step = int(tensors["step"])
+        self.seconds = float(tensors["seconds"])
+        self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
+
+    def _adams(self) -> dict[str, torch.optim.Adam]:
+        found = {"model_adam": self.model_adam}
+        return found | ({"critic_adam": self.critic_adam} if self.critic_adam else {})
+
+
+def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:
+    """Products alone are rounded by autocast: norms, activations and losses get their results
+    in `dtype`. Without autocast this changes nothing."""
+    for module in nets.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(lambda module, inputs, output: output.to(dtype))
+
+
+def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:
+    """Gradients reach these parameters and not those."""
+    for parameter in these:
+        parameter.requires_grad_(True)
+    for parameter in not_those:
+        parameter.requires_grad_(False)
+
+
+def _descend(adam: torch.optim.Adam, loss: Tensor) -> None:
+    adam.zero_grad(set_to_none=True)
+    loss.backward()
+    adam.step()

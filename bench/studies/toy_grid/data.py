@@ -1,0 +1,79 @@
+"""The toy data and every random number of a training, drawn outside the tensor program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.spec import ToySpec
+from bench.studies.streams import generator
+
+CENTRES = np.array([(0, 0), (2, 2), (-2, -2), (2, -2), (-2, 2)], dtype=np.float64)
+VARIANCE = 0.04
+"""The mixture of ALICE's toy data: five equal Gaussians (its `std_x` is used as a variance)."""
+
+N_TRAIN = 2048
+N_TEST = 1024
+
+
+def mixture(n: int, rng: np.random.Generator) -> np.ndarray:
+    """n points (n, 2), float32, from the five Gaussians."""
+    centres = CENTRES[rng.integers(len(CENTRES), size=n)]
+    return (centres + np.sqrt(VARIANCE) * rng.standard_normal((n, 2))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ToyData:
+    """The fixed sets of one training; every array is (n, 2), float32."""
+
+    x_train: np.ndarray
+    z_train: np.ndarray
+    x_test: np.ndarray
+    z_test: np.ndarray
+
+
+def toy_data(stream: str) -> ToyData:
+    """2,048 training and 1,024 test points of the mixture, and as many codes from N(0, I)."""
+    rng = generator(stream, "data")
+    x = mixture(N_TRAIN + N_TEST, rng)
+    z = rng.standard_normal((N_TRAIN + N_TEST, 2), dtype=np.float32)
+    return ToyData(x[:N_TRAIN], z[:N_TRAIN], x[N_TRAIN:], z[N_TRAIN:])
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one training sees in one epoch of n batches, features before the batch.
+
+    x, z (n, 2, batch); critic_eps (n, 2, 2, critic_steps * batch): noise of the encoder and of
+    the decoder, fresh for each of the critic's updates; model_eps (n, model_steps, 4, 2, batch):
+    noise of encoder and decoder, then of the encoder and decoder that close the cycle.
+    """
+
+    x: np.ndarray
+    z: np.ndarray
+    critic_eps: np.ndarray
+    model_eps: np.ndarray
+
+
+def epochs(spec: ToySpec) -> Iterator[Epoch]:
+    """The epochs of a training, without end: x and z are shuffled independently in each."""
+    sets = toy_data(spec.stream)
+    order, noise = generator(spec.stream, "batches"), generator(spec.stream, "noise")
+    n = N_TRAIN // spec.batch
+
+    def batches(points: np.ndarray) -> np.ndarray:
+        rows = order.permutation(N_TRAIN)[: n * spec.batch]
+        return points[rows].reshape(n, spec.batch, 2).swapaxes(1, 2)
+
+    def normal(*size: int) -> np.ndarray:
+        return noise.standard_normal((n, *size), dtype=np.float32)
+
+    while True:
+        yield Epoch(
+            batches(sets.x_train),
+            batches(sets.z_train),
+            normal(2, 2, spec.critic_steps * spec.batch),
+            normal(spec.model_steps, 4, 2, spec.batch),
+        )

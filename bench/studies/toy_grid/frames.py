@@ -1,0 +1,104 @@
+"""From stored rows to data frames that tables and figures are made of. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.spec import ToySpec
+from bench.store import rows as store
+from bench.studies import STUDIES
+
+TOP = 4.6
+"""A run above this inception score is in the top bin of the paper's Figure 3."""
+GOOD = 0.8
+"""Least share of high-quality samples of a run that really generates the mixture."""
+CLOSE = 0.5
+"""A run below this MSE is in the first bin of the paper's Figure 3."""
+
+NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
+"""Inception scores of samples that know nothing of the data, see bench.studies.toy_grid.metrics."""
+
+
+def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
+    """One row a finished training, ready to be counted.
+
+    Beside the stored columns: `score` and `mse`, the inception score and MSE of x with diverged
+    runs counted as 1 and infinity, and the verdicts `top`, `top_good` and `close` of each run.
+    Rows of one precision only (float32 where there is any); `attrs["other_precision"]` counts
+    the others and `attrs["bad"]` the files that could not be read.
+    """
+    table, bad = store.load(results, study, scale)
+    frame = table.to_pandas()
+    found = len(frame)
+    for precision in ToySpec.PRECISIONS:
+        if (frame["precision"] == precision).any():
+            frame = frame[frame["precision"] == precision]
+            break
+    others = found - len(frame)
+    diverged = frame["status"] == "diverged"
+    frame["score"] = frame["inception_score"].astype(float).where(~diverged, 1.0)
+    frame["mse"] = frame["mse_x"].astype(float).where(~diverged, np.inf)
+    quality = frame["high_quality"].astype(float).where(~diverged, 0.0)
+    frame["top"] = frame["score"] > TOP
+    frame["top_good"] = frame["top"] & (quality >= GOOD)
+    frame["high_quality_counted"] = quality
+    frame["close"] = frame["mse"] < CLOSE
+    # The order of the files says nothing; that of the trainings does.
+    by = ["lr", "lam", "label", "config", "seed"]
+    frame = frame.sort_values(by, ignore_index=True)
+    frame.attrs |= {"bad": len(bad), "other_precision": others}
+    return frame
+
+
+def own(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that figures and claims are about: those at the study's own learning rate, or at
+    the smallest there is."""
+    rates = set(frame["lr"])
+    return frame[frame["lr"] == (ToySpec.lr if ToySpec.lr in rates else min(rates))]
+
+
+def expected(frame: pd.DataFrame, study: str, scale: str) -> int:
+    """How many runs a cell of a table should hold: configurations x seeds begun."""
+    configs = len({spec.config for spec in STUDIES[study].specs(scale)})
+    return configs * (int(frame["seed"].max()) + 1 if len(frame) else 1)
+
+
+def paper_bars() -> pd.DataFrame:
+    """Figure 3 of the paper, digitised: metric, label, lam, bin_lo, bin_hi, percent of 576."""
+    with (
+        resources.files("bench.studies.toy_grid")
+        .joinpath("paper/fig3_digitised.csv")
+        .open() as file
+    ):
+        bars = pd.read_csv(file)
+    name, lam = bars["series"].str.partition("-")[[0, 2]].to_numpy().T
+    bars["lam"] = [float(each or 0) for each in lam]
+    cycle = {"sVAE": "sVAE-r", "ALICE": "ALICE", "ALI": "ALI"}
+    bars["label"] = [
+        cycle[base] if value > 0 else base for base, value in zip(name, bars["lam"], strict=True)
+    ]
+    return bars[["metric", "label", "lam", "bin_lo", "bin_hi", "percent"]]
+
+
+def paper_cells() -> pd.DataFrame:
+    """What Figure 3 says of each label and lambda: mean score by bin centres and two shares."""
+    bars = paper_bars()
+    centre = (bars["bin_lo"] + bars["bin_hi"]) / 2
+    bars = bars.assign(weighted=centre * bars["percent"])
+    rows = []
+    for (label, lam), cell in bars.groupby(["label", "lam"]):
+        scores, errors = (cell[cell["metric"] == metric] for metric in ("IS", "MSE"))
+        rows.append(
+            {
+                "label": label,
+                "lam": lam,
+                "paper_mean": scores["weighted"].sum() / scores["percent"].sum(),
+                "paper_top": scores.loc[scores["bin_lo"] >= TOP - 1e-9, "percent"].sum() / 100,
+                "paper_close": errors.loc[errors["bin_hi"] <= CLOSE, "percent"].sum() / 100,
+            }
+        )
+    return pd.DataFrame(rows)

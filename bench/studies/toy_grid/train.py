@@ -1,0 +1,223 @@
+"""The one loop: trains a stack of models side by side, each as if it were alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.spec import ToySpec
+from bench.studies.cuda import record
+from bench.studies.streams import generator
+from bench.studies.toy_grid import data
+from models.networks import Group, ToyNetworks, ToyShape
+from models.objectives import OBJECTIVES, regularised, squared_error
+
+T = TypeVar("T")
+
+BETAS = (0.5, 0.999)
+"""Adam's decay rates: beta1 from ALICE's toy script, beta2 the default."""
+
+
+class Batch(NamedTuple):
+    """One batch of every member and the noise of all its updates, features before the batch.
+
+    x, z (m, 2, batch); critic_eps (2 m, 2, critic_steps * batch): encoders, then decoders;
+    model_eps (model_steps, 2, 2 m, 2, batch): for codes and samples, then for the cycle.
+    """
+
+    x: Tensor
+    z: Tensor
+    critic_eps: Tensor
+    model_eps: Tensor
+
+
+class Trainer:
+    """Trains the given specs as one stack: one tensor program, one member a spec.
+
+    The members must agree in `program`; shapes, methods, lambdas, learning rates and seeds are
+    each member's own. No operation mixes members: a loss is reduced over the batch axis only and
+    summed over the stack, which gives every member exactly its own gradient.
+
+    `specs` is kept in the trainer's own order. Raises ValueError if the programs differ.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ToySpec],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if len({program(spec) for spec in specs}) != 1:
+            raise ValueError("the members of a stack must share batch, updates and epochs")
+        # Members of one method lie side by side, so that its loss is one call on a slice.
+        self.specs = sorted(specs, key=lambda spec: spec.method)
+        self.device, self.dtype = torch.device(device), dtype
+        self.nets = ToyNetworks(
+            [toy_shape(spec) for spec in self.specs],
+            [generator(spec.stream, "weights") for spec in self.specs],
+            self.device,
+            dtype,
+        )
+        lrs = [spec.lr for spec in self.specs]
+        self.critic_adam = StackedAdam(self.nets.critics, lrs)
+        self.model_adam = StackedAdam(self.nets.coders, lrs + lrs)
+        self.lam = torch.tensor([spec.lam for spec in self.specs], device=device, dtype=dtype)
+        self.cycle = any(spec.lam > 0 for spec in self.specs)
+        self.methods = runs([spec.method for spec in self.specs])
+
+    def reduce(self, which: str, f_q: Tensor, f_p: Tensor) -> Tensor:
+        """Each member's own loss (m,) from its logits; `which` is "critic" or "model"."""
+        losses = [
+            getattr(OBJECTIVES[method], which)(f_q[start:end], f_p[start:end])
+            for method, start, end in self.methods
+        ]
+        return torch.cat(losses)
+
+    def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
+        """All updates of the critics on one batch.
+
+        Encoders and decoders stand still meanwhile: one pass codes for all the updates.
+        """
+        steps, batch = self.specs[0].critic_steps, x.shape[2]
+        with torch.no_grad():
+            z_x, x_z = self.nets.code(x.repeat(1, 1, steps), z.repeat(1, 1, steps), eps)
+        for z_x_step, x_z_step in zip(z_x.split(batch, 2), x_z.split(batch, 2), strict=True):
+            loss = self.reduce("critic", *self.nets.logits(x, z_x_step, x_z_step, z))
+            self.critic_adam.descend(loss)
+
+    def model_step(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
+        """One update of encoders and decoders, the critics standing still."""
+        z_x, x_z = self.nets.code(x, z, eps[0])
+        loss = self.reduce("model", *self.nets.logits(x, z_x, x_z, z, frozen=True))
+        if self.cycle:
+            z_rec, x_rec = self.nets.code(x_z, z_x, eps[1])
+            loss = regularised(loss, self.lam, squared_error(x, x_rec, z, z_rec))
+        self.model_adam.descend(loss)
+
+    def updates(self, batch: Batch) -> None:
+        """All updates of one batch: the critics', then the models'."""
+        self.critic_steps(batch.x, batch.z, batch.critic_eps)
+        for eps in batch.model_eps:
+            self.model_step(batch.x, batch.z, eps)
+
+    def epochs(self) -> Iterator[list[Batch]]:
+        """Epochs as lists of batches; members of one stream share its one draw."""
+        sources = {spec.stream: data.epochs(spec) for spec in self.specs}
+        streams = list(sources)
+        member = torch.tensor([streams.index(spec.stream) for spec in self.specs])
+        member = member.to(self.device)
+
+        def stacked(arrays: Sequence[np.ndarray], axis: int) -> Tensor:
+            tensor = torch.from_numpy(np.stack(arrays, axis)).to(self.device, self.dtype)
+            return tensor.index_select(axis, member)
+
+        while True:
+            drawn = [next(source) for source in sources.values()]
+            x = stacked([epoch.x for epoch in drawn], 1)
+            z = stacked([epoch.z for epoch in drawn], 1)
+            critic_eps = stacked([epoch.critic_eps for epoch in drawn], 2).flatten(1, 2)
+            model_eps = stacked([epoch.model_eps for epoch in drawn], 3)
+            model_eps = model_eps.unflatten(2, (2, 2)).flatten(3, 4)
+            yield [Batch(*parts) for parts in zip(x, z, critic_eps, model_eps, strict=True)]
+
+    def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
+        """Runs all epochs and returns the seconds they took, `after_epoch` left out.
+
+        `after_epoch` is called with the number of epochs done, 0 before the first.
+        """
+        after_epoch(0)
+        update, seconds, source = self.updates, 0.0, self.epochs()
+        record_next = self.device.type == "cuda"
+        for epoch in range(1, self.specs[0].epochs + 1):
+            start = time.perf_counter()
+            for batch in next(source):
+                update(batch)
+                if record_next:
+                    update, record_next = _recorded(self, batch) or update, False
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            seconds += time.perf_counter() - start
+            after_epoch(epoch)
+        return seconds
+
+    @torch.no_grad()
+    def finite(self) -> list[bool]:
+        """Whether all parameters of each member are finite."""
+        m = len(self.specs)
+        coders, critics = self.nets.coders, self.nets.critics
+        rows = [(coders.network(i), coders.network(m + i), critics.network(i)) for i in range(m)]
+        return [all(bool(row.isfinite().all()) for row in member) for member in rows]
+
+
+def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | None:
+    """The updates of a batch as recorded work, see `record`; None if they can't be."""
+    static = Batch(*(tensor.clone() for tensor in example))
+    replay = record(lambda: trainer.updates(static), trainer.device, trainer.specs[0].study)
+    if replay is None:
+        return None
+
+    def update(batch: Batch) -> None:
+        for own, tensor in zip(static, batch, strict=True):
+            own.copy_(tensor)
+        replay()
+
+    return update
+
+
+class StackedAdam:
+    """`torch.optim.Adam` over the banks of a group, with a learning rate for every network.
+
+    Adam works element by element, so networks of one rate are one slice of a bank's parameters.
+    """
+
+    def __init__(self, group: Group, lrs: Sequence[float]) -> None:
+        self.slices: list[tuple[Tensor, int, int, Tensor]] = []  # parameter, its rows, the slice
+        rates: dict[float, list[Tensor]] = {}
+        for bank, members in zip(group.banks, group.members, strict=True):
+            for lr, start, end in runs([lrs[i] for i in members]):
+                for parameter in bank.parameters:
+                    rows = parameter.detach()[start:end].requires_grad_()
+                    self.slices.append((parameter, start, end, rows))
+                    rates.setdefault(lr, []).append(rows)
+        groups = [{"params": rows, "lr": lr} for lr, rows in rates.items()]
+        on_gpu = self.slices[0][0].is_cuda
+        self.adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
+
+    def descend(self, loss: Tensor) -> None:
+        """One step down each network's own loss; `loss` (m,) is one number a member."""
+        for parameter, *_ in self.slices:
+            parameter.grad = None
+        loss.sum().backward()
+        for parameter, start, end, rows in self.slices:
+            assert parameter.grad is not None
+            rows.grad = parameter.grad[start:end]
+        self.adam.step()
+
+
+def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
+    """Maximal runs of equal neighbours as (value, start, end)."""
+    found, start = [], 0
+    for value, group in groupby(values):
+        end = start + len(list(group))
+        found.append((value, start, end))
+        start = end
+    return found
+
+
+def program(spec: ToySpec) -> tuple[int, ...]:
+    """What the members of a stack must have in common."""
+    return spec.critic_steps, spec.model_steps, spec.batch, spec.epochs
+
+
+def toy_shape(spec: ToySpec) -> ToyShape:
+    return ToyShape(
+        encoder=(spec.encoder_depth, spec.encoder_width),
+        decoder=(spec.decoder_depth, spec.decoder_width),
+        critic=(spec.critic_depth, spec.critic_width),
+    )

@@ -1,0 +1,535 @@
+"""Wherever jobs run, the same table comes out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+
+from bench import report, run
+from bench.cli import UsageError
+from bench.engine import engine
+from bench.engine import executors as engines
+from bench.engine import job as jobs
+from bench.engine.progress import Monitor
+from bench.spec import ToySpec
+from bench.store.rows import DEATHS, Store
+from bench.studies import STUDIES
+from bench.studies.shard import Shard
+from tests.conftest import PATIENCE, start
+from tests.rows import row
+from tests.test_run import SMALL_STACKS, SMOKE, rows, wait_for_rows
+
+SPECS = STUDIES["toy_grid"].specs("smoke", seeds=4)  # 32
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+def needs(extra: str) -> pytest.MarkDecorator:
+    there = find_spec({"dask": "distributed"}.get(extra, extra)) is not None
+    return pytest.mark.skipif(not there, reason=f'pip install -e ".[{extra}]"')
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "after_run", lambda *_: None)
+
+
+# Shards
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 32])
+def test_shards_are_disjoint_cover_all_and_are_alike_in_size(n: int) -> None:
+    parts = [Shard(i, n).of(SPECS) for i in range(1, n + 1)]
+    ids = [spec.id for part in parts for spec in part]
+    assert sorted(ids) == sorted(spec.id for spec in SPECS)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert Shard(1, n).of(SPECS[::-1]) == parts[0][::-1]  # order has no say
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "1/0", "a/3", "1/3/5", "-1/3", "1.0/3"])
+def test_a_shard_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run.main([*SMOKE, f"--shard={text}"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert "allowed: i/n with i from 1 to n" in err and err.count("\n") == 1
+    with pytest.raises(argparse.ArgumentTypeError):
+        Shard.parse(text)
+
+
+def test_counts_and_estimates_are_those_of_the_shard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*SMOKE, "--results", str(tmp_path), "--dry-run", "--shard", "2/3"]
+    assert run.main([*asked, "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["shard"], counts["total"], counts["pending"]) == ("2/3", 3, 3)
+    assert run.main(asked) == 0
+    assert "shard 2/3: 3 trainings, 0 done" in capsys.readouterr().out
+    assert run.main([*asked[:-1], "9/9"]) == 2
+    assert "--shard 9/9 is empty: 8 trainings are selected" in capsys.readouterr().err
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "cloud"], "invalid choice: 'cloud'"),
+        (["--engine", "dask"], "needs --address: tcp://HOST:PORT of its scheduler, or local"),
+        (["--engine", "ray"], "needs --address: HOST:PORT"),
+        (["--address", "local"], "--address goes with --engine dask or ray, not loky"),
+        (["--engine", "sequential", "--workers", "2"], "--engine sequential is this one process"),
+        (["--engine", "dask", "--address", "tcp://h:1", "--workers", "2"], "has its own"),
+    ],
+)
+def test_engines_that_cannot_be(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = run.main([*SMOKE, "--results", str(tmp_path / "r"), *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    err = capsys.readouterr().err
+    assert status == 2
+    assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_an_extra_that_is_missing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(module: str) -> None:
+        raise ModuleNotFoundError(module)
+
+    monkeypatch.setattr(engines, "import_module", none)
+    asked = ["--engine", name, "--address", "local", "--results", str(tmp_path / "r")]
+    assert run.main([*SMOKE, *asked]) == 2
+    assert f'pip install -e ".[{name}]"' in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_what_dask_workers_must_be() -> None:
+    def cluster(device: str, *workers: dict[str, Any]) -> engines.Dask:
+        found = engines.Dask.__new__(engines.Dask)
+        found.resources = {"GPU": 1.0} if device == "cuda" else None
+        info = {"workers": dict(enumerate(workers))}
+        found.client = SimpleNamespace(scheduler_info=lambda n_workers: info)
+        found._check()
+        return found
+
+    one, gpu = {"nthreads": 1, "resources": {}}, {"nthreads": 1, "resources": {"GPU": 1}}
+    assert cluster("cpu", one, one).size == 2
+    assert cluster("cuda", one, gpu).size == 2
+    with pytest.raises(UsageError, match="--nthreads 1"):
+        cluster("cpu", one, {"nthreads": 2, "resources": {}})
+    with pytest.raises(UsageError, match='--resources "GPU=1"'):
+        cluster("cuda", one, one)
+
+
+def test_what_travels_fits_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, parent in (("loky", os.getpid()), ("dask", None), ("ray", None)):
+        args = run.parser().parse_args([*SMOKE, "--engine", name, "--results", "r"])
+        (job, *_), _ = run._plan(SPECS, "cpu", args, 1e9)
+        assert job.results == str(tmp_path / "r")
+        assert job.parent == parent  # a cluster's worker is no child of this process
+        assert job.run is not None and job.run.endswith(str(os.getpid()))
+
+
+# What the engine makes of a pool's bad news
+
+
+class Fake(engines.Sequential):
+    """A pool without processes; `fate` says what becomes of a job in place of running it."""
+
+    def __init__(self, fate: Callable[[jobs.Job, bool], jobs.Verdict | None]) -> None:
+        self.fate = fate
+
+    def run(self, call, jobs: Sequence[jobs.Job], alone: bool) -> Iterator[jobs.Verdict]:
+        for job in jobs:
+            yield self.fate(job, alone) or call(job)
+
+
+def stored(job: jobs.Job) -> jobs.Verdict:
+    """Stands for training: rows come from nowhere, the store is real."""
+    Store(Path(job.results), "toy_grid", "smoke").write(
+        [row(cast(ToySpec, spec)) for spec in job.specs], []
+    )
+    return jobs.Verdict(job, "done", {spec.id: "ok" for spec in job.specs})
+
+
+def begin(job: jobs.Job) -> None:
+    jobs.Heartbeat(job)
+
+
+def engine_on(
+    pool: engines.Pool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[engine.Engine, list[jobs.Job], Store]:
+    monkeypatch.setattr(engine, "run_job", stored)
+    kept = Store(folder, "toy_grid", "smoke")
+    kept.prepare()
+    plan = [
+        jobs.Job(tuple(SPECS[i : i + 4]), str(folder), "cpu", {}) for i in range(0, len(SPECS), 4)
+    ]
+    monitor = Monitor(0, 0, 0, len(SPECS), kept.progress_of(None))
+    return engine.Engine(kept, monitor, pool, fail_fast=False), plan, kept
+
+
+def test_one_that_kills_its_worker_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    culprit, last = SPECS[9], []
+
+    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict | None:
+        if culprit not in job.specs:
+            return None
+        begin(job)
+        last.append((len(job.specs), alone))
+        return engines.killed(job)
+
+    runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
+    runner.run(plan)
+    assert len(kept.done()) == len(SPECS) - 1
+    assert list(kept.failures()) == [culprit.id]
+    assert kept.failures()[culprit.id]["deaths"] == DEATHS
+    assert last == [(4, False), (4, False), (4, True), (2, True), (1, True)]
+
+
+def test_killed_between_storing_and_telling_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict:
+        seen.append(job.key)
+        begin(job)
+        stored(job)
+        return engines.killed(job)
+
+    runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
+    runner.run(plan)
+    assert seen == [job.key for job in plan]
+    assert runner.monitor.done == len(SPECS)
+    assert kept.failures() == {}
+
+
+def test_workers_that_never_begin_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, plan, kept = engine_on(
+        Fake(lambda job, alone: engines.killed(job)), tmp_path, monkeypatch
+    )
+    with pytest.raises(engines.EngineError, match="die before they begin"):
+        runner.run(plan)
+    assert kept.failures() == {}  # no training is to blame
+
+
+def test_a_cluster_that_is_gone_is_nobodys_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = []
+
+    def fate(job: jobs.Job, alone: bool) -> None:
+        if len(gone) < 2 * DEATHS:
+            gone.append(job.key)
+            begin(job)
+            raise engines.Gone("the scheduler is gone")
+
+    runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
+    runner.run(plan)
+    assert len(gone) == 2 * DEATHS
+    assert len(kept.done()) == len(SPECS)
+    assert runner.deaths == {} and kept.failures() == {}
+
+
+def test_a_cluster_that_stays_away_ends_the_run_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict:
+        raise engines.EngineError("no Dask scheduler at tcp://there:1 any more")
+
+    monkeypatch.setattr(engines, "open_pool", lambda *_: Fake(fate))
+    assert run.main([*SMOKE, "--results", str(tmp_path)]) == 1
+    said = "no Dask scheduler at tcp://there:1 any more; nothing stored is lost, the same command"
+    assert said in capsys.readouterr().err
+
+
+def test_ray_without_a_node_says_so_once_and_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = iter([{"CPU": 1.0}, {}, {}, {"CPU": 1.0}, {}])  # what the cluster is, look by look
+    waits = []
+
+    def wait(refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        waits.append(refs)
+        return ([], refs) if len(waits) <= 5 else (refs[:1], refs[1:])
+
+    cluster = engines.Ray.__new__(engines.Ray)
+    cluster.address, cluster.size, cluster.gpus, cluster.empty = "there:1", 1, 0, False
+    cluster.ray = SimpleNamespace(
+        exceptions=SimpleNamespace(
+            **dict.fromkeys(
+                [
+                    "OutOfMemoryError",
+                    "WorkerCrashedError",
+                    "NodeDiedError",
+                    "ObjectLostError",
+                    "RayError",
+                ],
+                RuntimeError,
+            )
+        ),
+        remote=lambda **_: lambda call: SimpleNamespace(remote=lambda job: job.key),
+        wait=wait,
+        get=lambda ref: ref,
+        cluster_resources=lambda: next(nodes),
+    )
+    _, plan, _ = engine_on(Fake(lambda *_: None), tmp_path, monkeypatch)
+    assert list(cluster.run(stored, plan, alone=False)) == [job.key for job in plan]
+    line = "no node of the Ray cluster at there:1 has a CPU; waiting for one\n"
+    assert capsys.readouterr().err == 2 * line
+
+
+@needs("dask")
+@pytest.mark.parametrize(
+    ("status", "error", "verdict"),
+    [
+        pytest.param("finished", CancelledError(), engines.Gone, id="lost before it was fetched"),
+        pytest.param("finished", OSError("refused"), engines.Gone, id="lost while it was fetched"),
+        pytest.param("cancelled", CancelledError(), engines.Gone, id="lost with the scheduler"),
+        pytest.param("error", OSError("no module"), engines.EngineError, id="cannot run"),
+        pytest.param("finished", TypeError("a bug"), TypeError, id="no engine's fault"),
+    ],
+)
+def test_dask_tells_a_lost_scheduler_from_workers_that_cannot_run(
+    status: str, error: Exception, verdict: type[Exception]
+) -> None:
+    """Whatever the future said of itself before its result was asked for."""
+
+    def result() -> None:
+        raise error
+
+    cluster = engines.Dask.__new__(engines.Dask)
+    cluster.address, cluster.dask = "tcp://there:1", import_module("distributed")
+    future = SimpleNamespace(status=status, result=result)
+    with pytest.raises(verdict):
+        cluster._verdict(future, cast("Any", None))
+
+
+# The real ones
+
+DRIVER = """
+import os, signal, sys
+from bench import report, run
+from bench.engine import engine
+from bench.engine.job import Heartbeat, run_job
+
+def once_deadly(job):
+    try:
+        open(MARK, "x").close()
+    except FileExistsError:
+        return run_job(job)
+    Heartbeat(job)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    engine.run_job = once_deadly
+    report.after_run = lambda *_: None
+    run.command()
+"""
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> str:
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, err
+    return err
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def folder_of(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@contextmanager
+def dask_cluster(
+    port: int, folder: Path, workers: int = 2
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """A scheduler and its workers, in processes of their own and a folder of their own."""
+    address = f"tcp://127.0.0.1:{port}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parent.parent)}
+    command = [sys.executable, "-W", "ignore", "-m", "distributed.cli."]
+
+    def launch(which: str, *arguments: str) -> subprocess.Popen[Any]:
+        return subprocess.Popen(
+            [*command[:-1], command[-1] + which, *arguments, "--no-dashboard"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    worker = (address, "--no-nanny", "--nthreads", "1", "--local-directory", str(folder))
+    processes = [launch("dask_scheduler", "--host", "127.0.0.1", "--port", str(port))]
+    processes += [launch("dask_worker", *worker) for _ in range(workers)]
+    try:
+        stop = time.monotonic() + PATIENCE
+        while time.monotonic() < stop:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The smoke study, one job after another in this process: the yardstick."""
+    folder = tmp_path_factory.mktemp("sequential")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "after_run", lambda *_: None)
+        assert run.main([*SMOKE, "--engine", "sequential", "--results", str(folder)]) == 0
+    return rows(folder)
+
+
+def test_shards_make_the_same_table(tmp_path: Path, whole: pd.DataFrame) -> None:
+    found = 0
+    for i in (3, 1, 2):
+        part = ["--engine", "sequential", "--shard", f"{i}/3", "--results", str(tmp_path)]
+        assert run.main([*SMOKE, *part]) == 0
+        found += (8 + 3 - i) // 3
+        assert len(rows(tmp_path)) == found
+    pd.testing.assert_frame_equal(rows(tmp_path), whole)
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("--workers 2", id="loky"),
+        pytest.param("--engine dask --address {dask}", id="dask", marks=needs("dask")),
+        pytest.param(
+            "--engine dask --address local --workers 2", id="dask, local", marks=needs("dask")
+        ),
+        pytest.param("--engine ray --address local --workers 2", id="ray", marks=needs("ray")),
+    ],
+)
+def test_every_engine_gives_the_same_table(more: str, tmp_path: Path, whole: pd.DataFrame) -> None:
+    """With a worker killed by its first job on the way."""
+    mark = tmp_path / "mark"
+    driver = tmp_path / "driver.py"
+    driver.write_text(f"MARK = {str(mark)!r}\n{DRIVER}")
+    command = [str(driver), *SMOKE, "--results", "r"]
+    if "{dask}" in more:
+        with dask_cluster(port := free_port(), folder_of(tmp_path / "elsewhere")):
+            more = more.format(dask=f"tcp://127.0.0.1:{port}")
+            finish(start(*command, *more.split(), cwd=tmp_path))  # the scheduler sees to the death
+    else:
+        assert "a worker was killed" in finish(start(*command, *more.split(), cwd=tmp_path))
+    assert mark.exists()
+    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
+    assert Store(tmp_path / "r", "toy_grid", "smoke").failures() == {}
+
+
+@POSIX
+@needs("dask")
+def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path) -> None:
+    """And doesn't get the verdict of its first try back."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import os, signal\n"
+        "from types import SimpleNamespace\n"
+        "from bench.engine import executors as engines\n"
+        "def once_deadly(job):\n"
+        "    try:\n"
+        "        open(job.mark, 'x').close()\n"
+        "    except FileExistsError:\n"
+        "        return 'done'\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = engines.Dask('local', 1, 'cpu')\n"
+        f"    job = SimpleNamespace(key='one', mark={str(tmp_path / 'mark')!r})\n"
+        "    first, second = (next(cluster.run(once_deadly, [job], False)) for _ in range(2))\n"
+        "    cluster.stop()\n"
+        "    assert (first.end, second) == ('killed', 'done'), (first, second)\n"
+    )
+    finish(start(str(driver), cwd=tmp_path))
+
+
+@POSIX
+@needs("ray")
+def test_ray_is_told_to_end(tmp_path: Path) -> None:
+    """By SIGTERM, as schedulers do, while it waits for a job."""
+    (tmp_path / "driver.py").write_text(SMALL_STACKS)
+    more = ["--seeds", "3", "--results", "r", "--engine", "ray", "--address", "local"]
+    process = start("driver.py", *SMOKE, *more, "--workers", "2", cwd=tmp_path)
+    wait_for_rows(tmp_path / "r", process)
+    process.send_signal(signal.SIGTERM)
+    err = finish(process, 143)
+    assert "the same command goes on from there" in err and "Traceback" not in err
+
+
+@POSIX
+@needs("dask")
+def test_dask_loses_a_worker_and_then_its_scheduler(tmp_path: Path, whole: pd.DataFrame) -> None:
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "from bench import report, run\nfrom tests.test_run import SMALL_STACKS\n"
+        "report.after_run = lambda *_: None\nexec(SMALL_STACKS)\n"
+    )
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    more = ["--seeds", "3", "--results", "r", "--engine", "dask", "--address", address]
+
+    def stored_at_least(n: int) -> None:
+        stop = time.monotonic() + PATIENCE
+        while len(list((tmp_path / "r/toy_grid/smoke").glob("*.parquet"))) < n:
+            if process.poll() is not None or time.monotonic() > stop:
+                process.kill()
+                raise AssertionError(process.communicate())
+            time.sleep(0.02)
+
+    with dask_cluster(port, tmp_path) as (scheduler, worker, _):
+        process = start(str(driver), *SMOKE, *more, cwd=tmp_path)
+        stored_at_least(1)
+        worker.send_signal(signal.SIGKILL)
+        stored_at_least(5)
+        scheduler.send_signal(signal.SIGKILL)
+        time.sleep(0.5)
+    assert process.poll() is None
+    before = len(rows(tmp_path / "r"))
+    assert 0 < before < 24
+    with dask_cluster(port, tmp_path, workers=1):
+        assert "is gone" in finish(process)
+    found = rows(tmp_path / "r")
+    assert len(found) == 24
+    first = found[found["seed"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, whole)

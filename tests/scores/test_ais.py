@@ -1,0 +1,334 @@
+"""Annealed importance sampling against likelihoods that are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from bench.scores.ais import AnnealedRun, Estimate, bdmc_gap, log_likelihood, schedule
+from bench.scores.hmc import trajectory
+from bench.scores.latent import (
+    LatentModel,
+    bernoulli,
+    importance_weighted_bound,
+    linear_gaussian,
+    linear_gaussian_log_prob,
+    to_uniform,
+    value_and_slope,
+)
+from bench.speed.plain_ais import plain_log_likelihood
+
+DOUBLE = torch.float64
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=DOUBLE)
+
+
+def drawn(model: LatentModel, n: int, seed: int = 0) -> Tensor:
+    """n images from the model, by no code of the sampler."""
+    return model.simulate(normal(n, model.d, seed=seed), torch.Generator().manual_seed(seed))
+
+
+def lines(d: int, p: int = 20) -> tuple[Tensor, Tensor, float]:
+    """Weight, bias and sd of a linear-Gaussian model whose latent dimensions all count."""
+    return normal(p, d, seed=d) / math.sqrt(d), normal(p, seed=1), 2.0
+
+
+def mlp(d: int, p: int = 24) -> LatentModel:
+    """A Bernoulli decoder with one hidden layer of random weights."""
+    w1, w2, b = 2 * normal(d, 16, seed=3), normal(16, p, seed=4), normal(p, seed=5)
+    return bernoulli(lambda u: (u @ w1).tanh() @ w2 + b, d, DOUBLE)
+
+
+def quadrature(model: LatentModel, x: Tensor) -> Tensor:
+    """log p(x) (n,) for d = 1 or 2 by a rectangle rule over u in [-8, 8]^d."""
+    axis = torch.linspace(-8, 8, 4001 if model.d == 1 else 241, dtype=DOUBLE)
+    u = torch.cartesian_prod(*[axis] * model.d).view(-1, model.d)
+    log_cell = model.d * (axis[1] - axis[0]).log()
+    log_prior = -u.square().sum(-1) / 2 - model.d / 2 * math.log(2 * math.pi) + log_cell
+    each = [model.log_likelihood(u, row.expand(len(u), -1)) + log_prior for row in x]
+    return torch.stack(each).nan_to_num(-math.inf).logsumexp(-1)
+
+
+def se(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def assert_sandwich(estimate: Estimate, simulated: Tensor, given: Tensor) -> None:
+    """Truths between the bounds, to 3 standard errors of the differences, and a small gap."""
+    below, above = estimate.lower - simulated.numpy(), estimate.upper - simulated.numpy()
+    elsewhere = estimate.log_likelihood - given.numpy()
+    assert estimate.bdmc_gap <= 0.1
+    assert below.mean() <= 3 * se(below)
+    assert above.mean() >= -3 * se(above)
+    assert_close_below(elsewhere)
+
+
+def assert_close_below(error: np.ndarray) -> None:
+    """Bounds less truths: below 0 to 3 standard errors, and within .1 nats."""
+    assert error.mean() <= 3 * se(error)
+    assert abs(error.mean()) <= 0.1
+
+
+@pytest.mark.parametrize("d", [2, 10, 50])
+def test_linear_gaussian_truth_lies_between_the_bounds(d: int) -> None:
+    line = lines(d)
+    model = linear_gaussian(*line)
+    x = drawn(model, 32)
+    run = AnnealedRun(model, x, simulated=32, temperatures=200, chains=16, leapfrog=8, seed=0)
+    truths = (linear_gaussian_log_prob(*line, each) for each in (run.simulated_images, x))
+    assert_sandwich(run.finish(), *truths)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_bernoulli_truth_lies_between_the_bounds(d: int) -> None:
+    model = mlp(d)
+    x = drawn(model, 16)
+    run = AnnealedRun(model, x, simulated=16, temperatures=200, chains=16, leapfrog=8, seed=0)
+    truths = (quadrature(model, each) for each in (run.simulated_images, x))
+    assert_sandwich(run.finish(), *truths)
+
+
+def test_a_uniform_coordinate_is_folded_into_the_latent_space() -> None:
+    """z ~ N(0, 1) and v ~ U(-1, 1): the truth is a sum over z and v themselves."""
+    assert to_uniform(torch.tensor([-1.959964, 0, 1.959964])).tolist() == pytest.approx(
+        [-0.95, 0, 0.95], abs=1e-6
+    )
+    w1, w2 = 3 * normal(2, 16, seed=6), normal(16, 24, seed=7)
+
+    def logits(z: Tensor, v: Tensor) -> Tensor:
+        return (torch.cat([z, v], -1) @ w1).tanh() @ w2
+
+    model = bernoulli(lambda u: logits(u[:, :1], to_uniform(u[:, 1:])), 2, DOUBLE)
+    x = drawn(model, 16)
+    z, v = torch.linspace(-8, 8, 321, dtype=DOUBLE), torch.linspace(-1, 1, 201, dtype=DOUBLE)
+    v = (v[1:] + v[:-1]) / 2  # midpoints
+    grid = torch.cartesian_prod(z, v)
+    direct = bernoulli(lambda zv: logits(zv[:, :1], zv[:, 1:]), 2, DOUBLE)
+    log_cell = math.log((16 / 320) / len(v) / math.sqrt(2 * math.pi)) - grid[:, 0].square() / 2
+    truth = [direct.log_likelihood(grid, row.expand(len(grid), -1)) + log_cell for row in x]
+    estimate = log_likelihood(model, x, temperatures=200, chains=16, leapfrog=8, seed=0)
+    error = estimate.log_likelihood - torch.stack(truth).logsumexp(-1).numpy()
+    assert_close_below(error)
+
+
+def test_one_trajectory_leaves_its_distribution_as_it_is() -> None:
+    """From exact samples of N(u; 0, I) p(x|u)^beta at a step size that often fails."""
+    weight, bias, sd = lines(3)
+    model, beta, n = linear_gaussian(weight, bias, sd), 0.4, 40_000
+    x = drawn(model, 1).expand(n, -1)
+    precision = torch.eye(3, dtype=DOUBLE) + beta * weight.T @ weight / sd**2
+    root = torch.linalg.cholesky(precision)
+    centre = torch.linalg.solve(precision, beta * weight.T @ (x[0] - bias) / sd**2)
+    u = centre + torch.linalg.solve_triangular(root.T, normal(n, 3, seed=8).T, upper=True).T
+    start = (u, *value_and_slope(model, u, x))
+    uniform = torch.rand(n, generator=torch.Generator().manual_seed(9), dtype=DOUBLE)
+    step_size = torch.full((n, 1), 0.95, dtype=DOUBLE)
+    u, log_lik, slope, moved = trajectory(
+        model, x, beta, 3, step_size, start, normal(n, 3, seed=10), uniform.log()
+    )
+    assert 0.4 < moved.double().mean() < 0.9
+    white = (u - centre) @ root  # N(0, I)
+    assert white.mean(0).abs().max() < 4 / math.sqrt(n)
+    assert (white.T @ white / n - torch.eye(3)).abs().max() < 4 * math.sqrt(2 / n)
+    for kept, again in zip((log_lik, slope), value_and_slope(model, u, x), strict=True):
+        torch.testing.assert_close(kept, again, rtol=0, atol=1e-9)
+
+
+def test_equal_to_a_loop_over_single_images_and_chains() -> None:
+    settings: dict[str, Any] = {"temperatures": 60, "chains": 3, "leapfrog": 4, "seed": 5}
+    for model in (mlp(2), linear_gaussian(*lines(6))):
+        x = drawn(model, 3)
+        batched = log_likelihood(model, x, **settings).log_likelihood
+        np.testing.assert_allclose(
+            batched, plain_log_likelihood(model, x, **settings), rtol=0, atol=1e-9
+        )
+
+
+def test_no_image_depends_on_the_others_or_on_the_cut() -> None:
+    model = mlp(2)
+    x = drawn(model, 5)
+    settings: dict[str, Any] = {"temperatures": 40, "chains": 4, "leapfrog": 5, "seed": 2}
+    whole = AnnealedRun(model, x, simulated=3, **settings).finish()
+    for batch in (1, 7):
+        cut = AnnealedRun(model, x, simulated=3, batch=batch, **settings).finish()
+        for name in ("log_likelihood", "lower", "upper"):
+            np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), rtol=0, atol=1e-9)
+    few = log_likelihood(model, x[:2], **settings)
+    np.testing.assert_allclose(few.log_likelihood, whole.log_likelihood[:2], rtol=0, atol=1e-9)
+    gap = bdmc_gap(model, images=2, **settings)
+    np.testing.assert_allclose(gap.lower, whole.lower[:2], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(gap.upper, whole.upper[:2], rtol=0, atol=1e-9)
+    other = log_likelihood(model, x[:2], **{**settings, "seed": 3})
+    assert (other.log_likelihood != few.log_likelihood).all()
+
+
+def test_the_way_back_takes_the_same_step_sizes_in_reverse_order() -> None:
+    run = AnnealedRun(mlp(2), simulated=2, temperatures=30, chains=4, leapfrog=3, seed=0)
+    there, back = [], []
+    while run.t < 29:
+        there.append(run.state()["step_size"])
+        run.step()
+    while run.t < 58:
+        run.step()
+        back.append(run.state()["step_size"])
+    there, back = torch.stack(there[:-1]), torch.stack(back[:-1])  # none at beta 0 and 1
+    assert torch.equal(back.flip(0), there) and len(there.unique()) > 10
+
+
+@pytest.mark.parametrize("stop", [0, 1, 11, 19, 20, 31, 37])
+def test_a_resumed_run_ends_with_the_same_bits(stop: int) -> None:
+    decoder = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 12)).requires_grad_(False)
+    model = bernoulli(decoder, 3)
+    x = drawn(model_in_double(decoder), 3)
+
+    def fresh() -> AnnealedRun:
+        return AnnealedRun(
+            model, x, simulated=2, temperatures=20, chains=3, leapfrog=3, seed=1, batch=4
+        )
+
+    whole, broken, resumed = fresh(), fresh(), fresh()
+    for _ in range(stop):
+        broken.step()
+    resumed.load(load(save(broken.state())))
+    assert (resumed.t, resumed.total) == (stop, 38)
+    expected, heard = whole.finish(), []
+    found = resumed.finish(lambda *now: heard.append(now))
+    assert heard == [(t, 38) for t in range(stop + 1, 39)]
+    for name in ("log_likelihood", "lower", "upper", "acceptance"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+def model_in_double(decoder: nn.Module) -> LatentModel:
+    return bernoulli(lambda u: decoder(u.float()).double(), 3, DOUBLE)
+
+
+def test_a_state_of_another_run_is_refused() -> None:
+    settings: dict[str, Any] = {"temperatures": 20, "chains": 3, "leapfrog": 3}
+    state = AnnealedRun(mlp(1), simulated=2, seed=1, **settings).state()
+    with pytest.raises(ValueError, match=r"\[1, 20, 3, 3, 0, 2\]; allowed: \[2, 20, 3, 3, 0, 2\]"):
+        AnnealedRun(mlp(1), simulated=2, seed=2, **settings).load(state)
+
+
+def test_codes_the_decoder_fails_on_count_as_impossible() -> None:
+    """nan above half a standard deviation: the rest of the line gives all of p(x)."""
+    whole = mlp(1)
+
+    def log_lik(u: Tensor, x: Tensor) -> Tensor:
+        return torch.where(u[:, 0] > 0.5, math.nan, 1.0) * whole.log_likelihood(u, x)
+
+    x = drawn(whole, 32)
+    model = LatentModel(1, log_lik, whole.simulate, DOUBLE)
+    estimate = log_likelihood(model, x, temperatures=150, chains=64, leapfrog=8, seed=0)
+    error = estimate.log_likelihood - quadrature(model, x).numpy()
+    assert_close_below(error)
+
+
+def test_a_decoder_that_always_fails_never_looks_converged() -> None:
+    model = bernoulli(lambda u: u.sum(-1, keepdim=True).expand(-1, 4) * math.nan, 2, DOUBLE)
+    estimate = bdmc_gap(model, images=2, temperatures=5, chains=2, leapfrog=2, seed=0)
+    assert (estimate.lower == -math.inf).all() and estimate.bdmc_gap == math.inf
+
+
+def test_a_single_step_scores_prior_codes_and_the_true_one() -> None:
+    """x is almost u itself: under the code behind it log p(x|u) is -p/2 and a constant."""
+    d, sd, images = 20, 0.01, 50
+    model = linear_gaussian(torch.eye(d, dtype=DOUBLE), torch.zeros(d, dtype=DOUBLE), sd)
+    estimate = bdmc_gap(model, images=images, temperatures=2, chains=3, seed=0)
+    expected = -d / 2 - d * math.log(sd * math.sqrt(2 * math.pi))
+    assert estimate.upper.mean() == pytest.approx(expected, abs=4 * math.sqrt(d / 2 / images))
+    assert estimate.lower.max() < expected - 1000
+    assert math.isnan(estimate.acceptance)
+
+
+def test_few_temperatures_show_in_the_gap() -> None:
+    weight, bias, _ = lines(50)
+    model = linear_gaussian(weight, bias, 0.5)
+    few = bdmc_gap(model, images=16, temperatures=5, chains=4, seed=0)
+    more = bdmc_gap(model, images=16, temperatures=100, chains=4, seed=0)
+    assert few.bdmc_gap > 2 * more.bdmc_gap and few.bdmc_gap > 3
+
+
+def test_a_trained_vae_is_at_least_its_importance_weighted_bound() -> None:
+    torch.manual_seed(0)
+    x = bars(2000)
+    encoder = nn.Sequential(nn.Linear(36, 48), nn.Tanh(), nn.Linear(48, 8))
+    decoder = nn.Sequential(nn.Linear(4, 48), nn.Tanh(), nn.Linear(48, 36))
+    model = bernoulli(decoder, 4)
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    adam = torch.optim.Adam(weights, lr=3e-3)
+    for _ in range(800):
+        rows = x[torch.randint(len(x), (100,))]
+        mean, log_sd = encoder(rows).chunk(2, -1)
+        u = mean + log_sd.exp() * torch.randn_like(mean)
+        kl = (mean.square() + (2 * log_sd).exp() - 1) / 2 - log_sd
+        loss = (kl.sum(-1) - model.log_likelihood(u, rows)).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    for weight in weights:
+        weight.requires_grad_(False)
+    x = bars(32)
+    run = AnnealedRun(model, x, simulated=16, temperatures=200, chains=8, leapfrog=8, seed=0)
+    estimate = run.finish()
+    mean, log_sd = encoder(x).chunk(2, -1)
+    generator = torch.Generator().manual_seed(0)
+    bounds = [
+        importance_weighted_bound(model, x, mean, log_sd, samples, generator).numpy()
+        for samples in (1, 1000)
+    ]
+    assert bounds[0].mean() < bounds[1].mean()
+    assert estimate.bdmc_gap < 1
+    above = estimate.log_likelihood - bounds[1]
+    assert above.mean() >= -3 * se(above)
+    assert abs(above.mean()) < 0.3
+
+
+def bars(n: int) -> Tensor:
+    """Stand-in bits (n, 36): each row and column of 6 x 6 pixels is set with probability .2."""
+    on = torch.rand(n, 2, 6) < 0.2
+    clean = on[:, 0, :, None] | on[:, 1, None, :]
+    return (clean ^ (torch.rand(n, 6, 6) < 0.05)).flatten(1).float()
+
+
+def test_the_importance_weighted_bound_of_the_exact_posterior_is_exact() -> None:
+    """Every weight is then p(x): orthogonal columns make that posterior's covariance diagonal."""
+    columns, _ = torch.linalg.qr(normal(20, 5, seed=1))
+    weight, bias, sd = columns * torch.arange(1.0, 6, dtype=DOUBLE), normal(20, seed=2), 0.7
+    model = linear_gaussian(weight, bias, sd)
+    x = drawn(model, 4)
+    variance = 1 / (1 + weight.square().sum(0) / sd**2)
+    mean = variance * ((x - bias) @ weight) / sd**2
+    log_sd = variance.sqrt().log().expand_as(mean)
+    generator = torch.Generator().manual_seed(0)
+    bound = importance_weighted_bound(model, x, mean, log_sd, 7, generator)
+    truth = linear_gaussian_log_prob(weight, bias, sd, x)
+    torch.testing.assert_close(bound, truth, rtol=0, atol=1e-9)
+
+
+def test_schedule_is_a_sigmoid_from_0_to_1() -> None:
+    beta = np.array(schedule(9))
+    assert beta[0] == 0 and beta[-1] == 1
+    np.testing.assert_allclose(beta + beta[::-1], 1)
+    logit = np.linspace(-4, 4, 9)[1:-1]
+    sigmoid = 1 / (1 + np.exp(-logit))
+    np.testing.assert_allclose(beta[1:-1], (sigmoid - 0.0179862) / (1 - 2 * 0.0179862), atol=1e-7)
+
+
+def test_bad_input_is_refused() -> None:
+    settings: dict[str, Any] = {"temperatures": 3, "chains": 1, "leapfrog": 1, "seed": 0}
+    for name, least in (("temperatures", 2), ("chains", 1), ("leapfrog", 1)):
+        with pytest.raises(ValueError, match=f"{name} is 0; allowed: {least} or more"):
+            AnnealedRun(mlp(1), simulated=1, **{**settings, name: 0})
+    with pytest.raises(ValueError, match="no image"):
+        AnnealedRun(mlp(1), **settings)
+    with pytest.raises(ValueError, match="at temperature 0 of 2"):
+        AnnealedRun(mlp(1), drawn(mlp(1), 1), **settings).result()

@@ -1,0 +1,78 @@
+"""What is said of scaling follows from recorded times; engines leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from bench import report
+from bench.spec import ImageSpec, columns
+from bench.speed import simulate
+from bench.store import rows as store
+from bench.studies import STUDIES
+from bench.studies.images.job import seconds as images_seconds
+from bench.studies.toy_grid.job import COST_OF_SIZE, seconds
+from tests import overload
+from tests.engine.test_executors import needs
+
+
+def test_jobs_are_dealt_to_whoever_is_free() -> None:
+    assert simulate.deal([3, 3, 2, 2, 2], 1) == 12
+    assert simulate.deal([3, 3, 2, 2, 2], 2) == 7
+    assert simulate.deal([3, 3, 2, 2, 2], 9) == 3
+
+
+@pytest.fixture(scope="module")
+def simulation() -> simulate.Simulation:
+    times = simulate.recorded("toy_grid", report.REFERENCE)
+    return simulate.Simulation(STUDIES["toy_grid"].specs("paper"), times)
+
+
+def test_estimates_are_scaled_to_what_trainings_really_took(
+    simulation: simulate.Simulation,
+) -> None:
+    rows = store.load(report.REFERENCE, "toy_grid", "quick")[0].to_pylist()
+    specs = STUDIES["toy_grid"].specs("quick", seeds=5)
+    assert len(rows) == len(specs)
+    estimate = sum(seconds(spec, simulation.times.rate) for spec in specs)
+    assert estimate == pytest.approx(sum(row["train_seconds"] for row in rows))
+
+
+def test_work_is_the_same_however_it_is_cut(simulation: simulate.Simulation) -> None:
+    whole = sum(simulation.jobs(scatter=False))
+    assert whole == pytest.approx(sum(simulation.each.values()))
+    assert len(simulation.jobs(size=1)) == 3456
+    ratios = [a / b for a, b in zip(simulation.jobs(), simulation.jobs(scatter=False), strict=True)]
+    assert min(ratios) > 0.5 and ratios[:9] != sorted(ratios[:9], reverse=True)  # nobody foresees
+    alone = sum(simulation.jobs(size=1, scatter=False))
+    assert alone == pytest.approx(whole * COST_OF_SIZE[1])
+    assert simulation.shards(1) == pytest.approx(sum(simulation.jobs()), rel=0.05)
+
+
+def test_the_committed_table_is_what_the_reference_says(simulation: simulate.Simulation) -> None:
+    committed = (report.REFERENCE_REPORTS / "scaling.md").read_text("utf-8")
+    for workers in (1, 128, 256):
+        assert "| " + " | ".join(simulation.line(workers)) + " |" in committed
+
+
+def test_images_scale_by_whole_trainings() -> None:
+    times = simulate.recorded("cifar10", report.REFERENCE)
+    whole = simulate.Simulation(STUDIES["cifar10"].specs("paper"), times)
+    text = simulate.markdown("cifar10", "paper", whole)
+    assert text == (report.REFERENCE_REPORTS / "scaling_cifar10.md").read_text("utf-8")
+    assert whole.shards(33) == max(whole.jobs())  # a training each, as long as anywhere
+    assert text.count("\n| 33 |") == 1 and "the largest stack" in text
+    rows = store.load(report.REFERENCE, "cifar10", "quick")[0].to_pylist()
+    rows = [row for row in rows if row["precision"] == "float32"]
+    real = sum(row["train_seconds"] + row["evaluation_seconds"] for row in rows)
+    specs = [ImageSpec(**{name: row[name] for name in columns(ImageSpec)}) for row in rows]
+    estimate = sum(images_seconds(spec, times.rate) for spec in specs)
+    assert estimate == pytest.approx(real, rel=1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["loky", pytest.param("dask", marks=needs("dask"))])
+def test_ctrl_c_leaves_nothing_behind(name: str) -> None:
+    *_, left = overload.run(name, 200, interrupt=True)
+    assert left == []

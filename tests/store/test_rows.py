@@ -1,0 +1,235 @@
+"""A result is whole or absent, there once, and nothing stored is lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.spec import ToySpec, columns
+from bench.store import rows as store
+from bench.store import schema
+from bench.store.rows import BadFile, Store, StoreError, from_bytes, to_bytes
+from bench.studies import STUDIES
+from tests.rows import points, row
+
+ROWS = schema.rows("toy_grid")
+SPECS = STUDIES["toy_grid"].specs("smoke", seeds=8)  # 64
+
+
+def filled(folder: Path, n: int = 64) -> Store:
+    kept = Store(folder, "toy_grid", "smoke")
+    kept.prepare()
+    kept.write([row(s) for s in SPECS[:n]], [points(s) for s in SPECS[:n]])
+    return kept
+
+
+def ids(kept: Store) -> list[str]:
+    """As a user sees them, through pandas alone."""
+    return sorted(pd.read_parquet(kept.folder)["id"])
+
+
+def test_one_typed_row_a_training(tmp_path: Path) -> None:
+    kept = filled(tmp_path)
+    frame = pd.read_parquet(kept.folder).set_index("id")
+    assert sorted(frame.index) == sorted(s.id for s in SPECS)
+    for spec in SPECS:
+        for name, kind in columns(ToySpec).items():
+            assert kind(frame.loc[spec.id, name]) == getattr(spec, name)  # type: ignore[arg-type]
+    assert frame["lam"].dtype == np.float64
+    assert frame["critic_width"].dtype == np.int64
+    assert set(ROWS.names) == {"id", *frame.columns}
+
+
+def test_writing_again_replaces_and_never_doubles(tmp_path: Path) -> None:
+    kept = filled(tmp_path)
+    kept.write([row(SPECS[0], score=2.0)], [points(SPECS[0])])
+    frame = pd.read_parquet(kept.folder).set_index("id")
+    assert len(frame) == 64
+    assert frame["inception_score"].to_dict()[SPECS[0].id] == 2.0
+
+
+def test_one_id_twice_in_a_write_is_one_row(tmp_path: Path) -> None:
+    kept = filled(tmp_path, n=2)
+    kept.write([row(SPECS[5], score=2.0), row(SPECS[5], score=3.0)], [])
+    assert kept.prepare() == {}
+    assert len(ids(kept)) == 3
+
+
+def test_truncated_anywhere_is_refused() -> None:
+    content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=ROWS))
+    assert from_bytes(content, ROWS)["id"].to_pylist() == [SPECS[0].id]
+    for end in range(len(content)):
+        with pytest.raises(BadFile):
+            from_bytes(content[:end], ROWS)
+
+
+def test_any_flipped_bit_is_refused() -> None:
+    content = to_bytes(pa.Table.from_pylist([row(SPECS[0])], schema=ROWS))
+    for at in range(len(content)):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << at % 8
+        with pytest.raises((BadFile, StoreError)):
+            from_bytes(bytes(flipped), ROWS)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("unpickled",)
+
+
+def test_bad_files_are_set_aside_with_a_reason_and_the_rest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = filled(tmp_path)
+    files = sorted(kept.folder.glob("*.parquet"))
+    lost = set()
+    for path, content in (
+        (files[0], b""),
+        (files[1], files[1].read_bytes()[:-20]),
+        (files[2], pickle.dumps(Evil())),
+    ):
+        lost |= set(pd.read_parquet(path)["id"])
+        path.write_bytes(content)
+    lost |= set(pd.read_parquet(files[3])["id"])
+    pq.write_table(pa.table({"a": [1]}), files[3])  # foreign, but fine parquet
+    pq.write_table(pa.table({"a": [1]}), kept.folder / "mine.parquet")
+    (kept.folder / "zz.parquet").mkdir()
+    moved = files[4].rename(kept.folder / "a file of another name.parquet")
+    lost |= set(pd.read_parquet(moved)["id"])
+
+    bad = kept.prepare()
+    assert len(bad) == 7
+    aside = kept.folder / "_aside"
+    assert len(list(aside.glob("*.reason.txt"))) == 7
+    assert "is empty" in bad[files[0]]
+    assert not (tmp_path / "unpickled").exists()
+    assert ids(kept) == sorted({s.id for s in SPECS} - lost)
+    assert kept.prepare() == {}
+    again = [s for s in SPECS if s.id in lost]
+    kept.write([row(s) for s in again], [points(s) for s in again])
+    assert ids(kept) == sorted(s.id for s in SPECS)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+        kept = filled(tmp_path)
+    before = {p: p.read_bytes() for p in kept.folder.glob("*.parquet")}
+    for act in (kept.prepare, kept.done, lambda: kept.write([row(SPECS[0])], [])):
+        with pytest.raises(StoreError, match="update the suite"):
+            act()
+    assert {p: p.read_bytes() for p in kept.folder.glob("*.parquet")} == before
+
+
+def test_an_older_file_without_today_s_last_column_is_read(tmp_path: Path) -> None:
+    older = ROWS.remove(ROWS.get_field_index("stack_size"))
+    table = pa.Table.from_pylist([row(SPECS[0])], schema=older)
+    read = from_bytes(to_bytes(table), ROWS)
+    assert read.schema.equals(ROWS)
+    assert read["stack_size"].to_pylist() == [None]
+
+
+def test_other_generations_stay_out_of_tables(tmp_path: Path) -> None:
+    kept = filled(tmp_path, n=3)
+    kept.write([row(SPECS[0], protocol=0)], [])
+    table, _ = store.load(tmp_path, "toy_grid", "smoke")
+    assert len(table) == 2
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "toy_grid").write_text("a file in the way")
+    with pytest.raises(StoreError, match="can't be written"):
+        Store(tmp_path, "toy_grid", "smoke").prepare()
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = filled(tmp_path, n=32)
+
+    def full(fd: int) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            kept.write([row(s) for s in SPECS], [])
+    assert ids(kept) == sorted(s.id for s in SPECS[:32])
+    assert kept.prepare() == {}
+
+
+def _write_some(folder: str, first: int, step: int) -> None:
+    kept = Store(Path(folder), "toy_grid", "smoke")
+    for spec in SPECS[first::step]:
+        kept.write([row(spec)], [points(spec)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
+def test_two_writers_lose_and_double_nothing(tmp_path: Path) -> None:
+    kept = filled(tmp_path, n=1)
+    spawn = multiprocessing.get_context("spawn")
+    # Two share the work, a third does all of it over again.
+    tasks = [(0, 2), (1, 2), (0, 1)]
+    writers = [spawn.Process(target=_write_some, args=(str(tmp_path), *t)) for t in tasks]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        seen = ids(kept)  # at any moment, whoever writes
+        assert len(seen) == len(set(seen))
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert ids(kept) == sorted(s.id for s in SPECS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+def test_kill_9_inside_a_write_keeps_what_was_finished(tmp_path: Path, call: str) -> None:
+    kept = filled(tmp_path, n=32)
+    child = os.fork()
+    if child == 0:
+        real, seen = getattr(os, call), [0]
+
+        def deadly(*args, **kw):
+            seen[0] += 1
+            if seen[0] == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kw)
+
+        setattr(os, call, deadly)
+        try:
+            kept.write([row(s) for s in SPECS], [])
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    found = ids(kept)
+    assert set(found) >= {s.id for s in SPECS[:32]}
+    assert len(found) == len(set(found))
+    assert kept.prepare() == {}
+    kept.write([row(s) for s in SPECS], [])
+    assert ids(kept) == sorted(s.id for s in SPECS)
+
+
+def test_deaths_are_remembered_and_forgiven(tmp_path: Path) -> None:
+    kept = filled(tmp_path, n=0)
+    id = SPECS[0].id
+    assert [kept.bury(id, "a reason") for _ in range(3)] == [1, 2, 3]
+    assert kept.failures() == {id: {"deaths": 3, "reason": "a reason"}}
+    (kept.failed / "torn.json").write_text("{")
+    assert set(kept.failures()) == {id}
+    kept.write([row(SPECS[0])], [points(SPECS[0])])
+    assert kept.failures() == {}
+    kept.bury(id, "again")
+    kept.forgive(id)
+    assert kept.failures() == {}

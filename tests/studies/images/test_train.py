@@ -1,0 +1,691 @@
+"""Image studies: trainings that can be stopped anywhere, their scores, their pages."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bench import report, run
+from bench.data import load as data
+from bench.engine import job as jobs
+from bench.render.compare import agrees
+from bench.render.tables import Table
+from bench.spec import ImageSpec
+from bench.store import checkpoint
+from bench.store.rows import Store, StoreError
+from bench.studies import STUDIES, cuda
+from bench.studies.images import against as images_against
+from bench.studies.images import evaluate, figures, frames, job, tables
+from bench.studies.images.claims import mnist_claims
+from bench.studies.images.domain import DOMAINS
+from bench.studies.images.train import Draws, Trainer
+from models.methods import METHODS
+
+DIGITS = data.load("stand-in digits")
+TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "data": "stand-in digits", "bits": "dynamic"}
+AIS = {"samples": 40, "temperatures": 6, "chains": 2, "leapfrog": 2, "ais_images": 10}
+
+
+def spec(method: str = "svae_r", lam: float = 0.1, **fields: Any) -> ImageSpec:
+    return ImageSpec(
+        study="mnist", scale="smoke", method=method, lam=lam, **{**TINY, **AIS, **fields}
+    )
+
+
+def trainer(one: ImageSpec, n: int = 48) -> Trainer:
+    return Trainer(one, data.load(one.data).train[:n])
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    timing = {"seconds"}
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a.keys() - timing)
+
+
+@pytest.mark.parametrize(
+    ("method", "images", "precision"),
+    [
+        *((method, "stand-in digits", "float32") for method in DOMAINS["mnist"].methods()),
+        *((m, "stand-in photos", "float32") for m in ("svae_r", "as_vae", "wgan_gp_residual")),
+        ("svae_r", "stand-in photos", "bf16"),
+    ],
+)
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    method: str, images: str, precision: str, tmp_path: Path
+) -> None:
+    """Bitwise: parameters, Adam, data order across an epoch's end, noise, losses."""
+    one = spec(method, lam=0.0, epochs=2, data=images, precision=precision)
+    whole = trainer(one, n=24)
+    whole.train()
+    stopped = trainer(one, n=24)
+    with pytest.raises(_Stop):
+        stopped.train(lambda: None if stopped.step < 4 else _save_and_stop(stopped, tmp_path / "c"))
+    resumed = trainer(one, n=24)
+    state = checkpoint.load(tmp_path / "c")
+    assert state is not None and int(state["step"]) == 4
+    resumed.load(state)
+    resumed.train()
+    assert same(resumed.state(), whole.state())
+    assert whole.step == 6 and whole.finite()
+
+
+class _Stop(Exception):
+    """The training is killed here."""
+
+
+def _save_and_stop(stopped: Trainer, path: Path) -> None:
+    checkpoint.save(path, stopped.state())
+    raise _Stop
+
+
+def test_methods_see_the_same_batches_noise_and_first_weights() -> None:
+    one, other = trainer(spec("svae_r")), trainer(spec("alice", lam=1.0))
+    for step in (0, 5, 6, 11):
+        assert torch.equal(one.batch(step), other.batch(step))
+    for role in ("encoder", "decoder", "critic"):
+        for a, b in zip(one.nets[role].parameters(), other.nets[role].parameters(), strict=True):
+            assert torch.equal(a, b)
+    x = one.batch(0)
+    a, b = (Draws(x, each.spec.stream, "3 model").normal("z", 5) for each in (one, other))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, Draws(x, one.spec.stream, "4 model").normal("z", 5))
+    assert not torch.equal(a, Draws(x, one.spec.stream, "3 model").normal("eps", 5))
+    seeds = trainer(spec(seed=1))
+    assert not torch.equal(seeds.batch(0), one.batch(0))
+    scored = spec(temperatures=9, chains=3, samples=50)
+    assert scored.stream == one.spec.stream and scored.id != one.spec.id
+
+
+def test_in_bf16_products_are_rounded_and_nothing_else() -> None:
+    """The same weights, noise and batches; what reaches norms, losses and Adam is float32."""
+    whole, rounded = (trainer(spec(precision=name)) for name in ("float32", "bf16"))
+    x = whole.batch(0)
+    assert torch.equal(x, rounded.batch(0))
+    z = torch.randn(len(x), 64, generator=torch.Generator().manual_seed(0))
+    decoder: Any = rounded.nets["decoder"]
+    with rounded._precision():
+        products = decoder.layers[0][0](z)
+        bits = products.view(torch.int32) & 0xFFFF
+        assert products.dtype == torch.float32 and not bits.any()  # all that bfloat16 lacks
+        normed = decoder.layers[0](z)
+        assert normed.dtype == torch.float32 and (normed.view(torch.int32) & 0xFFFF).any()
+        image = decoder(z)
+    exact = whole.nets["decoder"](z)
+    assert 0 < (image - exact).abs().max() < 0.05
+    assert torch.equal(decoder(z), exact)  # as it is scored
+    for one in (whole, rounded):
+        one.train()
+        assert one.finite()
+        moments = [m["exp_avg"] for m in one.model_adam.state_dict()["state"].values()]
+        assert {t.dtype for t in (*one.nets.parameters(), *moments)} == {torch.float32}
+    (_, critic, model), (_, critic_bf16, model_bf16) = (one.losses[0] for one in (whole, rounded))
+    assert (critic, model) != (critic_bf16, model_bf16)
+    assert critic_bf16 == pytest.approx(critic, abs=0.03)
+    assert model_bf16 == pytest.approx(model, abs=0.03)
+
+
+def test_an_epoch_shows_every_image_once() -> None:
+    one = trainer(spec())
+    seen = torch.cat([one.batch(step) for step in range(6)])
+    everything = torch.from_numpy(np.array(DIGITS.train[:48])).float() / 255
+    key = torch.randn(28 * 28, generator=torch.Generator().manual_seed(0))
+    sums = [(each.flatten(1) @ key).sort().values for each in (seen, everything)]
+    torch.testing.assert_close(*sums)
+
+
+def test_critic_and_model_learn_in_their_own_turns() -> None:
+    one = trainer(spec())
+    before = {name: t.clone() for name, t in one.nets.state_dict().items()}
+    assert one.method.critic is not None
+    draws = Draws(one.batch(0), one.spec.stream, "0 critic 0")
+    for parameter in one.models:
+        parameter.requires_grad_(False)
+    one.method.critic(one.nets, draws).backward()
+    assert one.critic_adam is not None
+    one.critic_adam.step()
+    for name, tensor in one.nets.state_dict().items():
+        if name.endswith(("weight", "bias")) and not name.startswith("critic"):
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_clipping_holds_after_every_step() -> None:
+    one = trainer(spec("wgan", lam=0.0))
+    one.advance()
+    assert one.critic_steps == 5
+    assert max(float(p.detach().abs().max()) for p in one.critics) <= 0.01 + 1e-9
+
+
+class Elsewhere(TorchDispatchMode):
+    """Notes operations that a CUDA graph can't hold: on another device than "meta", which stands
+    for the GPU, or waiting for a number of it."""
+
+    WAITING = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        devices = {each.device.type for each in leaves if isinstance(each, Tensor)}
+        devices |= {each.type for each in leaves if isinstance(each, torch.device)}
+        if devices - {"meta"} or func._overloadpacket in self.WAITING:
+            self.found.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class TestReplay:
+    @pytest.mark.parametrize("study", [name for name in STUDIES if name in DOMAINS])
+    def test_updates_are_on_their_device_alone(
+        self, study: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Draws, "_fill", lambda self, name: None)
+        monkeypatch.setattr(Trainer, "_adam", lambda self, p: torch.optim.SGD(p, foreach=False))
+        monkeypatch.setattr(Trainer, "_precision", lambda self: contextlib.nullcontext())
+        for method in DOMAINS[study].methods():
+            (one, *_) = STUDIES[study].specs("smoke", methods=[method], lams=[0.1])
+            meta = Trainer(one, data.load(one.data).train, "meta")
+            draws = [meta.draws(meta.batch(0), name) for name in meta.update_names(0)]
+            with Elsewhere() as mode, monkeypatch.context() as patch:
+                for maker in ("tensor", "as_tensor"):  # to "meta" they make no copy, to a GPU one
+                    patch.setattr(torch, maker, lambda *_, **__: mode.found.add("from the CPU"))
+                meta.updates(draws)
+            assert not mode.found, (method, mode.found)
+
+    @pytest.mark.parametrize("one", [spec(), spec("wgan_gp", lam=0.0), spec("vae", lam=0.0)])
+    def test_replayed_steps_equal_eager_ones(
+        self, one: ImageSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A graph that computes anew from the same memory, as a GPU would."""
+        replays: list[int] = []
+
+        def graph(work: Callable, device: torch.device) -> Callable:
+            return lambda: replays.append(1) or work()
+
+        monkeypatch.setattr(cuda, "_graph", graph)
+        eager, replayed = trainer(one), trainer(one)
+        replayed.graphs = True
+        eager.train()
+        replayed.train()
+        assert same(eager.state(), replayed.state())
+        assert eager.losses == replayed.losses
+        assert len(replays) == replayed.steps - 1
+
+    def test_without_a_graph_a_training_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def refuses(work: Callable, device: torch.device) -> Callable:
+            asked.append(device)
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(cuda, "_graph", refuses)
+        eager, other = trainer(spec()), trainer(spec())
+        other.graphs = True
+        eager.train()
+        with pytest.warns(UserWarning, match="svae_r goes on without a CUDA graph"):
+            other.train()
+        assert same(eager.state(), other.state()) and len(asked) == 1
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.parametrize("precision", ["float32", "bf16"])
+    @pytest.mark.parametrize("method", DOMAINS["mnist"].methods())
+    def test_recorded_steps_equal_eager_ones_on_a_gpu(
+        self, method: str, precision: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+        one = spec(method, precision=precision)
+        eager, replayed = (Trainer(one, DIGITS.train[:48], "cuda") for _ in range(2))
+        eager.graphs = False
+        eager.train()
+        replayed.train()
+        assert replayed.graphs  # it was recorded
+        torch.testing.assert_close(replayed.nets.state_dict(), eager.nets.state_dict())
+
+
+class TestCheckpoint:
+    def test_one_of_other_networks_is_dropped_and_the_training_starts_anew(
+        self, tmp_path: Path
+    ) -> None:
+        one, other = spec(), trainer(spec("gan", lam=0.0))
+        path = tmp_path / "mnist" / "smoke" / "_checkpoints" / f"{one.id}.train.safetensors"
+        checkpoint.save(path, other.state())
+        beat: Any = _Beat()
+        rows, _ = job.train(_job(one, tmp_path), beat)
+        again, _ = job.train(_job(one, tmp_path / "again"), beat)
+        assert rows[0]["model_loss"] == again[0]["model_loss"]
+
+    def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.safetensors"
+        tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+        checkpoint.save(path, tensors)
+        whole = path.read_bytes()
+        found = checkpoint.load(path)
+        assert found is not None and same(found, tensors)
+        for at in range(8, len(whole), 7):
+            flipped = bytearray(whole)
+            flipped[at] ^= 4
+            path.write_bytes(bytes(flipped))
+            back = checkpoint.load(path)
+            assert back is None or same(back, tensors), at  # a flip in a name's padding is harmless
+        path.write_bytes(whole[:-1])
+        assert checkpoint.load(path) is None
+        assert not path.exists()
+        assert checkpoint.load(path) is None
+
+    def test_nothing_is_unpickled(self, tmp_path: Path) -> None:
+        import pickle
+
+        class Evil:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return (Path.touch, (tmp_path / "ran",))
+
+        (tmp_path / "c").write_bytes(pickle.dumps(Evil()))
+        assert checkpoint.load(tmp_path / "c") is None
+        assert not (tmp_path / "ran").exists()
+
+
+class TestScores:
+    def test_frozen_norm_has_the_statistics_of_training_batches(self) -> None:
+        one = trainer(spec())
+        evaluate.freeze(one)
+        nets: Any = one.nets
+        first, norm = nets["encoder"].trunk.layers[0][:2]
+        assert int(norm.num_batches_tracked) == evaluate.STATISTICS
+        means = []
+        for i in range(evaluate.STATISTICS):
+            x = one.batch(i)
+            eps = Draws(x, one.spec.stream, f"statistics {i}").normal("eps", 1, 28, 28)
+            means.append(first(torch.cat([x, eps], 1)).mean((0, 2, 3)))
+        torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0).detach())
+        assert not one.nets.training
+
+    @pytest.mark.parametrize("method", ["svae_r", "gan"])
+    def test_folding_keeps_the_function(self, method: str) -> None:
+        one = Trainer(spec(method, lam=0.0), DIGITS.train[:48], dtype=torch.float64)
+        one.train()
+        evaluate.freeze(one)
+        z = torch.randn(5, 64, dtype=torch.float64)
+        nets: Any = one.nets
+        folded = evaluate.folded(nets["decoder"])
+        torch.testing.assert_close(folded.logits(z), nets["decoder"].logits(z))
+        assert not any("Norm" in type(module).__name__ for module in folded.modules())
+
+    def test_mse_is_on_minus_one_to_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = trainer(spec())
+        evaluate.freeze(one)
+        x = torch.from_numpy(np.array(DIGITS.test)).float() / 255
+        monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x.float() / 255 + 0.25)
+        found = evaluate.scores(one, DIGITS)
+        assert found is not None
+        assert found.metrics["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
+        assert len(found.pictures["samples"]) == 40
+        assert found.pictures["x"].shape == (64, 1, 28, 28)
+        assert x.max() <= 1
+
+    def test_images_of_ais_are_the_same_for_all_and_of_every_class(self) -> None:
+        one, other = spec(seed=3), spec("alice", lam=1.0)
+        bits = evaluate.test_bits(one, DIGITS, None)
+        assert torch.equal(bits, evaluate.test_bits(other, DIGITS, None))
+        assert bits.shape == (10, 784) and set(bits.unique().tolist()) == {0.0, 1.0}
+        labels = np.repeat(np.arange(10), 7)
+        rows = evaluate.stratified(labels, 70, 30, np.random.default_rng(0))
+        assert sorted(labels[rows].tolist()) == sorted([*range(10)] * 3)
+        assert len(set(rows.tolist())) == 30
+
+    def test_a_training_that_is_not_finite_has_diverged(self, tmp_path: Path) -> None:
+        one = spec(lr=1e30)
+        rows, samples = job.train(_job(one, tmp_path), _Beat())  # type: ignore[arg-type]
+        assert rows[0]["status"] == "diverged" and "inception_score" not in rows[0]
+        assert samples[0]["samples"] == b""
+
+
+class _Beat:
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+
+    def __call__(self, share: float) -> None:
+        self.shares.append(share)
+
+
+def _job(one: ImageSpec, folder: Path) -> jobs.Job:
+    return jobs.Job((one,), str(folder), "cpu", {"commit": None, "dirty": None})
+
+
+def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None:
+    beat = _Beat()
+    rows, _ = job.train(_job(spec(epochs=1), tmp_path), beat)  # type: ignore[arg-type]
+    shares = beat.shares
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    (row,) = rows
+    assert row["simulated"] == 2 and len(row["log_likelihoods"]) == 10
+    assert row["stand_in"] and row["classifier"] == "mnist referee"
+    assert row["log_likelihood"] < 0 < row["classifier_accuracy"]
+
+
+SMALL = ["mnist", "--scale", "smoke", "--only", "method=svae_r,dcgan", "--lam", "0"]
+SMALL += ["--set", "width=0.0625", "--workers", "1"]
+TIMING = {"train_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
+
+KILLED = """
+import os, signal, sys
+from bench import run
+from bench.studies.images import job
+
+job.EVERY = 0.0  # a checkpoint after every step
+kind, save, of_kind = sys.argv.pop(1), job._save, []
+
+def saved(path, state):
+    save(path, state)
+    if f".{kind}." in path.name:
+        of_kind.append(path)
+    if len(of_kind) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+job._save = saved
+if __name__ == "__main__":
+    run.command()
+"""
+
+
+def stored(folder: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(folder / "mnist" / "smoke").sort_values("id", ignore_index=True)
+    return frame.drop(columns=[*TIMING])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
+    tmp_path: Path, python: Callable
+) -> None:
+    assert python("-m", "bench.run", *SMALL, "--results", str(tmp_path / "whole"))[0] == 0
+    whole = stored(tmp_path / "whole")
+    assert len(whole) == 2 and (whole["status"] == "ok").all()
+    driver = tmp_path / "killed.py"
+    driver.write_text(KILLED)
+    folder = tmp_path / "killed"
+    checkpoints = folder / "mnist" / "smoke" / "_checkpoints"
+    for kind in ("train", "ais"):
+        here = [*SMALL, "--engine", "sequential", "--results", str(folder)]
+        assert python(str(driver), kind, *here)[0] == -signal.SIGKILL
+        assert list(checkpoints.glob(f"*.{kind}.safetensors"))
+    assert python("-m", "bench.run", *SMALL, "--results", str(folder))[0] == 0
+    pd.testing.assert_frame_equal(stored(folder), whole)
+    assert not list(checkpoints.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist", "--scale", "quick", "--data", "nowhere"], "nowhere does not exist"),
+        (["mnist", "--scale", "quick", "--data", "."], "no MNIST in"),
+        (["mnist", "--set", "colour=red", "--scale", "smoke"], "allowed: FIELD=VALUE"),
+        (["mnist", "--set", "epochs=few", "--scale", "smoke"], "allowed: values of type int"),
+        (["mnist", "--set", "bits=wet", "--scale", "smoke"], "allowed: static, dynamic"),
+        (["toy_grid", "--data", ".", "--scale", "smoke"], "toy_grid draws its own data"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.main([*arguments, "--results", str(tmp_path / "r")]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+# Pages
+
+
+def rows(seeds: int = 2) -> list[dict[str, Any]]:
+    """Made-up rows of the smoke study: every default cell and one diverged run."""
+    found = []
+    specs = STUDIES["mnist"].specs("smoke", seeds=seeds)
+    for one in specs:
+        name = METHODS[one.method].label
+        found.append(
+            {
+                "id": one.id,
+                "config": one.config,
+                "protocol": 1,
+                "label": name,
+                "status": "ok",
+                **{field: getattr(one, field) for field in vars(one) if field in SPEC_FIELDS},
+                "inception_score": 8.0 + 0.5 * (one.method == "svae_r") + 0.01 * one.seed,
+                "inception_sd": 0.1,
+                "real_score": 9.9,
+                "frechet": 5.0,
+                "n_splits": 10,
+                "classifier": "mnist referee",
+                "classifier_sha256": "f" * 64,
+                "classifier_accuracy": 0.9979,
+                "mse_x": 0.1,
+                "log_likelihood": -100.0 + 10 * (one.method == "svae_r"),
+                "log_likelihood_se": 2.0,
+                "log_likelihoods": [-100.0 + 10 * (one.method == "svae_r") + i for i in range(5)],
+                "bdmc_gap": 5.0 if one.method == "gan" else 0.5,
+                "simulated": 2,
+                "stand_in": True,
+                "trace_step": [1, 2],
+                "critic_loss": [1.0, 2.0],
+                "model_loss": [1.0, 2.0],
+                "dirty": False,
+                "train_seconds": 1.0,
+            }
+        )
+    gone = dict.fromkeys(("inception_score", "inception_sd", "frechet", "mse_x", "bdmc_gap"))
+    found[-1] |= {"status": "diverged", "log_likelihood": None, "log_likelihoods": None, **gone}
+    return found
+
+
+SPEC_FIELDS = ImageSpec.__dataclass_fields__
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> report.Report:
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    image = np.zeros((64, 1, 28, 28), np.uint8).tobytes()
+    samples = [
+        {"id": r["id"], "shape": [1, 28, 28], "x": image, "x_rec": image, "samples": image}
+        for r in rows()
+    ]
+    kept.write(rows(), samples)
+    return report.build("mnist", "smoke", tmp_path)
+
+
+def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Report) -> None:
+    table = page.tables["table1"]
+    by_name = {
+        row[0]: dict(zip([c.name for c in table.columns], row, strict=True)) for row in table.rows
+    }
+    paper = ["NF (k = 80)", "PixelRNN", "AVB-AC", "AS-VAE", "GAN", "WGAN-GP", "DCGAN", "sVAE"]
+    assert [row[0] for row in table.rows][:9] == [*paper, "sVAE-r"]
+    assert by_name["sVAE-r"]["paper log p(x) ≥"] == "-79.26"
+    assert by_name["sVAE-r"]["log p(x) ≥, nats"] == "-90.00 ± 0.00"
+    assert by_name["sVAE-r"]["IS (referee)"] == "8.50 ± 0.01"
+    assert by_name["GAN"]["log p(x) ≥, nats"] == "not converged (-100.00 ± 0.00)"
+    assert by_name["GAN"]["paper IS"] == "8.34"
+    assert by_name["PixelRNN"]["log p(x) ≥, nats"] == "cited only"
+    assert sum(int(row[-1]) for row in table.rows) == 1
+    assert "STAND-IN" in table.caption and "8.45" in table.caption and "9.279" in table.caption
+    assert {c.name for c in table.columns if c.paper} == {"paper log p(x) ≥", "paper IS"}
+
+
+def test_claims_follow_their_rules(page: report.Report) -> None:
+    frame = page.page.frame
+    verdicts = {claim.id: claim.verdict for claim in mnist_claims(frame)}
+    assert verdicts == {"2a": "holds", "2b": "fails", "2c": "holds", "2d": "holds"}
+    near = frame.assign(
+        log_likelihood=frame["log_likelihood"] + 15,
+    )
+    assert {c.id: c.verdict for c in mnist_claims(near)}["2b"] == "holds"
+    wide = frame.assign(bdmc_gap=9.0)
+    assert {c.id: c.verdict for c in mnist_claims(wide)}["2a"] == "undecided"
+    worse = frame.assign(inception_score=frame["inception_score"] - frame["lam"] * 50)
+    assert {c.id: c.verdict for c in mnist_claims(worse)}["2c"] == "fails"
+    # Three diverged runs don't spread, and a lone rival can't take that for its own.
+    gone = frame["method"] == "svae_r"
+    lost = frame[(frame["method"] != "gan") | (frame["seed"] == 0)].assign(
+        status=frame["status"].mask(gone, "diverged"),
+        inception_score=frame["inception_score"].mask(gone),
+    )
+    assert {c.id: c.verdict for c in mnist_claims(lost)}["2c"] == "undecided"
+    none = mnist_claims(frame[frame["method"] == "gan"])
+    assert {c.verdict for c in none} == {"no data"}
+
+
+def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Report) -> None:
+    frame = page.page.frame
+    swept = frame[frame["method"] == "svae_r"].assign(lam=100.0)
+    both = pd.concat([frame, swept], ignore_index=True)
+    assert frames.headline(both, "mnist", "smoke").equals(frame)
+    assert frames.headline(swept, "mnist", "smoke").equals(swept)
+    n = {row[0]: row[5] for row in tables.sweep(both).rows}
+    assert n["100"] == str(len(swept)) and n["1000"] == "0"
+
+
+def _again(rng: np.random.Generator, seeds: int, drift: float = 1.0, **all_of: Any) -> pd.DataFrame:
+    """Runs whose scores vary over seeds by a tenth, their log-likelihoods by a nat."""
+    found = pd.DataFrame([r for r in rows(seeds) if r["status"] == "ok"])
+    for column in ("inception_score", "frechet", "mse_x"):
+        found[column] *= drift * np.exp(rng.normal(0, 0.1, len(found)))
+    found["log_likelihood"] += rng.normal(0, 1, len(found))
+    specs = pd.DataFrame([vars(one) for one in STUDIES["mnist"].specs("smoke", seeds=1)])
+    shared = {name: specs[name].iloc[0] for name in frames.SETTINGS if name not in found}
+    swd = dict.fromkeys(("swd", "fid", "inception_score_imagenet", "data_sha256"))
+    return found.assign(**shared, **swd, **all_of)
+
+
+def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
+    rng = np.random.default_rng(0)
+
+    def compared(seeds: int, drift: float = 1.0, there: int = 5, **here: Any) -> Table:
+        ours = _again(rng, seeds, drift, **here)
+        return images_against.table(ours, _again(rng, there), "there")
+
+    assert sum(agrees(compared(1)) for _ in range(40)) >= 35  # family-wise level 5 %
+    found = compared(3, drift=1.5)
+    differ = {row[2] for row in found.rows if row[-1] == "DIFFERS"}
+    assert differ == {"IS (referee)", "Fréchet (referee)", "MSE of x"}
+    assert not agrees(found) and "differ beyond the spread" in found.caption
+    one = next(row for row in found.rows if row[2] == "log p(x) ≥, nats")
+    assert float(one[5]) == pytest.approx(float(one[3]) - float(one[4]), abs=0.011)
+    score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")
+    assert float(score[4]) == pytest.approx(8, rel=0.15)  # a geometric mean of scores near 8
+    assert float(score[5].removeprefix("× ")) == pytest.approx(1.5, rel=0.3)
+    with pytest.raises(StoreError, match="it has one seed only"):
+        compared(5, there=1)
+    with pytest.raises(StoreError, match="no method in common at one λ"):
+        compared(5, method="another")
+    with pytest.raises(StoreError, match=f"classifier_sha256 is {'f' * 64}, not another"):
+        compared(5, classifier_sha256="another")
+    gone = {"status": "diverged", "inception_score": np.nan, "mse_x": np.nan, "frechet": np.nan}
+    lost = compared(3, **gone, log_likelihood=np.nan)
+    assert not agrees(lost) and {row[2] for row in lost.rows} == {"diverged"}
+    assert {tuple(row[3:5]) for row in lost.rows} >= {("3 of 3", "0 of 5")}
+    some = _again(rng, 3)
+    some.loc[some.index[0], list(gone)] = list(gone.values())
+    beside = images_against.table(some, _again(rng, 5), "there")
+    assert [[*row[3:5], row[-1]] for row in beside.rows if row[2] == "diverged"] == [
+        ["1 of 3", "0 of 5", "agrees"]
+    ]
+    here, there = (_again(rng, 5).assign(data_sha256=each * 32) for each in ("cd", "ab"))
+    assert "not all ours" not in images_against.table(here, here, "there").caption
+    beside = images_against.table(here, there, "there")
+    assert "there (whose images are not all ours: abababababab)" in beside.caption
+    wild = _again(rng, 2)
+    wild["mse_x"] *= np.exp(40.0 * wild["seed"])
+    assert "> × 1000" in {row[6] for row in images_against.table(wild, wild, "there").rows}
+    with pytest.raises(StoreError, match=r"width is 0\.125, not 0\.5"):
+        compared(5, width=0.5)
+
+
+def test_another_precision_stands_beside_and_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    kept.write(rows(), [])
+    alone = report.build("mnist", "smoke", tmp_path)
+    rounded = [
+        {**r, "id": f"{i:016x}", "precision": "bf16", "inception_score": 5.0, "mse_x": 0.1}
+        for i, r in enumerate(rows(1)[:-1])
+    ]
+    kept.write(rounded, [])
+    both = report.build("mnist", "smoke", tmp_path)
+    beside = both.tables["bf16"]
+    assert [c.name for c in beside.columns][3:5] == ["bf16", "float32"]
+    assert {row[-1] for row in beside.rows if row[2] == "IS (referee)"} == {"DIFFERS"}
+    assert both.page.agrees  # it is no comparison that was asked for
+    for name, table in alone.tables.items():
+        assert both.tables[name].rows == table.rows
+    assert f"{len(rounded)} trainings in bf16" in "".join(both.page.notes)
+    (tmp_path / "elsewhere").mkdir()
+    there = ["mnist", "--scale", "smoke", "--results", str(tmp_path)]
+    there += ["--out", str(tmp_path / "o"), "--against"]
+    assert report.main([*there, str(tmp_path)]) == 0
+    assert report.main([*there, str(tmp_path / "elsewhere")]) == 2
+    err = capsys.readouterr().err
+    assert "nothing to compare with in" in err and err.count("\n") == 1
+
+
+def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
+    mixed = rows(seeds=1)
+    other = dict(mixed[0], id="ab" * 8, temperatures=7)
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    kept.write([*mixed, other], [])
+    frame = frames.runs(tmp_path, "mnist", "smoke")
+    assert len(frame) == len(mixed) and frame.attrs["others"] == 1
+    assert frames.missing(frame, "mnist", "smoke") == 0
+    assert frames.missing(frame.iloc[1:], "mnist", "smoke") == 1
+    mine = frames.runs(tmp_path, "mnist", "smoke", like=pd.DataFrame([other]))
+    assert mine["temperatures"].tolist() == [7]  # what is compared with those alone
+
+
+def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
+    kept = Store(tmp_path, "mnist", "smoke")
+    kept.prepare()
+    longer = [
+        {**r, "id": f"{i:04x}{j:012x}", "precision": precision, "epochs": 7}
+        for i, precision in enumerate(("float32", "bf16"))
+        for j, r in enumerate(rows())
+    ]
+    kept.write([*rows(seeds=1), *longer], [])
+    both = report.build("mnist", "smoke", tmp_path)
+    assert both.tables["bf16-epochs-7"].title == "bf16 beside float32, epochs 7"
+    assert {row[-1] for row in both.tables["bf16-epochs-7"].rows} == {"agrees"}
+    assert "bf16" not in both.tables  # of one seed, and none in bf16
+    assert len(both.page.frame) == len(rows(seeds=1))
+
+
+def test_the_page_is_written_whole(page: report.Report, tmp_path: Path) -> None:
+    report.write(page, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    for picture in ("figure4", "sweep", "curves"):
+        assert {f"{picture}.png", f"{picture}.svg"} <= names
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "drawn stand-ins" in text
+    assert page.tables["sweep"].rows[0][1] == "8.75 ± 0.09"
+    assert all(table.latex().isascii() for table in page.tables.values())
+
+
+def test_mosaics_lay_images_out_in_rows() -> None:
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+    sheet = figures.mosaic(images, 2, 3)
+    assert sheet.shape == (4, 6)
+    assert sheet[0, ::2].tolist() == [0, 1, 2] and sheet[3, ::2].tolist() == [3, 4, 5]
+    assert tables.spread(pd.Series([1.0, 3.0])) == "2.00 ± 1.41"

@@ -208,3 +208,6 @@ def _parts(paper: bool) -> dict[str, Part]:
 PARTS, PAPER = _parts(False), _parts(True)
 """Every network there is for these images, by the names that objectives use: the authors' code's
 and the paper's."""
+
+SIZES, PAPER_SIZES = (32, 64), (32, 64)
+"""Heights and widths of the images that `PARTS` and `PAPER` take."""

@@ -34,10 +34,11 @@ from bench.cli import Parser, UsageError, complain
 from bench.render import figures
 from bench.render.page import Page
 from bench.render.tables import Table
-from bench.store import rows as store
+from bench.store.atomic import write_atomically
 from bench.store.provenance import ROOT
-from bench.store.rows import StoreError
-from bench.studies import SCALES, STUDIES, module
+from bench.store.rows import StoreError, to_bytes
+from bench.studies import STUDIES
+from bench.studies.study import SCALES
 
 RESULTS = Path("results")
 REPORTS = Path("reports")
@@ -90,12 +91,12 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> R
 
     Raises StoreError if nothing is stored.
     """
-    if not len(store.load(results, study, scale)[0]):
+    if not len(STUDIES[study].load(results, scale)[0]):
         raise StoreError(
             f"no results of {study} at scale {scale} in {results}: "
             f"python -m bench.run {study} --scale {scale}"
         )
-    page = module(study, "page").build(study, scale, results, other)
+    page = STUDIES[study].report(scale, results, other)
     return Report(study, scale, page, _origin(page.frame))
 
 
@@ -208,7 +209,8 @@ def publish(study: str, scale: str, results: Path) -> None:
     Raises StoreError for rows of uncommitted code, which nobody could make again, and for a
     study with trainings missing.
     """
-    rows = store.load(results, study, scale)[0]
+    kept = STUDIES[study].store(results, scale)
+    rows = kept.load()[0]
     if rows["dirty"].to_pylist() != [False] * len(rows):
         raise StoreError("only results of committed code can be published (see column `dirty`)")
     page = build(study, scale, results).page
@@ -217,11 +219,11 @@ def publish(study: str, scale: str, results: Path) -> None:
     folder = REFERENCE / study
     folder.mkdir(parents=True, exist_ok=True)
     order = rows.sort_by("id")
-    store.write_atomically(folder / f"{scale}.parquet", store.to_bytes(order), folder / "_tmp")
-    points = store.load_samples(results, study, scale).sort_by("id")
+    write_atomically(folder / f"{scale}.parquet", to_bytes(order), folder / "_tmp")
+    points = kept.load_samples().sort_by("id")
     mask = [id in page.shown for id in points["id"].to_pylist()]
-    content = store.to_bytes(points.filter(mask))
-    store.write_atomically(folder / f"{scale}_samples.parquet", content, folder / "_tmp")
+    content = to_bytes(points.filter(mask))
+    write_atomically(folder / f"{scale}_samples.parquet", content, folder / "_tmp")
     (folder / "_tmp").rmdir()
     write(build(study, scale, REFERENCE), REFERENCE_REPORTS / study / scale)
     README.write_text(_embed(README.read_text("utf-8")), encoding="utf-8")
@@ -297,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         return _run(args)
-    except (UsageError, StoreError) as error:
+    except UsageError as error:
         return complain("bench.report", error)
 
 

@@ -26,14 +26,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.cli import Parser, UsageError, complain
-from bench.spec import ImageSpec, Spec, columns
-from bench.studies import SCALES, STUDIES, Study, module
+from bench.spec import Spec, columns
+from bench.studies import STUDIES
+from bench.studies.images.study import ImageSpec
 from bench.studies.shard import Shard
+from bench.studies.study import SCALES, Study
 
 if TYPE_CHECKING:
     from bench.engine.executors import Pool
-    from bench.engine.job import Job
     from bench.store.rows import Store
+    from bench.studies.study import Job
 
 RESULTS = Path("results")
 ENGINES = ("loky", "sequential", "dask", "ray")
@@ -156,7 +158,7 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     asked: dict[str, list[str]] = {}
     for field, values in (_condition(text, study) for text in args.only):
         asked.setdefault(field, []).extend(values)
-    known = module(study.name, "job").methods(study)
+    known = study.every_method()
     methods = list(known) if {"method", "label"} & set(asked) else None
     given = _given(study, args.set)
     try:
@@ -241,10 +243,10 @@ class Counts:
 
 def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
     """The state of these trainings and those still to be trained; writes nothing."""
-    from bench.store.rows import DEATHS
+    from bench.store.rows import FAILURES
 
     done, failures = store.done(), store.failures()
-    failed = {id for id, note in failures.items() if note["deaths"] >= DEATHS and id not in done}
+    failed = {id for id, note in failures.items() if note["times"] >= FAILURES and id not in done}
     statuses = [done[spec.id] for spec in specs if spec.id in done]
     left = [spec for spec in specs if spec.id not in done and spec.id not in failed]
     counts = Counts(
@@ -270,7 +272,7 @@ def choose_device(asked: str | None, elsewhere: bool = False) -> str:
 
 def choose_scale(study: Study[Any], device: str, workers: int, rate: float) -> tuple[str, str]:
     """Without --scale: which one, and why."""
-    cost = module(study.name, "job").seconds
+    cost = study.seconds
     seconds = sum(cost(spec, rate) for spec in study.specs("paper")) / workers
     if seconds < PAPER_BY_DEFAULT:
         return "paper", f"its estimate on this {device} is under 30 min"
@@ -313,7 +315,7 @@ def _run(args: argparse.Namespace) -> int:
         scale, why = choose_scale(study, device, workers, rate)
     specs = select(study, scale, args)
     if args.data or not (args.status or args.json):
-        specs = module(study.name, "job").check(specs, args.data, args.inception_weights)
+        specs = study.check(specs, args.data, args.inception_weights)
     if args.status or args.dry_run:
         return _go(args, specs, scale, why, device, workers, rate, None)
     pool = engines.open_pool(args.engine, args.address, workers, device)
@@ -334,9 +336,9 @@ def _go(
     pool: Pool | None,
 ) -> int:
     """Says what there is to do and, with a pool, does it."""
-    from bench.store.rows import Store, StoreError, Unwritable
+    from bench.store.rows import StoreError, Unwritable
 
-    store = Store(args.results, args.study, scale)
+    store = STUDIES[args.study].store(args.results, scale)
     try:
         if pool:
             _prepare(store, specs, args.retry_failed)
@@ -368,26 +370,26 @@ def _go(
 
 def _prepare(store: Store, specs: Sequence[Spec], retry_failed: bool) -> None:
     from bench.engine.engine import clear_progress
-    from bench.store.rows import process
+    from bench.store.atomic import process
 
     for path, reason in store.prepare().items():
         print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
     clear_progress(store.progress_of(process()))
     for spec in specs if retry_failed else []:
-        store.forgive(spec.id)
+        store.forget_failures(spec.id)
 
 
 def _plan(
     left: Sequence[Spec], device: str, args: argparse.Namespace, rate: float
 ) -> tuple[list[Job], dict[str, float]]:
     """Jobs, the longest first so that workers end together, and their seconds by key."""
-    from bench.engine.job import Job
     from bench.store import provenance
-    from bench.store.rows import process
+    from bench.store.atomic import process
+    from bench.studies.study import Job
 
     if not left:
         return [], {}
-    package = module(left[0].study, "job")
+    study = STUDIES[left[0].study]
     origin = provenance.commit()
     # Workers may stand in another folder; those of a cluster are not children of this process.
     results = str(args.results.absolute())
@@ -398,10 +400,10 @@ def _plan(
     parent = None if args.engine in CLUSTERS else os.getpid()
     jobs = [
         Job(tuple(stack), results, device, origin, parent, process(), data, weights)
-        for stack in package.stacks(left, device)
+        for stack in study.stacks(left, device)
     ]
     costs: dict[str, float] = {
-        job.key: sum(package.seconds(spec, rate) for spec in job.specs) for job in jobs
+        job.key: sum(study.seconds(spec, rate) for spec in job.specs) for job in jobs
     }
     jobs.sort(key=lambda job: -costs[job.key])
     return jobs, costs
@@ -419,7 +421,8 @@ def _train(
     from bench.engine.engine import Engine, clear_drafts, clear_progress
     from bench.engine.executors import EngineError
     from bench.engine.progress import Monitor
-    from bench.store.rows import StoreError, process
+    from bench.store.atomic import process
+    from bench.store.rows import StoreError
 
     progress = store.progress_of(process())
     monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)

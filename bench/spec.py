@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from itertools import product
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 PROTOCOL = 1
 """Bumped by hand when a stored number changes its meaning: old results are then another
 generation and no table mixes the two."""
 PROTOCOLS = {"cifar10": 2, "celeba": 2}
 """The same of single studies, where it is not `PROTOCOL`."""
-
-BITS = ("static", "dynamic")
-NETWORKS = ("suite", "paper")
 
 S = TypeVar("S", bound="Spec")
 
@@ -60,14 +60,20 @@ class Spec:
             raise ValueError(f"lam is {self.lam}; allowed: a finite number >= 0")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr is {self.lr}; allowed: a finite number > 0")
-        if self.precision not in self.PRECISIONS:
-            allowed = ", ".join(self.PRECISIONS)
-            raise ValueError(f"precision is {self.precision}; allowed: {allowed}")
-        for name in ("batch", "epochs", "critic_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: an integer >= 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; allowed: an integer >= 0")
+        self.one_of("precision", self.PRECISIONS)
+        self.at_least(batch=1, epochs=1, critic_steps=1, seed=0)
+
+    def at_least(self, **least: int) -> None:
+        """Raises ValueError for a field that is smaller than it may be."""
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                allowed = f"an integer >= {value}"
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {allowed}")
+
+    def one_of(self, name: str, allowed: tuple[str, ...]) -> None:
+        """Raises ValueError for a field that has another value than these."""
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(self, name)}; allowed: {', '.join(allowed)}")
 
     @cached_property
     def id(self) -> str:
@@ -98,63 +104,6 @@ class Spec:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ToySpec(Spec):
-    """One training of the toy study. Defaults are those of ALICE's published toy script."""
-
-    encoder_depth: int = 2  # hidden layers
-    decoder_depth: int = 2
-    critic_depth: int = 2
-    encoder_width: int = 256  # units of each hidden layer
-    decoder_width: int = 256
-    critic_width: int = 256
-    model_steps: int = 5  # updates of encoder and decoder on the same batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageSpec(Spec):
-    """One training of an image study and how it is scored. Defaults are those of `paper` scale."""
-
-    lr: float = 1e-4
-    batch: int = 64
-    data: str = "mnist"  # the images: a data set's name, see bench.studies.images.domain
-    images: int = 0  # training images, the first so many; 0: all
-    networks: str = "suite"  # of colour images also "paper", see models.colour
-    width: float = 1.0  # of all networks, relative to the paper's
-    samples: int = 10_000  # generated images behind inception score and Fréchet distance
-    bits: str = "static"  # what AIS sees: the static binarization, or "dynamic": one of our own
-    temperatures: int = 1000  # annealed importance sampling
-    chains: int = 16
-    leapfrog: int = 10
-    ais_images: int = 100  # 0: no annealed importance sampling
-
-    # In "bf16" training rounds what goes into products and what comes out; scores are float32's.
-    PRECISIONS: ClassVar[tuple[str, ...]] = (*Spec.PRECISIONS, "bf16")
-    UNPAIRED: ClassVar[tuple[str, ...]] = (
-        *Spec.UNPAIRED,
-        *("samples", "bits", "temperatures", "chains", "leapfrog", "ais_images"),
-    )
-
-    @property
-    def simulated(self) -> int:
-        """Images simulated from the model, which carry the BDMC gap: one for five real ones."""
-        return max(2, self.ais_images // 5) if self.ais_images else 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bits not in BITS:
-            raise ValueError(f"bits is {self.bits}; allowed: {', '.join(BITS)}")
-        if self.networks not in NETWORKS:
-            raise ValueError(f"networks is {self.networks}; allowed: {', '.join(NETWORKS)}")
-        least = {"batch": 2, "samples": 10, "temperatures": 2, "ais_images": 0, "images": 0}
-        for name in (*least, "chains", "leapfrog", "ais_images"):
-            if getattr(self, name) < least.get(name, 1):
-                allowed = f"an integer >= {least.get(name, 1)}"
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {allowed}")
-        if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}; allowed: a number > 0, at most 4")
-
-
 _KINDS = {"str": str, "int": int, "float": float}
 
 
@@ -180,28 +129,37 @@ def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
     """Specs of every combination of the given values, the last axis varying fastest.
 
     An axis whose name joins several fields by commas takes tuples for values. Raises ValueError
-    like the spec itself; every value is checked once, not every combination: fields are
-    independent.
+    like the spec itself. The constructor checks every value once and not every combination:
+    fields are independent, and 100,000 checks would take seconds.
     """
-    names = [name.split(",") for name in axes]
-    choices = [
-        [dict(zip(joined, value if len(joined) > 1 else (value,), strict=True)) for value in axis]
-        for joined, axis in zip(names, axes.values(), strict=True)
-    ]
+    choices = []
+    for name, values in axes.items():
+        names = name.split(",")
+        choices.append([dict(zip(names, v if names[1:] else (v,), strict=True)) for v in values])
     if not all(choices):
         return []
     first = {k: v for values in choices for k, v in values[0].items()}
-    checked = [[_fields(kind(**first | value), value) for value in axis] for axis in choices]
-    base = _fields(kind(**first), columns(kind))
+    base = vars(kind(**first))
+    checked = [
+        [{k: vars(kind(**first | value))[k] for k in value} for value in values]
+        for values in choices
+    ]
     specs = []
-    for values in product(*checked):
+    for combination in product(*checked):
         spec = object.__new__(kind)
-        spec.__dict__.update(base)
-        for value in values:
-            spec.__dict__.update(value)
+        for part in (base, *combination):
+            spec.__dict__.update(part)
         specs.append(spec)
     return specs
 
 
-def _fields(spec: Spec, names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in names}
+def generator(stream: str, purpose: str) -> Generator:
+    """The random numbers of one training (`Spec.stream`, hex digits) for one purpose.
+
+    What a training sees never depends on its neighbours in a stack, on the device or on the order
+    of jobs.
+    """
+    from numpy.random import PCG64, Generator
+
+    words = [int(stream[i : i + 8], 16) for i in range(0, len(stream), 8)]
+    return Generator(PCG64([*words, *purpose.encode()]))

@@ -38,12 +38,14 @@ import torch._dynamo  # seconds that every life would spend anew at its first op
 from bench import report, run
 from bench.engine import cost, engine
 from bench.engine import executors as engines
-from bench.engine.job import Job, Verdict
-from bench.store import provenance, schema
+from bench.engine.job import Verdict
+from bench.store import provenance
 from bench.store import rows as store
 from bench.studies import STUDIES
+from bench.studies.study import Job
 from bench.studies.toy_grid import job as toy
 from tests.conftest import start
+from tests.rows import TOY_ROWS
 
 SITES = (
     "before the write",
@@ -238,7 +240,7 @@ class Study:
         """One life of the run, in this process; its exit status if it comes to its end."""
         sys.stdout = sys.stderr = open(self.folder / "said.txt", "a")  # noqa: SIM115
         self.log.folder = self.folder / "toy_grid" / "smoke"
-        done = set(store.Store(self.folder, "toy_grid", "smoke").done())
+        done = set(STUDIES["toy_grid"].store(self.folder, "smoke").done())
         run_job = engine.run_job
 
         def checked(job: Job) -> Verdict:
@@ -295,7 +297,7 @@ class Study:
     def rows(self) -> dict[str, pd.DataFrame]:
         """All that is kept and not about time, by id; read as a user does."""
         folder = self.folder / "toy_grid" / "smoke"
-        names = [name for name in schema.rows("toy_grid").names if name not in TIMING]
+        names = [name for name in TOY_ROWS.names if name not in TIMING]
         frames = {
             "rows": pd.read_parquet(folder)[names],
             "samples": pd.read_parquet(folder / "_samples"),

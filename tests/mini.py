@@ -14,10 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from bench import report
-from bench.store import schema
 from bench.store.rows import to_bytes
 from bench.studies import STUDIES
-from tests.rows import points, row
+from tests.rows import TOY_ROWS, TOY_SAMPLES, points, row
 
 FOLDER = Path(__file__).parent / "fixtures" / "mini"
 REPORT = Path(__file__).parent / "fixtures" / "mini_report"
@@ -51,12 +50,10 @@ def build() -> report.Report:
 def main() -> None:
     folder = FOLDER / "toy_grid"
     folder.mkdir(parents=True, exist_ok=True)
-    content = to_bytes(pa.Table.from_pylist(rows(), schema=schema.rows("toy_grid")))
+    content = to_bytes(pa.Table.from_pylist(rows(), schema=TOY_ROWS))
     (folder / "smoke.parquet").write_bytes(content)
     specs = STUDIES["toy_grid"].specs("smoke", seeds=2)
-    content = to_bytes(
-        pa.Table.from_pylist(list(map(points, specs)), schema=schema.samples("toy_grid"))
-    )
+    content = to_bytes(pa.Table.from_pylist(list(map(points, specs)), schema=TOY_SAMPLES))
     (folder / "smoke_samples.parquet").write_bytes(content)
     REPORT.mkdir(parents=True, exist_ok=True)
     for name, text in build().texts().items():

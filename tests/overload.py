@@ -35,13 +35,13 @@ def work(engine_name: str, jobs: int, folder: Path) -> None:
     """The run itself: one line `done seconds` for each job in `folder/ended`, as they end."""
     from bench.engine import engine
     from bench.engine import executors as engines
-    from bench.engine.job import Job
     from bench.engine.progress import Monitor
-    from bench.store.rows import Store, process
+    from bench.store.atomic import process
     from bench.studies import STUDIES
+    from bench.studies.study import Job
 
     specs = STUDIES["toy_grid"].specs("paper", seeds=-(-jobs // 3456))[:jobs]
-    kept = Store(folder / "results", "toy_grid", "paper")
+    kept = STUDIES["toy_grid"].store(folder / "results", "paper")
     kept.prepare()
     parent = os.getpid() if engine_name in ("sequential", "loky") else None
     plan = [Job((s,), str(folder / "results"), "cpu", {}, parent, process()) for s in specs]

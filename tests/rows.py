@@ -5,7 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.spec import PROTOCOL, ToySpec, columns
+from bench.spec import PROTOCOL, columns
+from bench.store import schema
+from bench.studies.toy_grid.study import TOY_GRID, ToySpec
+
+TOY_ROWS = schema.rows(ToySpec, TOY_GRID.columns())
+TOY_SAMPLES = schema.samples(TOY_GRID.sample_columns())
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
 LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}

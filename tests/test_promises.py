@@ -16,13 +16,14 @@ import pytest
 
 from bench import report, run, spec
 from bench.engine import job as jobs
+from bench.store import atomic, schema
 from bench.store import rows as store
-from bench.store import schema
-from bench.store.rows import Store, StoreError, from_bytes, to_bytes
+from bench.store.rows import StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
+from bench.studies.study import Job
 from tests.conftest import PATIENCE, ROOT, start
 from tests.engine.test_executors import SPECS, Fake, engine_on
-from tests.rows import points, row
+from tests.rows import TOY_ROWS, points, row
 from tests.test_run import SMOKE, rows
 
 DATA = Path(__file__).parent / "fixtures"
@@ -54,7 +55,7 @@ def test_chaos_notices_a_lost_row(tmp_path: Path, whole: pd.DataFrame) -> None:
     log = Log(tmp_path / "kills")
     one, other = (Study(tmp_path / name, 1, log) for name in ("one", "other"))
     for study, count in ((one, 8), (other, 7)):
-        kept = Store(study.folder, "toy_grid", "smoke")
+        kept = STUDIES["toy_grid"].store(study.folder, "smoke")
         kept.prepare()
         kept.write([row(s) for s in SPECS[:count]], [points(s) for s in SPECS[:count]])
     assert one.is_like(one)
@@ -94,7 +95,7 @@ run.command()
 
 @POSIX
 def test_a_quota_that_is_met_on_the_way(tmp_path: Path) -> None:
-    kept = Store(tmp_path / "r", "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     kept.prepare()
     kept.write([row(s) for s in SPECS[8:]], [points(s) for s in SPECS[8:]])
     before = {p: p.read_bytes() for p in kept.folder.rglob("*.parquet")}
@@ -129,7 +130,7 @@ def test_two_runners_on_one_folder_equal_one(tmp_path: Path, whole: pd.DataFrame
         _, err = runner.communicate(timeout=200)
         assert runner.returncode == 0, err
     pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
-    kept = Store(tmp_path / "r", "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     assert kept.prepare() == {} and len(kept.samples.read()[0]) == 8
     assert list((kept.folder / "_progress").iterdir()) == []
 
@@ -139,7 +140,7 @@ def test_another_protocol_is_another_generation(
 ) -> None:
     def fill(count: int) -> set[str]:
         specs = STUDIES["toy_grid"].specs("smoke")[:count]
-        kept = Store(tmp_path, "toy_grid", "smoke")
+        kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
         kept.prepare()
         kept.write([row(s, protocol=spec.PROTOCOL) for s in specs], [points(s) for s in specs])
         return {s.id for s in specs}
@@ -149,20 +150,20 @@ def test_another_protocol_is_another_generation(
         following = spec.PROTOCOL + 1
         later.setattr(spec, "PROTOCOL", following)
         everything = STUDIES["toy_grid"].specs("smoke")
-        counts, left = run.count(everything, Store(tmp_path, "toy_grid", "smoke"))
+        counts, left = run.count(everything, STUDIES["toy_grid"].store(tmp_path, "smoke"))
         assert (counts.done, len(left)) == (0, 8)  # all of it is trained anew
         new = fill(3)
         assert not new & old
-        assert set(store.load(tmp_path, "toy_grid", "smoke")[0]["id"].to_pylist()) == new
-    assert set(store.load(tmp_path, "toy_grid", "smoke")[0]["id"].to_pylist()) == old
+        assert set(STUDIES["toy_grid"].load(tmp_path, "smoke")[0]["id"].to_pylist()) == new
+    assert set(STUDIES["toy_grid"].load(tmp_path, "smoke")[0]["id"].to_pylist()) == old
 
 
 @pytest.mark.parametrize("version", range(1, schema.SCHEMA_VERSION + 1))
 def test_a_file_of_every_schema_is_read(version: int) -> None:
     """Written once by the code of its time (`fixture` below) and never again."""
     content = (DATA / f"schema_{version}.parquet").read_bytes()
-    table = from_bytes(content, schema.rows("toy_grid"))
-    assert table.schema.equals(schema.rows("toy_grid"))
+    table = from_bytes(content, TOY_ROWS)
+    assert table.schema.equals(TOY_ROWS)
     ok, diverged = sorted(table.to_pylist(), key=lambda r: r["status"], reverse=True)
     assert (ok["status"], ok["method"], ok["lam"], ok["critic_width"]) == ("ok", "alice", 0.0, 32)
     assert (ok["inception_score"], ok["modes"], ok["train_seconds"]) == (4.7, 5, 1.0)
@@ -170,13 +171,13 @@ def test_a_file_of_every_schema_is_read(version: int) -> None:
     assert (diverged["status"], diverged["inception_score"]) == ("diverged", None)
     with pytest.raises(StoreError, match="update the suite"), pytest.MonkeyPatch.context() as older:
         older.setattr(schema, "SCHEMA_VERSION", version - 1)
-        from_bytes(content, schema.rows("toy_grid"))
+        from_bytes(content, TOY_ROWS)
 
 
 def fixture() -> None:
     """Makes the file of today's schema."""
     ok, diverged = sorted(SPECS[:2], key=lambda s: s.method)
-    table = pa.Table.from_pylist([row(ok), row(diverged, None)], schema=schema.rows("toy_grid"))
+    table = pa.Table.from_pylist([row(ok), row(diverged, None)], schema=TOY_ROWS)
     (DATA / f"schema_{schema.SCHEMA_VERSION}.parquet").write_bytes(to_bytes(table))
 
 
@@ -198,14 +199,14 @@ def test_diverged_is_a_result_and_said_so(
 
 
 def test_fail_fast_stops_at_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict:
+    def fate(job: Job, alone: bool) -> jobs.Verdict:
         return jobs.Verdict(job, "raised", {}, "no such thing")
 
     runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
     runner.fail_fast = True
     with pytest.raises(StoreError, match="--fail-fast"):
         runner.run(plan)
-    assert [note["deaths"] for note in kept.failures().values()].count(store.DEATHS) == 1
+    assert [note["times"] for note in kept.failures().values()].count(store.FAILURES) == 1
 
 
 # Names stay in the folder
@@ -213,7 +214,7 @@ def test_fail_fast_stops_at_the_first(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
     results, out = tmp_path / "in" / "results", tmp_path / "in" / "out"
-    kept = Store(results, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(results, "smoke")
     kept.prepare()
     for id in ("../../../../up", "/absolute/path..", "zero\0byte.......", "f" * 5000, ""):
         with pytest.raises(ValueError, match="is not an id"):
@@ -232,7 +233,7 @@ def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
 
 @POSIX
 def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
-    kept = Store(tmp_path / "r", "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     kept.prepare()
     outside = tmp_path / "outside.parquet"
     outside.write_bytes(b"somebody's")
@@ -251,10 +252,10 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
 def test_what_the_dead_left_goes_once_it_is_old(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
-    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
     kept.prepare()
-    here, _, own = store.process().rpartition("-")
-    old, long_ago = {}, time.time() - 2 * store.OLD
+    here, _, own = atomic.process().rpartition("-")
+    old, long_ago = {}, time.time() - 2 * atomic.OLD
     for age in ("old", "young"):
         for process in (f"{here}-{dead.pid}", f"{here}-{own}", f"elsewhere-{dead.pid}"):
             draft = kept.folder / "_tmp" / f"{process}-{age}"

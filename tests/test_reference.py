@@ -10,8 +10,8 @@ from bench import report
 from bench.engine import job as jobs
 from bench.render.compare import agrees
 from bench.render.tables import Table
-from bench.store.rows import Store
 from bench.studies import STUDIES
+from bench.studies.study import Job
 from bench.studies.toy_grid import against, frames, train
 from bench.studies.toy_grid.job import stacks
 from bench.studies.toy_grid.train import Trainer
@@ -28,18 +28,18 @@ def test_the_readme_shows_the_reference() -> None:
     blocks = [match[2] for match in report.BLOCK.finditer(report.README.read_text("utf-8"))]
     assert "toy_grid/quick/summary.md" in blocks
     assert ("toy_grid", "quick") in report.published()
-    assert frames.runs(report.REFERENCE, "toy_grid", "quick")["seed"].nunique() == 5
+    assert frames.runs(STUDIES["toy_grid"], report.REFERENCE, "quick")["seed"].nunique() == 5
 
 
 def smoke_against_reference(folder: Path) -> Table:
     """Five seeds of the smoke study by today's code, beside the reference's ten."""
     specs = STUDIES["toy_grid"].specs("smoke", seeds=5)
-    kept = Store(folder, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(folder, "smoke")
     kept.prepare()
     for stack in stacks(specs, "cpu"):
-        assert jobs.run_job(jobs.Job(tuple(stack), str(folder), "cpu", {})).end == "done"
-    ours = frames.runs(folder, "toy_grid", "smoke")
-    reference = frames.runs(report.REFERENCE, "toy_grid", "smoke")
+        assert jobs.run_job(Job(tuple(stack), str(folder), "cpu", {})).end == "done"
+    ours = frames.runs(STUDIES["toy_grid"], folder, "smoke")
+    reference = frames.runs(STUDIES["toy_grid"], report.REFERENCE, "smoke")
     assert reference["seed"].nunique() == 10
     return against.table(ours, reference, report.REFERENCE)
 

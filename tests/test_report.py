@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 
 from bench import report
+from bench.cli import UsageError
 from bench.render import intervals as stats
 from bench.render.compare import agrees
 from bench.render.tables import Column, Table
-from bench.spec import ToySpec
-from bench.store import schema
-from bench.store.rows import Store, StoreError, to_bytes
+from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
 from bench.studies.toy_grid import against, claims, figures, frames
+from bench.studies.toy_grid.study import ToySpec
 from tests import mini
-from tests.rows import points, row
+from tests.rows import TOY_ROWS, points, row
 
 
 def test_the_miniature_report_is_reproduced_exactly() -> None:
@@ -182,7 +182,7 @@ def test_every_file_is_written_and_the_page_stands_alone(tmp_path: Path) -> None
 def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>|&_\\"
     specs = STUDIES["toy_grid"].specs("smoke")
-    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write([row(s, label=evil) for s in specs], [points(s) for s in specs])
     made = report.build("toy_grid", "smoke", tmp_path)
@@ -220,7 +220,7 @@ def publish_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = mini.rows()
     done = {r["id"] for r in rows}
     missing = [s for s in STUDIES["toy_grid"].specs("smoke", seeds=2) if s.id not in done]
-    kept = Store(folder / "r", "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(folder / "r", "smoke")
     kept.prepare()
     kept.write([*rows, *map(row, missing)], [points(s) for s in missing])
     report.publish("toy_grid", "smoke", folder / "r")
@@ -245,7 +245,7 @@ def test_check_agrees_after_publishing_and_sees_any_change(
         path.write_text(whole)
     rows = mini.rows()
     rows[-1]["inception_score"] = 2.0
-    changed = to_bytes(pa.Table.from_pylist(rows, schema=schema.rows("toy_grid")))
+    changed = to_bytes(pa.Table.from_pylist(rows, schema=TOY_ROWS))
     (tmp_path / "results/reference/toy_grid/smoke.parquet").write_bytes(changed)
     assert report.main(["--check"]) == 1
 
@@ -264,7 +264,7 @@ def test_incomplete_studies_are_not_published(
 
 def test_other_learning_rates_alone_make_a_report_too(tmp_path: Path) -> None:
     specs = STUDIES["toy_grid"].specs("smoke", lrs=[1e-4])
-    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write([row(s) for s in specs], [points(s) for s in specs])
     made = report.build("toy_grid", "smoke", tmp_path)
@@ -276,7 +276,7 @@ def test_results_of_uncommitted_code_are_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     specs = STUDIES["toy_grid"].specs("smoke")
-    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write([row(s, dirty=True) for s in specs], [])
     monkeypatch.setattr(report, "REFERENCE", tmp_path / "never")
@@ -320,7 +320,7 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert "differ" in found.caption
     for seeds, lr in ((1, 1.0), (5, 2.0)):  # one seed; no configuration in common
         other = [{**r, "config": f"{r['config']}{lr}"} if lr > 1 else r for r in sample(rng, seeds)]
-        with pytest.raises(StoreError, match="nothing to compare with in there"):
+        with pytest.raises(UsageError, match="nothing to compare with in there"):
             compared(sample(rng, 1), other)
     half = [r if r["seed"] else {**r, "label": "ALICE"} for r in sample(rng, 3)]
     assert "nothing in common: ALICE at λ = 0.1." in compared(half, sample(rng, 5)).caption

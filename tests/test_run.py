@@ -19,13 +19,14 @@ from bench.engine import engine
 from bench.engine import job as jobs
 from bench.engine.executors import Sequential
 from bench.engine.progress import Monitor
-from bench.store import schema
 from bench.store.rows import Store
 from bench.studies import STUDIES
+from bench.studies.study import Job
 from bench.studies.toy_grid.job import stacks
 from bench.studies.toy_grid.train import Trainer
 from models.objectives import OBJECTIVES, Objective, density_ratio
 from tests.conftest import PATIENCE, start
+from tests.rows import TOY_ROWS
 
 SMOKE = ["toy_grid", "--scale", "smoke"]
 
@@ -46,7 +47,7 @@ def rows(folder: Path) -> pd.DataFrame:
     assert frame["id"].is_unique
     frame["decoder_gradient"] = [repr(g) for g in frame["decoder_gradient"]]
     frame["trace_epoch"] = [list(e) for e in frame["trace_epoch"]]
-    return frame[[name for name in schema.rows("toy_grid").names if name not in TIMING]]
+    return frame[[name for name in TOY_ROWS.names if name not in TIMING]]
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +309,7 @@ def test_a_training_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
     assert f"failed: training {culprit.id}: its worker was killed (3 times)" in err
-    kept = Store(tmp_path / "r", "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     assert len(kept.done()) == 7
     assert list(kept.failures()) == [culprit.id]
 
@@ -337,11 +338,11 @@ def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "the same command goes on from there" in capsys.readouterr().err
 
 
-def engine_for(folder: Path) -> tuple[engine.Engine, list[jobs.Job], Store, Monitor]:
-    kept = Store(folder, "toy_grid", "smoke")
+def engine_for(folder: Path) -> tuple[engine.Engine, list[Job], Store, Monitor]:
+    kept = STUDIES["toy_grid"].store(folder, "smoke")
     kept.prepare()
     plan = [
-        jobs.Job(tuple(stack), str(folder), "cpu", {"commit": None, "dirty": None})
+        Job(tuple(stack), str(folder), "cpu", {"commit": None, "dirty": None})
         for stack in stacks(STUDIES["toy_grid"].specs("smoke"), "cpu")
     ]
     monitor = Monitor(0, 0, 0, 8, kept.progress_of(None))
@@ -384,11 +385,11 @@ def test_a_training_that_raises_hides_no_other(
         broken.setattr(Trainer, "train", raising)
         arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
         assert run.main(arguments) == 1
-    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
     assert len(kept.done()) == 7
     failures = kept.failures()
     assert list(failures) == [culprit.id]
-    assert failures[culprit.id]["deaths"] == 3
+    assert failures[culprit.id]["times"] == 3
     assert "ArithmeticError: no such thing" in failures[culprit.id]["reason"]
     capsys.readouterr()
     assert ask(tmp_path, capsys, "--status")["failed"] == 1
@@ -422,10 +423,10 @@ def test_damaged_results_are_set_aside_and_trained_again(
 
 
 def test_progress_moves_while_a_stack_trains(tmp_path: Path) -> None:
-    kept = Store(tmp_path, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
     kept.prepare()
     (spec, *_) = STUDIES["toy_grid"].specs("smoke")
-    job = jobs.Job((spec,), str(tmp_path), "cpu", {})
+    job = Job((spec,), str(tmp_path), "cpu", {})
     monitor = Monitor(0, 0, 0, 1, kept.progress_of(None))
     monitor.pending = {job.key: 10.0}
     beat = jobs.Heartbeat(job)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.spec import ToySpec, columns, grid
+from bench.spec import columns, generator, grid
 from bench.studies import STUDIES
-from bench.studies.streams import generator
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.job import stacks
+from bench.studies.toy_grid.study import ToySpec
 
 SPEC = ToySpec(study="toy_grid", scale="quick", method="svae_r", lam=0.1)
 

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from bench.data.files import Arrays, DataError, fingerprint, sha256
-from bench.store.rows import write_atomically
+from bench.store.atomic import write_atomically
 
 VERSION = 1
 

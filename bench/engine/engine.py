@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.engine.executors import Broken, EngineError, Gone, Pool
-from bench.engine.job import Job, Verdict, run_job
+from bench.engine.job import Verdict, run_job
 from bench.engine.progress import Monitor
-from bench.store.rows import DEATHS, Store, StoreError
+from bench.store.rows import FAILURES, Store, StoreError
+from bench.studies.study import Job
 
 
 class Engine:
@@ -85,8 +86,8 @@ class Engine:
 
     def _bury(self, job: Job, reason: str, retry: list[Job]) -> None:
         """One more death of a single training: tried again, or failed for good."""
-        deaths = self.store.bury(job.specs[0].id, reason)
-        if deaths < DEATHS:
+        deaths = self.store.note_failure(job.specs[0].id, reason)
+        if deaths < FAILURES:
             retry.append(job)
             return
         self.monitor.pending.pop(job.key, None)
@@ -99,7 +100,7 @@ class Engine:
         """Workers are gone and nobody says whose: every job that had begun is under suspicion."""
         under_way = self.monitor.shares().keys() & {job.key for job in waiting}
         self.stillborn = 0 if under_way else self.stillborn + 1
-        if self.stillborn == DEATHS:
+        if self.stillborn == FAILURES:
             raise EngineError("worker processes die before they begin")
         for job in self._unstored(waiting):
             if job.key in under_way:
@@ -111,7 +112,7 @@ class Engine:
     def _killed(self, job: Job) -> None:
         """The worker of this very job is gone."""
         begun = job.key in self.monitor.shares()
-        if not begun and self.deaths.get(job.key) == DEATHS - 1:  # and nobody was beside it
+        if not begun and self.deaths.get(job.key) == FAILURES - 1:  # and nobody was beside it
             raise EngineError("worker processes die before they begin")
         for unstored in self._unstored([job]):
             self._died(unstored)
@@ -131,19 +132,19 @@ class Engine:
 
     def _died(self, job: Job) -> None:
         deaths = self.deaths[job.key] = self.deaths.get(job.key, 0) + 1
-        if deaths < DEATHS - 1:
+        if deaths < FAILURES - 1:
             self.queue.append(job)
-        elif deaths < DEATHS:
+        elif deaths < FAILURES:
             self.alone.append(job)
         elif len(job.specs) == 1:
             self._bury_killed(job)
         else:
             halves = self._halves(job)
-            self.deaths |= {half.key: DEATHS - 1 for half in halves}
+            self.deaths |= {half.key: FAILURES - 1 for half in halves}
             self.alone += halves
 
     def _bury_killed(self, job: Job) -> None:
-        while self.store.bury(job.specs[0].id, "its worker was killed") < DEATHS - 1:
+        while self.store.note_failure(job.specs[0].id, "its worker was killed") < FAILURES - 1:
             pass
         self._bury(job, "its worker was killed", self.alone)
 

@@ -26,7 +26,8 @@ from bench.cli import UsageError
 from bench.engine.workers import deaf, pool, stop_workers, warm_up
 
 if TYPE_CHECKING:
-    from bench.engine.job import Job, Verdict
+    from bench.engine.job import Verdict
+    from bench.studies.study import Job
 
 LOCAL = "local"
 ADDRESSES = {

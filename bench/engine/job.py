@@ -19,30 +19,14 @@ from typing import Any
 import torch
 
 from bench.engine.workers import keep_freed_memory
-from bench.spec import Spec, columns, protocol
+from bench.spec import columns, protocol
 from bench.store import provenance
-from bench.store.rows import Store, process, write_atomically
-from bench.studies import module
+from bench.store.atomic import process, write_atomically
+from bench.store.rows import Store
+from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
+from bench.studies.study import Job
 from models.methods import label
-
-
-@dataclass(frozen=True)
-class Job:
-    """A stack of trainings and where its results go."""
-
-    specs: tuple[Spec, ...]
-    results: str
-    device: str
-    origin: dict[str, Any]  # columns known to the process that started the run
-    parent: int | None = None  # the process that the job must not outlive, on the same machine
-    run: str | None = None  # names the run it belongs to, over all machines
-    data: str | None = None  # folder of image files, if the user named one
-    inception: str | None = None  # weights of ImageNet's classifier, or "download"
-
-    @property
-    def key(self) -> str:
-        return f"{self.specs[0].id}-{len(self.specs)}"
 
 
 @dataclass(frozen=True)
@@ -84,14 +68,15 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
     try:
         _store(job).write(rows, samples)
-        module(job.specs[0].study, "job").clear(job)
+        STUDIES[job.specs[0].study].clear(job)
     except OSError as error:
         return Verdict(job, "storage", {}, f"{error.strerror or error}")
     return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
 
 
 def _store(job: Job) -> Store:
-    return Store(Path(job.results), job.specs[0].study, job.specs[0].scale)
+    one = job.specs[0]
+    return STUDIES[one.study].store(Path(job.results), one.scale)
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
@@ -110,7 +95,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
     torch.set_num_threads(1)
     keep_freed_memory()
     allow_tf32(job.specs[0].precision == "tf32")
-    rows, samples = module(job.specs[0].study, "job").train(job, beat)
+    rows, samples = STUDIES[job.specs[0].study].train(job, beat)
     by_id = {spec.id: spec for spec in job.specs}
     name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()
     for row in rows:

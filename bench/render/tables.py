@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -74,6 +75,28 @@ class Table:
     def csv(self) -> str:
         frame = pd.DataFrame(self.rows, columns=[c.name for c in self.columns])
         return frame.to_csv(index=False, lineterminator="\n")
+
+
+def tabulate(
+    name: str,
+    title: str,
+    caption: str,
+    columns: Sequence[tuple[Column, Callable[[Any], str]]],
+    groups: Iterable[Any],
+    hide_empty: bool = False,
+) -> Table:
+    """A table with a row for each group of runs, whose every column is a function of the group.
+
+    `hide_empty` leaves out columns of nothing.
+    """
+    rows = [[cell(group) for _, cell in columns] for group in groups]
+    kept = [
+        i
+        for i in range(len(columns))
+        if not hide_empty or any(row[i] not in ("–", "") for row in rows)
+    ]
+    heads = [columns[i][0] for i in kept]
+    return Table(name, title, caption, heads, [[row[i] for i in kept] for row in rows])
 
 
 _TEX = {

@@ -1,6 +1,6 @@
 """The referees: classifiers of our own that score generated MNIST and CIFAR-10 images.
 
-    python -m bench.scores.referee train mnist|cifar10 --data DIR [--out FILE] [--epochs N] [--seed S]
+    python -m bench.scores.referee train mnist|cifar10 --data DIR [--out FILE] [--epochs N]
 
 trains one, prints a line per epoch and its test accuracy, and writes FILE (default:
 results/referees/NAME.safetensors). Stopped, the same command goes on from the last finished
@@ -39,7 +39,7 @@ from bench.cli import Parser, UsageError, complain
 from bench.data.load import load as load_images
 from bench.scores.metrics import frechet_distance, inception_score
 from bench.store import provenance
-from bench.store.rows import write_atomically
+from bench.store.atomic import write_atomically
 from models.classifiers import Classifier, network
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"

@@ -14,7 +14,6 @@ from bench.data import load as data
 from bench.engine import cost
 from bench.scores.ais import log_likelihood
 from bench.scores.latent import LatentModel, linear_gaussian
-from bench.spec import ImageSpec
 from bench.speed.plain_ais import plain_log_likelihood
 from bench.speed.plain_images import Batch, PlainTrainer
 from bench.speed.turns import TURN, Line, in_turns, steps_a_turn
@@ -22,6 +21,7 @@ from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.images.cost import decoder_flops, step_flops
 from bench.studies.images.evaluate import annealed_run, test_bits
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
 
 LEAST = {

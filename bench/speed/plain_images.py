@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from bench.spec import ImageSpec
 from bench.studies.images.domain import domain as domain_of
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import seed
 from models.methods import METHODS
 from models.mnist import ImageShape

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.spec import ToySpec
-from bench.studies.streams import generator
+from bench.spec import generator
 from bench.studies.toy_grid import data
+from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import BETAS, toy_shape
 from models.layers import Shape, xavier
 from models.networks import D_EPS, D_X, D_Z

@@ -25,10 +25,10 @@ from pathlib import Path
 from bench import report
 from bench.cli import Parser, UsageError, complain
 from bench.spec import Spec, columns
-from bench.store import rows as store
 from bench.store.rows import StoreError
-from bench.studies import SCALES, STUDIES, module
+from bench.studies import STUDIES
 from bench.studies.shard import Shard
+from bench.studies.study import SCALES
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -49,14 +49,14 @@ class Recorded:
 
 def recorded(study: str, results: Path) -> Recorded:
     """From float32's rows at the largest scale published. Raises StoreError if none is."""
-    seconds = module(study, "job").seconds
+    seconds = STUDIES[study].seconds
     names = columns(STUDIES[study].kind)
     scales = [s for s in SCALES if (results / study / f"{s}.parquet").is_file()]
     if not scales:
         raise StoreError(f"no times of {study} are published in {results}")
     real: dict[float, float] = {}
     work: dict[float, float] = {}  # at 1 FLOP/s, without what takes its time at any rate
-    for row in store.load(results, study, scales[-1])[0].to_pylist():
+    for row in STUDIES[study].load(results, scales[-1])[0].to_pylist():
         if row["precision"] != "float32":
             continue
         spec = STUDIES[study].kind(**{name: row[name] for name in names})
@@ -82,16 +82,16 @@ class Simulation:
 
     def __init__(self, specs: Sequence[Spec], times: Recorded) -> None:
         self.specs, self.times = specs, times
-        self.package = module(specs[0].study, "job")
-        self.stacks: list[list[Spec]] = self.package.stacks(specs, "cpu")
-        self.each = {spec.id: self.package.seconds(spec, times.rate) for spec in specs}
+        self.study = STUDIES[specs[0].study]
+        self.stacks: list[list[Spec]] = self.study.stacks(specs, "cpu")
+        self.each = {spec.id: self.study.seconds(spec, times.rate) for spec in specs}
 
     def jobs(self, size: int | None = None, scatter: bool = True) -> list[float]:
         """Seconds of each job, the longest estimate first; stacks cut to at most `size`."""
         return self._times(self._cut(self.stacks, size), scatter)
 
     def _times(self, stacks: Sequence[Sequence[Spec]], scatter: bool) -> list[float]:
-        cost = self.package.COST_OF_SIZE
+        cost = self.study.cost_of_size
         found = []
         for stack in stacks:
             estimate = sum(self.each[spec.id] for spec in stack) * cost.get(len(stack), 1.0)
@@ -110,9 +110,7 @@ class Simulation:
     def shards(self, n: int) -> float:
         """Seconds until the last of n processes ends, each with a shard of its own."""
         parts = [Shard(i, n).of(self.specs) for i in range(1, n + 1)]
-        return max(
-            sum(self._times(self.package.stacks(part, "cpu"), scatter=True)) for part in parts
-        )
+        return max(sum(self._times(self.study.stacks(part, "cpu"), scatter=True)) for part in parts)
 
     def line(self, workers: int) -> tuple[str, ...]:
         """One line of the table, see HEADINGS."""

@@ -19,15 +19,15 @@ from bench.engine import cost
 from bench.engine import job as jobs
 from bench.engine.workers import keep_freed_memory
 from bench.run import count
-from bench.spec import ToySpec, columns, protocol
+from bench.spec import columns, protocol
 from bench.speed.plain_toy import PlainTrainer
 from bench.speed.turns import TURN, Line, in_turns, steps_a_turn
-from bench.store.rows import Store
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
+from bench.studies.study import Job
 from bench.studies.toy_grid import frames
-from bench.studies.toy_grid.cost import flops
-from bench.studies.toy_grid.job import TRACES, stacks
+from bench.studies.toy_grid.job import TRACES, flops, stacks
+from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import Trainer
 
 WIDTHS = {32: 5.5, 64: 3.0, 128: 2.0, 256: 1.4, 512: 1.1}
@@ -148,7 +148,7 @@ def many_specs() -> Iterator[Line]:
 def many_results(folder: Path) -> Iterator[Line]:
     """Listing and loading so many stored runs, written as rows of noise."""
     specs = STUDIES["toy_grid"].specs("paper", seeds=-(-MANY // 3456))[:MANY]
-    kept = Store(folder, "toy_grid", "paper")
+    kept = STUDIES["toy_grid"].store(folder, "paper")
     kept.prepare()
     kept.rows.write(map(_row, specs))
     start = time.perf_counter()
@@ -159,7 +159,7 @@ def many_results(folder: Path) -> Iterator[Line]:
         "<= 5 s",
     )
     start = time.perf_counter()
-    frame = frames.runs(folder, "toy_grid", "paper")
+    frame = frames.runs(STUDIES["toy_grid"], folder, "paper")
     yield (
         f"load of {len(frame):,} runs for a report",
         f"{time.perf_counter() - start:.2f} s",
@@ -194,7 +194,7 @@ def memory(folder: Path) -> Iterator[Line]:
         specs = STUDIES["toy_grid"].specs(scale, seeds=5)
         once = [s for s in specs if s.critic_steps == s.model_steps == 1]  # memory is the same
         stack = max(stacks(once, "cpu"), key=lambda each: sum(map(flops, each)))
-        job = jobs.Job(tuple(replace(each, epochs=1) for each in stack), str(folder), "cpu", {})
+        job = Job(tuple(replace(each, epochs=1) for each in stack), str(folder), "cpu", {})
         peak = context.Queue()
         worker = context.Process(target=_peak, args=(job, peak))
         worker.start()
@@ -203,7 +203,7 @@ def memory(folder: Path) -> Iterator[Line]:
         worker.join()
 
 
-def _peak(job: jobs.Job, peak: Any) -> None:
+def _peak(job: Job, peak: Any) -> None:
     assert jobs.run_job(job).end == "done"
     peak.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 

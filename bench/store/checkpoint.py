@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from bench.store.rows import write_atomically
+from bench.store.atomic import write_atomically
 
 
 def save(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ gives exactly one row per finished training (names beginning with `_` are skippe
     00.parquet ... ff.parquet   rows, see bench.store.schema
     _samples/                   points kept for pictures, by the same rules
     _aside/                     files that could not be trusted, each with its reason
-    _failed/                    trainings that died, with their deaths
+    _failed/                    trainings that failed, how often and why
     _locks/, _progress/, _tmp/  of the runs under way; what dead ones left goes when one starts
 
 Each file carries a SHA-256 of itself: one flipped bit anywhere and it is set aside, never read.
@@ -26,8 +26,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,21 +37,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
+from bench.store.atomic import left_behind, process, write_atomically
 
-DEATHS = 3
-"""A training that has died this often is failed: runs go on without it until told otherwise."""
-
-OLD = 3600
-"""Seconds after which what a process left in `_tmp/` or `_progress/` goes, if it is no more."""
+FAILURES = 3
+"""A training that has failed this often is given up: runs go on without it until told otherwise."""
 
 _ID = re.compile("[0-9a-f]{16}")
 _DIGEST = "bench.sha256"
 _BLANK = "0" * 64
 
 
-class StoreError(Exception):
+class StoreError(UsageError):
     """The results can't be used as they are; the message says why and what to do."""
 
 
@@ -88,11 +85,12 @@ def _replace_digest(content: bytes, old: str, new: str) -> bytes:
     return content[:start] + new.encode() + content[start + len(old) :]
 
 
-def from_bytes(content: bytes, columns: pa.Schema) -> pa.Table:
+def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Table:
     """The table of a file made by `to_bytes`, checked to the last bit.
 
-    Columns that an older schema lacks have their default, or are null. Raises BadFile for anything
-    that `to_bytes` did not write, StoreError for a file of a newer schema.
+    Columns that the file lacks have their default, or are null. Columns that nobody declares any
+    more, such as those of a metric that was taken out, are left out unless `keep`. Raises BadFile
+    for anything that `to_bytes` did not write, StoreError for a file of a newer schema.
     """
     if not content:
         raise BadFile("is empty")
@@ -113,71 +111,21 @@ def from_bytes(content: bytes, columns: pa.Schema) -> pa.Table:
             f"{schema.SCHEMA_VERSION}: update the suite, or choose another folder with --results"
         )
     table = file.read()
-    if table.schema.equals(columns):
-        return table
     for field in columns:
         if field.name not in table.column_names:
             default = json.loads((field.metadata or {}).get(schema.DEFAULT.encode(), b"null"))
             table = table.append_column(field, pa.array([default] * len(table), field.type))
+    extra = [field for field in table.schema if keep and field.name not in columns.names]
     try:
-        return table.select(columns.names).cast(columns)
+        return table.select([*columns.names, *(field.name for field in extra)]).cast(
+            pa.schema([*columns, *extra])
+        )
     except (pa.ArrowException, KeyError) as error:
         raise BadFile(f"has other columns: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def process() -> str:
-    """Names this process among all that share a folder: its host and number."""
-    return f"{_host()}-{os.getpid()}"
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
-
-
-def _left_behind(path: Path) -> bool:
-    """Whether its name begins with that of a process of this host which is no more, and it's old.
-
-    Processes of other hosts can't be asked: what they left goes when a run starts there.
-    """
-    host, _, rest = path.name.removeprefix("_probe-").partition("-")
-    pid = rest.partition("-")[0]
-    if host != _host() or not pid.isdecimal() or os.name != "posix":
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        try:
-            return time.time() - path.stat().st_mtime > OLD
-        except FileNotFoundError:
-            return False
-    except (OSError, OverflowError):
-        pass  # it is another user's
-    return False
-
-
-def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
-    """Replaces `path` by `content` in one step; `tmp` is a folder of the same file system."""
-    tmp.mkdir(parents=True, exist_ok=True)
-    draft = tmp / f"{process()}-{uuid.uuid4().hex}"
-    try:
-        with open(draft, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name must survive a power cut as well
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 class Buckets:
@@ -202,13 +150,13 @@ class Buckets:
         table = pa.concat_tables(tables) if tables else self.columns.empty_table()
         return table, bad
 
-    def _load(self, path: Path) -> pa.Table:
+    def _load(self, path: Path, keep: bool = False) -> pa.Table:
         if path.is_dir():
             raise BadFile("is a folder where a result file should be")
         if len(path.stem) != 2 or path.suffix != ".parquet":
             raise BadFile("is not one of this suite's result files")
         try:
-            table = from_bytes(path.read_bytes(), self.columns)
+            table = from_bytes(path.read_bytes(), self.columns, keep)
         except StoreError as error:
             raise StoreError(f"{path} holds {error}") from None
         ids = table.column("id").to_pylist()
@@ -217,11 +165,16 @@ class Buckets:
         return table
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds the rows, each bucket in one atomic step; a row of the same id is replaced."""
+        """Adds the rows, each bucket in one atomic step; a row of the same id is replaced.
+
+        Raises ValueError for an id that is none and for a key that no column declares.
+        """
         buckets: dict[str, dict[str, dict[str, Any]]] = {}
         for row in rows:
             if not _ID.fullmatch(row["id"]):  # its beginning becomes a file's name
                 raise ValueError(f"{row['id']!r} is not an id")
+            if undeclared := row.keys() - set(self.columns.names):
+                raise ValueError(f"a row has {min(undeclared)!r}, which no column declares")
             buckets.setdefault(row["id"][:2], {})[row["id"]] = row
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, new in sorted(buckets.items()):
@@ -230,7 +183,8 @@ class Buckets:
                 table = self._load_or_set_aside(path)
                 kept = table.filter(~pc.field("id").isin(list(new)))
                 added = pa.Table.from_pylist(list(new.values()), schema=self.columns)
-                content = to_bytes(pa.concat_tables([kept, added]).combine_chunks())
+                both = pa.concat_tables([kept, added], promote_options="default")
+                content = to_bytes(both.combine_chunks())
                 write_atomically(path, content, self.root / "_tmp")
 
     def _lock(self, path: Path) -> FileLock:
@@ -241,7 +195,7 @@ class Buckets:
     def _load_or_set_aside(self, path: Path) -> pa.Table:
         """The table at `path`, empty if there is none; a file that is bad goes. Needs the lock."""
         try:
-            return self._load(path)
+            return self._load(path, keep=True)
         except FileNotFoundError:
             return self.columns.empty_table()
         except BadFile as error:
@@ -263,13 +217,41 @@ class Buckets:
 
 
 class Store:
-    """The results of one study at one scale below a results folder."""
+    """The results of one study at one scale below a results folder.
 
-    def __init__(self, results: Path, study: str, scale: str) -> None:
-        self.folder = results / study / scale
-        self.rows = Buckets(self.folder, schema.rows(study), self.folder)
-        self.samples = Buckets(self.folder / "_samples", schema.samples(study), self.folder)
+    `results` is a folder of runs, or one of published references with STUDY/SCALE.parquet, which
+    can be loaded only.
+    """
+
+    def __init__(
+        self, results: Path, study: str, scale: str, rows: pa.Schema, samples: pa.Schema
+    ) -> None:
+        self.folder, self.protocol = results / study / scale, protocol(study)
+        self.rows = Buckets(self.folder, rows, self.folder)
+        self.samples = Buckets(self.folder / "_samples", samples, self.folder)
         self.failed = self.folder / "_failed"
+
+    def load(self) -> tuple[pa.Table, dict[Path, str]]:
+        """All rows of today's protocol, and the files that can't be read with the reason.
+
+        Changes nothing on disk. Raises StoreError for results of a newer version of the suite or
+        a damaged reference.
+        """
+        table, bad = self._published("", self.rows) or self.rows.read()
+        return table.filter(pc.field("protocol") == self.protocol), bad
+
+    def load_samples(self) -> pa.Table:
+        """What is kept for pictures; raises as `load`."""
+        return (self._published("_samples", self.samples) or self.samples.read())[0]
+
+    def _published(self, kind: str, as_in: Buckets) -> tuple[pa.Table, dict[Path, str]] | None:
+        path = self.folder.with_name(f"{self.folder.name}{kind}.parquet")
+        if not path.is_file():
+            return None
+        try:
+            return from_bytes(path.read_bytes(), as_in.columns), {}
+        except (BadFile, StoreError) as error:
+            raise StoreError(f"{path} {error}") from None
 
     def progress_of(self, run: str | None) -> Path:
         """Where the jobs of one run, known by its `process`, tell how far they have come."""
@@ -307,7 +289,7 @@ class Store:
     def _sweep(self) -> None:
         """Removes what dead processes left of their drafts and progress."""
         for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
-            for path in filter(_left_behind, self.folder.glob(pattern)):
+            for path in filter(left_behind, self.folder.glob(pattern)):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
@@ -331,58 +313,34 @@ class Store:
         for row in rows:
             self._failure(row["id"]).unlink(missing_ok=True)
 
-    # Deaths of trainings that are not done: results they are not, but a run must remember them.
+    # A failure is no result, but a run must remember it.
 
     def _failure(self, id: str) -> Path:
         return self.failed / f"{id}.json"
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """{"deaths": n, "reason": text} by id of every training that has died here."""
+        """{"times": n, "reason": text} by id of every training that has failed here."""
         found = {}
         for path in sorted(self.failed.glob("*.json")) if self.failed.is_dir() else []:
             try:
-                found[path.stem] = json.loads(path.read_text())
-            except (OSError, ValueError):
+                note = json.loads(path.read_text())
+                # Earlier versions of the suite wrote "deaths".
+                found[path.stem] = {
+                    "times": note.get("times") or note["deaths"],
+                    "reason": note["reason"],
+                }
+            except (OSError, ValueError, KeyError, AttributeError):
                 path.unlink(missing_ok=True)  # a torn note: the training is simply tried again
         return found
 
-    def bury(self, id: str, reason: str) -> int:
-        """Notes one more death of a training; returns how many there were."""
-        deaths = self.failures().get(id, {}).get("deaths", 0) + 1
-        note = json.dumps({"deaths": deaths, "reason": reason}).encode()
+    def note_failure(self, id: str, reason: str) -> int:
+        """Remembers one more failure of a training; returns how many there were."""
+        times = self.failures().get(id, {}).get("times", 0) + 1
+        note = json.dumps({"times": times, "reason": reason}).encode()
         self.failed.mkdir(parents=True, exist_ok=True)
         write_atomically(self._failure(id), note, self.folder / "_tmp")
-        return deaths
+        return times
 
-    def forgive(self, id: str) -> None:
-        """Forgets the deaths of a training, so that it is tried again."""
+    def forget_failures(self, id: str) -> None:
+        """Forgets what became of a training, so that it is tried again."""
         self._failure(id).unlink(missing_ok=True)
-
-
-def load(results: Path, study: str, scale: str) -> tuple[pa.Table, dict[Path, str]]:
-    """All results of a study at a scale, today's protocol only, and files that can't be read.
-
-    `results` is a folder of runs, or one of published references with STUDY/SCALE.parquet.
-    Changes nothing on disk. Raises StoreError for results of a newer version of the suite or a
-    damaged reference.
-    """
-    table, bad = _load(results, study, scale, schema.rows(study), "")
-    return table.filter(pc.field("protocol") == protocol(study)), bad
-
-
-def load_samples(results: Path, study: str, scale: str) -> pa.Table:
-    """What is kept for pictures; same places as `load`."""
-    return _load(results, study, scale, schema.samples(study), "_samples")[0]
-
-
-def _load(
-    results: Path, study: str, scale: str, columns: pa.Schema, kind: str
-) -> tuple[pa.Table, dict[Path, str]]:
-    published = results / study / f"{scale}{kind}.parquet"
-    if published.is_file():
-        try:
-            return from_bytes(published.read_bytes(), columns), {}
-        except (BadFile, StoreError) as error:
-            raise StoreError(f"{published} {error}") from None
-    folder = results / study / scale
-    return Buckets(folder / kind if kind else folder, columns, folder).read()

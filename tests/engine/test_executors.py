@@ -28,10 +28,11 @@ from bench.engine import engine
 from bench.engine import executors as engines
 from bench.engine import job as jobs
 from bench.engine.progress import Monitor
-from bench.spec import ToySpec
-from bench.store.rows import DEATHS, Store
+from bench.store.rows import FAILURES, Store
 from bench.studies import STUDIES
 from bench.studies.shard import Shard
+from bench.studies.study import Job
+from bench.studies.toy_grid.study import ToySpec
 from tests.conftest import PATIENCE, start
 from tests.rows import row
 from tests.test_run import SMALL_STACKS, SMOKE, rows, wait_for_rows
@@ -161,35 +162,33 @@ def test_what_travels_fits_any_machine(tmp_path: Path, monkeypatch: pytest.Monke
 class Fake(engines.Sequential):
     """A pool without processes; `fate` says what becomes of a job in place of running it."""
 
-    def __init__(self, fate: Callable[[jobs.Job, bool], jobs.Verdict | None]) -> None:
+    def __init__(self, fate: Callable[[Job, bool], jobs.Verdict | None]) -> None:
         self.fate = fate
 
-    def run(self, call, jobs: Sequence[jobs.Job], alone: bool) -> Iterator[jobs.Verdict]:
+    def run(self, call, jobs: Sequence[Job], alone: bool) -> Iterator[jobs.Verdict]:
         for job in jobs:
             yield self.fate(job, alone) or call(job)
 
 
-def stored(job: jobs.Job) -> jobs.Verdict:
+def stored(job: Job) -> jobs.Verdict:
     """Stands for training: rows come from nowhere, the store is real."""
-    Store(Path(job.results), "toy_grid", "smoke").write(
+    STUDIES["toy_grid"].store(Path(job.results), "smoke").write(
         [row(cast(ToySpec, spec)) for spec in job.specs], []
     )
     return jobs.Verdict(job, "done", {spec.id: "ok" for spec in job.specs})
 
 
-def begin(job: jobs.Job) -> None:
+def begin(job: Job) -> None:
     jobs.Heartbeat(job)
 
 
 def engine_on(
     pool: engines.Pool, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[engine.Engine, list[jobs.Job], Store]:
+) -> tuple[engine.Engine, list[Job], Store]:
     monkeypatch.setattr(engine, "run_job", stored)
-    kept = Store(folder, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(folder, "smoke")
     kept.prepare()
-    plan = [
-        jobs.Job(tuple(SPECS[i : i + 4]), str(folder), "cpu", {}) for i in range(0, len(SPECS), 4)
-    ]
+    plan = [Job(tuple(SPECS[i : i + 4]), str(folder), "cpu", {}) for i in range(0, len(SPECS), 4)]
     monitor = Monitor(0, 0, 0, len(SPECS), kept.progress_of(None))
     return engine.Engine(kept, monitor, pool, fail_fast=False), plan, kept
 
@@ -199,7 +198,7 @@ def test_one_that_kills_its_worker_fails_alone(
 ) -> None:
     culprit, last = SPECS[9], []
 
-    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict | None:
+    def fate(job: Job, alone: bool) -> jobs.Verdict | None:
         if culprit not in job.specs:
             return None
         begin(job)
@@ -210,7 +209,7 @@ def test_one_that_kills_its_worker_fails_alone(
     runner.run(plan)
     assert len(kept.done()) == len(SPECS) - 1
     assert list(kept.failures()) == [culprit.id]
-    assert kept.failures()[culprit.id]["deaths"] == DEATHS
+    assert kept.failures()[culprit.id]["times"] == FAILURES
     assert last == [(4, False), (4, False), (4, True), (2, True), (1, True)]
 
 
@@ -219,7 +218,7 @@ def test_killed_between_storing_and_telling_is_done(
 ) -> None:
     seen = []
 
-    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict:
+    def fate(job: Job, alone: bool) -> jobs.Verdict:
         seen.append(job.key)
         begin(job)
         stored(job)
@@ -248,15 +247,15 @@ def test_a_cluster_that_is_gone_is_nobodys_fault(
 ) -> None:
     gone = []
 
-    def fate(job: jobs.Job, alone: bool) -> None:
-        if len(gone) < 2 * DEATHS:
+    def fate(job: Job, alone: bool) -> None:
+        if len(gone) < 2 * FAILURES:
             gone.append(job.key)
             begin(job)
             raise engines.Gone("the scheduler is gone")
 
     runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
     runner.run(plan)
-    assert len(gone) == 2 * DEATHS
+    assert len(gone) == 2 * FAILURES
     assert len(kept.done()) == len(SPECS)
     assert runner.deaths == {} and kept.failures() == {}
 
@@ -264,7 +263,7 @@ def test_a_cluster_that_is_gone_is_nobodys_fault(
 def test_a_cluster_that_stays_away_ends_the_run_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fate(job: jobs.Job, alone: bool) -> jobs.Verdict:
+    def fate(job: Job, alone: bool) -> jobs.Verdict:
         raise engines.EngineError("no Dask scheduler at tcp://there:1 any more")
 
     monkeypatch.setattr(engines, "open_pool", lambda *_: Fake(fate))
@@ -456,7 +455,7 @@ def test_every_engine_gives_the_same_table(more: str, tmp_path: Path, whole: pd.
         assert "a worker was killed" in finish(start(*command, *more.split(), cwd=tmp_path))
     assert mark.exists()
     pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
-    assert Store(tmp_path / "r", "toy_grid", "smoke").failures() == {}
+    assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}
 
 
 @POSIX

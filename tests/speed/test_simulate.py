@@ -7,12 +7,11 @@ import sys
 import pytest
 
 from bench import report
-from bench.spec import ImageSpec, columns
+from bench.spec import columns
 from bench.speed import simulate
-from bench.store import rows as store
 from bench.studies import STUDIES
-from bench.studies.images.job import seconds as images_seconds
-from bench.studies.toy_grid.job import COST_OF_SIZE, seconds
+from bench.studies.images.study import ImageSpec
+from bench.studies.toy_grid.job import seconds
 from tests import overload
 from tests.engine.test_executors import needs
 
@@ -32,7 +31,7 @@ def simulation() -> simulate.Simulation:
 def test_estimates_are_scaled_to_what_trainings_really_took(
     simulation: simulate.Simulation,
 ) -> None:
-    rows = store.load(report.REFERENCE, "toy_grid", "quick")[0].to_pylist()
+    rows = STUDIES["toy_grid"].load(report.REFERENCE, "quick")[0].to_pylist()
     specs = STUDIES["toy_grid"].specs("quick", seeds=5)
     assert len(rows) == len(specs)
     estimate = sum(seconds(spec, simulation.times.rate) for spec in specs)
@@ -46,7 +45,7 @@ def test_work_is_the_same_however_it_is_cut(simulation: simulate.Simulation) -> 
     ratios = [a / b for a, b in zip(simulation.jobs(), simulation.jobs(scatter=False), strict=True)]
     assert min(ratios) > 0.5 and ratios[:9] != sorted(ratios[:9], reverse=True)  # nobody foresees
     alone = sum(simulation.jobs(size=1, scatter=False))
-    assert alone == pytest.approx(whole * COST_OF_SIZE[1])
+    assert alone == pytest.approx(whole * STUDIES["toy_grid"].cost_of_size[1])
     assert simulation.shards(1) == pytest.approx(sum(simulation.jobs()), rel=0.05)
 
 
@@ -63,11 +62,11 @@ def test_images_scale_by_whole_trainings() -> None:
     assert text == (report.REFERENCE_REPORTS / "scaling_cifar10.md").read_text("utf-8")
     assert whole.shards(33) == max(whole.jobs())  # a training each, as long as anywhere
     assert text.count("\n| 33 |") == 1 and "the largest stack" in text
-    rows = store.load(report.REFERENCE, "cifar10", "quick")[0].to_pylist()
+    rows = STUDIES["cifar10"].load(report.REFERENCE, "quick")[0].to_pylist()
     rows = [row for row in rows if row["precision"] == "float32"]
     real = sum(row["train_seconds"] + row["evaluation_seconds"] for row in rows)
     specs = [ImageSpec(**{name: row[name] for name in columns(ImageSpec)}) for row in rows]
-    estimate = sum(images_seconds(spec, times.rate) for spec in specs)
+    estimate = sum(STUDIES["cifar10"].seconds(spec, times.rate) for spec in specs)
     assert estimate == pytest.approx(real, rel=1e-6)
 
 

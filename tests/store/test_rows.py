@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.spec import ToySpec, columns
-from bench.store import rows as store
+from bench.spec import columns
 from bench.store import schema
 from bench.store.rows import BadFile, Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
-from tests.rows import points, row
+from bench.studies.toy_grid.study import ToySpec
+from tests.rows import TOY_ROWS, points, row
 
-ROWS = schema.rows("toy_grid")
+ROWS = TOY_ROWS
 SPECS = STUDIES["toy_grid"].specs("smoke", seeds=8)  # 64
 
 
 def filled(folder: Path, n: int = 64) -> Store:
-    kept = Store(folder, "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(folder, "smoke")
     kept.prepare()
     kept.write([row(s) for s in SPECS[:n]], [points(s) for s in SPECS[:n]])
     return kept
@@ -146,14 +146,14 @@ def test_an_older_file_without_today_s_last_column_is_read(tmp_path: Path) -> No
 def test_other_generations_stay_out_of_tables(tmp_path: Path) -> None:
     kept = filled(tmp_path, n=3)
     kept.write([row(SPECS[0], protocol=0)], [])
-    table, _ = store.load(tmp_path, "toy_grid", "smoke")
+    table, _ = STUDIES["toy_grid"].load(tmp_path, "smoke")
     assert len(table) == 2
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "toy_grid").write_text("a file in the way")
     with pytest.raises(StoreError, match="can't be written"):
-        Store(tmp_path, "toy_grid", "smoke").prepare()
+        STUDIES["toy_grid"].store(tmp_path, "smoke").prepare()
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
 
 def _write_some(folder: str, first: int, step: int) -> None:
-    kept = Store(Path(folder), "toy_grid", "smoke")
+    kept = STUDIES["toy_grid"].store(Path(folder), "smoke")
     for spec in SPECS[first::step]:
         kept.write([row(spec)], [points(spec)])
 
@@ -224,12 +224,12 @@ def test_kill_9_inside_a_write_keeps_what_was_finished(tmp_path: Path, call: str
 def test_deaths_are_remembered_and_forgiven(tmp_path: Path) -> None:
     kept = filled(tmp_path, n=0)
     id = SPECS[0].id
-    assert [kept.bury(id, "a reason") for _ in range(3)] == [1, 2, 3]
-    assert kept.failures() == {id: {"deaths": 3, "reason": "a reason"}}
+    assert [kept.note_failure(id, "a reason") for _ in range(3)] == [1, 2, 3]
+    assert kept.failures() == {id: {"times": 3, "reason": "a reason"}}
     (kept.failed / "torn.json").write_text("{")
     assert set(kept.failures()) == {id}
     kept.write([row(SPECS[0])], [points(SPECS[0])])
     assert kept.failures() == {}
-    kept.bury(id, "again")
-    kept.forgive(id)
+    kept.note_failure(id, "again")
+    kept.forget_failures(id)
     assert kept.failures() == {}

@@ -10,12 +10,12 @@ import pandas as pd
 from bench.render import claims
 from bench.render.figures import Picture
 from bench.render.page import Page
-from bench.store import rows as store
 from bench.studies.cifar10 import figures, tables
 from bench.studies.cifar10.claims import photo_claims
 from bench.studies.images import frames
 from bench.studies.images.figures import LOSSES, curves, shown
-from bench.studies.images.page import comparisons, remarks
+from bench.studies.mnist.report import comparisons, remarks
+from bench.studies.study import Study
 
 FAITHFUL = (
     "Unless said otherwise, networks, noise inputs, uniform prior, absolute errors and Adam are "
@@ -40,15 +40,15 @@ PEOPLE = (
 )
 
 
-def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
     """The page of what is stored; `other` are results to compare with.
 
-    Raises StoreError if there is nothing in `other` to compare with.
+    Raises UsageError if there is nothing in `other` to compare with.
     """
-    frame = frames.runs(results, study, scale)
-    private = study == "celeba" and not frame["stand_in"].all()
-    cifar10 = study == "cifar10"
-    contents = [claims.table(photo_claims(frame, study), scale, RULES), tables.summary(frame)]
+    frame = frames.runs(study, results, scale)
+    private = study.name == "celeba" and not frame["stand_in"].all()
+    cifar10 = study.name == "cifar10"
+    contents = [claims.table(photo_claims(frame, study.name), scale, RULES), tables.summary(frame)]
     if cifar10:
         contents += [tables.table2(frame), tables.figure7(frame)]
     contents += comparisons(frame, study, scale, results, other)
@@ -59,9 +59,9 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         boxes += f"Our inception scores: {frames.judged(frame)[1]}. "
 
     def samples() -> pd.DataFrame:
-        return store.load_samples(results, study, scale).to_pandas()
+        return study.store(results, scale).load_samples().to_pandas()
 
-    hidden = private and (results / study / f"{scale}.parquet").is_file()  # once published
+    hidden = private and (results / study.name / f"{scale}.parquet").is_file()  # once published
     encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
     pictures = []
     if swept:  # not of Table 2's other methods alone

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bench.cli import UsageError
 from bench.render.compare import LEVEL, verdict
 from bench.render.compare import table as filled
 from bench.render.tables import Table, lam
-from bench.store.rows import StoreError
 from bench.studies.images import frames
 from bench.studies.images.tables import by_cell
 
@@ -47,26 +47,26 @@ def table(
     n seeds is t s sqrt(1/k + 1/n), LEVEL being shared evenly among the rows (Bonferroni). Diverged
     runs have no scores; a cell where only one side has any left differs.
 
-    Raises StoreError if there is nothing in common to compare, or one seed only.
+    Raises UsageError if there is nothing in common to compare, or one seed only.
     """
     nothing = f"nothing to compare with in {name}"
     if not len(other):
-        raise StoreError(f"{nothing}: no {ours['study'].iloc[0]} at {ours['scale'].iloc[0]} scale")
+        raise UsageError(f"{nothing}: no {ours['study'].iloc[0]} at {ours['scale'].iloc[0]} scale")
     for column in SHARED:
         here, there = (set(runs[column].dropna()) for runs in (ours, other))
         if here and there and here != there:
-            raise StoreError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
+            raise UsageError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
     mine, theirs = by_cell(ours), by_cell(other)
     common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
     if not common:
-        raise StoreError(f"{nothing}: no method in common at one λ")
+        raise UsageError(f"{nothing}: no method in common at one λ")
     spreads = {
         what: found
         for what, column in SCORES.items()
         if (found := _spread(list(theirs.values()), column)) is not None
     }
     if not spreads:
-        raise StoreError(f"{nothing}: it has one seed only")
+        raise UsageError(f"{nothing}: it has one seed only")
     rows = [_divergence(*both) for both in common if any(map(_diverged, both))]
     pairs = [
         (what, here, *values)

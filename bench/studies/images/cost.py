@@ -10,8 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.spec import ImageSpec
 from bench.studies.images.domain import domain as domain_of
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Draws, learn
 from models.methods import METHODS, decode, prior
 

@@ -21,8 +21,8 @@ from bench.scores.latent import bernoulli
 from bench.scores.metrics import Gaussian, frechet_distance, inception_score
 from bench.scores.referee import Referee, load_referee
 from bench.scores.swd import Patches, distance
-from bench.spec import ImageSpec
 from bench.studies.images.domain import DOMAINS
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
 from models.methods import Networks, decode, encode, prior
 from models.mnist import Decoder, Norm

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.spec import ImageSpec, columns
-from bench.store import rows as store
-from bench.studies import STUDIES
+from bench.spec import columns
+from bench.studies.images.study import ImageSpec
+from bench.studies.study import Study
 
 CELL = ("method", "lam", "seed", "precision")
 """What rows of one table may differ in."""
@@ -19,7 +19,7 @@ SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
 """What they share."""
 
 
-def runs(results: Path, study: str, scale: str, like: pd.DataFrame | None = None) -> pd.DataFrame:
+def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a finished training, all at the same settings and at one precision.
 
     The settings are those of `like` where there are such rows, else the study's own, else the
@@ -27,7 +27,7 @@ def runs(results: Path, study: str, scale: str, like: pd.DataFrame | None = None
     `attrs["others"]` counts the rows at other settings, `attrs["precisions"]` those at each other
     precision, `attrs["bad"]` the files that could not be read.
     """
-    frame, bad = _load(results, study, scale)
+    frame, bad = _load(study, results, scale)
     theirs = [] if like is None else like[SETTINGS].head(1).to_dict("records")
     common = frame[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
     found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
@@ -38,14 +38,14 @@ def runs(results: Path, study: str, scale: str, like: pd.DataFrame | None = None
     return kept
 
 
-def at_precisions(results: Path, study: str, scale: str) -> list[list[pd.DataFrame]]:
+def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataFrame]]:
     """Of each settings with rows at several precisions, these by precision; the study's own first.
 
     `attrs["apart"]` of each says in which settings they differ from the study's own.
     """
     own = own_settings(study, scale)
     found = []
-    for settings, alike in _load(results, study, scale)[0].groupby(SETTINGS, dropna=False):
+    for settings, alike in _load(study, results, scale)[0].groupby(SETTINGS, dropna=False):
         apart = [
             f"{name} {value}"
             for name, value in zip(SETTINGS, settings, strict=True)
@@ -64,8 +64,8 @@ def precision(frame: pd.DataFrame) -> str:
     return str(frame["precision"].iloc[0])
 
 
-def _load(results: Path, study: str, scale: str) -> tuple[pd.DataFrame, int]:
-    table, bad = store.load(results, study, scale)
+def _load(study: Study, results: Path, scale: str) -> tuple[pd.DataFrame, int]:
+    table, bad = study.load(results, scale)
     return table.to_pandas(), len(bad)
 
 
@@ -92,28 +92,25 @@ def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return frame.assign(inception_score=frame["inception_score_imagenet"]), "ImageNet"
 
 
-def own_settings(study: str, scale: str) -> dict[str, Any]:
+def own_settings(study: Study, scale: str) -> dict[str, Any]:
     """The value of every field at this scale that the study itself gives."""
-    axes = STUDIES[study].axes[scale]
-    spec = ImageSpec(
-        study=study, scale=scale, method="", lam=0.0, **{name: v[0] for name, v in axes.items()}
-    )
+    given = {axis: values[0] for axis, values in study.axes[scale].items()}
+    spec = ImageSpec(study=study.name, scale=scale, method="", lam=0.0, **given)
     return {name: getattr(spec, name) for name in columns(ImageSpec)}
 
 
-def missing(frame: pd.DataFrame, study: str, scale: str) -> int:
+def missing(frame: pd.DataFrame, study: Study, scale: str) -> int:
     """Trainings of the study's own selection that are not stored."""
     found = set(zip(frame["method"], frame["lam"], frame["seed"], strict=True))
-    cells = [(spec.method, spec.lam, spec.seed) for spec in STUDIES[study].specs(scale)]
+    cells = [(spec.method, spec.lam, spec.seed) for spec in study.specs(scale)]
     return sum(cell not in found for cell in cells)
 
 
-def headline(frame: pd.DataFrame, study: str, scale: str) -> pd.DataFrame:
+def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:
     """Without the runs of a sweep: methods at other lambdas than the study's own, where it has
     these as well."""
-    its = STUDIES[study]
     own = [
-        lam in its.own_lams.get(method, its.lams[scale])
+        lam in study.own_lams.get(method, study.lams[scale])
         for method, lam in zip(frame["method"], frame["lam"], strict=True)
     ]
     own = pd.Series(own, index=frame.index, dtype=bool)

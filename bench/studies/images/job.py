@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,25 +15,18 @@ from torch import Tensor
 from bench.cli import UsageError
 from bench.data import load as data
 from bench.scores.ais import AnnealedRun, Estimate
-from bench.spec import ImageSpec, Spec
+from bench.spec import Spec
 from bench.store import checkpoint
-from bench.studies import STUDIES, Study
 from bench.studies.cuda import allow_tf32
 from bench.studies.images import evaluate
-from bench.studies.images.cost import evaluation_seconds, seconds, training_seconds
+from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.domain import DOMAINS, data_of, dataset
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
+from bench.studies.study import Beat, Job, Rows, Study
 from models.methods import METHODS
 
-if TYPE_CHECKING:
-    from bench.engine.job import Heartbeat, Job
-
-__all__ = ["check", "clear", "methods", "seconds", "stacks", "train"]
-
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
-
-COST_OF_SIZE: dict[int, float] = {}
-"""As the toy study's: all stacks are of one."""
 
 EVERY = 60.0
 """Seconds between checkpoints: what a kill costs at most, in training as in annealing."""
@@ -46,7 +39,10 @@ def methods(study: Study[ImageSpec]) -> dict[str, bool]:
 
 
 def check(
-    specs: Sequence[ImageSpec], data_folder: Path | None, weights: str | None
+    study: Study[ImageSpec],
+    specs: Sequence[ImageSpec],
+    data_folder: Path | None,
+    weights: str | None,
 ) -> list[ImageSpec]:
     """The specs, those of a folder's images by its digest.
 
@@ -57,7 +53,7 @@ def check(
         if any(DOMAINS[name].channels != 3 for name in names if name in DOMAINS):
             raise UsageError("--inception-weights is for colour images; MNIST has none")
         evaluate.imagenet(weights, "cpu")
-    allowed = {axes["data"][0] for axes in STUDIES[specs[0].study].axes.values()}
+    allowed = {axes["data"][0] for axes in study.axes.values()}
     if unknown := names - allowed:
         raise UsageError(f"data is {min(unknown)}; allowed: {', '.join(sorted(allowed))}")
     papers = {spec.data for spec in specs if spec.networks == "paper"}
@@ -80,15 +76,10 @@ def check(
     return [replace(spec, data=found[spec.data]) for spec in specs]
 
 
-def stacks(specs: Sequence[ImageSpec], device: str) -> list[list[ImageSpec]]:
-    """Every training of images is a job of its own: one model fills a core."""
-    return [[spec] for spec in specs]
-
-
 class Clock:
     """Saves a state now and then, and tells how far a job has come."""
 
-    def __init__(self, path: Path, beat: Heartbeat) -> None:
+    def __init__(self, path: Path, beat: Beat) -> None:
         self.path, self.beat = path, beat
         self.last = time.monotonic()
 
@@ -105,7 +96,7 @@ def _save(path: Path, state: dict[str, Tensor]) -> None:
         checkpoint.save(path, state)
 
 
-def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     """The row (what only this study knows of it) and the pictures of one training.
 
     Goes on from the checkpoint of a job that was killed; on a CPU the row is the same.

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.spec import ImageSpec
+from bench.spec import generator
 from bench.studies.cuda import record
 from bench.studies.images.domain import domain
-from bench.studies.streams import generator
+from bench.studies.images.study import ImageSpec
 from models.methods import METHODS
 
 Losses = tuple[Tensor, Tensor]

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bench.cli import UsageError
 from bench.render.compare import LEVEL, verdict
 from bench.render.compare import table as filled
 from bench.render.tables import Table, lam
-from bench.store.rows import StoreError
 from bench.studies.toy_grid.frames import CLOSE, GOOD, TOP
 from bench.studies.toy_grid.tables import cells
 
@@ -34,7 +34,7 @@ def table(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
     freedom and LEVEL shared evenly among the rows (Bonferroni). A cell in which all seeds agree
     gets the spread of one seed of one configuration changing its verdict.
 
-    Raises StoreError if there is nothing in common to compare, or one seed only.
+    Raises UsageError if there is nothing in common to compare, or one seed only.
     """
     found, left_out = [], []
     for label, value, runs in cells(_counted(ours)):
@@ -46,7 +46,7 @@ def table(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
             continue
         found.append((label, value, mine, theirs))
     if not found:
-        raise StoreError(f"nothing to compare with in {name}: no common runs with two seeds")
+        raise UsageError(f"nothing to compare with in {name}: no common runs with two seeds")
     tests = len(found) * len(STATISTICS)
     rows = []
     for label, value, mine, theirs in found:

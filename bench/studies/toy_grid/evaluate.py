@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.studies.streams import generator
+from bench.spec import generator
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.metrics import toy_metrics
 from bench.studies.toy_grid.train import Trainer

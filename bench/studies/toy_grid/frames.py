@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.spec import ToySpec
-from bench.store import rows as store
-from bench.studies import STUDIES
+from bench.studies.study import Study
+from bench.studies.toy_grid.study import ToySpec
 
 TOP = 4.6
 """A run above this inception score is in the top bin of the paper's Figure 3."""
@@ -23,7 +22,7 @@ NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
 """Inception scores of samples that know nothing of the data, see bench.studies.toy_grid.metrics."""
 
 
-def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
+def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     """One row a finished training, ready to be counted.
 
     Beside the stored columns: `score` and `mse`, the inception score and MSE of x with diverged
@@ -31,7 +30,7 @@ def runs(results: Path, study: str, scale: str) -> pd.DataFrame:
     Rows of one precision only (float32 where there is any); `attrs["other_precision"]` counts
     the others and `attrs["bad"]` the files that could not be read.
     """
-    table, bad = store.load(results, study, scale)
+    table, bad = study.load(results, scale)
     frame = table.to_pandas()
     found = len(frame)
     for precision in ToySpec.PRECISIONS:
@@ -61,9 +60,9 @@ def own(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["lr"] == (ToySpec.lr if ToySpec.lr in rates else min(rates))]
 
 
-def expected(frame: pd.DataFrame, study: str, scale: str) -> int:
+def expected(frame: pd.DataFrame, study: Study, scale: str) -> int:
     """How many runs a cell of a table should hold: configurations x seeds begun."""
-    configs = len({spec.config for spec in STUDIES[study].specs(scale)})
+    configs = len({spec.config for spec in study.specs(scale)})
     return configs * (int(frame["seed"].max()) + 1 if len(frame) else 1)
 
 

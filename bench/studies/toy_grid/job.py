@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.cli import UsageError
-from bench.spec import ToySpec
-from bench.studies import Study
-from bench.studies.toy_grid.cost import seconds
+from bench.studies.study import Beat, Job, Rows
+from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
+from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import Trainer, program
-from models.objectives import OBJECTIVES
-
-if TYPE_CHECKING:
-    from bench.engine.job import Heartbeat, Job
-
-__all__ = ["check", "clear", "methods", "seconds", "stacks", "train"]
-
-COST_OF_SIZE = {1: 1.6, 2: 1.1}
-"""A member's time in a stack of this size to that in larger ones: measured at widths 256 and 512,
-in turns on one core (1.65 and 1.56, 1.14 and 1.07; a stack of 8 to one of 4: 0.91 and 1.00)."""
+from models.networks import D_EPS, D_X, D_Z
 
 TRACES = 8
 """The decoder's gradient is measured before training and after each eighth of the epochs."""
+
+
+OVERHEAD_WIDTH = 64
+"""At this width a stacked step on one CPU core takes about twice its matrix products alone."""
+
+
+def flops(spec: ToySpec) -> float:
+    """Multiplications and additions of all matrix products of a training."""
+    encoder = _parameters(D_X + D_EPS, spec.encoder_depth, spec.encoder_width, D_Z)
+    decoder = _parameters(D_Z + D_EPS, spec.decoder_depth, spec.decoder_width, D_X)
+    critic = _parameters(D_X + D_Z, spec.critic_depth, spec.critic_width, 1)
+    # Per sample: 2 a weight forward, 2 back to the inputs, 2 for the weight's own gradient.
+    critic_step = 2 * (encoder + decoder) + 2 * 6 * critic
+    passes = 2 if spec.lam > 0 else 1  # the cycle is a second pass through both
+    model_step = passes * 6 * (encoder + decoder) + 2 * 4 * critic
+    batches = spec.epochs * (N_TRAIN // spec.batch)
+    per_batch = spec.critic_steps * critic_step + spec.model_steps * model_step
+    return float(batches * spec.batch * per_batch)
+
+
+def seconds(spec: ToySpec, rate: float) -> float:
+    """A training's estimated share of its stack's time, where products run at `rate` FLOP/s."""
+    width = (spec.encoder_width + spec.decoder_width + spec.critic_width) / 3
+    return flops(spec) / rate * (width + OVERHEAD_WIDTH) / width
+
+
+def _parameters(d_in: int, depth: int, width: int, d_out: int) -> int:
+    return d_in * width + (depth - 1) * width**2 + width * d_out
 
 
 def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
@@ -57,25 +74,7 @@ def _shape(spec: ToySpec) -> tuple[int, ...]:
     )
 
 
-def methods(study: Study[ToySpec]) -> dict[str, bool]:
-    """Every method this study can train, and whether lambda means something to it."""
-    return dict.fromkeys(OBJECTIVES, True)
-
-
-def check(specs: Sequence[ToySpec], data: Path | None, inception: str | None) -> Sequence[ToySpec]:
-    """The specs. Raises UsageError for data or a classifier: the toy study has its own."""
-    if data is not None:
-        raise UsageError("--data is for studies of images; toy_grid draws its own data")
-    if inception is not None:
-        raise UsageError("--inception-weights is for colour images; toy_grid has none")
-    return specs
-
-
-def clear(job: Job) -> None:
-    """Nothing: a stack takes minutes and leaves no checkpoints."""
-
-
-def train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     """Rows (what only this study knows of them) and samples of a trained and scored stack."""
     specs = [spec for spec in job.specs if isinstance(spec, ToySpec)]
     trainer = Trainer(specs, job.device)

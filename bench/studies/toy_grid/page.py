@@ -9,10 +9,10 @@ from bench.render import claims
 from bench.render.figures import Picture
 from bench.render.page import Page, damage
 from bench.render.tables import summary
-from bench.spec import ToySpec
-from bench.store import rows as store
+from bench.studies.study import Study
 from bench.studies.toy_grid import against, figures, frames, tables
 from bench.studies.toy_grid.claims import toy_claims
+from bench.studies.toy_grid.study import ToySpec
 
 BASELINES = (
     "The paper treats equations (18) and (19) as one method, ALI. Their gradients differ: where "
@@ -23,12 +23,12 @@ BASELINES = (
 )
 
 
-def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
     """The page of what is stored; `other` are results to compare with.
 
-    Raises StoreError if nothing is stored, or nothing can be compared.
+    Raises UsageError if nothing is stored, or nothing can be compared.
     """
-    frame = frames.runs(results, study, scale)
+    frame = frames.runs(study, results, scale)
     own = frames.own(frame)
     expected = frames.expected(frame, study, scale)
     scores = tables.scores(frame, expected)
@@ -40,7 +40,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
         tables.gradients(own),
     ]
     if other is not None:
-        contents.append(against.table(frame, frames.runs(other, study, scale), other))
+        contents.append(against.table(frame, frames.runs(study, other, scale), other))
     rates = set(frame["lr"])
     notes = [*damage(frame), BASELINES]
     if len(rates) > 1 or own["lr"].iloc[0] != ToySpec.lr:
@@ -50,7 +50,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     cells = frame.groupby(["label", "lam", "lr"]).size()
 
     def points() -> figures.Figure:
-        samples = store.load_samples(results, study, scale).to_pandas()
+        samples = study.store(results, scale).load_samples().to_pandas()
         return figures.points(own, samples)
 
     pictures = [

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.spec import ToySpec
+from bench.spec import generator
 from bench.studies.cuda import record
-from bench.studies.streams import generator
 from bench.studies.toy_grid import data
+from bench.studies.toy_grid.study import ToySpec
 from models.networks import Group, ToyNetworks, ToyShape
 from models.objectives import OBJECTIVES, regularised, squared_error
 

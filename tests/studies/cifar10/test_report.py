@@ -17,15 +17,14 @@ from torch import nn
 
 from bench import report, run
 from bench.data import load as data
-from bench.spec import ImageSpec, columns, protocol
-from bench.store.rows import Store
-from bench.store.schema import METRICS
+from bench.spec import columns, protocol
 from bench.studies import STUDIES
 from bench.studies.cifar10 import figures, tables
 from bench.studies.cifar10.claims import photo_claims
 from bench.studies.images import evaluate, frames
 from bench.studies.images.cost import training_seconds
 from bench.studies.images.domain import DOMAINS
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from models.methods import METHODS, encode
 from models.mnist import Deconv
@@ -257,7 +256,7 @@ def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyP
     evaluate.freeze(trainer)
     found = evaluate.scores(trainer, images, "any")
     assert found is not None
-    named = {name for name, _ in METRICS["images"]}
+    named = set(STUDIES["cifar10"].columns())
     theirs = {name for name in named if name.startswith(("imagenet_", "fid", "kid"))}
     assert theirs <= set(found.metrics) <= named
     assert found.metrics["imagenet_n_samples"] == 20 and found.metrics["imagenet_splits"] == 10
@@ -321,10 +320,10 @@ def rows(study: str = "cifar10", seeds: int = 3) -> list[dict[str, Any]]:
 
 
 def frame(tmp_path: Path, study: str = "cifar10", seeds: int = 3) -> pd.DataFrame:
-    kept = Store(tmp_path, study, "smoke")
+    kept = STUDIES[study].store(tmp_path, "smoke")
     kept.prepare()
     kept.write(rows(study, seeds), [])
-    return frames.runs(tmp_path, study, "smoke")
+    return frames.runs(STUDIES[study], tmp_path, "smoke")
 
 
 def verdicts(frame: pd.DataFrame, study: str = "cifar10") -> dict[str, str]:
@@ -454,7 +453,7 @@ def test_a_folder_of_images_is_another_experiment(
 
     assert run.main(["cifar10", *given, "--data", str(folders[0])]) == 0
     assert done(folders[0]) == 1 and done(folders[1]) == 0
-    runs = frames.runs(tmp_path / "results", "cifar10", "quick")
+    runs = frames.runs(STUDIES["cifar10"], tmp_path / "results", "quick")
     assert runs["data"][0] == f"cifar10 folder {runs['data_sha256'][0][:12]}"
     assert "of a folder" in tables.protocol(runs)
 
@@ -477,7 +476,7 @@ def test_methods_at_one_lambda_fill_rows_below_the_sweep() -> None:
 
 def test_a_page_of_other_methods_alone(tmp_path: Path) -> None:
     """Table 2's without the sweep: no figure over lambda, everything else."""
-    kept = Store(tmp_path, "cifar10", "smoke")
+    kept = STUDIES["cifar10"].store(tmp_path, "smoke")
     kept.prepare()
     (spec,) = STUDIES["cifar10"].specs("smoke", methods=["dcgan"])
     one = {**rows()[0], "method": "dcgan", "label": "DCGAN", "id": spec.id, "mse_x": None}
@@ -489,7 +488,7 @@ def test_a_page_of_other_methods_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("study", ["cifar10", "celeba"])
 def test_the_page_is_written_whole(study: str, tmp_path: Path) -> None:
-    kept = Store(tmp_path, study, "smoke")
+    kept = STUDIES[study].store(tmp_path, "smoke")
     kept.prepare()
     size = 32 if study == "cifar10" else 64
     image = np.zeros((64, 3, size, size), np.uint8).tobytes()
@@ -506,14 +505,14 @@ def test_the_page_is_written_whole(study: str, tmp_path: Path) -> None:
 
 def test_no_image_of_a_person_is_published(tmp_path: Path) -> None:
     every = [{**row, "stand_in": False} for row in rows("celeba")]
-    kept = Store(tmp_path, "celeba", "smoke")
+    kept = STUDIES["celeba"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write(every, [])
     page = report.build("celeba", "smoke", tmp_path).page
     assert page.shown == set() and any(p.name == "samples" for p in page.pictures)
     from bench.store import rows as store
 
-    table = store.load(tmp_path, "celeba", "smoke")[0]
+    table = STUDIES["celeba"].load(tmp_path, "smoke")[0]
     folder = tmp_path / "reference" / "celeba"
     folder.mkdir(parents=True)
     (folder / "smoke.parquet").write_bytes(store.to_bytes(table))

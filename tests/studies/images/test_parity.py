@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.functional import conv_transpose2d
 
 from bench.data.synthetic import digits, photos
-from bench.spec import ImageSpec
 from bench.speed.plain_images import Batch, Noise, PlainTrainer
 from bench.studies.images import train
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from models.methods import METHODS, Networks, encode, prior
 from models.mnist import Deconv, ImageNetworks

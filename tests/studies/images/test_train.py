@@ -17,19 +17,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench import report, run
+from bench.cli import UsageError
 from bench.data import load as data
-from bench.engine import job as jobs
 from bench.render.compare import agrees
 from bench.render.tables import Table
-from bench.spec import ImageSpec
 from bench.store import checkpoint
-from bench.store.rows import Store, StoreError
 from bench.studies import STUDIES, cuda
 from bench.studies.images import against as images_against
 from bench.studies.images import evaluate, figures, frames, job, tables
 from bench.studies.images.claims import mnist_claims
 from bench.studies.images.domain import DOMAINS
+from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Draws, Trainer
+from bench.studies.study import Job
 from models.methods import METHODS
 
 DIGITS = data.load("stand-in digits")
@@ -357,8 +357,8 @@ class _Beat:
         self.shares.append(share)
 
 
-def _job(one: ImageSpec, folder: Path) -> jobs.Job:
-    return jobs.Job((one,), str(folder), "cpu", {"commit": None, "dirty": None})
+def _job(one: ImageSpec, folder: Path) -> Job:
+    return Job((one,), str(folder), "cpu", {"commit": None, "dirty": None})
 
 
 def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ SPEC_FIELDS = ImageSpec.__dataclass_fields__
 
 @pytest.fixture
 def page(tmp_path: Path) -> report.Report:
-    kept = Store(tmp_path, "mnist", "smoke")
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
     kept.prepare()
     image = np.zeros((64, 1, 28, 28), np.uint8).tobytes()
     samples = [
@@ -551,8 +551,8 @@ def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Rep
     frame = page.page.frame
     swept = frame[frame["method"] == "svae_r"].assign(lam=100.0)
     both = pd.concat([frame, swept], ignore_index=True)
-    assert frames.headline(both, "mnist", "smoke").equals(frame)
-    assert frames.headline(swept, "mnist", "smoke").equals(swept)
+    assert frames.headline(both, STUDIES["mnist"], "smoke").equals(frame)
+    assert frames.headline(swept, STUDIES["mnist"], "smoke").equals(swept)
     n = {row[0]: row[5] for row in tables.sweep(both).rows}
     assert n["100"] == str(len(swept)) and n["1000"] == "0"
 
@@ -586,11 +586,11 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")
     assert float(score[4]) == pytest.approx(8, rel=0.15)  # a geometric mean of scores near 8
     assert float(score[5].removeprefix("× ")) == pytest.approx(1.5, rel=0.3)
-    with pytest.raises(StoreError, match="it has one seed only"):
+    with pytest.raises(UsageError, match="it has one seed only"):
         compared(5, there=1)
-    with pytest.raises(StoreError, match="no method in common at one λ"):
+    with pytest.raises(UsageError, match="no method in common at one λ"):
         compared(5, method="another")
-    with pytest.raises(StoreError, match=f"classifier_sha256 is {'f' * 64}, not another"):
+    with pytest.raises(UsageError, match=f"classifier_sha256 is {'f' * 64}, not another"):
         compared(5, classifier_sha256="another")
     gone = {"status": "diverged", "inception_score": np.nan, "mse_x": np.nan, "frechet": np.nan}
     lost = compared(3, **gone, log_likelihood=np.nan)
@@ -609,14 +609,14 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     wild = _again(rng, 2)
     wild["mse_x"] *= np.exp(40.0 * wild["seed"])
     assert "> × 1000" in {row[6] for row in images_against.table(wild, wild, "there").rows}
-    with pytest.raises(StoreError, match=r"width is 0\.125, not 0\.5"):
+    with pytest.raises(UsageError, match=r"width is 0\.125, not 0\.5"):
         compared(5, width=0.5)
 
 
 def test_another_precision_stands_beside_and_nowhere_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = Store(tmp_path, "mnist", "smoke")
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write(rows(), [])
     alone = report.build("mnist", "smoke", tmp_path)
@@ -645,19 +645,19 @@ def test_another_precision_stands_beside_and_nowhere_else(
 def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
     mixed = rows(seeds=1)
     other = dict(mixed[0], id="ab" * 8, temperatures=7)
-    kept = Store(tmp_path, "mnist", "smoke")
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write([*mixed, other], [])
-    frame = frames.runs(tmp_path, "mnist", "smoke")
+    frame = frames.runs(STUDIES["mnist"], tmp_path, "smoke")
     assert len(frame) == len(mixed) and frame.attrs["others"] == 1
-    assert frames.missing(frame, "mnist", "smoke") == 0
-    assert frames.missing(frame.iloc[1:], "mnist", "smoke") == 1
-    mine = frames.runs(tmp_path, "mnist", "smoke", like=pd.DataFrame([other]))
+    assert frames.missing(frame, STUDIES["mnist"], "smoke") == 0
+    assert frames.missing(frame.iloc[1:], STUDIES["mnist"], "smoke") == 1
+    mine = frames.runs(STUDIES["mnist"], tmp_path, "smoke", like=pd.DataFrame([other]))
     assert mine["temperatures"].tolist() == [7]  # what is compared with those alone
 
 
 def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
-    kept = Store(tmp_path, "mnist", "smoke")
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
     kept.prepare()
     longer = [
         {**r, "id": f"{i:04x}{j:012x}", "precision": precision, "epochs": 7}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.spec import ToySpec
 from bench.speed.plain_toy import PlainTrainer
 from bench.studies.toy_grid.evaluate import Evaluation
+from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
 from models.layers import Bank, Shape, _Perceptrons, xavier
 from models.objectives import OBJECTIVES

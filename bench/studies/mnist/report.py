@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.cli import UsageError
 from bench.render import claims
 from bench.render.figures import Picture
 from bench.render.page import Page, damage
 from bench.render.tables import Table, summary
-from bench.store import rows as store
-from bench.store.rows import StoreError
 from bench.studies.images import against, figures, frames, tables
 from bench.studies.images.claims import mnist_claims
+from bench.studies.study import Study
 
 DEVIATIONS = (
     "All methods share the encoder and decoder trunk of the paper's supplement, Adam, batches, "
@@ -48,34 +48,34 @@ def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
 
 
 def comparisons(
-    frame: pd.DataFrame, study: str, scale: str, results: Path, other: Path | None
+    frame: pd.DataFrame, study: Study, scale: str, results: Path, other: Path | None
 ) -> list[Table]:
     """These runs beside those in `other`, and at any settings precisions beside the first.
 
-    Raises StoreError if there is nothing in `other` to compare with.
+    Raises UsageError if there is nothing in `other` to compare with.
     """
     found = []
-    for first, *rounded in frames.at_precisions(results, study, scale):
+    for first, *rounded in frames.at_precisions(study, results, scale):
         for runs in rounded:
             heads = frames.precision(runs), frames.precision(first)
             apart = runs.attrs["apart"]
-            with contextlib.suppress(StoreError):  # nothing in common
+            with contextlib.suppress(UsageError):  # nothing in common
                 table = against.table(runs, first, f"trainings in {heads[1]}", heads)
                 name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
                 title = ", ".join([" beside ".join(heads), *apart])
                 found.append(replace(table, name=name, title=title))
     if other is not None:
-        theirs = frames.runs(other, study, scale, like=frame)
+        theirs = frames.runs(study, other, scale, like=frame)
         found.append(against.table(frame, theirs, str(other)))
     return found
 
 
-def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
     """The page of what is stored; `other` are results to compare with.
 
-    Raises StoreError if there is nothing in `other` to compare with.
+    Raises UsageError if there is nothing in `other` to compare with.
     """
-    frame = frames.runs(results, study, scale)
+    frame = frames.runs(study, results, scale)
     main = frames.headline(frame, study, scale)
     table = tables.table1(main)
     contents = [
@@ -87,7 +87,7 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     ]
 
     def figure4() -> figures.Figure:
-        samples = store.load_samples(results, study, scale).to_pandas()
+        samples = study.store(results, scale).load_samples().to_pandas()
         return figures.figure4(main, samples)
 
     pictures = [

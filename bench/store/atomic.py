@@ -1,0 +1,64 @@
+"""Writes a file whole or not at all, and tells what dead processes have left."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+import uuid
+from pathlib import Path
+
+OLD = 3600
+"""Seconds after which what a process left in `_tmp/` or `_progress/` goes, if it is no more."""
+
+
+def process() -> str:
+    """Names this process among all that share a folder: its host and number."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
+
+
+def left_behind(path: Path) -> bool:
+    """Whether an old file's name begins with that of a process of this host which is no more.
+
+    Processes of other hosts can't be asked: what they left goes when a run starts there.
+    """
+    host, _, rest = path.name.removeprefix("_probe-").partition("-")
+    pid = rest.partition("-")[0]
+    if host != _host() or not pid.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        try:
+            return time.time() - path.stat().st_mtime > OLD
+        except FileNotFoundError:
+            return False
+    except (OSError, OverflowError):
+        pass  # it is another user's
+    return False
+
+
+def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
+    """Replaces `path` by `content` in one step; `tmp` is a folder of the same file system."""
+    tmp.mkdir(parents=True, exist_ok=True)
+    draft = tmp / f"{process()}-{uuid.uuid4().hex}"
+    try:
+        with open(draft, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name must survive a power cut as well
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,65 @@
+"""MNIST: Table 1 and Figure 4, and the sweep over lambda.
+
+| scale | trainings | what | cost |
+|---|---|---|---|
+| smoke | 10 | drawn digits, an eighth of the width | a minute |
+| quick | 10 | Table 1 and the headline methods, a quarter of the width | see README |
+| paper | 50 | the paper's networks, 100 epochs | for a GPU |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.studies.images.study import OWN_LAMS, ImageSpec, ImageStudy
+from bench.studies.study import SCALES
+
+if TYPE_CHECKING:
+    from bench.render.page import Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(ImageStudy):
+    """An image study whose report is about likelihoods."""
+
+    def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
+        from bench.studies.mnist.report import build
+
+        return build(self, scale, results, other)
+
+
+MNIST = Mnist(
+    name="mnist",
+    kind=ImageSpec,
+    title="MNIST: likelihood, inception score and reconstruction of every method of Table 1",
+    axes={
+        "smoke": {
+            "data": ["stand-in digits"],
+            "width": [0.125],
+            "lr": [1e-3],
+            "epochs": [1],
+            "samples": [500],
+            "bits": ["dynamic"],
+            "temperatures": [20],
+            "chains": [2],
+            "leapfrog": [2],
+            "ais_images": [10],
+        },
+        "quick": {
+            "data": ["mnist"],
+            "width": [0.25],
+            "lr": [1e-3],
+            "epochs": [3],
+            "temperatures": [500],
+            "chains": [2],
+            "ais_images": [40],
+        },
+        "paper": {"data": ["mnist"], "epochs": [100]},
+    },
+    methods=("nf_vae", "avb_ac", "as_vae", "gan", "wgan_gp", "dcgan", "svae_r", "alice"),
+    lams=dict.fromkeys(SCALES, (0.0, 0.1)),
+    seeds={"paper": 5},
+    own_lams=OWN_LAMS,
+)

@@ -22,3 +22,10 @@ def complain(module: str, error: Exception, status: int = 2) -> int:
     """Prints the one line and returns the exit status."""
     print(f"python -m {module}: {error}", file=sys.stderr)
     return status
+
+
+def positive(text: str) -> int:
+    """A whole number >= 1, as argparse's `type`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number >= 1")
+    return int(text)

@@ -28,6 +28,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,35 +157,28 @@ def arm_timer(seconds: float, who: str, log: Log) -> None:
 # Living
 
 
-class Forked:
-    """A pool whose workers are forked from this process: a job each, two at a time."""
+class Forked(engines.Sequential):
+    """An executor whose workers are forked from this process: a job each, two at a time."""
 
-    size = 2
+    size = ahead = 2
 
     def __init__(self, log: Log, dice: random.Random, chance: float) -> None:
         self.log, self.dice, self.chance = log, dice, chance
 
-    def ready(self) -> None:
-        pass
+    def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
+        future: Future[Any] = Future()
+        pid, answer = self._fork(call, job)
 
-    def stop(self) -> None:
-        pass
-
-    def run(
-        self, call: Callable[[Job], Verdict], jobs: Sequence[Job], alone: bool
-    ) -> Iterator[Verdict]:
-        left, running = list(jobs), {}
-        while left or running:
-            while left and len(running) < self.size:
-                job = left.pop(0)
-                pid, answer = self._fork(call, job)
-                running[pid] = (job, answer)
-            pid, status = os.wait()
-            job, answer = running.pop(pid)
+        def follow() -> None:
             with os.fdopen(answer, "rb") as file:
                 content = file.read()
+            _, status = os.waitpid(pid, 0)
             died = os.WIFSIGNALED(status) or not content
-            yield engines.killed(job) if died else pickle.loads(content)  # our own child's
+            verdict = engines.killed(job) if died else pickle.loads(content)  # our own child's
+            future.set_result(verdict)
+
+        threading.Thread(target=follow, daemon=True).start()
+        return future
 
     def _fork(self, call: Callable[[Job], Verdict], job: Job) -> tuple[int, int]:
         doomed, timed = self.dice.random() < self.chance, self.dice.random() < 0.2
@@ -251,8 +245,8 @@ class Study:
         engine.run_job = checked
         kind = "sequential" if not kills else dice.choice(["sequential", "loky", "loky"])
         if kind == "loky":
-            pool = Forked(self.log, dice, chance=0.6)
-            engines.open_pool = lambda *_: pool
+            executor = Forked(self.log, dice, chance=0.6)
+            engines.start = lambda *_: executor
             if dice.random() < 0.5:
                 arm_timer(dice.uniform(0.5, 6), "parent", self.log)
         elif kills:

@@ -33,7 +33,7 @@ HEADINGS = (
 
 def work(engine_name: str, jobs: int, folder: Path) -> None:
     """The run itself: one line `done seconds` for each job in `folder/ended`, as they end."""
-    from bench.engine import engine
+    from bench.engine import engine, progress
     from bench.engine import executors as engines
     from bench.engine.progress import Monitor
     from bench.store.atomic import process
@@ -47,7 +47,8 @@ def work(engine_name: str, jobs: int, folder: Path) -> None:
     plan = [Job((s,), str(folder / "results"), "cpu", {}, parent, process()) for s in specs]
     engine.run_job = tiny
     address = "local" if parent is None else None
-    pool = engines.open_pool(engine_name, address, 1 if engine_name == "sequential" else 2, "cpu")
+    workers = 1 if engine_name == "sequential" else 2
+    executor = engines.start(engine_name, address, workers, "cpu")
     monitor = Monitor(0, 0, 0, jobs, kept.progress_of(process()))
     finish, start = monitor.finish, time.monotonic()
     with open(folder / "ended", "w", buffering=1) as ended:
@@ -58,16 +59,16 @@ def work(engine_name: str, jobs: int, folder: Path) -> None:
 
         monitor.finish = told
         try:
-            engine.Engine(kept, monitor, pool, fail_fast=True).run(plan)
+            engine.Engine(kept, monitor, executor, fail_fast=True).run(plan)
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            pool.stop()
+            executor.stop()
             if engine_name == "loky":
-                engine.clear_drafts(monitor.progress)
-            engine.clear_progress(monitor.progress)
+                progress.clear_drafts(monitor.progress)
+            progress.clear_progress(monitor.progress)
             os._exit(130)  # as bench.run does
-    pool.stop()
-    engine.clear_progress(monitor.progress)
+    executor.stop()
+    progress.clear_progress(monitor.progress)
     (folder / "stored").write_text(str(len(kept.done())))
 
 

@@ -1,7 +1,9 @@
 """Where jobs run: in this process, in others of this machine, or on a Dask or Ray cluster.
 
-A pool calls a function on jobs and yields the verdicts as they end; what becomes of jobs whose
-worker died is decided by `bench.engine.engine` alone. Clusters are joined or started when named.
+An executor starts a job by `submit`, which gives a future, and tells by `outcome` what a future
+that has ended says of its job: that its worker was killed is a verdict like any other. What then
+becomes of the job is decided by `bench.engine.engine` alone. Clusters are joined or started when
+named.
 """
 
 from __future__ import annotations
@@ -13,115 +15,122 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, wait
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from itertools import count
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from joblib import delayed
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.cli import UsageError
-from bench.engine.workers import deaf, pool, stop_workers, warm_up
 
 if TYPE_CHECKING:
     from bench.engine.job import Verdict
     from bench.studies.study import Job
 
 LOCAL = "local"
-ADDRESSES = {
-    "dask": "tcp://HOST:PORT of its scheduler",
-    "ray": "HOST:PORT, ray://HOST:PORT or auto",
-}
-FIRST_ANSWER, RECONNECT, LOOK = 10, 60, 10
-"""Seconds that a cluster has for its first answer, for coming back after it was lost, and between
-two looks whether it still has workers."""
+FIRST_ANSWER, RECONNECT = 10, 60
+"""Seconds that a cluster has for its first answer, and for coming back after it was lost."""
 
 
 class EngineError(Exception):
     """Jobs can't be run any more; the message says why and what to do."""
 
 
-class Broken(Exception):
-    """A worker died and all jobs under way with it; those that had begun are under suspicion."""
-
-
 class Gone(Exception):
     """The cluster is gone, by no job's fault; the message says which."""
 
 
-class Pool(Protocol):
-    """Runs jobs somewhere. A pool that learns which job's worker died yields it as "killed"."""
+def killed(job: Job, end: str = "killed", reason: str = "its worker was killed") -> Verdict:
+    """The verdict on a job that took its worker with it."""
+    from bench.engine.job import Verdict
 
-    size: int
+    return Verdict(job, end, {}, reason)
+
+
+class Sequential:
+    """Runs one job after another in this very process. The other executors have its methods."""
+
+    size = 1
     """Workers there are, for estimates."""
+    ahead: float = 1
+    """Jobs that may be submitted at a time."""
 
     def ready(self) -> None:
         """Waits until workers that were started early have begun."""
 
-    def run(
-        self, call: Callable[[Job], Verdict], jobs: Sequence[Job], alone: bool
-    ) -> Iterator[Verdict]:
-        """Verdicts as they end; `alone`: never in this very process, which the job may kill.
+    def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
+        """A future of `call(job)`; `alone`: never in this process, which the job may kill."""
+        future: Future[Any] = Future()
+        future.set_result(call(job))
+        return future
 
-        Raises Broken or Gone; EngineError if workers can't run jobs at all.
+    def outcome(self, future: Future[Any], job: Job) -> Verdict:
+        """The verdict of a future that has ended.
+
+        Raises Gone; EngineError where workers can't run jobs at all.
         """
-        ...
+        return future.result()
+
+    def look(self) -> None:
+        """Hears that nothing has ended for a while."""
 
     def stop(self) -> None:
         """Ends what was started here, at once; more than once does no harm."""
 
 
-class Sequential:
-    """One job after another in this very process."""
-
-    size = 1
-
-    def ready(self) -> None:
-        pass
-
-    def run(
-        self, call: Callable[[Job], Verdict], jobs: Sequence[Job], alone: bool
-    ) -> Iterator[Verdict]:
-        return map(call, jobs)
-
-    def stop(self) -> None:
-        pass
-
-
-class Loky:
-    """joblib's worker processes on this machine; one worker is this very process."""
+class Loky(Sequential):
+    """Runs jobs in joblib's worker processes; where one is asked for, that is this very process."""
 
     def __init__(self, workers: int) -> None:
-        self.size = workers
-        self.warm = warm_up(workers)
+        self.size = self.ahead = workers
         self.stopped = False
+        # loky replaces a worker whose memory has grown, and says so as if something were wrong.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        # The workers' imports take seconds: they begin while this process plans.
+        self.warm = [self._send(_import) for _ in range(workers)] if workers > 1 else []
 
     def ready(self) -> None:
-        for _ in self.warm:
-            pass
+        wait(self.warm)
 
-    def run(
-        self, call: Callable[[Job], Verdict], jobs: Sequence[Job], alone: bool
-    ) -> Iterator[Verdict]:
+    def _send(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        with deaf():
+            return get_reusable_executor(self.size, timeout=300).submit(call, *arguments)
+
+    def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
+        if self.size == 1 and not alone:
+            return super().submit(call, job)
         try:
-            verdicts = pool(2 if alone else self.size)(delayed(call)(job) for job in jobs)
-            yield from cast("Iterator[Verdict]", verdicts)
-        except BrokenProcessPool as error:
-            raise Broken from error
+            return self._send(call, job)
+        except BrokenProcessPool as error:  # a worker was killed just now
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
+
+    def outcome(self, future: Future[Any], job: Job) -> Verdict:
+        """The verdict. loky ends all its workers with one: every job under way is killed."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            return killed(job)
 
     def stop(self) -> None:
-        if not self.stopped:
-            stop_workers()
+        if not self.stopped and "joblib.externals.loky.reusable_executor" in sys.modules:
+            get_reusable_executor(self.size).shutdown(wait=True, kill_workers=True)
         self.stopped = True
 
 
-class Dask:
-    """A Dask cluster: an existing one by its scheduler's address, or one of this machine.
+class Dask(Sequential):
+    """Runs jobs on a Dask cluster: one by its scheduler's address, or one of this machine.
 
     Each worker process is a slot: one thread, and on a GPU one unit of the resource GPU.
     """
+
+    ahead = float("inf")  # a cluster may grow with its queue
 
     def __init__(self, address: str, workers: int, device: str) -> None:
         self.dask = _extra("dask", "distributed")
@@ -129,6 +138,7 @@ class Dask:
         self.resources = {"GPU": 1.0} if device == "cuda" else None
         self.cluster: Any = None
         self.folder: str | None = None
+        self.order = count()
         if address == LOCAL:
             self.folder = tempfile.mkdtemp(prefix="dask-")
             self.cluster = self._local(workers)
@@ -142,9 +152,9 @@ class Dask:
             raise
 
     def _local(self, workers: int) -> Any:
-        # Who dies is known at once; the counting is done by bench.engine.engine.
+        # Who dies is known at once; the engine does the counting.
         own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
-        with import_module("dask").config.set(own), deaf():
+        with _extra("dask", "dask").config.set(own), deaf():
             return self.dask.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -169,12 +179,7 @@ class Dask:
         if self.resources and workers and not any(w["resources"].get("GPU") for w in workers):
             raise UsageError('no Dask worker offers a GPU: start them with --resources "GPU=1"')
 
-    def ready(self) -> None:
-        pass
-
-    def run(
-        self, call: Callable[[Job], Verdict], jobs: Sequence[Job], alone: bool
-    ) -> Iterator[Verdict]:
+    def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.client.status != "running":
             client = self._connect(RECONNECT)
             if client is None:
@@ -182,40 +187,36 @@ class Dask:
             gone, self.client = self.client, client
             with contextlib.suppress(TimeoutError):
                 gone.close(timeout=5)
-        # All at once: a cluster may grow with its queue. The first are the longest.
-        futures: dict[Any, Job] = {
-            self.client.submit(
-                call,
-                job,
-                pure=False,
-                priority=-i,
-                resources=self.resources,
-                key=f"{job.key}-{uuid4().hex}",  # a key that is known gets its old future back
-            ): job
-            for i, job in enumerate(jobs)
-        }
-        try:
-            ended = self.dask.as_completed(list(futures), loop=self.client.loop)
-            for future in ended:
-                yield self._verdict(future, futures.pop(future))
-                del future  # or it would keep its result
-        finally:
-            if self.client.status == "running":
-                self.client.cancel(list(futures))
+        found = self.client.submit(
+            call,
+            job,
+            pure=False,
+            priority=-next(self.order),  # the first are the longest
+            resources=self.resources,
+            key=f"{job.key}-{uuid4().hex}",  # a key that is known gets its old future back
+        )
+        ended: Future[Any] = Future()
+        found.add_done_callback(ended.set_result)
+        return ended
 
-    def _verdict(self, future: Any, job: Job) -> Verdict:
+    def outcome(self, future: Future[Any], job: Job) -> Verdict:
         # What has ended may yet be lost: a result stays with its worker until it is fetched.
+        found = future.result()
         try:
-            return future.result()
+            return found.result()
         except self.dask.KilledWorker:
             return killed(job)
         except Exception as error:
-            if future.status == "error":
+            if found.status == "error":
                 reason = f"{type(error).__name__}: {error}"
                 raise EngineError(f"workers can't run jobs: {reason}") from None
             if not isinstance(error, CancelledError | OSError):
                 raise
             raise Gone(f"the Dask scheduler at {self.address} is gone") from None
+
+    def look(self) -> None:
+        if self.client.status != "running":
+            raise Gone(f"the Dask scheduler at {self.address} is gone")
 
     def stop(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -229,8 +230,8 @@ class Dask:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Ray:
-    """A Ray cluster: an existing one by its address, or one of this machine.
+class Ray(Sequential):
+    """Runs jobs on a Ray cluster: an existing one by its address, or one of this machine.
 
     On a GPU `workers` is the number of jobs that share one.
     """
@@ -267,59 +268,57 @@ class Ray:
             signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
         have = self.ray.cluster_resources()
         self.size = max(1, int(have.get("GPU", 0) / self.gpus if self.gpus else have.get("CPU", 1)))
+        self.ahead = max(64, 2 * self.size)  # some more: a cluster may grow with its queue
         if self.gpus and not have.get("GPU"):
             self.stop()
             raise UsageError("no node of this Ray cluster has a GPU; allowed here: --device cpu")
 
-    def ready(self) -> None:
-        pass
-
-    def run(
-        self, call: Callable[[Job], Verdict], jobs: Sequence[Job], alone: bool
-    ) -> Iterator[Verdict]:
-        errors = self.ray.exceptions
+    def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         remote = self.ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(call)
-        left = iter(jobs)
-        pending: dict[Any, Job] = {}
-        while True:
-            # Some more than there are workers for: a cluster may grow with its queue.
-            while len(pending) < max(64, 2 * self.size) and (job := next(left, None)) is not None:
-                pending[remote.remote(job)] = job
-            if not pending:
-                return
-            found, _ = self.ray.wait(list(pending), num_returns=1, timeout=LOOK)
-            if not found:
-                self._look()
-                continue
-            (ended,) = found
-            job = pending.pop(ended)
-            try:
-                verdict = self.ray.get(ended)
-            except errors.OutOfMemoryError:
-                verdict = killed(job, "memory", "out of memory")
-            except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError):
-                verdict = killed(job)
-            except errors.RayError as error:
-                reason = " ".join(str(error).split())[-300:]
-                raise EngineError(f"workers can't run jobs: {reason}") from None
-            yield verdict
+        return remote.remote(job).future()
 
-    def _look(self) -> None:
+    def outcome(self, future: Future[Any], job: Job) -> Verdict:
+        errors = self.ray.exceptions
+        try:
+            return future.result()
+        except errors.OutOfMemoryError:
+            return killed(job, "memory", "out of memory")
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError):
+            return killed(job)
+        except errors.RayError as error:
+            reason = " ".join(str(error).split())[-300:]
+            raise EngineError(f"workers can't run jobs: {reason}") from None
+
+    def look(self) -> None:
         """Says once that nobody is left to run jobs: Ray itself waits in silence for a node."""
         need = "GPU" if self.gpus else "CPU"
         empty = not self.ray.cluster_resources().get(need)
         if empty and not self.empty:
-            print(
-                f"no node of the Ray cluster at {self.address} has a {need}; waiting for one",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"no node of the Ray cluster at {self.address} has a {need}; waiting for one"
+            print(line, file=sys.stderr, flush=True)
         self.empty = empty
 
     def stop(self) -> None:
         self.ray.shutdown()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes started here never hear Ctrl-C, which reaches the whole group of processes.
+
+    The parent alone decides what it means.
+    """
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _import() -> None:
+    from bench.engine import job as job
 
 
 def _end(processes: Sequence[int]) -> None:
@@ -333,12 +332,6 @@ def _end(processes: Sequence[int]) -> None:
             os.kill(pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 
 
-def killed(job: Job, end: str = "killed", reason: str = "its worker was killed") -> Verdict:
-    from bench.engine.job import Verdict
-
-    return Verdict(job, end, {}, reason)
-
-
 def _extra(name: str, module: str) -> Any:
     try:
         return import_module(module)
@@ -348,23 +341,8 @@ def _extra(name: str, module: str) -> Any:
         ) from None
 
 
-def check(engine: str, address: str | None, workers: int | None, device: str | None) -> None:
-    """Raises UsageError for options that don't go together."""
-    if engine in ("loky", "sequential"):
-        if address is not None:
-            raise UsageError(f"--address goes with --engine dask or ray, not {engine}")
-        if engine == "sequential" and (workers or 1) > 1:
-            raise UsageError(f"--workers {workers}; --engine sequential is this one process")
-    elif address is None:
-        raise UsageError(
-            f"--engine {engine} needs --address: {ADDRESSES[engine]}, or local to start one here"
-        )
-    elif address != LOCAL and workers is not None and (engine, device) != ("ray", "cuda"):
-        raise UsageError(f"--workers {workers}; a running cluster has its own (see --address)")
-
-
-def open_pool(engine: str, address: str | None, workers: int, device: str) -> Pool:
-    """The pool asked for; `workers` of this machine, or of a GPU. Raises UsageError."""
+def start(engine: str, address: str | None, workers: int, device: str) -> Sequential:
+    """The executor asked for; `workers` of this machine, or of a GPU. Raises UsageError."""
     if engine == "sequential":
         return Sequential()
     if engine == "loky":

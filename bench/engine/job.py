@@ -1,37 +1,34 @@
-"""One job is one stack: trains it, scores it, stores its rows. Runs in any process.
-
-What travels to a worker is a small plain `Job`, what returns is a `Verdict`; results are files.
-"""
+"""One job is one stack: trains it, scores it, stores its rows. Runs in any process."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import ctypes
 import os
 import signal
-import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bench.engine.workers import keep_freed_memory
+from bench.engine.progress import Heartbeat
 from bench.spec import columns, protocol
 from bench.store import provenance
-from bench.store.atomic import process, write_atomically
-from bench.store.rows import Store
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
-from bench.studies.study import Job
+from bench.studies.study import Job, Rows
 from models.methods import label
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a job ended: done, out of memory, raised, or storage (its results couldn't be kept)."""
+    """How a job ended: what returns from a worker, since results are files.
+
+    `end` is done, memory (there was too little), raised, storage (its results couldn't be kept),
+    or killed (its worker was).
+    """
 
     job: Job
     end: str
@@ -58,6 +55,7 @@ def run_job(job: Job) -> Verdict:
 
 
 def _attempt(job: Job, beat: Heartbeat) -> Verdict:
+    study = STUDIES[job.specs[0].study]
     try:
         rows, samples = _train(job, beat)
     except Exception as error:
@@ -67,16 +65,11 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
     try:
-        _store(job).write(rows, samples)
-        STUDIES[job.specs[0].study].clear(job)
+        study.store(Path(job.results), job.specs[0].scale).write(rows, samples)
+        study.clear(job)
     except OSError as error:
         return Verdict(job, "storage", {}, f"{error.strerror or error}")
     return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
-
-
-def _store(job: Job) -> Store:
-    one = job.specs[0]
-    return STUDIES[one.study].store(Path(job.results), one.scale)
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
@@ -91,7 +84,7 @@ def _out_of_memory(error: BaseException | None) -> bool:
     return refused or _out_of_memory(error.__context__)
 
 
-def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
     torch.set_num_threads(1)
     keep_freed_memory()
     allow_tf32(job.specs[0].precision == "tf32")
@@ -116,33 +109,14 @@ def _train(job: Job, beat: Heartbeat) -> tuple[list[dict[str, Any]], list[dict[s
     return rows, samples
 
 
-class Heartbeat:
-    """Tells how far a job has come through a file in `_progress/RUN`, at most twice a second.
+def keep_freed_memory() -> None:
+    """Lets glibc keep the memory that tensors free, for the next step to use.
 
-    The file also says which jobs were under way when a worker is killed. A worker whose parent
-    is gone ends itself here: nobody would wait for it. On clusters, which see to that themselves,
-    there is no parent; there the file is shared by many and written less often.
+    By default it hands large blocks back to the system, which then clears every page anew: a
+    tenth of a CPU training's time. Elsewhere than under glibc nothing is done.
     """
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.path = _store(job).progress_of(job.run) / f"{job.key}.json"
-        self.next = 0.0
-        self(0.0)
-
-    def __call__(self, share: float) -> None:
-        now = time.monotonic()
-        if now < self.next:
-            return
-        self.next = now + (5.0 if self.job.parent is None else 0.5)
-        if self.job.parent not in (None, os.getpid(), os.getppid()):
-            os._exit(1)
-        note = {"key": self.job.key, "share": share, "process": process()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "_tmp")
-        except OSError:
-            pass  # progress is a courtesy: a full disk will be met when results are written
-
-    def stop(self) -> None:
-        self.path.unlink(missing_ok=True)
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)

@@ -1,8 +1,11 @@
-"""What a user sees while a study trains."""
+"""How far a run has come: what its jobs tell, and what a user sees of it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sys
 import threading
 import time
@@ -14,6 +17,41 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from bench.store.atomic import process, write_atomically
+from bench.studies.study import Job
+
+
+class Heartbeat:
+    """Tells how far a job has come through a file in `_progress/RUN`, twice a second at most.
+
+    The file also says which jobs were under way when a worker is killed. A worker whose parent
+    is gone ends itself here: nobody would wait for it. On clusters, which see to that themselves,
+    there is no parent; there the file is shared by many and written less often.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.path = job.folder / "_progress" / str(job.run) / f"{job.key}.json"
+        self.next = 0.0
+        self(0.0)
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.next = now + (5.0 if self.job.parent is None else 0.5)
+        if self.job.parent not in (None, os.getpid(), os.getppid()):
+            os._exit(1)
+        note = {"key": self.job.key, "share": share, "process": process()}
+        # Progress is a courtesy: a full disk will be met when results are written.
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "_tmp")
+
+    def stop(self) -> None:
+        """Takes the file away: the job is not under way any more."""
+        self.path.unlink(missing_ok=True)
 
 
 class Monitor:
@@ -48,7 +86,7 @@ class Monitor:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def finish(self, key: str, statuses: dict[str, str]) -> None:
-        """A job is stored."""
+        """Counts a job that is stored."""
         self.paid += self.pending.pop(key, 0.0)
         self.done += len(statuses)
         self.diverged += sum(status == "diverged" for status in statuses.values())
@@ -57,11 +95,9 @@ class Monitor:
         """How far each job under way has come, 0 to 1, by key."""
         found = {}
         for path in self.progress.glob("*.json"):
-            try:
+            with contextlib.suppress(OSError, ValueError, KeyError):  # just replaced or removed
                 note = json.loads(path.read_text())
                 found[note["key"]] = float(note["share"])
-            except (OSError, ValueError, KeyError):
-                continue  # just replaced or removed
         return found
 
     def _state(self) -> tuple[float, str]:
@@ -103,3 +139,21 @@ class Monitor:
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def clear_drafts(progress: Path) -> None:
+    """Removes what workers that were just killed amid a write have left, by their heartbeats."""
+    for path in progress.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            writer = json.loads(path.read_text())["process"]
+            for draft in (progress.parent.parent / "_tmp").glob(f"{writer}-*"):
+                draft.unlink(missing_ok=True)
+
+
+def clear_progress(folder: Path) -> None:
+    """Removes what the jobs of a run have left of their progress."""
+    for _ in range(20):  # a worker that is just being killed may still write
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)

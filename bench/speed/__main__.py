@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli import Parser
-from bench.engine.workers import keep_freed_memory
+from bench.engine.job import keep_freed_memory
 from bench.speed import images, toy
 from bench.speed.turns import Line
 from bench.store import provenance

@@ -27,7 +27,7 @@ from bench.cli import Parser, UsageError, complain
 from bench.spec import Spec, columns
 from bench.store.rows import StoreError
 from bench.studies import STUDIES
-from bench.studies.shard import Shard
+from bench.studies.selection import Shard
 from bench.studies.study import SCALES
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)

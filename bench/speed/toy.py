@@ -17,8 +17,8 @@ import torch
 
 from bench.engine import cost
 from bench.engine import job as jobs
-from bench.engine.workers import keep_freed_memory
-from bench.run import count
+from bench.engine.job import keep_freed_memory
+from bench.engine.plan import count
 from bench.spec import columns, protocol
 from bench.speed.plain_toy import PlainTrainer
 from bench.speed.turns import TURN, Line, in_turns, steps_a_turn

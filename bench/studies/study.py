@@ -37,7 +37,13 @@ class Job:
 
     @property
     def key(self) -> str:
+        """Names the job among those of its run."""
         return f"{self.specs[0].id}-{len(self.specs)}"
+
+    @property
+    def folder(self) -> Path:
+        """The results of its study at its scale."""
+        return Path(self.results) / self.specs[0].study / self.specs[0].scale
 
 
 @dataclass(frozen=True, kw_only=True)

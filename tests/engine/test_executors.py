@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,10 +27,11 @@ from bench.cli import UsageError
 from bench.engine import engine
 from bench.engine import executors as engines
 from bench.engine import job as jobs
+from bench.engine.plan import Plan
 from bench.engine.progress import Monitor
 from bench.store.rows import FAILURES, Store
 from bench.studies import STUDIES
-from bench.studies.shard import Shard
+from bench.studies.selection import Shard
 from bench.studies.study import Job
 from bench.studies.toy_grid.study import ToySpec
 from tests.conftest import PATIENCE, start
@@ -150,7 +151,10 @@ def test_what_travels_fits_any_machine(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for name, parent in (("loky", os.getpid()), ("dask", None), ("ray", None)):
         args = run.parser().parse_args([*SMOKE, "--engine", name, "--results", "r"])
-        (job, *_), _ = run._plan(SPECS, "cpu", args, 1e9)
+        store = STUDIES["toy_grid"].store(Path("r"), "smoke")
+        plan = Plan(args, STUDIES["toy_grid"], "smoke", "", SPECS, store, "cpu", 1, 1e9)
+        plan.cut(SPECS)
+        (job, *_) = plan.jobs
         assert job.results == str(tmp_path / "r")
         assert job.parent == parent  # a cluster's worker is no child of this process
         assert job.run is not None and job.run.endswith(str(os.getpid()))
@@ -165,9 +169,14 @@ class Fake(engines.Sequential):
     def __init__(self, fate: Callable[[Job, bool], jobs.Verdict | None]) -> None:
         self.fate = fate
 
-    def run(self, call, jobs: Sequence[Job], alone: bool) -> Iterator[jobs.Verdict]:
-        for job in jobs:
-            yield self.fate(job, alone) or call(job)
+    def submit(self, call, job: Job, alone: bool = False) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result((call, alone))
+        return future
+
+    def outcome(self, future: Future[Any], job: Job) -> jobs.Verdict:
+        call, alone = future.result()
+        return self.fate(job, alone) or call(job)
 
 
 def stored(job: Job) -> jobs.Verdict:
@@ -183,7 +192,7 @@ def begin(job: Job) -> None:
 
 
 def engine_on(
-    pool: engines.Pool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    pool: engines.Sequential, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[engine.Engine, list[Job], Store]:
     monkeypatch.setattr(engine, "run_job", stored)
     kept = STUDIES["toy_grid"].store(folder, "smoke")
@@ -257,7 +266,7 @@ def test_a_cluster_that_is_gone_is_nobodys_fault(
     runner.run(plan)
     assert len(gone) == 2 * FAILURES
     assert len(kept.done()) == len(SPECS)
-    assert runner.deaths == {} and kept.failures() == {}
+    assert runner.losses == {} and kept.failures() == {}
 
 
 def test_a_cluster_that_stays_away_ends_the_run_with_one_line(
@@ -266,7 +275,7 @@ def test_a_cluster_that_stays_away_ends_the_run_with_one_line(
     def fate(job: Job, alone: bool) -> jobs.Verdict:
         raise engines.EngineError("no Dask scheduler at tcp://there:1 any more")
 
-    monkeypatch.setattr(engines, "open_pool", lambda *_: Fake(fate))
+    monkeypatch.setattr(engines, "start", lambda *_: Fake(fate))
     assert run.main([*SMOKE, "--results", str(tmp_path)]) == 1
     said = "no Dask scheduler at tcp://there:1 any more; nothing stored is lost, the same command"
     assert said in capsys.readouterr().err
@@ -278,9 +287,14 @@ def test_ray_without_a_node_says_so_once_and_waits(
     nodes = iter([{"CPU": 1.0}, {}, {}, {"CPU": 1.0}, {}])  # what the cluster is, look by look
     waits = []
 
-    def wait(refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
-        waits.append(refs)
-        return ([], refs) if len(waits) <= 5 else (refs[:1], refs[1:])
+    def wait(running: dict[Any, Any], timeout: float, when: str) -> SimpleNamespace:
+        waits.append(running)
+        return SimpleNamespace(done=[] if len(waits) <= 5 else list(running)[:1])
+
+    def remote(job: Job) -> SimpleNamespace:
+        future: Future[Any] = Future()
+        future.set_result(stored(job))
+        return SimpleNamespace(future=lambda: future)
 
     cluster = engines.Ray.__new__(engines.Ray)
     cluster.address, cluster.size, cluster.gpus, cluster.empty = "there:1", 1, 0, False
@@ -297,13 +311,13 @@ def test_ray_without_a_node_says_so_once_and_waits(
                 RuntimeError,
             )
         ),
-        remote=lambda **_: lambda call: SimpleNamespace(remote=lambda job: job.key),
-        wait=wait,
-        get=lambda ref: ref,
+        remote=lambda **_: lambda call: SimpleNamespace(remote=remote),
         cluster_resources=lambda: next(nodes),
     )
-    _, plan, _ = engine_on(Fake(lambda *_: None), tmp_path, monkeypatch)
-    assert list(cluster.run(stored, plan, alone=False)) == [job.key for job in plan]
+    runner, plan, kept = engine_on(cluster, tmp_path, monkeypatch)
+    monkeypatch.setattr(engine, "wait", wait)
+    runner.run(plan)
+    assert len(kept.done()) == len(SPECS)
     line = "no node of the Ray cluster at there:1 has a CPU; waiting for one\n"
     assert capsys.readouterr().err == 2 * line
 
@@ -331,7 +345,9 @@ def test_dask_tells_a_lost_scheduler_from_workers_that_cannot_run(
     cluster.address, cluster.dask = "tcp://there:1", import_module("distributed")
     future = SimpleNamespace(status=status, result=result)
     with pytest.raises(verdict):
-        cluster._verdict(future, cast("Any", None))
+        ended: Future[Any] = Future()
+        ended.set_result(future)
+        cluster.outcome(ended, cast("Any", None))
 
 
 # The real ones
@@ -476,7 +492,8 @@ def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path) -> None:
         "if __name__ == '__main__':\n"
         "    cluster = engines.Dask('local', 1, 'cpu')\n"
         f"    job = SimpleNamespace(key='one', mark={str(tmp_path / 'mark')!r})\n"
-        "    first, second = (next(cluster.run(once_deadly, [job], False)) for _ in range(2))\n"
+        "    futures = (cluster.submit(once_deadly, job) for _ in range(2))\n"
+        "    first, second = (cluster.outcome(future, job) for future in futures)\n"
         "    cluster.stop()\n"
         "    assert (first.end, second) == ('killed', 'done'), (first, second)\n"
     )

@@ -1,0 +1,110 @@
+"""Which trainings of a study the options of a command name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cli import UsageError
+from bench.spec import S, Spec, columns
+from bench.studies.study import Study
+
+OWN_OPTION = {"lam": "--lam", "lr": "--lr", "seed": "--seeds"}
+"""Options that give other values of a field than the study's own."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `i` of `n`, from 1 to n. The parts of one selection are disjoint and cover it."""
+
+    i: int
+    n: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From `i/n`. Raises argparse's error for anything else."""
+        i, slash, n = text.partition("/")
+        if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed: i/n with i from 1 to n, like 2/3")
+        return cls(int(i), int(n))
+
+    def of(self, specs: Sequence[S]) -> list[S]:
+        """Every n-th training by id: whoever lists the same selection cuts it alike.
+
+        An id is a hash, so that each part gets its share of cheap and costly trainings; parts
+        differ by one training at most.
+        """
+        mine = set(sorted(spec.id for spec in specs)[self.i - 1 :: self.n])
+        return [spec for spec in specs if spec.id in mine]
+
+    def __str__(self) -> str:
+        return f"{self.i}/{self.n}"
+
+
+def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec]:
+    """The trainings that a command's options name, see `bench.run.parser`. Raises UsageError."""
+    kinds = columns(study.kind)
+    asked = _assignments("--only", args.only, ["label", *kinds])
+    every = study.every_method()
+    methods = list(every) if {"method", "label"} & asked.keys() else None
+    joined = {
+        n for axes in study.axes.values() for axis in axes if "," in axis for n in axis.split(",")
+    }
+    free = kinds.keys() - joined - {"study", "scale", "method", "precision", *OWN_OPTION}
+    given = {}
+    for field, texts in _assignments("--set", args.set, sorted(free)).items():
+        try:
+            given[field] = list(dict.fromkeys(map(kinds[field], texts)))
+        except ValueError:
+            allowed = f"allowed: values of type {kinds[field].__name__}"
+            raise UsageError(f"--set {field}={','.join(texts)}; {allowed}") from None
+    try:
+        specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision, given)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    specs = [spec for spec in specs if spec.lam == 0 or every[spec.method]]
+    for field, texts in asked.items():
+        specs = _kept(specs, field, texts, kinds.get(field, str))
+    if args.shard is not None:
+        whole, specs = specs, args.shard.of(specs)
+        if not specs:
+            raise UsageError(f"--shard {args.shard} is empty: {len(whole)} trainings are selected")
+    return specs
+
+
+def _assignments(
+    option: str, texts: Sequence[str], fields: Collection[str]
+) -> dict[str, list[str]]:
+    """{field: values} of all FIELD=VALUE[,VALUE] that an option was given."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        field, _, values = text.partition("=")
+        if not values or field not in fields:
+            allowed = f"FIELD=VALUE[,VALUE]; allowed fields: {', '.join(fields)}"
+            raise UsageError(f"{option} {text}; allowed: {allowed}")
+        found.setdefault(field, []).extend(values.split(","))
+    return found
+
+
+def _kept(specs: Sequence[Spec], field: str, texts: Sequence[str], kind: type) -> list[Spec]:
+    """The specs whose field, or label, has one of these values."""
+    from models.methods import label
+
+    def value(spec: Spec) -> Any:
+        return label(spec.method, spec.lam) if field == "label" else getattr(spec, field)
+
+    present = sorted({value(spec) for spec in specs})
+    allowed = f"allowed: {field} in this selection: {', '.join(map(str, present))}"
+    if field in OWN_OPTION:
+        allowed += f" (own values: {OWN_OPTION[field]})"
+    wanted = set()
+    for text in texts:
+        try:
+            wanted.add(each := kind(text))
+        except ValueError:
+            each = None
+        if each not in present:
+            raise UsageError(f"--only {field}={text}; {allowed}")
+    return [spec for spec in specs if value(spec) in wanted]

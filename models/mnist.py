@@ -351,5 +351,6 @@ def bernoulli_log_density(bits: Tensor, logits: Tensor) -> Tensor:
     """log p(bits | logits) of independent pixels, in nats: (n, ...) -> (n,)."""
     return -F.binary_cross_entropy_with_logits(logits, bits, reduction="none").flatten(1).sum(1)
 
+
 SIZES = tuple(range(16, 257, 4))
 """Heights and widths of the images that these networks take."""

@@ -1,20 +1,19 @@
-"""log p(x) of a decoder by annealed importance sampling, and how far to trust it.
+"""Estimates log p(x) of a decoder by annealed importance sampling (AIS) and checks the estimate.
 
 Chains move from the prior to the posterior of one image through f_t(u) = N(u; 0, I) p(x|u)^beta_t
 (Neal 2001), with one Hamiltonian trajectory at each beta (Wu et al. 2017, *On the Quantitative
 Analysis of Decoder-Based Generative Models*, and its code, eval_gen). The mean weight over chains
-is unbiased for p(x), so its logarithm is a stochastic lower bound. For an image simulated from
-the model, the code behind it is an exact sample of its posterior: chains started there and run
-backwards have inverse weights unbiased for 1 / p(x), and minus the logarithm of their mean is a
-stochastic upper bound. It stays one where all chains of an image start at its one code: the mean
-is unbiased whether or not they depend on each other. Upper minus lower is the gap of
-bidirectional Monte Carlo (BDMC; Grosse, Ghahramani & Adams 2015).
+is unbiased for p(x), so its logarithm is a stochastic lower bound. The code behind a simulated
+image is an exact sample of its posterior. Chains that start there and run backwards have inverse
+weights unbiased for 1 / p(x), so minus the logarithm of their mean is a stochastic upper bound.
+That holds although all chains of an image start at one code, because a mean of dependent terms
+is unbiased too. Upper minus lower is the gap of bidirectional Monte Carlo (BDMC; Grosse,
+Ghahramani & Adams 2015).
 
-Two things differ from eval_gen. The step size adapts for each image, not once for all of them,
-so that no image's value depends on which others were run, and it starts larger. The backward
-chains replay the forward chains' step sizes in reverse order, so that their kernels do not depend
-on their own past. Forward, where they do, the mean weight was within its standard error of 1 % of
-p(x) on linear-Gaussian models.
+Two things differ from eval_gen. Each image adapts its own step size, which starts larger, so no
+image's value depends on the others. The backward chains replay the forward step sizes in reverse
+order, so their kernels do not depend on their own past. Forward kernels do; there the mean weight
+was within its standard error of 1 % of p(x) on linear-Gaussian models.
 
 Every random number is a function of seed, image and temperature: of no generator's past.
 """
@@ -30,30 +29,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.scores.hmc import trajectory
-from bench.scores.latent import LatentModel, log_mean_exp, value_and_slope
+from bench.scores.latent import LatentModel, log_mean_exp, trajectory, value_and_slope
 
 TARGET, MEMORY = 0.65, 0.9
 FASTER, SLOWER = 1.02, 0.98
 MIN_STEP, MAX_STEP = 1e-4, 0.5
-"""Step sizes as in eval_gen: x 1.02 or x 0.98 towards an acceptance of .65, by a running mean."""
+"""The step size moves as in eval_gen: x 1.02 or x 0.98 towards a mean acceptance of .65."""
 START = 0.1
-"""The first step size. eval_gen's .01 takes 115 temperatures to come here: on a VAE of binarized
-MNIST with 64 latent dimensions (500 temperatures, 4 chains, 16 images) the gap was 2.4 +- .3 nats
-from .01, .2 +- .3 from .1 and .6 +- .4 from .5."""
-
+"""The first step size; from eval_gen's .01 it takes 115 temperatures to come here."""
 BATCH = {"cpu": 512, "cuda": 8192}
-"""Chains in one call of the decoder. On a CPU core 256 to 512 were the fastest for a small
-convolutional decoder, whose activations should be channels-last; the GPU's is a guess."""
+"""The most chains that go through the decoder in one call, by type of device."""
 
 GIVEN, SIMULATED, REVERSE, MODEL = range(4)
 """What a random number is for: forward chains (of either kind of image), backward ones, images."""
 
-Place = tuple[int, int]  # one of these and an image's number
+Place = tuple[int, int]
+"""One of these purposes and the number of an image."""
 
 
 def schedule(temperatures: int) -> list[float]:
-    """beta from 0 to 1, both included: a sigmoid over [-4, 4], scaled (Wu et al. 2017).
+    """Returns beta from 0 to 1, both included: a scaled sigmoid over [-4, 4] (Wu et al. 2017).
 
     Raises ValueError for fewer than 2 temperatures.
     """
@@ -63,20 +58,20 @@ def schedule(temperatures: int) -> list[float]:
     return ((gamma - gamma[0]) / (gamma[-1] - gamma[0])).tolist()
 
 
-def random(seed: int, place: Place, t: int) -> np.random.Generator:
+def _random(seed: int, place: Place, t: int) -> np.random.Generator:
     """The generator of one image at one temperature: an address in a counter-based stream."""
     return np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, t, *place]))
 
 
 def draw(seed: int, place: Place, t: int, chains: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """N(0, 1) of (chains, d), positions or momenta, and uniforms of (chains,) to accept by."""
-    rng = random(seed, place, t)
+    """Returns N(0, 1) of (chains, d), positions or momenta, and uniforms (chains,) to accept by."""
+    rng = _random(seed, place, t)
     return rng.standard_normal((chains, d)), rng.random(chains)
 
 
-def simulated_image(model: LatentModel, seed: int, i: int) -> tuple[Tensor, Tensor]:
+def _simulated(model: LatentModel, seed: int, i: int) -> tuple[Tensor, Tensor]:
     """Image i (1, p) simulated from the model and the code (1, d) behind it."""
-    rng = random(seed, (MODEL, i), 0)
+    rng = _random(seed, (MODEL, i), 0)
     u = torch.from_numpy(rng.standard_normal((1, model.d))).to(model.device, model.dtype)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     with torch.no_grad():
@@ -85,7 +80,7 @@ def simulated_image(model: LatentModel, seed: int, i: int) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bounds in nats, float64, one for each image; no images of a kind, no elements.
+    """Bounds in nats, float64, one for each image; without images of a kind there are none.
 
     `log_likelihood` (n,) bounds log p(x) of the given images from below; `lower` and `upper`
     (m,) bound it on simulated ones. `acceptance` is a mean over all trajectories.
@@ -95,9 +90,6 @@ class Estimate:
     lower: np.ndarray
     upper: np.ndarray
     acceptance: float
-    temperatures: int
-    chains: int
-    leapfrog: int
 
     @property
     def mean(self) -> float:
@@ -147,7 +139,7 @@ class AnnealedRun:
 
     All images run forward as one batch, then the simulated ones backward. `state` and `load`
     carry a run over to another process; on a CPU it ends with the same bits. A state fits a run
-    built with the same arguments: that model and x are the same is the caller's to see to.
+    of the same arguments; the caller sees to it that model and x are the same.
     """
 
     def __init__(
@@ -162,7 +154,7 @@ class AnnealedRun:
         seed: int,
         batch: int | None = None,
     ) -> None:
-        """Given images x (n, p) and so many simulated ones; `batch` chains at most in one call.
+        """Takes given images x (n, p), a number of simulated ones and the most chains in one call.
 
         Raises ValueError for numbers that are too small and where there is no image at all.
         """
@@ -176,7 +168,7 @@ class AnnealedRun:
         self._given, self._simulated = 0 if x is None else len(x), simulated
         if not self._given + simulated:
             raise ValueError("no image: give x or a number of simulated images")
-        drawn = [simulated_image(model, seed, i) for i in range(simulated)]
+        drawn = [_simulated(model, seed, i) for i in range(simulated)]
         given = [] if x is None else [x.to(model.device, model.dtype)]
         self._images = torch.cat([*given, *(image for image, _ in drawn)])
         self._codes = [u for _, u in drawn]
@@ -237,9 +229,6 @@ class AnnealedRun:
             lower[self._given :],
             upper.cpu().numpy(),
             float(self._accepted) / trajectories if trajectories else math.nan,
-            self.temperatures,
-            self.chains,
-            self.leapfrog,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -338,23 +327,6 @@ class AnnealedRun:
             now.rate = MEMORY * now.rate + (1 - MEMORY) * share
 
 
-def log_likelihood(
-    model: LatentModel,
-    x: Tensor,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    **settings: Any,
-) -> Estimate:
-    """Lower bounds of log p(x) for images x (n, p); settings as of `AnnealedRun`."""
-    return AnnealedRun(model, x, **settings).finish(progress)
-
-
-def bdmc_gap(
-    model: LatentModel,
-    *,
-    images: int,
-    progress: Callable[[int, int], None] | None = None,
-    **settings: Any,
-) -> Estimate:
-    """Both bounds for so many images simulated from the model; settings as of `AnnealedRun`."""
-    return AnnealedRun(model, simulated=images, **settings).finish(progress)
+def log_likelihood(model: LatentModel, x: Tensor, **settings: Any) -> Estimate:
+    """Returns lower bounds of log p(x) for images x (n, p); settings as of `AnnealedRun`."""
+    return AnnealedRun(model, x, **settings).finish()

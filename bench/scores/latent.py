@@ -1,4 +1,4 @@
-"""Models with a Gaussian latent space, and what can be said of log p(x) without annealing."""
+"""Models with a Gaussian latent space, and Hamiltonian trajectories in that space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
 from models.mnist import bernoulli_log_density
 
@@ -47,11 +46,6 @@ def bernoulli(
     return LatentModel(d, log_likelihood, simulate, dtype, device)
 
 
-def to_uniform(u: Tensor) -> Tensor:
-    """Maps N(0, 1) to the uniform distribution on [-1, 1]: 2 Phi(u) - 1."""
-    return 2 * torch.special.ndtr(u) - 1
-
-
 def linear_gaussian(weight: Tensor, bias: Tensor, sd: float) -> LatentModel:
     """x = W u + b + sd N(0, I_p): weight (p, d), bias (p,), whose dtype is the model's."""
     p, d = weight.shape
@@ -68,23 +62,14 @@ def linear_gaussian(weight: Tensor, bias: Tensor, sd: float) -> LatentModel:
     return LatentModel(d, log_likelihood, simulate, weight.dtype, weight.device)
 
 
-def linear_gaussian_log_prob(weight: Tensor, bias: Tensor, sd: float, x: Tensor) -> Tensor:
-    """log p(x) (n,) under `linear_gaussian`, exactly: x ~ N(b, W W^T + sd^2 I)."""
-    noise = sd**2 * torch.eye(len(bias), dtype=bias.dtype, device=bias.device)
-    return MultivariateNormal(bias, weight @ weight.T + noise).log_prob(x)
-
-
 def value_and_slope(model: LatentModel, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """log p(x|u) (n,), -inf where it is not finite, and its gradient in u (n, d)."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         log_lik = model.log_likelihood(u, x)
         (slope,) = torch.autograd.grad(log_lik.sum(), u)
-    return _finite(log_lik.detach()), slope
-
-
-def _finite(log_lik: Tensor) -> Tensor:
-    return torch.where(log_lik.isfinite(), log_lik, -math.inf)
+    log_lik = log_lik.detach()
+    return torch.where(log_lik.isfinite(), log_lik, -math.inf), slope
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
@@ -92,25 +77,44 @@ def log_mean_exp(log_w: Tensor) -> Tensor:
     return log_w.logsumexp(-1) - math.log(log_w.shape[-1])
 
 
-def importance_weighted_bound(
+Point = tuple[Tensor, Tensor, Tensor]
+"""u (n, d), log p(x|u) (n,) and its gradient (n, d)."""
+
+
+def trajectory(
     model: LatentModel,
     x: Tensor,
-    mean: Tensor,
-    log_sd: Tensor,
-    samples: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """IWAE's lower bound (n,) of log p(x), in float64 (Burda et al. 2016, equation 8).
+    beta: float,
+    leapfrog: int,
+    step_size: Tensor,
+    start: Point,
+    momentum: Tensor,
+    log_uniform: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A Hamiltonian move of n chains that leaves N(u; 0, I) p(x|u)^beta invariant (Neal 2011).
 
-    q(u|x) = N(mean, exp(log_sd)^2), both (n, d), for images x (n, p); one image at a time, so
-    `samples` is also the number of rows in one call. `generator` lives where the images do.
+    x (n, p), step_size (n, 1), momentum (n, d), log_uniform (n,). Returns the points the chains
+    are at afterwards and whether each moved. The gradient at the start is known, so it takes
+    one a leapfrog step. A move to where the energy is not finite is never made.
     """
-    bounds = []
-    for image, centre, log_scale in zip(x, mean, log_sd, strict=True):
-        eps = torch.randn((samples, model.d), generator=generator, dtype=x.dtype, device=x.device)
-        u = centre + log_scale.exp() * eps
-        with torch.no_grad():
-            log_lik = _finite(model.log_likelihood(u, image.expand(samples, -1)))
-        log_ratio = ((eps.square() - u.square()) / 2 + log_scale).sum(-1)
-        bounds.append(log_mean_exp((log_lik + log_ratio).double()))
-    return torch.stack(bounds)
+    u, log_lik, slope = start
+    p = momentum + step_size / 2 * (beta * slope - u)
+    for i in range(leapfrog):
+        u = u + step_size * p
+        log_lik, slope = value_and_slope(model, u, x)
+        whole = step_size if i < leapfrog - 1 else step_size / 2
+        p = p + whole * (beta * slope - u)
+    before = energy(start[0], start[1], momentum, beta)
+    moved = log_uniform < before - energy(u, log_lik, p, beta)
+    there = moved[:, None]
+    return (
+        torch.where(there, u, start[0]),
+        torch.where(moved, log_lik, start[1]),
+        torch.where(there, slope, start[2]),
+        moved,
+    )
+
+
+def energy(u: Tensor, log_lik: Tensor, momentum: Tensor, beta: float) -> Tensor:
+    """-log of N(u; 0, I) p(x|u)^beta N(momentum; 0, I) but for a constant, (n,)."""
+    return (u.square() + momentum.square()).sum(-1) / 2 - beta * log_lik

@@ -10,16 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
-from bench.scores.ais import AnnealedRun, Estimate, bdmc_gap, log_likelihood, schedule
-from bench.scores.hmc import trajectory
+from bench.scores.ais import AnnealedRun, Estimate, log_likelihood, schedule
 from bench.scores.latent import (
     LatentModel,
     bernoulli,
-    importance_weighted_bound,
     linear_gaussian,
-    linear_gaussian_log_prob,
-    to_uniform,
+    log_mean_exp,
+    trajectory,
     value_and_slope,
 )
 from bench.speed.plain_ais import plain_log_likelihood
@@ -46,6 +45,41 @@ def mlp(d: int, p: int = 24) -> LatentModel:
     """A Bernoulli decoder with one hidden layer of random weights."""
     w1, w2, b = 2 * normal(d, 16, seed=3), normal(16, p, seed=4), normal(p, seed=5)
     return bernoulli(lambda u: (u @ w1).tanh() @ w2 + b, d, DOUBLE)
+
+
+def to_uniform(u: Tensor) -> Tensor:
+    """Maps N(0, 1) to the uniform distribution on [-1, 1]: 2 Phi(u) - 1."""
+    return 2 * torch.special.ndtr(u) - 1
+
+
+def linear_gaussian_log_prob(weight: Tensor, bias: Tensor, sd: float, x: Tensor) -> Tensor:
+    """log p(x) (n,) under `linear_gaussian`, exactly: x ~ N(b, W W^T + sd^2 I)."""
+    noise = sd**2 * torch.eye(len(bias), dtype=bias.dtype, device=bias.device)
+    return MultivariateNormal(bias, weight @ weight.T + noise).log_prob(x)
+
+
+def importance_weighted_bound(
+    model: LatentModel,
+    x: Tensor,
+    mean: Tensor,
+    log_sd: Tensor,
+    samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """IWAE's lower bound (n,) of log p(x), in float64 (Burda et al. 2016, equation 8).
+
+    q(u|x) = N(mean, exp(log_sd)^2), both (n, d), for images x (n, p); one image at a time, so
+    `samples` is also the number of rows in one call. `generator` lives where the images do.
+    """
+    bounds = []
+    for image, centre, log_scale in zip(x, mean, log_sd, strict=True):
+        eps = torch.randn((samples, model.d), generator=generator, dtype=x.dtype, device=x.device)
+        u = centre + log_scale.exp() * eps
+        with torch.no_grad():
+            log_lik = model.log_likelihood(u, image.expand(samples, -1))
+        log_ratio = ((eps.square() - u.square()) / 2 + log_scale).sum(-1)
+        bounds.append(log_mean_exp((log_lik + log_ratio).double()))
+    return torch.stack(bounds)
 
 
 def quadrature(model: LatentModel, x: Tensor) -> Tensor:
@@ -164,7 +198,7 @@ def test_no_image_depends_on_the_others_or_on_the_cut() -> None:
             np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), rtol=0, atol=1e-9)
     few = log_likelihood(model, x[:2], **settings)
     np.testing.assert_allclose(few.log_likelihood, whole.log_likelihood[:2], rtol=0, atol=1e-9)
-    gap = bdmc_gap(model, images=2, **settings)
+    gap = AnnealedRun(model, simulated=2, **settings).finish()
     np.testing.assert_allclose(gap.lower, whole.lower[:2], rtol=0, atol=1e-9)
     np.testing.assert_allclose(gap.upper, whole.upper[:2], rtol=0, atol=1e-9)
     other = log_likelihood(model, x[:2], **{**settings, "seed": 3})
@@ -234,7 +268,9 @@ def test_codes_the_decoder_fails_on_count_as_impossible() -> None:
 
 def test_a_decoder_that_always_fails_never_looks_converged() -> None:
     model = bernoulli(lambda u: u.sum(-1, keepdim=True).expand(-1, 4) * math.nan, 2, DOUBLE)
-    estimate = bdmc_gap(model, images=2, temperatures=5, chains=2, leapfrog=2, seed=0)
+    estimate = AnnealedRun(
+        model, simulated=2, temperatures=5, chains=2, leapfrog=2, seed=0
+    ).finish()
     assert (estimate.lower == -math.inf).all() and estimate.bdmc_gap == math.inf
 
 
@@ -242,7 +278,7 @@ def test_a_single_step_scores_prior_codes_and_the_true_one() -> None:
     """x is almost u itself: under the code behind it log p(x|u) is -p/2 and a constant."""
     d, sd, images = 20, 0.01, 50
     model = linear_gaussian(torch.eye(d, dtype=DOUBLE), torch.zeros(d, dtype=DOUBLE), sd)
-    estimate = bdmc_gap(model, images=images, temperatures=2, chains=3, seed=0)
+    estimate = AnnealedRun(model, simulated=images, temperatures=2, chains=3, seed=0).finish()
     expected = -d / 2 - d * math.log(sd * math.sqrt(2 * math.pi))
     assert estimate.upper.mean() == pytest.approx(expected, abs=4 * math.sqrt(d / 2 / images))
     assert estimate.lower.max() < expected - 1000
@@ -252,8 +288,8 @@ def test_a_single_step_scores_prior_codes_and_the_true_one() -> None:
 def test_few_temperatures_show_in_the_gap() -> None:
     weight, bias, _ = lines(50)
     model = linear_gaussian(weight, bias, 0.5)
-    few = bdmc_gap(model, images=16, temperatures=5, chains=4, seed=0)
-    more = bdmc_gap(model, images=16, temperatures=100, chains=4, seed=0)
+    few = AnnealedRun(model, simulated=16, temperatures=5, chains=4, seed=0).finish()
+    more = AnnealedRun(model, simulated=16, temperatures=100, chains=4, seed=0).finish()
     assert few.bdmc_gap > 2 * more.bdmc_gap and few.bdmc_gap > 3
 
 

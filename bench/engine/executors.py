@@ -99,7 +99,8 @@ class Loky(Sequential):
 
     def _send(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         with deaf():
-            return get_reusable_executor(self.size, timeout=300).submit(call, *arguments)
+            # Idle workers end after 10 s: nobody else ends them when this process is killed.
+            return get_reusable_executor(self.size, timeout=10).submit(call, *arguments)
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.size == 1 and not alone:

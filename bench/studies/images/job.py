@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from bench.cli import UsageError
 from bench.data import load as data
-from bench.scores.ais import AnnealedRun, Estimate
-from bench.spec import Spec
+from bench.scores.ais import AnnealedRun
 from bench.store import checkpoint
 from bench.studies.cuda import allow_tf32
 from bench.studies.images import evaluate
@@ -30,6 +28,8 @@ Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
 EVERY = 60.0
 """Seconds between checkpoints: what a kill costs at most, in training as in annealing."""
+KINDS = ("train", "ais")
+"""Of checkpoints."""
 
 
 def methods(study: Study[ImageSpec]) -> dict[str, bool]:
@@ -39,10 +39,7 @@ def methods(study: Study[ImageSpec]) -> dict[str, bool]:
 
 
 def check(
-    study: Study[ImageSpec],
-    specs: Sequence[ImageSpec],
-    data_folder: Path | None,
-    weights: str | None,
+    study: Study[ImageSpec], specs: Sequence[ImageSpec], folder: Path | None, weights: str | None
 ) -> list[ImageSpec]:
     """The specs, those of a folder's images by its digest.
 
@@ -59,41 +56,21 @@ def check(
     papers = {spec.data for spec in specs if spec.networks == "paper"}
     if lacking := {name for name in papers if not DOMAINS[name].paper}:
         raise UsageError(f"networks is paper; allowed for {min(lacking)}: suite")
-    if data_folder is not None and all(name.startswith("stand-in") for name in names):
+    if folder is not None and all(name.startswith("stand-in") for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")
     found: dict[str, str] = {}
     try:
         for name in names:
-            images = data.load(name, data_folder)
+            images = data.load(name, folder)
             found[name] = data_of(name, images)
             mine = [spec for spec in specs if spec.data == name and spec.ais_images]
             if mine and DOMAINS[name].low != 0:
                 raise UsageError(f"ais_images is {mine[0].ais_images}; allowed for {name}: 0")
             for spec in {spec.bits: spec for spec in mine}.values():
-                evaluate.test_bits(spec, images, data_folder)
-    except (data.DataError, ValueError) as error:
+                evaluate.test_bits(spec, images, folder)
+    except ValueError as error:
         raise UsageError(str(error)) from None
     return [replace(spec, data=found[spec.data]) for spec in specs]
-
-
-class Clock:
-    """Saves a state now and then, and tells how far a job has come."""
-
-    def __init__(self, path: Path, beat: Beat) -> None:
-        self.path, self.beat = path, beat
-        self.last = time.monotonic()
-
-    def __call__(self, state: Any, share: float) -> None:
-        self.beat(share)
-        if time.monotonic() - self.last > EVERY:
-            _save(self.path, state())
-            self.last = time.monotonic()
-
-
-def _save(path: Path, state: dict[str, Tensor]) -> None:
-    """A full disk costs the checkpoint, not the training: it will be met when rows are written."""
-    with contextlib.suppress(OSError):
-        checkpoint.save(path, state)
 
 
 def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
@@ -108,51 +85,86 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     if data_of(spec.data, images) != spec.data:
         raise ValueError(f"the images of {spec.data} are not where --data says")
     first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
-    trainer, resumed = _resume(
-        lambda: Trainer(spec, images.train, job.device), trained := _checkpoint(job, spec, "train")
-    )
-    annealed = _checkpoint(job, spec, "ais")
-    if not resumed:
-        annealed.unlink(missing_ok=True)  # it was about other weights
-    clock = Clock(trained, beat)
-    trainer.train(lambda: clock(trainer.state, first * trainer.step / trainer.steps))
-    _save(trained, trainer.state())
-
+    trainer = _trained(job, spec, images, lambda share: beat(first * share))
     start = time.perf_counter()
     allow_tf32(False)  # scores are float32's
-    scores = None
-    if trainer.finite():
-        evaluate.freeze(trainer)
-        scores = evaluate.scores(trainer, images, job.inception)
-    row: dict[str, Any] = {"status": "diverged" if scores is None else "ok"}
+    scores = _scored(trainer, images, job.inception)
+    row: dict[str, Any] = {"id": spec.id, "status": "diverged" if scores is None else "ok"}
     if scores is not None:
         row |= scores.metrics
-    if scores is not None and spec.ais_images:
-        bits = evaluate.test_bits(spec, images, source)
-        run, _ = _resume(lambda: evaluate.annealed_run(trainer, bits), annealed)
-        clock = Clock(annealed, beat)
-        estimate = run.finish(lambda t, total: clock(run.state, first + (1 - first) * t / total))
-        row |= _likelihood(estimate)
+        if spec.ais_images:
+            bits = evaluate.test_bits(spec, images, source)
+            row |= _annealed(job, trainer, bits, lambda share: beat(first + (1 - first) * share))
     row |= {
-        "id": spec.id,
         "train_seconds": trainer.seconds,
         "evaluation_seconds": time.perf_counter() - start,
         "steps": trainer.steps,
         "data_sha256": images.sha256,
         "stand_in": images.stand_in,
-        **_curves(trainer),
+        **trainer.curves(),
         **evaluate.referee_columns(images),
     }
-    sample: dict[str, Any] = {"id": spec.id, "shape": list(images.test.shape[1:])}
-    for name in ("x", "x_rec", "samples"):
-        array = None if scores is None else scores.pictures.get(name)
-        sample[name] = b"" if array is None else array.tobytes()
-    return [row], [sample]
+    pictures = {} if scores is None else scores.pictures
+    kept = {name: pictures[name].tobytes() for name in pictures}
+    shape = list(images.test.shape[1:])
+    return [row], [{"id": spec.id, "shape": shape, "x": b"", "x_rec": b"", "samples": b"", **kept}]
 
 
-def _checkpoint(job: Job, spec: Spec, kind: str) -> Path:
-    folder = Path(job.results) / spec.study / spec.scale / "_checkpoints"
-    return folder / f"{spec.id}.{kind}.safetensors"
+def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:
+    """The trainer at the end of its training."""
+    path = _checkpoint(job, "train")
+    trainer, resumed = _resume(lambda: Trainer(spec, images.train, job.device), path)
+    if not resumed:
+        _checkpoint(job, "ais").unlink(missing_ok=True)  # it was about other weights
+    clock = Clock(path, beat)
+    trainer.train(lambda: clock(trainer.state, trainer.step / trainer.steps))
+    _save(path, trainer.state())
+    return trainer
+
+
+def _scored(trainer: Trainer, images: data.Images, weights: str | None) -> evaluate.Scores | None:
+    """The scores beside log p(x); None where the training has diverged."""
+    if not trainer.finite():
+        return None
+    evaluate.freeze(trainer)
+    return evaluate.scores(trainer, images, weights)
+
+
+def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dict[str, Any]:
+    """The row's part on log p(x), by annealed importance sampling."""
+    path = _checkpoint(job, "ais")
+    run, _ = _resume(lambda: evaluate.annealed_run(trainer, bits), path)
+    clock = Clock(path, beat)
+    found = run.finish(lambda t, total: clock(run.state, t / total))
+    return {
+        "log_likelihood": found.mean,
+        "log_likelihood_se": found.se,
+        "log_likelihoods": found.log_likelihood.tolist(),
+        "bdmc_gap": found.bdmc_gap,
+        "bdmc_gap_se": found.bdmc_gap_se,
+        "simulated": len(found.upper),
+        "acceptance": found.acceptance,
+    }
+
+
+class Clock:
+    """Saves a state now and then, and tells how far a job has come."""
+
+    def __init__(self, path: Path, beat: Beat) -> None:
+        self.path, self.beat = path, beat
+        self.last = time.monotonic()
+
+    def __call__(self, state: Callable[[], dict[str, torch.Tensor]], share: float) -> None:
+        self.beat(share)
+        if time.monotonic() - self.last > EVERY:
+            _save(self.path, state())
+            self.last = time.monotonic()
+
+
+def _save(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """A full disk costs the checkpoint, not the training: it will be met when rows are written."""
+    with contextlib.suppress(OSError):
+        checkpoint.save(path, state)
 
 
 def _resume(make: Callable[[], Whole], path: Path) -> tuple[Whole, bool]:
@@ -171,25 +183,11 @@ def _resume(make: Callable[[], Whole], path: Path) -> tuple[Whole, bool]:
     return whole, True
 
 
-def _likelihood(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "log_likelihood": estimate.mean,
-        "log_likelihood_se": estimate.se,
-        "log_likelihoods": estimate.log_likelihood.tolist(),
-        "bdmc_gap": estimate.bdmc_gap,
-        "bdmc_gap_se": estimate.bdmc_gap_se,
-        "simulated": len(estimate.upper),
-        "acceptance": estimate.acceptance,
-    }
+def _checkpoint(job: Job, kind: str) -> Path:
+    return job.folder / "_checkpoints" / f"{job.specs[0].id}.{kind}.safetensors"
 
 
 def clear(job: Job) -> None:
     """Removes the checkpoints of a job whose results are stored."""
-    for spec in job.specs:
-        for kind in ("train", "ais"):
-            _checkpoint(job, spec, kind).unlink(missing_ok=True)
-
-
-def _curves(trainer: Trainer) -> dict[str, list[Any]]:
-    steps, critic, model = zip(*trainer.losses, strict=True) if trainer.losses else ((), (), ())
-    return {"trace_step": list(steps), "critic_loss": list(critic), "model_loss": list(model)}
+    for kind in KINDS:
+        _checkpoint(job, kind).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -216,6 +217,11 @@ class Trainer:
         # What a recording keeps alive.
         self._replay = None
         self.nets.zero_grad(set_to_none=True)
+
+    def curves(self) -> dict[str, list[Any]]:
+        """The columns of a row that hold the losses over training."""
+        steps, critic, model = zip(*self.losses, strict=True) if self.losses else ((), (), ())
+        return {"trace_step": [*steps], "critic_loss": [*critic], "model_loss": [*model]}
 
     def finite(self) -> bool:
         """Whether all parameters are finite."""

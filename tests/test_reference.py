@@ -12,8 +12,9 @@ from bench.render.compare import agrees
 from bench.render.tables import Table
 from bench.studies import STUDIES
 from bench.studies.study import Job
-from bench.studies.toy_grid import against, frames, train
+from bench.studies.toy_grid import runs, train
 from bench.studies.toy_grid.job import stacks
+from bench.studies.toy_grid.report import comparison
 from bench.studies.toy_grid.train import Trainer
 
 
@@ -28,7 +29,7 @@ def test_the_readme_shows_the_reference() -> None:
     blocks = [match[2] for match in report.BLOCK.finditer(report.README.read_text("utf-8"))]
     assert "toy_grid/quick/summary.md" in blocks
     assert ("toy_grid", "quick") in report.published()
-    assert frames.runs(STUDIES["toy_grid"], report.REFERENCE, "quick")["seed"].nunique() == 5
+    assert runs.runs(STUDIES["toy_grid"], report.REFERENCE, "quick")["seed"].nunique() == 5
 
 
 def smoke_against_reference(folder: Path) -> Table:
@@ -38,10 +39,10 @@ def smoke_against_reference(folder: Path) -> Table:
     kept.prepare()
     for stack in stacks(specs, "cpu"):
         assert jobs.run_job(Job(tuple(stack), str(folder), "cpu", {})).end == "done"
-    ours = frames.runs(STUDIES["toy_grid"], folder, "smoke")
-    reference = frames.runs(STUDIES["toy_grid"], report.REFERENCE, "smoke")
+    ours = runs.runs(STUDIES["toy_grid"], folder, "smoke")
+    reference = runs.runs(STUDIES["toy_grid"], report.REFERENCE, "smoke")
     assert reference["seed"].nunique() == 10
-    return against.table(ours, reference, report.REFERENCE)
+    return comparison(ours, reference, report.REFERENCE)
 
 
 def test_the_smoke_study_agrees_with_the_reference_within_its_seeds(tmp_path: Path) -> None:

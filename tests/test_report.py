@@ -17,7 +17,8 @@ from bench.render.compare import agrees
 from bench.render.tables import Column, Table
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
-from bench.studies.toy_grid import against, claims, figures, frames
+from bench.studies.toy_grid import report as toy
+from bench.studies.toy_grid import runs
 from bench.studies.toy_grid.study import ToySpec
 from tests import mini
 from tests.rows import TOY_ROWS, points, row
@@ -50,7 +51,7 @@ def test_the_miniature_table_is_right() -> None:
 
 
 def test_paper_cells_are_figure_3() -> None:
-    cells = frames.paper_cells().set_index(["label", "lam"])
+    cells = runs.paper_cells().set_index(["label", "lam"])
     assert len(cells) == 6
     assert cells.loc[("ALI", 0.0), "paper_mean"] == pytest.approx(2.77, abs=0.01)
     assert cells.loc[("sVAE-r", 0.1), "paper_mean"] == pytest.approx(4.37, abs=0.01)
@@ -104,14 +105,14 @@ def study(shift: float, n: int = 72, lam: float = 0.1, seed: int = 0) -> pd.Data
             score += rng.normal(0, 0.05, size=n)
             cell = pd.DataFrame({"config": range(n), "seed": 0, "method": method, "lam": value})
             cell["score"], cell["mse"] = score, 0.1
-            cell["top"] = cell["top_good"] = score > frames.TOP
+            cell["top"] = cell["top_good"] = score > runs.TOP
             cell["close"] = True
             parts.append(cell)
     return pd.concat(parts, ignore_index=True)
 
 
 def verdicts(frame: pd.DataFrame) -> dict[str, str]:
-    return {claim.id: claim.verdict for claim in claims.toy_claims(frame)}
+    return {claim.id: claim.verdict for claim in toy.toy_claims(frame)}
 
 
 class TestClaims:
@@ -168,13 +169,13 @@ class Page(html.parser.HTMLParser):
 def test_every_file_is_written_and_the_page_stands_alone(tmp_path: Path) -> None:
     made = mini.build()
     report.write(made, tmp_path)
-    for name in figures.CAPTIONS:
+    for name in toy.TEXT["figures"]:
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
         assert "<svg" in (tmp_path / f"{name}.svg").read_text("utf-8")[:1000]
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     assert page.outside == []
     assert "script" not in page.tags and "link" not in page.tags
-    assert len(page.images) == len(figures.CAPTIONS)
+    assert len(page.images) == len(toy.TEXT["figures"])
     assert all(image["alt"] for image in page.images)
     assert page.tags.count("table") == page.tags.count("caption") == len(made.tables)
 
@@ -289,14 +290,14 @@ def compared(ours: list[dict], theirs: list[dict]) -> Table:
     def prepared(rows: list[dict]) -> pd.DataFrame:
         return pd.DataFrame(rows).assign(
             score=lambda f: f["inception_score"],
-            top=lambda f: f["score"] > frames.TOP,
+            top=lambda f: f["score"] > runs.TOP,
             top_good=lambda f: f["top"],
             close=True,
             mse=lambda f: f["mse_x"],
             high_quality_counted=lambda f: f["high_quality"],
         )
 
-    return against.table(prepared(ours), prepared(theirs), Path("there"))
+    return toy.comparison(prepared(ours), prepared(theirs), Path("there"))
 
 
 def sample(rng: np.random.Generator, seeds: int, shift: float = 0.0) -> list[dict]:

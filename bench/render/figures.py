@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
@@ -36,6 +38,13 @@ def colour(method: str) -> str:
 def panels(rows: int, columns: int, width: float, height: float, **kw) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kw)
+
+
+def legend(figure: Figure, grid: Iterable[Axes], **kw: Any) -> None:
+    """One legend for all panels, each label once."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid]
+    named = {label: handle for pair in pairs for handle, label in pair}
+    figure.legend(named.values(), named.keys(), **kw)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ so that more seeds sharpen a configuration's value but don't pose as more config
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,15 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def student(values: np.ndarray) -> tuple[float, float]:
+    """Mean of values (n,) and half its 95 % interval by Student's t; infinite for n below 2."""
+    n, error = len(values), math.inf
+    if n > 1:
+        t = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
+        error = t * float(values.std(ddof=1)) / math.sqrt(n)
+    return float(values.mean()) if n else math.nan, error
 
 
 def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:

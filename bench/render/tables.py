@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,13 @@ class Table:
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
+
+    def filled(self) -> Table:
+        """The table without columns of nothing: a score that no run has."""
+        columns = range(len(self.columns))
+        kept = [i for i in columns if any(row[i] not in ("–", "") for row in self.rows)]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
     def markdown(self) -> str:
         def row(cells: Sequence[str]) -> str:
@@ -90,13 +97,8 @@ def tabulate(
     `hide_empty` leaves out columns of nothing.
     """
     rows = [[cell(group) for _, cell in columns] for group in groups]
-    kept = [
-        i
-        for i in range(len(columns))
-        if not hide_empty or any(row[i] not in ("–", "") for row in rows)
-    ]
-    heads = [columns[i][0] for i in kept]
-    return Table(name, title, caption, heads, [[row[i] for i in kept] for row in rows])
+    table = Table(name, title, caption, [column for column, _ in columns], rows)
+    return table.filled() if hide_empty else table
 
 
 _TEX = {

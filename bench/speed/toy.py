@@ -25,7 +25,7 @@ from bench.speed.turns import TURN, Line, in_turns, steps_a_turn
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job
-from bench.studies.toy_grid import frames
+from bench.studies.toy_grid import runs as frames
 from bench.studies.toy_grid.job import TRACES, flops, stacks
 from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import Trainer

@@ -10,8 +10,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 
 from bench.scores.metrics import Gaussian, frechet_distance, inception_score
 from bench.studies.toy_grid import data
-from bench.studies.toy_grid.frames import NOISE_SCORES
 from bench.studies.toy_grid.metrics import posterior_logits, toy_metrics
+from bench.studies.toy_grid.runs import NOISE_SCORES
 
 RNG = np.random.default_rng(0)
 

@@ -24,7 +24,7 @@ class CelebA(ImageStudy):
     """An image study without a classifier, whose images are private."""
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        from bench.studies.cifar10.page import build
+        from bench.studies.celeba.report import build
 
         return build(self, scale, results, other)
 

@@ -24,7 +24,7 @@ class Cifar10(ImageStudy):
     """An image study whose report is about what becomes of scores over lambda."""
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        from bench.studies.cifar10.page import build
+        from bench.studies.cifar10.report import build
 
         return build(self, scale, results, other)
 

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.render.figures import colour, panels
+from bench.render.figures import colour, legend, panels
 from bench.render.tables import lam
-from bench.studies.images import frames
-from bench.studies.images.tables import SWEPT
+from bench.studies.images.report import SWEPT
+from bench.studies.images.runs import cells
 
 COLUMNS = 3
+GREY = {"ALICE": "#bbbbbb", "sVAE-r": "#777777"}
+PAPERS = {"ALICE": "ALICE (paper: with its code's sigmoid)", "sVAE-r": "sVAE-r (paper)"}
+STEMS = {"ALICE": "alice", "sVAE-r": "svaer", "inception_score": "_IS", "mse_x": "_MSE"}
+"""Parts of the columns of the digitised Figure 7."""
+SIDE = 6
+"""Images a row in a panel over lambda, of up to 36."""
+ALONE = 4
+"""Panels a row, where no method has several lambdas."""
+SCORES = {
+    "inception_score": "inception score",
+    "mse_x": "MSE of reconstructions",
+    "swd": "sliced Wasserstein distance × 1000",
+}
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs whose images are drawn: the first seed of every method and lambda."""
-    firsts = [runs.sort_values("seed").iloc[[0]] for runs in frames.cells(frame)]
+    firsts = [runs.sort_values("seed").iloc[[0]] for runs in cells(frame).values()]
     return pd.concat(firsts, ignore_index=True)
 
 
@@ -28,6 +44,24 @@ def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     sheet[: min(n, len(sheet))] = images[: len(sheet)]
     tiles = sheet.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2)
     return tiles.reshape(rows * h, columns * w, c).squeeze()
+
+
+def pictures(stored: pd.DataFrame, id: str) -> dict[str, np.ndarray]:
+    """What is kept of a training by name, uint8 (n, c, h, w), none if it diverged; {}: nothing."""
+    if id not in stored.index:
+        return {}
+    kept = stored.loc[[id]].to_dict("records")[0]
+    shape = (-1, *(int(side) for side in kept["shape"]))
+    names = ("samples", "x", "x_rec")
+    return {name: np.frombuffer(kept[name], np.uint8).reshape(shape) for name in names}
+
+
+def _name(axes: Axes, run: pd.Series | dict, **kw: Any) -> None:
+    axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", loc="left", **kw)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=7)
 
 
 def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
@@ -41,65 +75,41 @@ def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (_, run) in zip(grid.flat, picked.iterrows(), strict=False):
-        _sheet(axes, stored, run)
+        _name(axes, run, fontsize=8, pad=2)
+        images = pictures(stored, str(run["id"]))
+        if not images or not len(images["samples"]):
+            _say(axes, "diverged" if images else "not stored")
+            continue
+        x, x_rec = images["x"], images["x_rec"]
+        left = mosaic(images["samples"], 4, 8)
+        gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
+        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]]) if len(x_rec) else x[:0]
+        sheet = np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
     return figure
 
 
-def _sheet(axes: Axes, stored: pd.DataFrame, run: pd.Series) -> None:
-    axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", fontsize=8, loc="left", pad=2)
-    images = pictures(stored, str(run["id"]))
-    if not images:
-        axes.text(0.5, 0.5, "not stored", ha="center", va="center", fontsize=7)
-        return
-    samples, x, x_rec = images["samples"], images["x"], images["x_rec"]
-    if not len(samples):
-        axes.text(0.5, 0.5, "diverged", ha="center", va="center", fontsize=7)
-        return
-    left = mosaic(samples, 4, 8)
-    gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
-    pairs = x[:0]
-    if len(x_rec):
-        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]])
-    sheet = np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
-    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
-
-
-def pictures(stored: pd.DataFrame, id: str) -> dict[str, np.ndarray]:
-    """What is kept of a training by name, uint8 (n, c, h, w), none if it diverged; {}: nothing."""
-    if id not in stored.index:
-        return {}
-    kept = stored.loc[[id]].to_dict("records")[0]
-    shape = (-1, *(int(side) for side in kept["shape"]))
-    return {
-        name: np.frombuffer(kept[name], np.uint8).reshape(shape)
-        for name in ("samples", "x", "x_rec")
-    }
-
-
-def sweep(frame: pd.DataFrame) -> Figure:
+def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Inception score and MSE over lambda, every seed a dot, ALICE's own sweep in grey."""
-    published = frames.alice_sweep()
     figure, grid = panels(1, 2, 5.0, 3.4)
     smallest = float(published["lam"].iloc[1]) / 10
+
+    def at(lams: pd.Series) -> pd.Series:
+        return lams.clip(lower=smallest)
+
     known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
     for axes, column, (value, sd) in zip(grid[0], ("inception_score", "mse_x"), known, strict=True):
-        at = published["lam"].clip(lower=smallest)
+        name = "ALICE's own (paper)"
         axes.errorbar(
-            at, published[value], published[sd], color="#888888", label="ALICE's own (paper)"
+            at(published["lam"]), published[value], published[sd], color="#888888", label=name
         )
         for method in SWEPT:
             runs = frame[(frame["method"] == method) & frame[column].notna()]
-            if not len(runs):
-                continue
-            at = runs["lam"].clip(lower=smallest)
-            axes.plot(at, runs[column], "o", color=colour(method), markersize=4, alpha=0.7)
-            means = runs.groupby("lam")[column].mean()
-            axes.plot(
-                means.index.to_series().clip(lower=smallest),
-                means,
-                color=colour(method),
-                label=method,
-            )
+            if len(runs):
+                paint = {"color": colour(method)}
+                axes.plot(at(runs["lam"]), runs[column], "o", markersize=4, alpha=0.7, **paint)
+                means = runs.groupby("lam")[column].mean()
+                axes.plot(at(means.index.to_series()), means, label=method, **paint)
         axes.set_xscale("log")
         axes.set_xlabel(f"λ (0 drawn at {smallest:g})")
         axes.legend(fontsize=7)
@@ -108,42 +118,148 @@ def sweep(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-LOSSES = (
-    "Of single batches, at 64 steps, on a scale that is linear within [-1, 1] and logarithmic "
-    "beyond; linear where losses stay within a decade."
-)
-"""What `curves` shows."""
-
-
 def curves(frame: pd.DataFrame) -> Figure:
     """Losses of critic and model over training, every seed a line."""
-    cells = frames.cells(frame)
+    groups = list(cells(frame).values())
     columns = 5
-    rows = -(-len(cells) // columns)
-    figure, grid = panels(rows, columns, 2.3, 1.7, sharex=True)
-    for axes in grid.flat[len(cells) :]:
+    figure, grid = panels(-(-len(groups) // columns), columns, 2.3, 1.7, sharex=True)
+    for axes in grid.flat[len(groups) :]:
         axes.set_visible(False)
-    for i, (axes, runs) in enumerate(zip(grid.flat, cells, strict=False)):
+    for i, (axes, runs) in enumerate(zip(grid.flat, groups, strict=False)):
         for _, run in runs.iterrows():
             for label, paint in (("critic", "#D55E00"), ("model", "#0072B2")):
                 loss = run[f"{label}_loss"]
-                if label == "critic" and not np.any(loss):
-                    continue  # a method without a critic
-                axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
-        first = runs.iloc[0]
-        axes.set_title(f"{first['label']}, λ = {lam(first['lam'])}", fontsize=7, loc="left")
+                if label == "model" or np.any(loss):  # not of a method without a critic
+                    axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
+        _name(axes, runs.iloc[0], fontsize=7)
         axes.tick_params(labelsize=6)
-        if i >= len(cells) - columns:  # the last of its column
+        if i >= len(groups) - columns:  # the last of its column
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("step", fontsize=6)
         low, high = axes.get_ylim()
         # Within a decade, or where it is linear, a logarithmic axis may show no number or odd ones.
         if max(-low, high) > 1 and (low <= 0 or high > 10 * low):
             axes.set_yscale("symlog", linthresh=1.0)
-    handles = {
-        label: handle
-        for axes in grid.flat
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2, fontsize=8)
+    legend(figure, grid.flat, loc="outside upper right", ncols=2, fontsize=8)
     return figure
+
+
+def boxes(
+    frame: pd.DataFrame, scored: dict[str, pd.DataFrame], published: pd.DataFrame | None
+) -> Figure:
+    """Boxes over seeds of each score at each lambda, published boxes grey beside them.
+
+    `scored` has the runs by score.
+    """
+    here = frame[frame["method"].isin(SWEPT)]
+    known = [] if published is None else published["likely_true_lambda"]
+    lams = sorted({*known, *here["lam"]})
+    figure, grid = panels(1, len(scored), 4.6, 3.4)
+    for axes, (column, runs) in zip(grid[0], scored.items(), strict=True):
+        drawn = [("ours", method) for method in SWEPT if (here["method"] == method).any()]
+        if published is not None and column != "swd":
+            drawn = [*(("paper", name) for name in GREY), *drawn]
+        width = 0.8 / len(drawn)
+        for i, (whose, method) in enumerate(drawn):
+            at = {lam: k + (i - (len(drawn) - 1) / 2) * width for k, lam in enumerate(lams)}
+            if whose == "ours":
+                _ours(axes, runs[runs["method"] == method], column, at, width)
+            elif published is not None:
+                _published(axes, published, method, column, at, width)
+        axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
+        axes.set_xlabel("λ")
+        axes.set_ylabel(SCORES[column])
+        if column == "swd":
+            axes.axhline(runs["swd_real"].mean(), color="#888888", linestyle=":")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    return figure
+
+
+def _ours(
+    axes: Axes, runs: pd.DataFrame, column: str, at: dict[float, float], width: float
+) -> None:
+    paint = colour(str(runs["method"].iloc[0]))
+    values = {lam: runs.loc[runs["lam"] == lam, column].dropna().to_numpy() for lam in at}
+    kept = {at[lam]: found for lam, found in values.items() if len(found)}
+    if not kept:
+        return
+    drawn = axes.boxplot(
+        list(kept.values()),
+        positions=list(kept),
+        widths=0.9 * width,
+        patch_artist=True,
+        manage_ticks=False,
+        medianprops={"color": paint},
+        flierprops={"markersize": 3},
+    )
+    for box in drawn["boxes"]:
+        box.set(facecolor=paint, alpha=0.4, edgecolor=paint)
+    axes.plot([], [], color=paint, label=str(runs["method"].iloc[0]))
+
+
+def _published(
+    axes: Axes, boxes: pd.DataFrame, method: str, column: str, at: dict[float, float], width: float
+) -> None:
+    """Quartiles where the figure could be read; of ALICE's MSE the median alone."""
+    stem, paint = STEMS[method] + STEMS[column], GREY[method]
+    for row in boxes.to_dict("records"):
+        middle = row[f"{stem}_med"]
+        low, high = (row.get(f"{stem}_{q}", middle) for q in ("q1", "q3"))
+        axes.bxp(
+            [{"med": middle, "q1": low, "q3": high, "whislo": low, "whishi": high}],
+            positions=[at[float(row["likely_true_lambda"])]],
+            widths=0.9 * width,
+            showfliers=False,
+            showcaps=False,
+            patch_artist=True,
+            manage_ticks=False,
+            boxprops={"facecolor": paint, "edgecolor": paint},
+            medianprops={"color": "#444444"},
+        )
+    axes.plot([], [], color=paint, label=PAPERS[method])
+
+
+def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:
+    """Each method a row, each lambda a column; methods at one lambda fill rows below.
+
+    `kind`: "samples" or "x_rec". First seed.
+    """
+    picked = shown(frame)
+    stored = samples.set_index("id")
+    rows = _laid_out(picked)
+    figure, grid = panels(len(rows), max(map(len, rows)), 1.9, 2.05)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, ids in zip(grid, rows, strict=True):
+        for axes, id in zip(row, ids, strict=False):
+            for run in picked[picked["id"] == id].to_dict("records"):
+                _name(axes, run, fontsize=8, pad=2)
+                images = pictures(stored, run["id"])
+                if len(images.get(kind, ())):
+                    axes.imshow(_panel(images, kind), interpolation="nearest")
+                else:
+                    _say(axes, "diverged" if run["status"] == "diverged" else "not stored")
+    return figure
+
+
+def _laid_out(picked: pd.DataFrame) -> list[list[str]]:
+    """Rows of ids, "" where nothing stands."""
+    by_method = {
+        str(method): dict(zip(runs["lam"], runs["id"], strict=True))
+        for method, runs in picked.sort_values("label").groupby("method", sort=False)
+    }
+    lams = sorted({value for runs in by_method.values() if len(runs) > 1 for value in runs})
+    order = sorted(by_method, key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
+    rows = [[by_method[m].get(v, "") for v in lams] for m in order if len(by_method[m]) > 1]
+    alone = [id for m in order if len(by_method[m]) == 1 for id in by_method[m].values()]
+    columns = len(lams) if rows else ALONE
+    return rows + [alone[i : i + columns] for i in range(0, len(alone), columns)]
+
+
+def _panel(images: dict[str, np.ndarray], kind: str) -> np.ndarray:
+    kept: np.ndarray = images[kind][: SIDE * SIDE]
+    if kind == "x_rec":  # every row of real images above its reconstructions
+        pairs: Iterable[np.ndarray] = (images["x"], kept)
+        starts = range(0, 3 * SIDE, SIDE)
+        kept = np.concatenate([each[i : i + SIDE] for i in starts for each in pairs])
+    return mosaic(kept, SIDE, SIDE)

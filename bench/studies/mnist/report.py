@@ -1,73 +1,35 @@
-"""What is said of the MNIST study: its tables, figures and notes. Imports no torch."""
+"""What is said of MNIST: Table 1, the sweep over lambda, claims 2a to 2d. Imports no torch."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-from dataclasses import replace
+import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from bench.cli import UsageError
 from bench.render import claims
+from bench.render.claims import Claim, claim, decide
 from bench.render.figures import Picture
-from bench.render.page import Page, damage
-from bench.render.tables import Table, summary
-from bench.studies.images import against, figures, frames, tables
-from bench.studies.images.claims import mnist_claims
+from bench.render.page import Page
+from bench.render.tables import Column, Table, lam, number, summary
+from bench.render.text import texts
+from bench.studies.images import figures, report
+from bench.studies.images.report import METHOD, NUMBERS, Cells, score, spread
+from bench.studies.images.runs import cells, diverged, first, headline, missing, paper, runs
 from bench.studies.study import Study
 
-DEVIATIONS = (
-    "All methods share the encoder and decoder trunk of the paper's supplement, Adam, batches, "
-    "noise and the number of the model's updates; heads and critics are what each method's own "
-    "paper requires, see the list of deviations in the README."
-)
-RULES = (
-    "Rules were fixed in code before the study was run, but for their intervals: those of 2b (by "
-    "the error over images) and of 2c and 2d (Student's t over seeds, and a spread for methods of "
-    "one seed) were widened once results were known."
-)
-
-
-def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
-    """Notes on the runs of any study of images, and what there is to say `about` this one."""
-    notes = damage(frame)
-    if frame["stand_in"].any():
-        notes.append("The images are drawn stand-ins: no number here is about the paper.")
-    notes += about
-    if others := frame.attrs["others"]:
-        notes.append(f"{others} trainings at other settings stand in no table but of precisions.")
-    for precision, n in frame.attrs["precisions"].items():
-        notes.append(
-            f"{n} trainings in {precision} stand in a table of their own, where the others have "
-            "two seeds, and in no other."
-        )
-    return notes
-
-
-def comparisons(
-    frame: pd.DataFrame, study: Study, scale: str, results: Path, other: Path | None
-) -> list[Table]:
-    """These runs beside those in `other`, and at any settings precisions beside the first.
-
-    Raises UsageError if there is nothing in `other` to compare with.
-    """
-    found = []
-    for first, *rounded in frames.at_precisions(study, results, scale):
-        for runs in rounded:
-            heads = frames.precision(runs), frames.precision(first)
-            apart = runs.attrs["apart"]
-            with contextlib.suppress(UsageError):  # nothing in common
-                table = against.table(runs, first, f"trainings in {heads[1]}", heads)
-                name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
-                title = ", ".join([" beside ".join(heads), *apart])
-                found.append(replace(table, name=name, title=title))
-    if other is not None:
-        theirs = frames.runs(study, other, scale, like=frame)
-        found.append(against.table(frame, theirs, str(other)))
-    return found
+TEXT = texts("bench.studies.mnist")
+CONVERGED = 3.0
+"""A log p(x) whose BDMC gap is larger, in nats, is printed as not converged."""
+LAM = 0.1
+"""The paper's samples of MNIST are at this lambda."""
+PIXEL_RNN = -79.2
+NEAR = 1.0
+"""Nats that "near PixelRNN" means."""
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
@@ -75,48 +37,181 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
 
     Raises UsageError if there is nothing in `other` to compare with.
     """
-    frame = frames.runs(study, results, scale)
-    main = frames.headline(frame, study, scale)
-    table = tables.table1(main)
+    frame = runs(study, results, scale)
+    main = headline(frame, study, scale)
+    table = table1(main)
     contents = [
-        claims.table(mnist_claims(frame), scale, RULES),
+        claims.table(mnist_claims(frame), scale, TEXT["rules"]),
         summary(table, without=("s.e. over images",)),
         table,
-        tables.sweep(frame),
-        *comparisons(frame, study, scale, results, other),
+        sweep(frame),
+        *report.comparisons(frame, study, scale, results, other),
     ]
 
     def figure4() -> figures.Figure:
-        samples = study.store(results, scale).load_samples().to_pandas()
-        return figures.figure4(main, samples)
+        return figures.figure4(main, study.store(results, scale).load_samples().to_pandas())
 
-    pictures = [
-        Picture(
-            "figure4",
-            figure4,
-            "Figure 4: samples and reconstructions of every method",
-            "Left of each panel: 32 samples from the prior, the first drawn. Right, where there "
-            "is an encoder: rows of real test images, each above its reconstructions. First seed.",
-        ),
-        Picture(
-            "sweep",
-            partial(figures.sweep, frame),
-            "Inception score and MSE over λ",
-            "Dots are trainings, lines means over seeds. Grey: ALICE's authors' own sweep, whose "
-            "classifier, networks and units of λ are others.",
-        ),
-        Picture(
-            "curves",
-            partial(figures.curves, main),
-            "Losses over training",
-            f"{figures.LOSSES} The losses of different methods measure different things.",
-        ),
-    ]
+    losses = {"losses": report.TEXT["losses"]}
+    drawn = {
+        "figure4": (figure4, TEXT["figure4"]),
+        "sweep": (partial(figures.sweep, frame, alice_sweep()), TEXT["over_lambda"]),
+        "curves": (partial(figures.curves, main), TEXT["curves"]),
+    }
     return Page(
         frame=frame,
         tables={each.name: each for each in contents},
-        pictures=pictures,
-        notes=remarks(frame, DEVIATIONS),
-        missing=frames.missing(frame, study, scale),
+        pictures=[
+            Picture(name, draw, text["title"], text["caption"].format(**losses))
+            for name, (draw, text) in drawn.items()
+        ],
+        notes=report.remarks(frame, TEXT["notes"]),
+        missing=missing(frame, study, scale),
         shown=set(figures.shown(main)["id"]),
     )
+
+
+def _gap(runs: pd.DataFrame) -> float:
+    return float(runs["bdmc_gap"].mean())
+
+
+def _likelihood(runs: pd.DataFrame) -> str:
+    found = spread(runs["log_likelihood"])
+    return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
+
+
+LIKELIHOODS: Cells = [
+    (Column("log p(x) ≥, nats"), _likelihood),
+    (
+        Column("s.e. over images"),
+        lambda runs: number(float(runs["log_likelihood_se"].mean()), 2),
+    ),
+    (Column("BDMC gap"), lambda runs: number(_gap(runs), 2)),
+]
+
+
+def table1(frame: pd.DataFrame) -> Table:
+    """Table 1: the paper's rows in its order, then every other method that was trained."""
+    groups = cells(frame)
+    lines: list[tuple[dict[Any, Any], pd.DataFrame | None]] = [
+        (cited, groups.pop((cited["method"], cited["lam"]), None))
+        for cited in paper("mnist", "table1.csv").to_dict("records")
+    ]
+    lines += [({}, group) for group in groups.values()]
+    scores = [score(column) for column in ("inception_score", "frechet", "mse_x")]
+    ours = [*LIKELIHOODS, *scores, *NUMBERS]
+
+    def published(name: str, cited: dict[Any, Any]) -> str:
+        value = cited.get(name)
+        return "" if value is None or math.isnan(value) else f"{value:g}"
+
+    rows = []
+    for cited, group in lines:
+        if group is None:
+            note = "cited only" if cited.get("note") == "cited only" else "not run"
+            blank = "" if math.isnan(cited["lam"]) else lam(cited["lam"])
+            row = [str(cited["label"]), blank, note, "", "", "", "", "", "0", "0"]
+        else:
+            row = [cell(group) for _, cell in (*METHOD, *ours)]
+            row[0] = str(cited.get("label", row[0]))
+        row[5:5] = [published("inception_score", cited)]
+        row[2:2] = [published("log_likelihood", cited)]
+        rows.append(row)
+    columns = [column for column, _ in (*METHOD, *ours)]
+    columns[5:5] = [Column("paper IS", paper=True)]
+    columns[2:2] = [Column("paper log p(x) ≥", paper=True)]
+    return Table("table1", "Table 1", _caption(frame), columns, rows)
+
+
+def _caption(frame: pd.DataFrame) -> str:
+    """How the numbers of this frame were made, from its own columns."""
+    one = first(frame)
+    simulated = frame["simulated"].dropna()
+    return TEXT["table1"].format(
+        **one
+        | {
+            "stand_in": TEXT["stand_in"] if frame["stand_in"].any() else "",
+            "binarized": TEXT["binarized"][one["bits"]],
+            "simulated": int(simulated.max()) if len(simulated) else 0,
+            "converged": CONVERGED,
+            "classified": report.classified(frame),
+            # What lambda means to this method, if it is there.
+            "nats": TEXT["nats"] if "svae_r_density" in set(frame["method"]) else "",
+        }
+    )
+
+
+def alice_sweep() -> pd.DataFrame:
+    """ALICE's published MNIST sweep over lambda, from its authors' notebook."""
+    return paper("mnist", "alice_mnist.csv")
+
+
+def sweep(frame: pd.DataFrame) -> Table:
+    """Inception score and MSE over lambda beside ALICE's published sweep."""
+    cited = [
+        report.cited("ALICE's own IS", "{inception_score:.2f} ± {inception_sd:.2f}"),
+        report.cited("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}"),
+    ]
+    columns, rows = report.over_lambda(alice_sweep().set_index("lam"), cited, frame)
+    caption = TEXT["sweep"].format(classified=report.classified(frame))
+    return Table("sweep", "Over λ", caption, columns, rows)
+
+
+# Claim 2 of the paper in parts
+
+
+def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
+    """Claims 2a to 2d from the runs of a study."""
+
+    def of(method: str) -> pd.DataFrame:
+        return frame[frame["method"] == method]
+
+    ours, words = of("svae_r")[of("svae_r")["lam"] == LAM], TEXT["claims"]
+    found = [
+        claim(words["likelier"], "2a", _likelier(ours, of("nf_vae"))),
+        claim(words["near"], "2b", _near(ours), least=PIXEL_RNN - NEAR),
+    ]
+    for id, method, rival in (("2c", "gan", "GAN"), ("2d", "wgan_gp", "WGAN-GP")):
+        outcome = "no data", "no runs"
+        if len(ours) and len(of(method)):
+            low, high, evidence = report.gain(ours, of(method))
+            outcome = decide(low, high), evidence
+        values = {"rival": rival, "spread": report.TEXT["spread"]}
+        found.append(claim(words["scores"], id, outcome, **values))
+    return found
+
+
+def _likelier(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
+    found = [runs[runs["status"] == "ok"] for runs in (ours, rival)]
+    if not all(map(len, found)):
+        return "no data", "no runs"
+    a, b = (np.stack(runs["log_likelihoods"].to_list()).mean(0) for runs in found)
+    gaps = [_gap(runs) for runs in found]
+    error = stats.norm.ppf(0.975) * float((a - b).std(ddof=1)) / math.sqrt(len(a))
+    gain = float((a - b).mean())
+    low, high = gain - error - max(gaps[1], 0), gain + error + max(gaps[0], 0)
+    verdict = "undecided" if max(gaps) > CONVERGED else decide(low, high)
+    return verdict, (
+        f"{a.mean():.2f} against {b.mean():.2f} nats: difference {gain:+.2f} "
+        f"[{low:+.2f}, {high:+.2f}] over {len(a)} images; gaps {gaps[0]:.2f} and {gaps[1]:.2f}"
+        f"{_gone(pd.concat([ours, rival]))}"
+    )
+
+
+def _near(ours: pd.DataFrame) -> tuple[str, str]:
+    good = ours[ours["status"] == "ok"]
+    if not len(good):
+        return "no data", "no runs"
+    mean, gap = float(good["log_likelihood"].mean()), _gap(good)
+    error = stats.norm.ppf(0.975) * float(good["log_likelihood_se"].mean())
+    need = PIXEL_RNN - NEAR
+    verdict = "holds" if mean - error >= need else "fails"
+    if verdict == "fails" and (gap > CONVERGED or mean + gap + error >= need):
+        verdict = "undecided"
+    return verdict, (
+        f"{mean:.2f} ± {error:.2f} nats over images, gap {gap:.2f}, where PixelRNN has "
+        f"{PIXEL_RNN}{_gone(ours)}"
+    )
+
+
+def _gone(runs: pd.DataFrame) -> str:
+    return f"; {diverged(runs)} diverged run(s) left out" if diverged(runs) else ""

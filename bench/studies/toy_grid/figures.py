@@ -2,78 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.render.figures import colour, panels
+from bench.render.figures import colour, legend, panels
 from bench.render.tables import lam
-from bench.studies.toy_grid import frames
 from bench.studies.toy_grid.data import CENTRES
-from bench.studies.toy_grid.frames import CLOSE, GOOD, TOP
-from bench.studies.toy_grid.tables import cells
+from bench.studies.toy_grid.runs import CLOSE, GOOD, NOISE_SCORES, TOP, cells, paper_bars
 
 REDUCTIONS = {"svae_r": "mean of f (14)", "alice": "non-saturating (19)"}
 REDUCTIONS |= {"alice_minimax": "minimax (18)", "alice_sigmoid": "mean of σ(f)"}
+PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
+BLACK: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 
 
-def _noise(axes: Axes, label: bool = True) -> None:
-    for (name, score), style in zip(frames.NOISE_SCORES.items(), ("--", ":"), strict=True):
-        text = f"{name}: {score}" if label else None
-        axes.axvline(score, color="#777777", linestyle=style, linewidth=1, label=text)
+def _method(runs: pd.DataFrame) -> str:
+    return str(runs["method"].iloc[0])
+
+
+def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
+    """A grey line at the score of each kind of noise, named in this form."""
+    line = axes.axhline if across else axes.axvline
+    for (name, score), style in zip(NOISE_SCORES.items(), ("--", ":"), strict=True):
+        label = form and form.format(name=name, score=score)
+        line(score, color="#777777", linestyle=style, linewidth=1, label=label)
 
 
 def figure3(frame: pd.DataFrame) -> Figure:
     """Figure 3: share of runs by inception score and by MSE, the paper's bars as grey outlines."""
-    bars = frames.paper_bars()
     lams = sorted(frame["lam"].unique())
     figure, grid = panels(len(lams), 2, 5.2, 2.3)
     for row, value in zip(grid, lams, strict=True):
-        for axes, metric, column in zip(row, ("IS", "MSE"), ("score", "mse"), strict=True):
-            edges = np.linspace(1, 5, 11) if metric == "IS" else np.linspace(0, 8, 17)
-            here = cells(frame[frame["lam"] == value])
-            step = (edges[1] - edges[0]) * 0.9 / len(here)
-            for i, (label, _, runs) in enumerate(here):
-                left = edges[:-1] + 0.05 * (edges[1] - edges[0]) + i * step
-                share = 100 * np.histogram(runs[column], edges)[0] / len(runs)
-                method = str(runs["method"].iloc[0])
-                top = f"{runs['top_good'].mean():.0%} > {TOP}"
-                axes.bar(
-                    left,
-                    share,
-                    step,
-                    align="edge",
-                    color=colour(method),
-                    label=f"{label} (n = {len(runs)}; {top} with quality)"
-                    if metric == "IS"
-                    else label,
-                )
-                known = bars.query("metric == @metric and label == @label and lam == @value")
-                if len(known):
-                    axes.bar(
-                        left,
-                        known["percent"],
-                        step,
-                        align="edge",
-                        fill=False,
-                        edgecolor="#888888",
-                        linewidth=1,
-                        label="paper (n = 576)" if i == len(here) - 1 else None,
-                    )
-            if metric == "IS":
-                _noise(axes, label=value == lams[0])
-            axes.set_xlim(edges[0], edges[-1])
+        here = cells(frame[frame["lam"] == value])
+        names = [label for label, *_ in here]
+        _bars(row[1], here, "MSE", "mse", np.linspace(0, 8, 17), names)
+        for i, (label, _, runs) in enumerate(here):
+            share = f"{runs['top_good'].mean():.0%} > {TOP}"
+            names[i] = f"{label} (n = {len(runs)}; {share} with quality)"
+        _bars(row[0], here, "IS", "score", np.linspace(1, 5, 11), names)
+        _noise(row[0], "{name}: {score}" if value == lams[0] else None)
+        for axes, place in zip(row, ("upper center", "upper right"), strict=True):
             axes.set_ylabel("% of runs")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
             axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
-            axes.legend(fontsize=7, loc="upper center" if metric == "IS" else "upper right")
+            axes.legend(fontsize=7, loc=place)
     grid[-1, 0].set_xlabel("inception score (bins of 0.4)")
     grid[-1, 1].set_xlabel("MSE of x (bins of 0.5; runs above 8 not drawn)")
     return figure
+
+
+def _bars(
+    axes: Axes,
+    here: list[tuple[str, float, pd.DataFrame]],
+    metric: str,
+    column: str,
+    edges: np.ndarray,
+    names: list[str],
+) -> None:
+    """The share of each cell's runs in each bin, the paper's share outlined."""
+    bars = paper_bars().groupby("metric").get_group(metric)
+    bin_ = edges[1] - edges[0]
+    width = bin_ * 0.9 / len(here)
+    for i, (label, value, runs) in enumerate(here):
+        left = edges[:-1] + 0.05 * bin_ + i * width
+        share = 100 * np.histogram(runs[column], edges)[0] / len(runs)
+        axes.bar(left, share, width, align="edge", color=colour(_method(runs)), label=names[i])
+        known = bars[(bars["label"] == label) & (bars["lam"] == value)]
+        if len(known):
+            style = {"fill": False, "edgecolor": "#888888", "linewidth": 1}
+            text = "paper (n = 576)" if i == len(here) - 1 else None
+            axes.bar(left, known["percent"], width, align="edge", label=text, **style)
+    axes.set_xlim(edges[0], edges[-1])
 
 
 def profile(frame: pd.DataFrame) -> Figure:
@@ -82,21 +86,17 @@ def profile(frame: pd.DataFrame) -> Figure:
     figure, grid = panels(2, len(lams), 3.6, 2.6, sharex=True, sharey=True)
     at = np.linspace(1, 5, 401)
     for j, value in enumerate(lams):
-        for i, counted in enumerate((None, GOOD)):
-            axes = grid[i, j]
+        for axes, least in zip(grid[:, j], (0, GOOD), strict=True):
             for label, _, runs in cells(frame[frame["lam"] == value]):
-                good = runs.loc[runs["high_quality_counted"] >= (counted or 0), "score"]
+                good = runs.loc[runs["high_quality_counted"] >= least, "score"]
                 above = (good.to_numpy() > at[:, None]).sum(1) / len(runs)
-                method = str(runs["method"].iloc[0])
-                axes.plot(at, above, color=colour(method), label=label)
-            _noise(axes)
-            axes.axvline(TOP, color="black", linewidth=0.8, label=f"top bin: {TOP}")
+                axes.plot(at, above, color=colour(_method(runs)), label=label)
+            _noise(axes, "{name}: {score}")
+            axes.axvline(TOP, label=f"top bin: {TOP}", **BLACK)
             axes.set_ylim(0, 1.02)
-            if i == 0:
-                axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
-                axes.legend(fontsize=7, loc="lower left")
-            else:
-                axes.set_xlabel("inception score")
+        grid[0, j].set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
+        grid[0, j].legend(fontsize=7, loc="lower left")
+        grid[1, j].set_xlabel("inception score")
     grid[0, 0].set_ylabel("share of runs above")
     grid[1, 0].set_ylabel(f"… and with quality ≥ {GOOD}")
     return figure
@@ -105,47 +105,42 @@ def profile(frame: pd.DataFrame) -> Figure:
 def scatter(frame: pd.DataFrame) -> Figure:
     """Every run: its inception score against its MSE and against its high-quality share."""
     figure, grid = panels(1, 2, 5.2, 4.0, sharey=True)
+    left, right = grid[0]
     markers = dict(zip(sorted(frame["lam"].unique()), "o^sDvP*Xp", strict=False))
     for label, value, runs in cells(frame):
-        method = str(runs["method"].iloc[0])
         style = {
             "s": max(3, min(14, 5000 / len(frame))),
             "alpha": 0.6,
             "linewidths": 0,
             "marker": markers.get(value, "o"),
-            "color": colour(method),
+            "color": colour(_method(runs)),
         }
         name = f"{label}, λ = {lam(value)}"
-        grid[0, 0].scatter(runs["mse"].clip(upper=20), runs["score"], label=name, **style)
-        grid[0, 1].scatter(runs["high_quality_counted"], runs["score"], **style)
-    left, right = grid[0]
+        left.scatter(runs["mse"].clip(upper=20), runs["score"], label=name, **style)
+        right.scatter(runs["high_quality_counted"], runs["score"], **style)
     left.set_xscale("symlog", linthresh=0.01)
     left.set_xlim(left=0)
-    left.axvline(CLOSE, color="black", linewidth=0.8)
+    left.axvline(CLOSE, **BLACK)
     left.set_xlabel(f"MSE of x (line: {CLOSE}; above 20 drawn at 20)")
     left.set_ylabel("inception score")
-    right.axvline(GOOD, color="black", linewidth=0.8)
+    right.axvline(GOOD, **BLACK)
     right.set_xlabel(f"share of high-quality samples (line: {GOOD})")
     for axes in grid[0]:
-        axes.axhline(TOP, color="black", linewidth=0.8, label=f"top bin: {TOP}")
-        for (name, score), style in zip(frames.NOISE_SCORES.items(), ("--", ":"), strict=True):
-            axes.axhline(score, color="#777777", linestyle=style, linewidth=1, label=name)
+        axes.axhline(TOP, label=f"top bin: {TOP}", **BLACK)
+        _noise(axes, "{name}", across=True)
     entries = left.get_legend_handles_labels()
     figure.legend(*entries, loc="outside right center", fontsize=8, markerscale=2)
     return figure
 
 
-PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
-
-
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs whose points are drawn: best, median and worst score of each label and lambda."""
     picked = []
-    for label, value, runs in cells(frame):
+    for _, _, runs in cells(frame):
         ranked = runs.sort_values(["score", "id"], ignore_index=True)
         for name, quantile in PICKS.items():
             run = ranked.iloc[round(quantile * (len(ranked) - 1))]
-            picked.append({**run.to_dict(), "pick": name, "label": label, "lam": value})
+            picked.append({**run.to_dict(), "pick": name})
     return pd.DataFrame(picked)
 
 
@@ -161,15 +156,14 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     for row, (label, value, _) in zip(grid, order, strict=True):
         here = picked[(picked["label"] == label) & (picked["lam"] == value)]
         for j, (_, run) in enumerate(here.iterrows()):
-            for axes, column in ((row[2 * j], "samples"), (row[2 * j + 1], "x_rec")):
-                _cloud(axes, stored, str(run["id"]), column)
-                if column == "samples":
-                    axes.set_title(f"{run['pick']}: IS {run['score']:.2f}", fontsize=8)
-                else:
-                    axes.set_title(f"MSE {run['mse']:.2f}", fontsize=8)
+            generated, reconstructed = row[2 * j : 2 * j + 2]
+            _cloud(generated, stored, str(run["id"]), "samples")
+            _cloud(reconstructed, stored, str(run["id"]), "x_rec")
+            generated.set_title(f"{run['pick']}: IS {run['score']:.2f}", fontsize=8)
+            reconstructed.set_title(f"MSE {run['mse']:.2f}", fontsize=8)
         row[0].set_ylabel(f"{label}\nλ = {lam(value)}", fontsize=8)
-    for j in range(2 * len(PICKS)):
-        grid[-1, j].set_xlabel("reconstructed" if j % 2 else "generated", fontsize=8)
+    for j, axes in enumerate(grid[-1]):
+        axes.set_xlabel("reconstructed" if j % 2 else "generated", fontsize=8)
     return figure
 
 
@@ -195,8 +189,7 @@ def gradient(frame: pd.DataFrame) -> Figure:
     """Size over training of the gradient that each reduction would send to the decoder."""
     order = cells(frame)
     columns = min(len(order), 2 if len(order) <= 4 else 3)
-    rows = -(-len(order) // columns)
-    figure, grid = panels(rows, columns, 3.1, 2.5, sharey=True)
+    figure, grid = panels(-(-len(order) // columns), columns, 3.1, 2.5, sharey=True)
     for axes in grid.flat[len(order) :]:
         axes.set_visible(False)
     for axes, (label, value, runs) in zip(grid.flat, order, strict=False):
@@ -215,43 +208,5 @@ def gradient(frame: pd.DataFrame) -> Figure:
         axes.set_xlabel("share of training")
     for row in grid:
         row[0].set_ylabel("gradient at x, RMS")
-    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid.flat]
-    named = {label: handle for pair in pairs for handle, label in pair}
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=4, fontsize=8)
+    legend(figure, grid.flat, loc="outside upper center", ncols=4, fontsize=8)
     return figure
-
-
-CAPTIONS: dict[str, tuple[Callable[..., Figure], str, str]] = {
-    "figure3": (
-        figure3,
-        "Figure 3: distribution of the runs over inception score and MSE",
-        "Bars: ours, in the paper's bins. Grey outlines: the paper's bars, digitised (576 "
-        "full-size runs each, unpublished classifier). Grey lines: scores of pure noise, which "
-        "the top bin (above 4.6) contains; the legend gives the share of runs that are in it and "
-        "also have at least 0.8 of their samples within 3 sd of a centre.",
-    ),
-    "profile": (
-        profile,
-        "Share of runs above each inception score",
-        "Lower row: counting only runs with a share of high-quality samples of at least 0.8. "
-        "A curve further up and right is better. Grey lines: scores of pure noise.",
-    ),
-    "scatter": (
-        scatter,
-        "Inception score against MSE and against quality, every run",
-        "Runs on the upper left reconstruct and score; runs on the upper right of the second "
-        "panel score because they generate the mixture.",
-    ),
-    "points": (
-        points,
-        "Generated and reconstructed points of the best, median and worst run",
-        "256 points each; crosses are the centres of the five Gaussians (sd 0.2). Runs are "
-        "ranked by inception score.",
-    ),
-    "gradient": (
-        gradient,
-        "Gradient that reaches the decoder over training",
-        "Median over runs, band from the 10th to the 90th percentile. Every reduction is asked of "
-        "the same critic and decoder, whichever trained them.",
-    ),
-}

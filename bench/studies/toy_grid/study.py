@@ -91,7 +91,7 @@ class ToyStudy(Study[ToySpec]):
         return train(job, beat)
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        from bench.studies.toy_grid.page import build
+        from bench.studies.toy_grid.report import build
 
         return build(self, scale, results, other)
 

@@ -1,4 +1,4 @@
-"""From stored rows of an image study to data frames of tables and figures. Imports no torch."""
+"""From stored rows of an image study to the data frames that tables and figures are made of."""
 
 from __future__ import annotations
 
@@ -27,30 +27,29 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     `attrs["others"]` counts the rows at other settings, `attrs["precisions"]` those at each other
     precision, `attrs["bad"]` the files that could not be read.
     """
-    frame, bad = _load(study, results, scale)
+    table, bad = study.load(results, scale)
+    frame = table.to_pandas()
     theirs = [] if like is None else like[SETTINGS].head(1).to_dict("records")
     common = frame[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
     found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
     alike = next(filter(len, found), frame)
     kept, *rounded = _by_precision(alike) or [alike]
-    kept.attrs |= {"bad": bad, "others": len(frame) - len(alike)}
+    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
     kept.attrs["precisions"] = {precision(each): len(each) for each in rounded}
     return kept
 
 
 def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataFrame]]:
-    """Of each settings with rows at several precisions, these by precision; the study's own first.
+    """The rows by precision at all settings that have several precisions, the study's own first.
 
     `attrs["apart"]` of each says in which settings they differ from the study's own.
     """
     own = own_settings(study, scale)
     found = []
-    for settings, alike in _load(study, results, scale)[0].groupby(SETTINGS, dropna=False):
-        apart = [
-            f"{name} {value}"
-            for name, value in zip(SETTINGS, settings, strict=True)
-            if value != own[name]
-        ]
+    rows = study.load(results, scale)[0].to_pandas()
+    for settings, alike in rows.groupby(SETTINGS, dropna=False):
+        pairs = zip(SETTINGS, settings, strict=True)
+        apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
         groups = _by_precision(alike)
         for each in groups:
             each.attrs["apart"] = apart
@@ -62,11 +61,6 @@ def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataF
 def precision(frame: pd.DataFrame) -> str:
     """The one that all these runs have."""
     return str(frame["precision"].iloc[0])
-
-
-def _load(study: Study, results: Path, scale: str) -> tuple[pd.DataFrame, int]:
-    table, bad = study.load(results, scale)
-    return table.to_pandas(), len(bad)
 
 
 def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
@@ -83,8 +77,8 @@ def _by_precision(alike: pd.DataFrame) -> list[pd.DataFrame]:
 def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Runs with the inception score that claims read, and whose it is.
 
-    ImageNet's classifier's where every run that did not diverge has that; else the referee's, and
-    without runs on images that it does not know.
+    It is that of ImageNet's classifier where every run that did not diverge has it. Else it is
+    that of the suite's own, without runs on images that the suite's own does not know.
     """
     good = frame["status"] != "diverged"
     if not good.any() or frame["inception_score_imagenet"][good].isna().any():
@@ -100,15 +94,16 @@ def own_settings(study: Study, scale: str) -> dict[str, Any]:
 
 
 def missing(frame: pd.DataFrame, study: Study, scale: str) -> int:
-    """Trainings of the study's own selection that are not stored."""
+    """How many trainings of the study's own selection are not stored."""
     found = set(zip(frame["method"], frame["lam"], frame["seed"], strict=True))
-    cells = [(spec.method, spec.lam, spec.seed) for spec in study.specs(scale)]
-    return sum(cell not in found for cell in cells)
+    return sum((spec.method, spec.lam, spec.seed) not in found for spec in study.specs(scale))
 
 
 def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:
-    """Without the runs of a sweep: methods at other lambdas than the study's own, where it has
-    these as well."""
+    """The frame without the runs of a sweep.
+
+    Those are of methods at other lambdas than the study's own, where it has its own as well.
+    """
     own = [
         lam in study.own_lams.get(method, study.lams[scale])
         for method, lam in zip(frame["method"], frame["lam"], strict=True)
@@ -117,22 +112,23 @@ def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:
     return frame[own | ~frame["method"].isin(set(frame["method"][own]))]
 
 
-def cells(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """The runs of each method and lambda, by lambda and label."""
-    return [runs for _, runs in frame.groupby(["method", "lam"], sort=False)]
+def cells(frame: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+    """The runs of each method and lambda, by both, in the order of the frame."""
+    groups = (rows for _, rows in frame.groupby(["method", "lam"], sort=False))
+    return {(str(rows["method"].iloc[0]), float(rows["lam"].iloc[0])): rows for rows in groups}
 
 
-def paper_table1() -> pd.DataFrame:
-    """Table 1 of the paper: method (null: cited only), lam, label, both scores."""
-    return csv("mnist", "table1.csv")
+def first(frame: pd.DataFrame) -> dict[str, Any]:
+    """The first run, whose settings are those of all."""
+    return {str(name): value for name, value in frame.iloc[0].items()}
 
 
-def alice_sweep() -> pd.DataFrame:
-    """ALICE's published MNIST sweep over lambda, from its authors' notebook."""
-    return csv("mnist", "alice_mnist.csv")
+def diverged(frame: pd.DataFrame) -> int:
+    """How many of the runs diverged, whose scores no mean contains."""
+    return int((frame["status"] == "diverged").sum())
 
 
-def csv(study: str, name: str) -> pd.DataFrame:
+def paper(study: str, name: str) -> pd.DataFrame:
     """A table of the paper's, or of the papers around it, from the folder of a study."""
     with resources.files(f"bench.studies.{study}").joinpath(f"paper/{name}").open() as file:
         return pd.read_csv(file)

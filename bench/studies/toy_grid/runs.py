@@ -1,4 +1,4 @@
-"""From stored rows to data frames that tables and figures are made of. Imports no torch."""
+"""From stored rows of the toy study to the data frames that tables and figures are made of."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ GOOD = 0.8
 """Least share of high-quality samples of a run that really generates the mixture."""
 CLOSE = 0.5
 """A run below this MSE is in the first bin of the paper's Figure 3."""
-
 NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
-"""Inception scores of samples that know nothing of the data, see bench.studies.toy_grid.metrics."""
+"""Inception scores of samples that know nothing of the data, see bench.scores.metrics."""
+LEGEND = {"ALI": 0, "ALICE": 1, "sVAE": 2, "sVAE-r": 3}
+"""The order of the paper's legend."""
 
 
 def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
@@ -54,10 +55,21 @@ def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
 
 
 def own(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that figures and claims are about: those at the study's own learning rate, or at
-    the smallest there is."""
+    """The rows that figures and claims are about.
+
+    They are those at the study's own learning rate, or at the smallest there is.
+    """
     rates = set(frame["lr"])
     return frame[frame["lr"] == (ToySpec.lr if ToySpec.lr in rates else min(rates))]
+
+
+def cells(frame: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
+    """(label, lambda, runs), by lambda and within it in the order of the paper's legend."""
+    groups = [
+        (str(rows["label"].iloc[0]), float(rows["lam"].iloc[0]), rows)
+        for _, rows in frame.groupby(["label", "lam"])
+    ]
+    return sorted(groups, key=lambda group: (group[1], LEGEND.get(group[0], 9), group[0]))
 
 
 def expected(frame: pd.DataFrame, study: Study, scale: str) -> int:
@@ -68,11 +80,8 @@ def expected(frame: pd.DataFrame, study: Study, scale: str) -> int:
 
 def paper_bars() -> pd.DataFrame:
     """Figure 3 of the paper, digitised: metric, label, lam, bin_lo, bin_hi, percent of 576."""
-    with (
-        resources.files("bench.studies.toy_grid")
-        .joinpath("paper/fig3_digitised.csv")
-        .open() as file
-    ):
+    path = resources.files("bench.studies.toy_grid") / "paper" / "fig3_digitised.csv"
+    with path.open() as file:
         bars = pd.read_csv(file)
     name, lam = bars["series"].str.partition("-")[[0, 2]].to_numpy().T
     bars["lam"] = [float(each or 0) for each in lam]
@@ -86,18 +95,18 @@ def paper_bars() -> pd.DataFrame:
 def paper_cells() -> pd.DataFrame:
     """What Figure 3 says of each label and lambda: mean score by bin centres and two shares."""
     bars = paper_bars()
-    centre = (bars["bin_lo"] + bars["bin_hi"]) / 2
-    bars = bars.assign(weighted=centre * bars["percent"])
+    bars["weighted"] = (bars["bin_lo"] + bars["bin_hi"]) / 2 * bars["percent"]
     rows = []
     for (label, lam), cell in bars.groupby(["label", "lam"]):
         scores, errors = (cell[cell["metric"] == metric] for metric in ("IS", "MSE"))
+        top, close = scores["bin_lo"] >= TOP - 1e-9, errors["bin_hi"] <= CLOSE
         rows.append(
             {
                 "label": label,
                 "lam": lam,
                 "paper_mean": scores["weighted"].sum() / scores["percent"].sum(),
-                "paper_top": scores.loc[scores["bin_lo"] >= TOP - 1e-9, "percent"].sum() / 100,
-                "paper_close": errors.loc[errors["bin_hi"] <= CLOSE, "percent"].sum() / 100,
+                "paper_top": scores.loc[top, "percent"].sum() / 100,
+                "paper_close": errors.loc[close, "percent"].sum() / 100,
             }
         )
     return pd.DataFrame(rows)

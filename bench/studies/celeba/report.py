@@ -1,0 +1,38 @@
+"""What is said of CelebA: claim 3 by the sliced Wasserstein distance. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from bench.render.claims import Claim
+from bench.render.page import Page
+from bench.render.text import texts
+from bench.studies.images import over_lambda
+from bench.studies.images.runs import runs
+from bench.studies.study import Study
+
+
+def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
+    """The page of what is stored; `other` are results to compare with.
+
+    Raises UsageError if there is nothing in `other` to compare with.
+    """
+    frame = runs(study, results, scale)
+    people = texts("bench.studies.celeba")["people"]
+    return over_lambda.build(
+        study,
+        scale,
+        results,
+        other,
+        frame,
+        celeba_claims(frame),
+        titles=("Scores over λ", "Samples over λ (Figure 5)", "Reconstructions over λ (Figure 6)"),
+        private="" if frame["stand_in"].all() else people,
+    )
+
+
+def celeba_claims(frame: pd.DataFrame) -> list[Claim]:
+    """Claim 3 by the distance."""
+    return [over_lambda.trade(frame, "3a", "alice", "swd", "sliced Wasserstein distance")]

@@ -1,0 +1,211 @@
+"""What the reports of colour images share: scores, claims and pictures over lambda."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from bench.render import claims
+from bench.render.claims import Claim, claim
+from bench.render.figures import Picture
+from bench.render.intervals import student
+from bench.render.page import Page
+from bench.render.tables import Table, tabulate
+from bench.studies.images import figures, report
+from bench.studies.images.report import METHOD, NUMBERS, SCORES, SWEPT, TEXT, score
+from bench.studies.images.runs import cells, diverged, first, judged, missing
+from bench.studies.study import Study
+
+Draw = Callable[[], figures.Figure]
+HIGH = 10.0
+"""The lambda at which generation is compared with that at 0."""
+RIVALS = {"alice": "ALICE", "alice_sigmoid": "ALICE with its code's sigmoid"}
+WORSE = {"swd": 1, "mse_x": 1, "inception_score": -1}
+"""Sign of a change for the worse: a distance, an error and a score."""
+
+
+def build(
+    study: Study,
+    scale: str,
+    results: Path,
+    other: Path | None,
+    frame: pd.DataFrame,
+    found: Sequence[Claim],
+    tables: Sequence[Table] = (),
+    titles: tuple[str, str, str] = ("Scores over λ", "", ""),
+    boxes: str = "",
+    published: pd.DataFrame | None = None,
+    private: str = "",
+) -> Page:
+    """The page of a study of colour images.
+
+    Beside what such studies share, it has `tables` of its own, `titles` of the scores, samples
+    and reconstructions over lambda, and `published` boxes that the text `boxes` explains. Images
+    of a `private` study, for this reason, are drawn from one's own results only.
+    """
+    contents = [claims.table(found, scale, TEXT["rules"]), scores(frame), *tables]
+    contents += report.comparisons(frame, study, scale, results, other)
+    here = swept(frame)
+
+    def samples() -> pd.DataFrame:
+        return study.store(results, scale).load_samples().to_pandas()
+
+    pictures = []
+    if here:  # not of Table 2's other methods alone
+        caption = TEXT["boxes"]
+        if "inception_score" in here:
+            caption += TEXT["whose"].format(judge=judged(frame)[1])
+        draw = partial(figures.boxes, frame, here, published)
+        pictures.append(Picture("figure7", draw, titles[0], caption + boxes))
+    encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
+    hidden = private and (results / study.name / f"{scale}.parquet").is_file()  # once published
+    for name, kind, group, title in (
+        ("samples", "samples", frame, titles[1]),
+        ("reconstructions", "x_rec", encoded, titles[2]),
+    ):
+        if len(group) and not hidden:
+            caption = TEXT[name].format(rows=TEXT["rows"])
+            pictures.append(Picture(name, _drawn(group, samples, kind), title, caption))
+    caption = TEXT["curves"].format(losses=TEXT["losses"])
+    pictures.append(
+        Picture("curves", partial(figures.curves, frame), "Losses over training", caption)
+    )
+    return Page(
+        frame=frame,
+        tables={each.name: each for each in contents},
+        pictures=pictures,
+        notes=report.remarks(frame, TEXT["faithful"], *([private] if private else [])),
+        missing=missing(frame, study, scale),
+        shown=set() if private else set(figures.shown(frame)["id"]),
+    )
+
+
+def _drawn(group: pd.DataFrame, samples: Callable[[], pd.DataFrame], kind: str) -> Draw:
+    return lambda: figures.panels_over_lambda(group, samples(), kind)
+
+
+def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs that are compared over lambda, by each score that there is of them."""
+    scored = judged(frame)[0]
+    runs = {name: scored if name == "inception_score" else frame for name in figures.SCORES}
+    here = {name: each[each["method"].isin(SWEPT)] for name, each in runs.items()}
+    return {name: each for name, each in here.items() if each[name].notna().any()}
+
+
+def scores(frame: pd.DataFrame) -> Table:
+    """A row for each method and lambda: every score of ours, without columns of nothing."""
+    columns = [*METHOD, *(score(column) for _, column, _ in SCORES), *NUMBERS]
+    groups = cells(frame).values()
+    return tabulate("summary", "Scores", protocol(frame), columns, groups, hide_empty=True)
+
+
+def protocol(frame: pd.DataFrame) -> str:
+    """How the numbers of this frame were made, from its own columns."""
+    one = first(frame)
+    scored = TEXT["unscored"]
+    if frame["classifier"].notna().any():
+        scored = TEXT["scored"].format(**one, classified=report.classified(frame))
+    if frame["fid"].notna().any():
+        scored += TEXT["imagenet"].format(**first(frame[frame["fid"].notna()]))
+    images = TEXT["some"].format(**one) if one["images"] else "all images"
+    if " folder " in one["data"]:
+        images += TEXT["folder"].format(**one)
+    return TEXT["protocol"].format(
+        **one
+        | {
+            "stand_in": TEXT["stand_in"] if frame["stand_in"].any() else "",
+            "scored": scored,
+            "floor": frame["swd_real"].mean(),
+            "whose": TEXT["networks"][one["networks"]],
+            "images": images,
+        }
+    )
+
+
+# Claims
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change for the worse: its mean over seeds and 95 % interval, infinite for one seed."""
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, change: pd.Series) -> Change:
+        """By seed; seeds without a value don't count."""
+        return cls(*student(change.dropna().to_numpy()))
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.error
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.error
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "of no seed that both have"
+        if math.isinf(self.error):
+            return f"{self.mean:+.2f} (one seed, no spread)"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> Claim:
+    """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
+    changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
+    verdict, evidence = "no data", f"no scores of both at λ = 0 and {HIGH:g}"
+    if all(map(len, changes)):
+        verdict = "undecided"
+        theirs, ours = map(Change.of, changes)
+        more = Change.of(changes[0] - changes[1])
+        if theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r")):
+            verdict = "holds"
+        elif ours.low > 0 or theirs.high < 0:
+            verdict = "fails"
+        evidence = f"change for the worse {theirs} against sVAE-r's {ours}, difference {more}"
+    outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
+    values = {"whose": RIVALS[rival], "high": HIGH, "name": name, "rival": rival}
+    return claim(TEXT["claims"]["trade"], id, outcome, **values)
+
+
+def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
+    """Whether every method's error falls."""
+    changes = {method: _worse(frame, method, "mse_x") for method in methods}
+    verdict, evidence = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
+    if all(map(len, changes.values())):
+        found = {method: Change.of(change) for method, change in changes.items()}
+        verdict = "holds" if all(change.high < 0 for change in found.values()) else "undecided"
+        if any(change.low > 0 for change in found.values()):
+            verdict = "fails"
+        evidence = ", ".join(f"{method} {change}" for method, change in found.items())
+    outcome = verdict, evidence + _lost(frame, methods)
+    values = {"high": HIGH, "methods": ", ".join(methods)}
+    return claim(TEXT["claims"]["reconstruct"], id, outcome, **values)
+
+
+def _ends(frame: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The trainings at lambda 0 and at HIGH."""
+    return frame[(frame["method"] == method) & frame["lam"].isin((0.0, HIGH))]
+
+
+def _lost(frame: pd.DataFrame, methods: Sequence[str]) -> str:
+    counts = {method: diverged(_ends(frame, method)) for method in methods}
+    return "".join(f"; {n} of {method} diverged" for method, n in counts.items() if n)
+
+
+def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
+    """The change for the worse from lambda 0 to HIGH, by seed; a diverged run scores 1."""
+    runs = frame[frame["method"] == method].set_index("seed")
+    values = runs[column].astype(float)
+    if column == "inception_score":
+        values = values.where(runs["status"] != "diverged", 1.0)
+    before, after = (values[runs["lam"] == lam] for lam in (0.0, HIGH))
+    return WORSE[column] * (after - before).dropna()

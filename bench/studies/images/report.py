@@ -1,0 +1,283 @@
+"""What the reports of all image studies share: tables, notes, comparisons. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench.cli import UsageError
+from bench.render import compare
+from bench.render.compare import LEVEL, Spread, verdict
+from bench.render.page import damage
+from bench.render.tables import Column, Table, lam, number
+from bench.render.text import texts
+from bench.studies.images.runs import (
+    SETTINGS,
+    at_precisions,
+    cells,
+    diverged,
+    first,
+    precision,
+    runs,
+)
+from bench.studies.study import Study
+
+TEXT = texts("bench.studies.images")
+SWEPT = ("svae_r", "alice", "alice_sigmoid")
+"""Methods that are compared over lambda."""
+
+SCORES = [
+    ("IS (referee)", "inception_score", 2),
+    ("Fréchet (referee)", "frechet", 2),
+    ("SWD × 1000", "swd", 1),
+    ("MSE of x", "mse_x", 3),
+    ("IS (ImageNet)", "inception_score_imagenet", 2),
+    ("FID", "fid", 1),
+    ("KID", "kid", 4),
+]
+"""Heading, column and digits of each score, in the order of the tables."""
+MOST = 1000
+"""Of a ratio that is printed."""
+LEAST = 1e-3
+"""Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
+
+Cells = list[tuple[Column, Callable[[pd.DataFrame], str]]]
+
+
+def spread(values: pd.Series, digits: int = 2) -> str:
+    """mean ± sd over seeds; the mean alone of one."""
+    values = values.dropna().astype(float)
+    if not len(values):
+        return "–"
+    mean = number(float(values.mean()), digits)
+    return mean if len(values) < 2 else f"{mean} ± {number(float(values.std()), digits)}"
+
+
+def score(column: str) -> tuple[Column, Callable[[pd.DataFrame], str]]:
+    """A column of a table: a score's heading, and its spread over the seeds of a group of runs."""
+    heading, _, digits = next(each for each in SCORES if each[1] == column)
+    return Column(heading), lambda runs: spread(runs[column], digits)
+
+
+METHOD: Cells = [
+    (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
+    (Column("λ"), lambda runs: lam(float(runs["lam"].iloc[0]))),
+]
+NUMBERS: Cells = [
+    (Column("n"), lambda runs: str(len(runs))),
+    (Column("diverged"), lambda runs: str(diverged(runs))),
+]
+
+
+def counted(runs: pd.DataFrame) -> str:
+    """How many runs there are, and how many of them diverged."""
+    gone = diverged(runs)
+    return f"{len(runs)}, {gone} diverged" if gone else str(len(runs))
+
+
+def swept() -> Cells:
+    """The columns of a table over lambda: score, error and number of runs of each method."""
+
+    def of(method: str, cell: Callable[[pd.DataFrame], str]) -> Callable[[pd.DataFrame], str]:
+        return lambda runs: cell(runs[runs["method"] == method])
+
+    kinds: dict[str, Callable[[pd.DataFrame], str]] = {
+        "IS": lambda runs: spread(runs["inception_score"]),
+        "MSE": lambda runs: spread(runs["mse_x"], 3),
+        "n": counted,
+    }
+    return [
+        (Column(f"{method} {name}"), of(method, cell))
+        for method in SWEPT
+        for name, cell in kinds.items()
+    ]
+
+
+def over_lambda(
+    published: pd.DataFrame, cited: Cells, frame: pd.DataFrame
+) -> tuple[list[Column], list[list[str]]]:
+    """Columns and rows of a table over lambda: what others published, by lambda, and ours."""
+    here = frame[frame["method"].isin(SWEPT)]
+    own = swept()
+    rows = []
+    for value in sorted({*published.index, *here["lam"]}):
+        known = published[published.index == value]
+        row = [cell(known) if len(known) else "" for _, cell in cited]
+        ours = here[here["lam"] == value]
+        rows.append([lam(value), *row, *(cell(ours) for _, cell in own)])
+    return [Column("λ"), *(column for column, _ in (*cited, *own))], rows
+
+
+def cited(heading: str, form: str) -> tuple[Column, Callable[[pd.DataFrame], str]]:
+    """A greyed column of `over_lambda`, its cell a format of the published row's columns."""
+    return Column(heading, paper=True), lambda known: form.format(**first(known))
+
+
+def classified(frame: pd.DataFrame) -> str:
+    """Which classifier scored, how good it is and what it gives real images."""
+    one = frame.iloc[0]
+    return TEXT["classified"].format(
+        name=one["classifier"],
+        accuracy=100 * one["classifier_accuracy"],
+        sha256=one["classifier_sha256"],
+        real=one["real_score"],
+    )
+
+
+def gain(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[float, float, str]:
+    """The 95 % interval of the difference of inception scores, and both in words.
+
+    Student's t at the fewer degrees of freedom; infinite where no spread is known.
+    """
+    both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (ours, rival)]
+    a, b = (float(scores.mean()) for scores in both)
+    several = [scores for scores in both if len(scores) > 1]
+    found, error, interval = a - b, math.inf, "(no spread)"
+    if any(scores.std() > 0 for scores in several):
+        sds = [float((scores if len(scores) > 1 else several[0]).std()) for scores in both]
+        t = float(stats.t.ppf(0.975, min(map(len, several)) - 1))
+        pairs = zip(sds, both, strict=True)
+        error = t * math.hypot(*(sd / math.sqrt(len(scores)) for sd, scores in pairs))
+        interval = f"[{found - error:+.2f}, {found + error:+.2f}]"
+    words = f"{a:.2f} against {b:.2f}: difference {found:+.2f} {interval}"
+    return found - error, found + error, f"{words} from {len(ours)} and {len(rival)} seed(s)"
+
+
+def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
+    """Notes on the runs of any study of images, and what there is to say `about` this one."""
+    notes = damage(frame)
+    if frame["stand_in"].any():
+        notes.append(TEXT["drawn"])
+    notes += about
+    if others := frame.attrs["others"]:
+        notes.append(TEXT["others"].format(n=others))
+    for name, n in frame.attrs["precisions"].items():
+        notes.append(TEXT["precisions"].format(n=n, precision=name))
+    return notes
+
+
+# Comparisons
+
+
+def comparisons(
+    frame: pd.DataFrame, study: Study, scale: str, results: Path, other: Path | None
+) -> list[Table]:
+    """These runs beside those in `other`, and at any settings precisions beside the first.
+
+    Raises UsageError if there is nothing in `other` to compare with.
+    """
+    found = []
+    for base, *rounded in at_precisions(study, results, scale):
+        for each in rounded:
+            heads = precision(each), precision(base)
+            apart = each.attrs["apart"]
+            with contextlib.suppress(UsageError):  # nothing in common
+                table = comparison(each, base, f"trainings in {heads[1]}", heads)
+                name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
+                title = ", ".join([" beside ".join(heads), *apart])
+                found.append(replace(table, name=name, title=title))
+    if other is not None:
+        found.append(comparison(frame, runs(study, other, scale, like=frame), str(other)))
+    return found
+
+
+def comparison(
+    ours: pd.DataFrame,
+    other: pd.DataFrame,
+    name: str,
+    heads: tuple[str, str] = ("ours", "theirs"),
+) -> Table:
+    """Our mean of each score, theirs, and whether the difference is one of seeds.
+
+    Scores above 0 are compared by their logarithms, whose spread over seeds is less unlike from
+    method to method and lambda to lambda than their own. It is taken to be one, pooled over the
+    cells of `other`. Diverged runs have no scores; a cell where only one side has any left differs.
+
+    Raises UsageError if there is nothing in common to compare, or one seed only.
+    """
+    nothing = f"nothing to compare with in {name}"
+    if not len(other):
+        raise UsageError(f"{nothing}: no {ours['study'].iloc[0]} at {ours['scale'].iloc[0]} scale")
+    # Images may differ, and then it is said: of a data set there are copies that are not the
+    # published files to the last pixel.
+    for column in (*SETTINGS, "classifier_sha256"):
+        here, there = (set(each[column].dropna()) for each in (ours, other))
+        if here and there and here != there:
+            raise UsageError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
+    mine, theirs = cells(ours), cells(other)
+    common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
+    if not common:
+        raise UsageError(f"{nothing}: no method in common at one λ")
+    spreads = {
+        (heading, column): found
+        for heading, column in _COMPARED
+        if (found := Spread.pooled(_values(each, column) for each in theirs.values()))
+    }
+    if not spreads:
+        raise UsageError(f"{nothing}: it has one seed only")
+    rows = [_divergence(*both) for both in common if any(map(diverged, both))]
+    pairs = [
+        (which, here, *values)
+        for here, there in common
+        for which in spreads
+        if all(map(len, values := [_values(each, which[1]) for each in (here, there)]))
+    ]
+    for which, here, a, b in pairs:
+        tolerance = spreads[which].tolerance(len(pairs), len(a), len(b))
+        difference = float(a.mean() - b.mean())
+        heading, column = which
+        shown = [_shown(float(each.mean()), column) for each in (a, b)]
+        shown += [_shown(difference, column, "× ", "+"), _shown(tolerance, column, "× ")]
+        rows.append([*_cell(here), heading, *shown, verdict(abs(difference) <= tolerance)])
+    lone = [_cell(each) for cell, each in mine.items() if cell not in theirs]
+    left_out = [f"{label} at λ = {value}" for value, label in lone]
+    images, others = (set(each["data_sha256"].dropna()) for each in (ours, other))
+    if others - images:
+        digests = ", ".join(sorted(each[:12] for each in others - images))
+        name += f" (whose images are not all ours: {digests})"
+    freedom = max(each.freedom for each in spreads.values())
+    return compare.table(rows, name, TEXT["compared"].format(freedom=freedom), left_out, heads)
+
+
+_NATS = "log_likelihood"
+_COMPARED = [(heading, column) for heading, column, _ in SCORES if column != "kid"]
+_COMPARED += [("log p(x) ≥, nats", _NATS)]
+
+
+def _cell(runs: pd.DataFrame) -> list[str]:
+    return [lam(float(runs["lam"].iloc[0])), str(runs["label"].iloc[0])]
+
+
+def _words(values: set[Any]) -> str:
+    return ", ".join(sorted(map(str, values)))
+
+
+def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
+    """A row on how many diverged: by Fisher's exact test, or where one side has no run left."""
+    gone = [(diverged(runs), len(runs)) for runs in (here, there)]
+    p = float(stats.fisher_exact(np.array([[k, n - k] for k, n in gone])).pvalue)
+    lost = [k == n for k, n in gone]
+    counts = [f"{k} of {n}" for k, n in gone]
+    agrees = verdict(p >= LEVEL and lost[0] == lost[1])
+    return [*_cell(here), "diverged", *counts, f"p = {p:.2f}", f"{LEVEL}", agrees]
+
+
+def _values(runs: pd.DataFrame, column: str) -> pd.Series:
+    """A score of each run that has it, on the scale on which it is compared."""
+    values = runs[column].dropna().astype(float)
+    return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
+
+
+def _shown(value: float, column: str, ratio: str = "", sign: str = "") -> str:
+    if column == _NATS:
+        return f"{value:{sign}.2f}"
+    return f"> {ratio}{MOST}" if value > math.log(MOST) else f"{ratio}{math.exp(value):.3f}"

@@ -1,0 +1,264 @@
+"""What is said of MNIST, and what the reports of all image studies share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import report
+from bench.cli import UsageError
+from bench.render.compare import agrees
+from bench.render.tables import Table
+from bench.studies import STUDIES
+from bench.studies.images import figures
+from bench.studies.images import runs as frames
+from bench.studies.images.report import comparison, spread
+from bench.studies.images.study import ImageSpec
+from bench.studies.mnist.report import mnist_claims, sweep
+from models.methods import METHODS
+
+
+def rows(seeds: int = 2) -> list[dict[str, Any]]:
+    """Made-up rows of the smoke study: every default cell and one diverged run."""
+    found = []
+    specs = STUDIES["mnist"].specs("smoke", seeds=seeds)
+    for one in specs:
+        name = METHODS[one.method].label
+        found.append(
+            {
+                "id": one.id,
+                "config": one.config,
+                "protocol": 1,
+                "label": name,
+                "status": "ok",
+                **{field: getattr(one, field) for field in vars(one) if field in SPEC_FIELDS},
+                "inception_score": 8.0 + 0.5 * (one.method == "svae_r") + 0.01 * one.seed,
+                "inception_sd": 0.1,
+                "real_score": 9.9,
+                "frechet": 5.0,
+                "n_splits": 10,
+                "classifier": "mnist referee",
+                "classifier_sha256": "f" * 64,
+                "classifier_accuracy": 0.9979,
+                "mse_x": 0.1,
+                "log_likelihood": -100.0 + 10 * (one.method == "svae_r"),
+                "log_likelihood_se": 2.0,
+                "log_likelihoods": [-100.0 + 10 * (one.method == "svae_r") + i for i in range(5)],
+                "bdmc_gap": 5.0 if one.method == "gan" else 0.5,
+                "simulated": 2,
+                "stand_in": True,
+                "trace_step": [1, 2],
+                "critic_loss": [1.0, 2.0],
+                "model_loss": [1.0, 2.0],
+                "dirty": False,
+                "train_seconds": 1.0,
+            }
+        )
+    gone = dict.fromkeys(("inception_score", "inception_sd", "frechet", "mse_x", "bdmc_gap"))
+    found[-1] |= {"status": "diverged", "log_likelihood": None, "log_likelihoods": None, **gone}
+    return found
+
+
+SPEC_FIELDS = ImageSpec.__dataclass_fields__
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> report.Report:
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
+    kept.prepare()
+    image = np.zeros((64, 1, 28, 28), np.uint8).tobytes()
+    samples = [
+        {"id": r["id"], "shape": [1, 28, 28], "x": image, "x_rec": image, "samples": image}
+        for r in rows()
+    ]
+    kept.write(rows(), samples)
+    return report.build("mnist", "smoke", tmp_path)
+
+
+def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Report) -> None:
+    table = page.tables["table1"]
+    by_name = {
+        row[0]: dict(zip([c.name for c in table.columns], row, strict=True)) for row in table.rows
+    }
+    paper = ["NF (k = 80)", "PixelRNN", "AVB-AC", "AS-VAE", "GAN", "WGAN-GP", "DCGAN", "sVAE"]
+    assert [row[0] for row in table.rows][:9] == [*paper, "sVAE-r"]
+    assert by_name["sVAE-r"]["paper log p(x) ≥"] == "-79.26"
+    assert by_name["sVAE-r"]["log p(x) ≥, nats"] == "-90.00 ± 0.00"
+    assert by_name["sVAE-r"]["IS (referee)"] == "8.50 ± 0.01"
+    assert by_name["GAN"]["log p(x) ≥, nats"] == "not converged (-100.00 ± 0.00)"
+    assert by_name["GAN"]["paper IS"] == "8.34"
+    assert by_name["PixelRNN"]["log p(x) ≥, nats"] == "cited only"
+    assert sum(int(row[-1]) for row in table.rows) == 1
+    assert "STAND-IN" in table.caption and "8.45" in table.caption and "9.279" in table.caption
+    assert {c.name for c in table.columns if c.paper} == {"paper log p(x) ≥", "paper IS"}
+
+
+def test_claims_follow_their_rules(page: report.Report) -> None:
+    frame = page.page.frame
+    verdicts = {claim.id: claim.verdict for claim in mnist_claims(frame)}
+    assert verdicts == {"2a": "holds", "2b": "fails", "2c": "holds", "2d": "holds"}
+    near = frame.assign(
+        log_likelihood=frame["log_likelihood"] + 15,
+    )
+    assert {c.id: c.verdict for c in mnist_claims(near)}["2b"] == "holds"
+    wide = frame.assign(bdmc_gap=9.0)
+    assert {c.id: c.verdict for c in mnist_claims(wide)}["2a"] == "undecided"
+    worse = frame.assign(inception_score=frame["inception_score"] - frame["lam"] * 50)
+    assert {c.id: c.verdict for c in mnist_claims(worse)}["2c"] == "fails"
+    # Three diverged runs don't spread, and a lone rival can't take that for its own.
+    gone = frame["method"] == "svae_r"
+    lost = frame[(frame["method"] != "gan") | (frame["seed"] == 0)].assign(
+        status=frame["status"].mask(gone, "diverged"),
+        inception_score=frame["inception_score"].mask(gone),
+    )
+    assert {c.id: c.verdict for c in mnist_claims(lost)}["2c"] == "undecided"
+    none = mnist_claims(frame[frame["method"] == "gan"])
+    assert {c.verdict for c in none} == {"no data"}
+
+
+def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Report) -> None:
+    frame = page.page.frame
+    swept = frame[frame["method"] == "svae_r"].assign(lam=100.0)
+    both = pd.concat([frame, swept], ignore_index=True)
+    assert frames.headline(both, STUDIES["mnist"], "smoke").equals(frame)
+    assert frames.headline(swept, STUDIES["mnist"], "smoke").equals(swept)
+    n = {row[0]: row[5] for row in sweep(both).rows}
+    assert n["100"] == str(len(swept)) and n["1000"] == "0"
+
+
+def _again(rng: np.random.Generator, seeds: int, drift: float = 1.0, **all_of: Any) -> pd.DataFrame:
+    """Runs whose scores vary over seeds by a tenth, their log-likelihoods by a nat."""
+    found = pd.DataFrame([r for r in rows(seeds) if r["status"] == "ok"])
+    for column in ("inception_score", "frechet", "mse_x"):
+        found[column] *= drift * np.exp(rng.normal(0, 0.1, len(found)))
+    found["log_likelihood"] += rng.normal(0, 1, len(found))
+    specs = pd.DataFrame([vars(one) for one in STUDIES["mnist"].specs("smoke", seeds=1)])
+    shared = {name: specs[name].iloc[0] for name in frames.SETTINGS if name not in found}
+    swd = dict.fromkeys(("swd", "fid", "inception_score_imagenet", "data_sha256"))
+    return found.assign(**shared, **swd, **all_of)
+
+
+def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
+    rng = np.random.default_rng(0)
+
+    def compared(seeds: int, drift: float = 1.0, there: int = 5, **here: Any) -> Table:
+        ours = _again(rng, seeds, drift, **here)
+        return comparison(ours, _again(rng, there), "there")
+
+    assert sum(agrees(compared(1)) for _ in range(40)) >= 35  # family-wise level 5 %
+    found = compared(3, drift=1.5)
+    differ = {row[2] for row in found.rows if row[-1] == "DIFFERS"}
+    assert differ == {"IS (referee)", "Fréchet (referee)", "MSE of x"}
+    assert not agrees(found) and "differ beyond the spread" in found.caption
+    one = next(row for row in found.rows if row[2] == "log p(x) ≥, nats")
+    assert float(one[5]) == pytest.approx(float(one[3]) - float(one[4]), abs=0.011)
+    score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")
+    assert float(score[4]) == pytest.approx(8, rel=0.15)  # a geometric mean of scores near 8
+    assert float(score[5].removeprefix("× ")) == pytest.approx(1.5, rel=0.3)
+    with pytest.raises(UsageError, match="it has one seed only"):
+        compared(5, there=1)
+    with pytest.raises(UsageError, match="no method in common at one λ"):
+        compared(5, method="another")
+    with pytest.raises(UsageError, match=f"classifier_sha256 is {'f' * 64}, not another"):
+        compared(5, classifier_sha256="another")
+    gone = {"status": "diverged", "inception_score": np.nan, "mse_x": np.nan, "frechet": np.nan}
+    lost = compared(3, **gone, log_likelihood=np.nan)
+    assert not agrees(lost) and {row[2] for row in lost.rows} == {"diverged"}
+    assert {tuple(row[3:5]) for row in lost.rows} >= {("3 of 3", "0 of 5")}
+    some = _again(rng, 3)
+    some.loc[some.index[0], list(gone)] = list(gone.values())
+    beside = comparison(some, _again(rng, 5), "there")
+    assert [[*row[3:5], row[-1]] for row in beside.rows if row[2] == "diverged"] == [
+        ["1 of 3", "0 of 5", "agrees"]
+    ]
+    here, there = (_again(rng, 5).assign(data_sha256=each * 32) for each in ("cd", "ab"))
+    assert "not all ours" not in comparison(here, here, "there").caption
+    beside = comparison(here, there, "there")
+    assert "there (whose images are not all ours: abababababab)" in beside.caption
+    wild = _again(rng, 2)
+    wild["mse_x"] *= np.exp(40.0 * wild["seed"])
+    assert "> × 1000" in {row[6] for row in comparison(wild, wild, "there").rows}
+    with pytest.raises(UsageError, match=r"width is 0\.125, not 0\.5"):
+        compared(5, width=0.5)
+
+
+def test_another_precision_stands_beside_and_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
+    kept.prepare()
+    kept.write(rows(), [])
+    alone = report.build("mnist", "smoke", tmp_path)
+    rounded = [
+        {**r, "id": f"{i:016x}", "precision": "bf16", "inception_score": 5.0, "mse_x": 0.1}
+        for i, r in enumerate(rows(1)[:-1])
+    ]
+    kept.write(rounded, [])
+    both = report.build("mnist", "smoke", tmp_path)
+    beside = both.tables["bf16"]
+    assert [c.name for c in beside.columns][3:5] == ["bf16", "float32"]
+    assert {row[-1] for row in beside.rows if row[2] == "IS (referee)"} == {"DIFFERS"}
+    assert both.page.agrees  # it is no comparison that was asked for
+    for name, table in alone.tables.items():
+        assert both.tables[name].rows == table.rows
+    assert f"{len(rounded)} trainings in bf16" in "".join(both.page.notes)
+    (tmp_path / "elsewhere").mkdir()
+    there = ["mnist", "--scale", "smoke", "--results", str(tmp_path)]
+    there += ["--out", str(tmp_path / "o"), "--against"]
+    assert report.main([*there, str(tmp_path)]) == 0
+    assert report.main([*there, str(tmp_path / "elsewhere")]) == 2
+    err = capsys.readouterr().err
+    assert "nothing to compare with in" in err and err.count("\n") == 1
+
+
+def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
+    mixed = rows(seeds=1)
+    other = dict(mixed[0], id="ab" * 8, temperatures=7)
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
+    kept.prepare()
+    kept.write([*mixed, other], [])
+    frame = frames.runs(STUDIES["mnist"], tmp_path, "smoke")
+    assert len(frame) == len(mixed) and frame.attrs["others"] == 1
+    assert frames.missing(frame, STUDIES["mnist"], "smoke") == 0
+    assert frames.missing(frame.iloc[1:], STUDIES["mnist"], "smoke") == 1
+    mine = frames.runs(STUDIES["mnist"], tmp_path, "smoke", like=pd.DataFrame([other]))
+    assert mine["temperatures"].tolist() == [7]  # what is compared with those alone
+
+
+def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
+    kept.prepare()
+    longer = [
+        {**r, "id": f"{i:04x}{j:012x}", "precision": precision, "epochs": 7}
+        for i, precision in enumerate(("float32", "bf16"))
+        for j, r in enumerate(rows())
+    ]
+    kept.write([*rows(seeds=1), *longer], [])
+    both = report.build("mnist", "smoke", tmp_path)
+    assert both.tables["bf16-epochs-7"].title == "bf16 beside float32, epochs 7"
+    assert {row[-1] for row in both.tables["bf16-epochs-7"].rows} == {"agrees"}
+    assert "bf16" not in both.tables  # of one seed, and none in bf16
+    assert len(both.page.frame) == len(rows(seeds=1))
+
+
+def test_the_page_is_written_whole(page: report.Report, tmp_path: Path) -> None:
+    report.write(page, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    for picture in ("figure4", "sweep", "curves"):
+        assert {f"{picture}.png", f"{picture}.svg"} <= names
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "drawn stand-ins" in text
+    assert page.tables["sweep"].rows[0][1] == "8.75 ± 0.09"
+    assert all(table.latex().isascii() for table in page.tables.values())
+
+
+def test_mosaics_lay_images_out_in_rows() -> None:
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+    sheet = figures.mosaic(images, 2, 3)
+    assert sheet.shape == (4, 6)
+    assert sheet[0, ::2].tolist() == [0, 1, 2] and sheet[3, ::2].tolist() == [3, 4, 5]
+    assert spread(pd.Series([1.0, 3.0])) == "2.00 ± 1.41"

@@ -291,30 +291,33 @@ _TWO = {"encoder": "gaussian", "decoder": "density", "critic_x": "f(x, z)", "cri
 _CONV = {"decoder": "conv", "critic": "f(x)"}
 _GP = partial(Method, wgan_gp_critic, wgan, critic_steps=5, betas=(0.0, 0.9))
 
-_OWN: dict[str, Method] = {
-    "svae_r_density": replace(
-        matching(OBJECTIVES["svae_r"], noisy, nats),
-        parts={"encoder": "gaussian", "decoder": "conv, no noise", "critic": "f(x, z)"},
-        label="sVAE-density",
-        label_cycle="sVAE-r-density",
-    ),
-    "vae": Method(None, vae, _GAUSSIAN, "VAE"),
-    "nf_vae": Method(None, flow_vae, {**_GAUSSIAN, "encoder": "planar"}, "NF (k = 80)"),
-    "iaf_vae": Method(None, flow_vae, {**_GAUSSIAN, "encoder": "autoregressive"}, "IAF"),
-    "avb": Method(avb_critic, avb, {**_IMPLICIT, "critic": "f(x, z)"}, "AVB"),
-    "avb_ac": Method(avb_ac_critic, avb_ac, {**_IMPLICIT, "critic": "f(x, z)"}, "AVB-AC"),
-    "aae": Method(aae_critic, aae, {**_IMPLICIT, "critic": "f(z)"}, "AAE"),
-    "as_vae": Method(as_vae_critic, as_vae, _TWO, "AS-VAE"),
-    "gan": Method(gan_critic, gan, {"decoder": "mlp", "critic": "f(x), mlp"}, "GAN"),
-    "dcgan": Method(gan_critic, gan, _CONV, "DCGAN"),
-    "wgan": Method(wgan_critic, wgan, _CONV, "WGAN", critic_steps=5, clip=0.01),
-    "wgan_gp": _GP({"decoder": "conv", "critic": "f(x), layer norm"}, "WGAN-GP"),
-    "wgan_gp_residual": _GP({"decoder": "residual", "critic": "f(x), residual"}, "WGAN-GP ResNet"),
-    "ebgan": Method(ebgan_critic, ebgan, {"decoder": "conv", "critic": "energy"}, "EB-GAN"),
-}
-
-METHODS: MutableMapping[str, Method] = ChainMap(_OWN, cast("dict[str, Method]", _Matching()))
-"""Every method by its name: first those of `OBJECTIVES`, then these."""
+METHODS: MutableMapping[str, Method] = ChainMap(
+    {
+        "svae_r_density": replace(
+            matching(OBJECTIVES["svae_r"], noisy, nats),
+            parts={"encoder": "gaussian", "decoder": "conv, no noise", "critic": "f(x, z)"},
+            label="sVAE-density",
+            label_cycle="sVAE-r-density",
+        ),
+        "vae": Method(None, vae, _GAUSSIAN, "VAE"),
+        "nf_vae": Method(None, flow_vae, {**_GAUSSIAN, "encoder": "planar"}, "NF (k = 80)"),
+        "iaf_vae": Method(None, flow_vae, {**_GAUSSIAN, "encoder": "autoregressive"}, "IAF"),
+        "avb": Method(avb_critic, avb, {**_IMPLICIT, "critic": "f(x, z)"}, "AVB"),
+        "avb_ac": Method(avb_ac_critic, avb_ac, {**_IMPLICIT, "critic": "f(x, z)"}, "AVB-AC"),
+        "aae": Method(aae_critic, aae, {**_IMPLICIT, "critic": "f(z)"}, "AAE"),
+        "as_vae": Method(as_vae_critic, as_vae, _TWO, "AS-VAE"),
+        "gan": Method(gan_critic, gan, {"decoder": "mlp", "critic": "f(x), mlp"}, "GAN"),
+        "dcgan": Method(gan_critic, gan, _CONV, "DCGAN"),
+        "wgan": Method(wgan_critic, wgan, _CONV, "WGAN", critic_steps=5, clip=0.01),
+        "wgan_gp": _GP({"decoder": "conv", "critic": "f(x), layer norm"}, "WGAN-GP"),
+        "wgan_gp_residual": _GP(
+            {"decoder": "residual", "critic": "f(x), residual"}, "WGAN-GP ResNet"
+        ),
+        "ebgan": Method(ebgan_critic, ebgan, {"decoder": "conv", "critic": "energy"}, "EB-GAN"),
+    },
+    cast("dict[str, Method]", _Matching()),
+)
+"""Every method by its name: those of `OBJECTIVES`, then these."""
 
 
 def label(method: str, lam: float) -> str:

@@ -19,17 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.mnist import (
-    Critic,
-    GaussianEncoder,
-    ImageShape,
-    ImplicitEncoder,
-    JointCritic,
-    Part,
-    batch_norm,
-    build,
-    normal_log_density,
-)
+from models import mnist
+from models.mnist import Critic, ImageShape, ImplicitEncoder, JointCritic, Part, build
 
 SIZES, PAPER_SIZES = (16, 32, 64, 128, 256), (32, 64)
 """Heights and widths of the images that `PARTS` and `PAPER` take, of any number of channels."""
@@ -108,7 +99,7 @@ class DensityDecoder(Decoder):
 
     def log_density(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) in nats, (n,)."""
-        return normal_log_density(x, self(z), self.log_sd)
+        return mnist.normal_log_density(x, self(z), self.log_sd)
 
 
 FULL = 128
@@ -161,7 +152,7 @@ class ResidualDecoder(nn.Module):
         units, doublings = shape.units(FULL), shape.size.bit_length() - 3
         self.layers = nn.Sequential(
             *build("fc128@4 view@4", shape, shape.d_z)[0],
-            *(Block(units, units, 2.0, batch_norm) for _ in range(doublings)),
+            *(Block(units, units, 2.0, mnist.batch_norm) for _ in range(doublings)),
             *build("bn relu", shape, units, shape.size, shape.size)[0],
             nn.Conv2d(units, shape.channels, 3, 1, 1),
             nn.Tanh(),
@@ -194,7 +185,7 @@ class ResidualCritic(nn.Module):
 
 
 def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, Part]:
-    """The networks of these layers of images of a size, with `noise` numbers for f(x, z)."""
+    """The networks whose layers depend on an image's size; f(x, z) gets `noise` numbers beside z."""
 
     def joint(shape: ImageShape) -> JointCritic:
         """The features of x and those of z, side by side, go to the logit at once.
@@ -207,7 +198,7 @@ def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, 
 
     return {
         "implicit": lambda s: ImplicitEncoder(s, f"{layers(s.size)['encoder']} fcz tanh"),
-        "gaussian": lambda s: GaussianEncoder(s, layers(s.size)["encoder"], bounded=True),
+        "gaussian": lambda s: mnist.GaussianEncoder(s, layers(s.size)["encoder"], bounded=True),
         "conv": lambda s: Decoder(s, layers(s.size)["decoder"], NOISE),
         "conv, no noise": lambda s: Decoder(s, layers(s.size)["decoder"]),
         "density": lambda s: DensityDecoder(s, layers(s.size)["decoder"]),

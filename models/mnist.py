@@ -286,7 +286,7 @@ PARTS: dict[str, Part] = {
     **dict.fromkeys(("conv", "conv, no noise", "bernoulli", "density"), _decoder),
     "mlp": _dense_decoder,
     "f(x)": lambda shape: Critic(shape, f"{_FEATURES} fc1"),
-    "f(x), layer norm": lambda shape: Critic(shape, f"{_FEATURES} fc1".replace("bn", "ln")),
+    "f(x), layer norm": lambda shape: Critic(shape, f"{_FEATURES.replace('bn', 'ln')} fc1"),
     "f(x), mlp": lambda shape: Critic(shape, "flatten fc1024 leaky fc1024 leaky fc1"),
     "f(x, z)": _joint,
     # Makhzani et al. 2015 judge codes by two layers of 1000.
@@ -340,10 +340,7 @@ def normal_log_density(z: Tensor, mean: Tensor | float, log_sd: Tensor | float) 
     if not isinstance(log_sd, Tensor):
         log_sd = z.new_full((), log_sd)  # on its device: a copy from the CPU would wait for it
     squared = ((z - mean) * (-log_sd).exp()).square()
-    return -(0.5 * squared + log_sd + _HALF_LOG_2PI).flatten(1).sum(1)
-
-
-_HALF_LOG_2PI = 0.9189385332046727
+    return -(0.5 * squared + log_sd + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def bernoulli_log_density(bits: Tensor, logits: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ def xavier(shape: Shape, rng: np.random.Generator) -> list[np.ndarray]:
     ]
 
 
+Weights = Sequence[np.ndarray]
 Layers = list[tuple[Tensor, Tensor]]
 
 
@@ -104,11 +105,7 @@ class Bank:
     """
 
     def __init__(
-        self,
-        shape: Shape,
-        weights: Sequence[Sequence[np.ndarray]],
-        device: torch.device,
-        dtype: torch.dtype,
+        self, shape: Shape, weights: Sequence[Weights], device: torch.device, dtype: torch.dtype
     ) -> None:
         """`weights[i]` is the list of matrices of network i, as `xavier` draws it."""
         self.n = len(weights)
@@ -160,7 +157,7 @@ class Group:
     def __init__(
         self,
         shapes: Sequence[Shape],
-        weights: Sequence[Sequence[np.ndarray]],
+        weights: Sequence[Weights],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:

@@ -185,7 +185,7 @@ class ResidualCritic(nn.Module):
 
 
 def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, Part]:
-    """The networks whose layers depend on an image's size; f(x, z) gets `noise` numbers beside z."""
+    """Networks whose layers depend on the image's size; f(x, z) has `noise` numbers beside z."""
 
     def joint(shape: ImageShape) -> JointCritic:
         """The features of x and those of z, side by side, go to the logit at once.

@@ -1,6 +1,6 @@
-"""The images of the suite: MNIST, CIFAR-10, CelebA, a folder of images, and drawn stand-ins.
+"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn.
 
-    python -m bench.data prepare mnist|cifar10|celeba [--from DIR|FILE] [--cache DIR]
+    python -m bench.data prepare mnist|cifar10|celeba|NAME [--from DIR|FILE] [--cache DIR]
 
 turns torchvision's files, an .npz or any folder or zip of images (the middle square of each, in
 the size of the data set, every tenth for the test) into one memory-mapped array in the cache;
@@ -21,15 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.cli import Parser, complain
-from bench.data import download, prepared, sources
-from bench.data import files as datafiles
-from bench.data import synthetic as standin
-from bench.data.files import Arrays, DataError
-from bench.data.sources import SIZES
+from bench.data import download, files, prepared
+from bench.data.files import DataError
+from bench.data.sources import DATASETS, Dataset, find
 
-__all__ = ["NAMES", "DataError", "Images", "cache", "load", "static_bits", "static_labels"]
-
-NAMES = (*SIZES, "stand-in digits", "stand-in photos", "stand-in faces")
+__all__ = ["DATASETS", "DataError", "Images", "cache", "load", "static_bits", "static_labels"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +33,18 @@ class Images:
     """One data set.
 
     train (n, c, h, w) and test (m, c, h, w) are uint8, and perhaps memory-mapped. The labels are
-    int64 or None. `name` says what they are: "folder" for images that only stand in for CIFAR-10
-    or CelebA. `sha256` is over names, types, shapes and bytes of all arrays, however they came.
+    int64 or None. `name` says what they are: "folder" for images of your own, in the place of a
+    known data set or not. `sha256` is over names, types, shapes and bytes of all arrays, however
+    they came. `stand_in` is whether the suite drew them, as in the column of this name.
     """
 
     name: str
-    train: np.ndarray
-    test: np.ndarray
-    train_labels: np.ndarray | None
-    test_labels: np.ndarray | None
     sha256: str
     stand_in: bool
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
 
 
 def cache() -> Path:
@@ -56,33 +53,22 @@ def cache() -> Path:
 
 
 def load(name: str, data: Path | None = None) -> Images:
-    """The data set of this name, one of NAMES; "stand-in faces" are photos of CelebA's size.
+    """The data set of this name, one of DATASETS.
 
     With `data`, a folder or file, from there and nowhere else: prepared arrays, or files that
-    are prepared in the cache at first use (MNIST is read as it is). Without, from the cache;
+    are prepared in the cache at first use. Without, from the entry's own path or the cache;
     others are downloaded to it if need be (CelebA with gdown). Raises DataError with what to do.
     """
-    if name == "stand-in digits":
-        return _stand_in(name, *standin.digits())
-    if name == "stand-in photos":
-        return _stand_in(name, *standin.photos(32))
-    if name == "stand-in faces":
-        return _stand_in(name, *standin.photos(64))
-    _known(name)
-    place = _place(data)
-    found = prepared.read(_folder(place, name))
-    if found:
-        return _images(*found)
-    if name == "mnist":
-        if data is None:
-            download.mnist(place)
-        arrays = datafiles.mnist(place)
-        sha256 = datafiles.fingerprint(arrays, datafiles.MNIST_SHA256)
-        return _images({"name": name, "sha256": sha256}, arrays)
+    entry = _entry(name)
+    if entry.draw:
+        arrays = entry.draw()
+        return Images(name, files.fingerprint(arrays)[0], True, **arrays)
     if data is None:
         return prepare(name)
+    place = _existing(data)
     key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    return _prepare(sources.find(name, place), _folder(cache(), f"{name}-{key}"))
+    found = _found(_folder(place, name))
+    return found or _prepare(name, place, _folder(cache(), f"{name}-{key}"))
 
 
 def prepare(name: str, data: Path | None = None) -> Images:
@@ -90,59 +76,46 @@ def prepare(name: str, data: Path | None = None) -> Images:
 
     From then on `load(name)` gives it. Raises DataError.
     """
-    _known(name)
-    folder = _folder(cache(), name)
-    if data is not None:
-        return _prepare(sources.find(name, _place(data)), folder)
+    entry, folder = _entry(name), _folder(cache(), name)
+    if data is None and entry.path:
+        data = Path(entry.path).expanduser()
+    if data is None:
+        if found := _found(folder):
+            return found
+        source = entry.locate(cache())
+        if entry.download and (source is None or source.missing):
+            entry.download(cache())
+    return _prepare(name, _existing(data or cache()), folder)
+
+
+def _prepare(name: str, place: Path, folder: Path) -> Images:
+    source = find(name, place)
+    about = {"name": source.name, "origin": str(source.place), "stamp": source.stamp()}
+    prepared.write(folder, about, source.read)
+    if found := _found(folder):
+        return found
+    raise DataError(f"{folder} was taken away while it was prepared")
+
+
+def _found(folder: Path) -> Images | None:
     found = prepared.read(folder)
-    if found:
-        return _images(*found)
-    if name == "mnist" or sources.known(name, cache()) is None:  # of MNIST, what is missing
-        getattr(download, name)(cache())
-    return _prepare(sources.find(name, cache()), folder)
+    return found and Images(found[0]["name"], found[0]["sha256"], False, **found[1])
 
 
-def _known(name: str) -> None:
-    if name not in SIZES:
-        raise DataError(f"no data set {name}, only {', '.join(NAMES)}")
+def _entry(name: str) -> Dataset:
+    if name not in DATASETS:
+        raise DataError(f"no data set {name}, only {', '.join(DATASETS)}")
+    return DATASETS[name]
 
 
 def _folder(place: Path, name: str) -> Path:
     return place / "prepared" / name
 
 
-def _place(data: Path | None) -> Path:
-    if data is not None and not data.exists():
+def _existing(data: Path) -> Path:
+    if not data.exists():
         raise DataError(f"{data} does not exist")
-    return (data or cache()).resolve()
-
-
-def _stand_in(name: str, train: standin.Set, test: standin.Set) -> Images:
-    arrays = {"train": train[0], "test": test[0]}
-    arrays |= {"train_labels": train[1], "test_labels": test[1]}
-    hashes = {key: datafiles.sha256(array) for key, array in arrays.items()}
-    sha256 = datafiles.fingerprint(arrays, hashes)
-    return _images({"name": name, "sha256": sha256}, arrays, stand_in=True)
-
-
-def _images(about: dict[str, str], arrays: Arrays, stand_in: bool = False) -> Images:
-    return Images(
-        about["name"],
-        arrays["train"],
-        arrays["test"],
-        arrays.get("train_labels"),
-        arrays.get("test_labels"),
-        about["sha256"],
-        stand_in,
-    )
-
-
-def _prepare(source: sources.Source, folder: Path) -> Images:
-    prepared.write(folder, source.name, str(source.place), source.stamp(), source.read)
-    found = prepared.read(folder)
-    if found is None:
-        raise DataError(f"{folder} was taken away while it was prepared")
-    return _images(*found)
+    return data.resolve()
 
 
 def static_bits(data: Path | None = None) -> np.ndarray:
@@ -151,10 +124,16 @@ def static_bits(data: Path | None = None) -> np.ndarray:
     From `data`, or the cache and downloaded if need be (Salakhutdinov and Murray 2008, the files
     of Larochelle). Raises DataError.
     """
-    place = _place(data)
-    if data is None and datafiles.bits_file(place) is None:
+    place = cache() if data is None else _existing(data)
+    if data is None and files.bits_file(place) is None:
         download.bits(place)
-    return datafiles.bits(place)
+    path = files.bits_file(place)
+    if path is None:
+        raise DataError(
+            f"no statically binarized MNIST in {place}: looked for binarized_mnist.npz and "
+            "binarized_mnist_test.amat; without --data it is downloaded"
+        )
+    return files.bits(path)
 
 
 def static_labels() -> np.ndarray:
@@ -168,13 +147,15 @@ def static_labels() -> np.ndarray:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of `python -m bench.data`: 0, or 2 after one line on standard error."""
+    names = [name for name, entry in DATASETS.items() if not entry.draw]
     p = Parser(
         prog="python -m bench.data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("command", choices=["prepare"])
-    p.add_argument("name", choices=list(SIZES), metavar="NAME", help=", ".join(SIZES))
+    p.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
     p.add_argument("--from", dest="data", type=Path, metavar="PATH", help="files you have")
     p.add_argument("--cache", type=Path, metavar="DIR", help=f"default: {cache()}")
     p.add_argument("--check", action="store_true", help="compare what was prepared to its SHA-256")

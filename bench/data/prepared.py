@@ -10,57 +10,45 @@ when, about.json speaks of arrays that are whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from bench.data.files import Arrays, DataError, fingerprint, sha256
+from bench.data.files import Arrays, DataError, Rows, fingerprint
 from bench.store.atomic import write_atomically
 
 VERSION = 1
+PARTS = {"images": ("train", "test"), "labels": ("train_labels", "test_labels")}
+"""What the files hold, one array after the other."""
 
 
-@dataclass(frozen=True)
-class Content:
-    """What is to be prepared: chunks of images, the training images first, and all labels."""
+def write(folder: Path, about: dict[str, Any], source: Callable[[], Mapping[str, Rows]]) -> None:
+    """Makes the folder hold the data set that `source` gives, in place of any other.
 
-    train: int
-    test: int
-    chunks: Iterable[np.ndarray]
-    labels: np.ndarray | None = None
-
-
-def content(arrays: Arrays) -> Content:
-    train, test = arrays["train"], arrays["test"]
-    labels = None
-    if "train_labels" in arrays:
-        labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
-    return Content(len(train), len(test), (train, test), labels)
-
-
-def write(folder: Path, name: str, origin: str, stamp: str, source: Callable[[], Content]) -> None:
-    """Makes the folder hold this data set, in place of any other.
-
-    `origin` says where it comes from; `stamp` tells one state of that from another, and if the
-    folder's is the same nothing is done. Raises DataError if it can't be written.
+    `about` has its `name`, its `origin`, and a `stamp` that tells one state of the origin from
+    another: nothing is done if the folder's is the same. Raises DataError if the folder can't be
+    written.
     """
     draft = folder / ".draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if _holds(folder, stamp):
-                return
+            with contextlib.suppress(DataError):
+                found = read(folder)
+                if found and (found[0]["stamp"], found[0]["version"]) == (about["stamp"], VERSION):
+                    return
             shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
             draft.mkdir()
             try:
-                _write(folder, draft, name, origin, stamp, source())
+                _write(folder, draft, about, source())
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
@@ -70,59 +58,36 @@ def write(folder: Path, name: str, origin: str, stamp: str, source: Callable[[],
         ) from None
 
 
-def _holds(folder: Path, stamp: str) -> bool:
-    try:
-        found = read(folder)
-    except DataError:
-        return False
-    return found is not None and (found[0]["stamp"], found[0]["version"]) == (stamp, VERSION)
-
-
-def _write(folder: Path, draft: Path, name: str, origin: str, stamp: str, source: Content) -> None:
-    _write_images(draft / "images", source, origin)
-    files = ["images"]
-    if source.labels is not None:
-        files.append("labels")
-        with open(draft / "labels", "wb") as file:
-            np.save(file, source.labels.astype(np.int64))
-            _sync(file)
-    arrays = _arrays(draft / "images", draft / "labels", source.train)
-    hashes = {key: sha256(array) for key, array in arrays.items()}
-    whole = fingerprint(arrays, hashes)
-    about = {
-        "version": VERSION,
-        "name": name,
-        "origin": origin,
-        "stamp": stamp,
-        "train": source.train,
-        "test": source.test,
-        "shape": arrays["train"].shape[1:],
-        "bytes": {file: (draft / file).stat().st_size for file in files},
-        "hashes": hashes,
-        "sha256": whole,
-    }
-    for file in files:
-        os.replace(draft / file, _file(folder, file, whole))
+def _write(folder: Path, draft: Path, about: dict[str, Any], source: Mapping[str, Rows]) -> None:
+    train, test = len(source["train"]), len(source["test"])
+    if not (train and test):
+        raise DataError(f"{about['origin']} gave for training {train} of {train + test} images")
+    kinds = [kind for kind, parts in PARTS.items() if parts[0] in source]
+    for kind in kinds:
+        _save(draft / kind, *(source[part] for part in PARTS[kind]))
+    arrays = _arrays(draft / "images", draft / "labels", train)
+    sha256, hashes = fingerprint(arrays)
+    about = {"version": VERSION, **about, "train": train, "test": test}
+    about |= {"shape": arrays["train"].shape[1:], "hashes": hashes, "sha256": sha256}
+    about["bytes"] = {kind: (draft / kind).stat().st_size for kind in kinds}
+    current = {_file(folder, kind, sha256) for kind in kinds}
+    for kind in kinds:
+        os.replace(draft / kind, _file(folder, kind, sha256))
     write_atomically(folder / "about.json", json.dumps(about, indent=1).encode(), draft)
-    current = {_file(folder, file, whole) for file in files}
     for old in set(folder.glob("*.npy")) - current:
         old.unlink(missing_ok=True)
 
 
-def _write_images(path: Path, source: Content, origin: str) -> None:
-    """Streams the chunks into one .npy file."""
-    n, total = 0, source.train + source.test
+def _save(path: Path, *parts: Rows) -> None:
+    """Streams rows of one shape into one .npy file."""
+    n = sum(map(len, parts))
     with open(path, "wb") as file:
-        for chunk in source.chunks:
-            if not n:
-                shape = (total, *chunk.shape[1:])
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        for i, row in enumerate(chain(*parts)):
+            if i == 0:
+                header = {"descr": row.dtype.str, "fortran_order": False, "shape": (n, *row.shape)}
                 np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(chunk).data)
-            n += len(chunk)
+            file.write(row.tobytes())
         _sync(file)
-    if not 0 < source.train < total == n:
-        raise DataError(f"{origin} gave {n} images, for training {source.train} of {total}")
 
 
 def _sync(file: Any) -> None:
@@ -130,60 +95,43 @@ def _sync(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _file(folder: Path, kind: str, whole: str) -> Path:
-    return folder / f"{kind}-{whole[:16]}.npy"
+def _file(folder: Path, kind: str, sha256: str) -> Path:
+    return folder / f"{kind}-{sha256[:16]}.npy"
 
 
 def _arrays(images: Path, labels: Path, train: int) -> Arrays:
     """Memory-mapped, copy on write: a change stays in the process that makes it."""
-    both = np.load(images, mmap_mode="c", allow_pickle=False)
-    arrays = {"train": both[:train], "test": both[train:]}
+    files = [np.load(images, mmap_mode="c", allow_pickle=False)]
     if labels.exists():
-        ids = np.load(labels, allow_pickle=False)
-        arrays |= {"train_labels": ids[:train], "test_labels": ids[train:]}
+        files.append(np.load(labels, allow_pickle=False))
+    arrays: Arrays = {}
+    for both, parts in zip(files, PARTS.values(), strict=False):
+        arrays |= zip(parts, (both[:train], both[train:]), strict=True)
     return arrays
 
 
-def about(folder: Path) -> dict[str, Any] | None:
-    """What the folder holds; None if nothing. Raises DataError if that can't be read."""
-    path = folder / "about.json"
-    try:
-        found = json.loads(path.read_text())
-        if found["version"] > VERSION:
-            raise DataError(f"{folder} was prepared by a newer version of the suite")
-        return found
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete {folder}, prepare again") from None
-
-
 def read(folder: Path, check: bool = False) -> tuple[dict[str, Any], Arrays] | None:
-    """The data set in the folder, memory-mapped, or None; DataError if it is damaged.
+    """What about.json says and the data set in the folder, memory-mapped, or None.
 
-    Sizes and shapes are compared with what was recorded, with `check` every byte.
+    Sizes and shapes are compared with what was recorded, with `check` every byte. Raises
+    DataError if they differ, or for a folder of a newer version of the suite.
     """
-    known = about(folder)
-    if known is None:
-        return None
-    damaged = f"{folder} is damaged: delete it and prepare again"
+    reason = "another size, shape or SHA-256 than recorded"
     try:
-        for kind, size in known["bytes"].items():
-            if _file(folder, kind, known["sha256"]).stat().st_size != size:
-                raise DataError(f"{damaged} (its {kind} are not {size} bytes)")
-        images, labels = (_file(folder, kind, known["sha256"]) for kind in ("images", "labels"))
-        arrays = _arrays(images, labels, known["train"])
-        shapes = [list(arrays[p].shape) for p in ("train", "test")]
-        if shapes != [[known[p], *known["shape"]] for p in ("train", "test")]:
-            raise DataError(f"{damaged} (other shapes than recorded)")
-        if set(arrays) != set(known["hashes"]):
-            raise DataError(f"{damaged} (other arrays than recorded)")
-        if check:
-            hashes = {key: sha256(array) for key, array in arrays.items()}
-            if hashes != known["hashes"] or fingerprint(arrays, hashes) != known["sha256"]:
-                raise DataError(f"{damaged} (another SHA-256 than recorded)")
-        return known, arrays
-    except DataError:
-        raise
+        known = json.loads((folder / "about.json").read_text())
+        if known["version"] > VERSION:
+            raise DataError(f"{folder} was prepared by a newer version of the suite")
+        files = {kind: _file(folder, kind, known["sha256"]) for kind in PARTS}
+        sizes = {kind: files[kind].stat().st_size for kind in known["bytes"]}
+        arrays = _arrays(files["images"], files["labels"], known["train"])
+        shapes = [list(arrays[part].shape) for part in PARTS["images"]]
+        recorded = [[known[part], *known["shape"]] for part in PARTS["images"]]
+        same = sizes == known["bytes"] and shapes == recorded and {*arrays} == {*known["hashes"]}
+        if same and (not check or fingerprint(arrays) == (known["sha256"], known["hashes"])):
+            return known, arrays
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(f"{damaged} ({error})") from None
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if absent and Path(error.filename).name == "about.json":
+            return None
+        reason = str(error)
+    raise DataError(f"{folder} is damaged ({reason}): delete it and prepare again")

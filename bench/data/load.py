@@ -1,31 +1,17 @@
-"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn.
-
-    python -m bench.data prepare mnist|cifar10|celeba|NAME [--from DIR|FILE] [--cache DIR]
-
-turns torchvision's files, an .npz or any folder or zip of images (the middle square of each, in
-the size of the data set, every tenth for the test) into one memory-mapped array in the cache;
-without --from from files already in the cache, or downloaded to it. With --check it compares
-every byte of what was prepared with its SHA-256 instead.
-"""
+"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bench.cli import Parser, complain
 from bench.data import download, files, prepared
 from bench.data.files import DataError
 from bench.data.sources import DATASETS, Dataset, find
-
-__all__ = ["DATASETS", "DataError", "Images", "cache", "load", "static_bits", "static_labels"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +53,8 @@ def load(name: str, data: Path | None = None) -> Images:
         return prepare(name)
     place = _existing(data)
     key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    found = _found(_folder(place, name))
-    return found or _prepare(name, place, _folder(cache(), f"{name}-{key}"))
+    found = _found(place / "prepared" / name)
+    return found or _prepare(name, place, cache() / "prepared" / f"{name}-{key}")
 
 
 def prepare(name: str, data: Path | None = None) -> Images:
@@ -76,7 +62,7 @@ def prepare(name: str, data: Path | None = None) -> Images:
 
     From then on `load(name)` gives it. Raises DataError.
     """
-    entry, folder = _entry(name), _folder(cache(), name)
+    entry, folder = _entry(name), cache() / "prepared" / name
     if data is None and entry.path:
         data = Path(entry.path).expanduser()
     if data is None:
@@ -106,10 +92,6 @@ def _entry(name: str) -> Dataset:
     if name not in DATASETS:
         raise DataError(f"no data set {name}, only {', '.join(DATASETS)}")
     return DATASETS[name]
-
-
-def _folder(place: Path, name: str) -> Path:
-    return place / "prepared" / name
 
 
 def _existing(data: Path) -> Path:
@@ -144,42 +126,3 @@ def static_labels() -> np.ndarray:
     in this order, and the likeliest of all 10,000 images for each row of bits is of its class.
     """
     return np.repeat(np.arange(10), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status of `python -m bench.data`: 0, or 2 after one line on standard error."""
-    names = [name for name, entry in DATASETS.items() if not entry.draw]
-    p = Parser(
-        prog="python -m bench.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("command", choices=["prepare"])
-    p.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
-    p.add_argument("--from", dest="data", type=Path, metavar="PATH", help="files you have")
-    p.add_argument("--cache", type=Path, metavar="DIR", help=f"default: {cache()}")
-    p.add_argument("--check", action="store_true", help="compare what was prepared to its SHA-256")
-    a = p.parse_args(arguments)
-    if a.cache:
-        os.environ["SVAE_BENCH_DATA"] = str(a.cache)
-    folder = _folder(cache(), a.name)
-    try:
-        if not a.check:
-            prepare(a.name, a.data)
-        found = prepared.read(folder, check=a.check)
-        if found is None:
-            raise DataError(f"no {a.name} has been prepared in {cache()}")
-    except DataError as error:
-        return complain("bench.data", error)
-    about = found[0]
-    shape = " x ".join(map(str, about["shape"]))
-    print(
-        f"{a.name}: {about['train']} + {about['test']} images ({about['name']}) of {shape}, "
-        f"SHA-256 {about['sha256']}{' verified' if a.check else ''}, from {about['origin']}, "
-        f"in {folder}"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,7 +28,9 @@ from PIL import Image
 from bench.data import download, pictures, prepared
 from bench.data import files as datafiles
 from bench.data import load as data
-from bench.data.load import DataError, load, main
+from bench.data.__main__ import main
+from bench.data.load import DataError, load
+from bench.data.sources import images_in
 
 RNG = np.random.default_rng(0)
 
@@ -512,6 +514,37 @@ def test_any_images_stand_in(tmp_path: Path) -> None:
         data.prepare("mnist", place)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(1, 16), (3, 128)])
+@pytest.mark.parametrize("form", ["folder", "zip", "npz"])
+def test_images_of_ones_own_need_an_entry_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, channels: int, size: int
+) -> None:
+    place = folder_of(tmp_path / "mine", 20, width=200, height=170)
+    if form == "zip":
+        place = zip_of(tmp_path / "m.zip", {p.name: p.read_bytes() for p in place.iterdir()})
+    elif form == "npz":
+        place = tmp_path / "m.npz"
+        square = RNG.integers(256, size=(20, size, size, channels), dtype=np.uint8)
+        np.savez(place, images=square[..., 0] if channels == 1 else square)
+    entry = images_in(str(place), channels=channels, size=size)
+    monkeypatch.setitem(data.DATASETS, "mine", entry)
+    images = load("mine")
+    assert images.train.shape == (18, channels, size, size) and images.train.dtype == np.uint8
+    assert images.test.shape == (2, channels, size, size)
+    assert (images.name, images.train_labels, images.stand_in) == ("folder", None, False)
+    assert load("mine", place).sha256 == images.sha256 == data.prepare("mine").sha256
+    if form == "folder":
+        with Image.open(place / "000010.jpg") as file:
+            whole = file.convert("RGB" if channels == 3 else "L")
+        side = round(200 * size / 170)
+        left = (side - size) // 2
+        scaled = whole.resize((side, size), Image.Resampling.LANCZOS)
+        expected = np.asarray(scaled.crop((left, 0, left + size, size)))
+        assert np.array_equal(images.test[0], expected.reshape(size, size, -1).transpose(2, 0, 1))
+    with pytest.raises(DataError, match=r"no mine in .*looked for images"):
+        load("mine", tmp_path / "here")
+
+
 def png_header(width: int, height: int) -> bytes:
     """A small PNG file that says it has so many pixels."""
     content = bytearray()
@@ -862,7 +895,7 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     np.savez(tmp_path / "a.npz", **cifar_arrays())  # pyright: ignore[reportArgumentType]
-    command = ("-m", "bench.data.load", "prepare", "cifar10")
+    command = ("-m", "bench.data", "prepare", "cifar10")
     status, out, error = python(*command, "--from", "a.npz", "--cache", "c")
     assert (status, error) == (0, "")
     sha256 = load("cifar10", tmp_path / "c").sha256

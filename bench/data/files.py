@@ -90,8 +90,7 @@ def mnist(files: dict[str, Path]) -> Arrays:
     """MNIST from its four `mnist_files`; raises DataError unless they are right, bit for bit."""
     arrays: Arrays = {}
     for name, path in files.items():
-        values = _idx(path)
-        array = values[:, None] if values.ndim == 3 else values
+        array = _idx(path)
         if sha256(array) != MNIST_SHA256[name]:
             raise DataError(
                 f"{path} is not the file of MNIST it is named after (another SHA-256): "
@@ -102,9 +101,9 @@ def mnist(files: dict[str, Path]) -> Arrays:
 
 
 def _idx(path: Path) -> np.ndarray:
-    """Images uint8 (n, h, w) or labels int64 (n,) of an idx file, plain or .gz, by torchvision.
+    """Images uint8 (n, 1, 28, 28) or labels int64 (n,) of an idx file, plain or .gz.
 
-    torchvision does not read .gz: it gets an unpacked copy in a temporary folder.
+    torchvision, which reads them, knows no .gz: it gets a copy in a temporary folder.
     """
     from torchvision.datasets import mnist  # costs a second
 
@@ -115,7 +114,8 @@ def _idx(path: Path) -> np.ndarray:
         with TemporaryDirectory() as folder:
             plain = Path(folder) / "idx"
             plain.write_bytes(content)
-            return read(str(plain)).numpy()
+            array = read(str(plain)).numpy()
+        return array.reshape(-1, 1, 28, 28) if array.ndim == 3 else array
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read: {error}") from None
     except Exception:  # torchvision asserts, casts and reshapes

@@ -22,7 +22,7 @@ class Source:
     """A data set in `place`: the files it is made from, and how to read them.
 
     `name` is that of the data set, or "folder" for images whose digest tells them apart;
-    `missing` names files that are not in `place`.
+    `missing` is the line that names files which are not in `place`.
     """
 
     name: str
@@ -33,11 +33,9 @@ class Source:
 
     def stamp(self) -> str:
         """Another one if a file is added, taken away, resized or written."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            stat = file.stat()
-            digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        stats = [(file, file.stat()) for file in self.files]
+        lines = [f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for file, stat in stats]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,10 @@ def find(name: str, place: Path) -> Source:
     source = entry.locate(place)
     if source is None and entry.any_images:
         source = _images("folder", place, entry.channels, entry.size)
-    if source is None or source.missing:
-        looked = source.missing if source else entry.looked
-        raise DataError(f"no {name} in {place}: looked for {looked}")
+    if source is None:
+        raise DataError(f"no {name} in {place}: looked for {entry.looked}")
+    if source.missing:
+        raise DataError(source.missing)
     return source
 
 
@@ -99,7 +98,8 @@ def _mnist(place: Path) -> Source | None:
     found = files.mnist_files(place)
     lacking = [f"{file}[.gz]" for name, file in files.MNIST.items() if name not in found]
     source = Source("mnist", place, list(found.values()), partial(files.mnist, found))
-    missing = ", ".join(lacking) + " there and in MNIST/raw; without --data it is downloaded"
+    looked = f"looked for {', '.join(lacking)} there and in MNIST/raw"
+    missing = f"no MNIST in {place}: {looked}; without --data it is downloaded"
     return replace(source, missing=missing) if lacking else source
 
 

@@ -510,7 +510,7 @@ def test_any_images_stand_in(tmp_path: Path) -> None:
     assert images.name == "folder" and images.train_labels is None and images.test_labels is None
     assert images.train.shape == (19, 3, 32, 32) and images.test.shape == (2, 3, 32, 32)
     assert load("celeba", place).train.shape == (19, 3, 64, 64)
-    with pytest.raises(DataError, match="no mnist"):
+    with pytest.raises(DataError, match="no MNIST"):
         data.prepare("mnist", place)
 
 

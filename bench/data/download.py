@@ -13,18 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from bench.data.files import CIFAR10_SHA256, MNIST, DataError, mnist_files
-from bench.data.files import bits as read_bits
+from bench.data import files
+from bench.data.files import CIFAR10_SHA256, MNIST, DataError
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 """The mirror torchvision takes first."""
-MNIST_SHA256 = {
-    "train": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "test": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "train_labels": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "test_labels": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
-"""Of the .gz files whose MD5s are the four that torchvision publishes."""
 BITS_URL = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz"
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
@@ -77,18 +70,20 @@ def _retrieve(url: str, path: Path, sha256: str | None, downloader: Callable[...
 
 
 def mnist(cache: Path) -> None:
-    """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout."""
-    found = mnist_files(cache)
+    """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout, each
+    checked by its content."""
+    found = files.mnist_files(cache)
     for name, file in MNIST.items():
         if name not in found:
             path = cache / "MNIST" / "raw" / f"{file}.gz"
-            fetch(f"{MNIST_URL}/{path.name}", path, sha256=MNIST_SHA256[name])
+            url = f"{MNIST_URL}/{path.name}"
+            fetch(url, path, check=lambda draft, name=name: files.mnist({name: draft}))
 
 
 def bits(cache: Path) -> None:
     """The test set of statically binarized MNIST, 16 MB, checked by its content."""
     name = "binarized_mnist_test.amat"
-    fetch(f"{BITS_URL}/{name}", cache / name, check=read_bits)
+    fetch(f"{BITS_URL}/{name}", cache / name, check=files.bits)
 
 
 def cifar10(cache: Path) -> None:

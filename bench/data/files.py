@@ -9,29 +9,28 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from bench.cli import UsageError
 
 Arrays = dict[str, np.ndarray]
 """`train` and `test`, uint8 (n, c, h, w), and where there are labels `train_labels` and
 `test_labels`, int64 (n,)."""
-
-
-class Rows(Protocol):
-    """An array, or images that are decoded when their turn comes."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 class DataError(UsageError):
@@ -64,7 +63,7 @@ MNIST_SHA256 = {
 }
 """Of the arrays' bytes, images uint8 and labels int64, as read from the four files whose MD5s
 torchvision publishes. torchvision checks those of its downloads alone, not of files at hand."""
-IDX_LIMIT = 2**26
+IDX_LIMIT, NPZ_LIMIT = 2**26, 2**33
 
 
 def _read(path: Path) -> bytes:
@@ -87,46 +86,43 @@ def mnist_files(folder: Path) -> dict[str, Path]:
 
 
 def mnist(files: dict[str, Path]) -> Arrays:
-    """MNIST from its four `mnist_files`; raises DataError unless they are right, bit for bit."""
+    """MNIST, or parts of it, from `mnist_files`; DataError unless they are right, bit for bit."""
     arrays: Arrays = {}
     for name, path in files.items():
-        array = _idx(path)
-        if sha256(array) != MNIST_SHA256[name]:
+        arrays[name] = _idx(path, "labels" in name)
+        if sha256(arrays[name]) != MNIST_SHA256[name]:
             raise DataError(
                 f"{path} is not the file of MNIST it is named after (another SHA-256): "
                 "damaged, or another data set of the same layout; delete it, or give another --data"
             )
-        arrays[name] = array
     return arrays
 
 
-def _idx(path: Path) -> np.ndarray:
-    """Images uint8 (n, 1, 28, 28) or labels int64 (n,) of an idx file, plain or .gz.
+def _idx(path: Path, labels: bool) -> np.ndarray:
+    """Labels int64 (n,) or images uint8 (n, 1, 28, 28) of an idx file, plain or gzipped.
 
     torchvision, which reads them, knows no .gz: it gets a copy in a temporary folder.
     """
-    from torchvision.datasets import mnist  # costs a second
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # costs a second
 
-    read = mnist.read_label_file if "labels" in path.name else mnist.read_image_file
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = file.read(IDX_LIMIT)
-        with TemporaryDirectory() as folder:
+        with open(path, "rb") as file, TemporaryDirectory() as folder:
+            packed = file.peek(2).startswith(b"\x1f\x8b")
             plain = Path(folder) / "idx"
-            plain.write_bytes(content)
-            array = read(str(plain)).numpy()
-        return array.reshape(-1, 1, 28, 28) if array.ndim == 3 else array
+            plain.write_bytes((gzip.GzipFile(fileobj=file) if packed else file).read(IDX_LIMIT))
+            if labels:
+                return read_label_file(str(plain)).numpy()
+            return read_image_file(str(plain)).numpy().reshape(-1, 1, 28, 28)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read: {error}") from None
     except Exception:  # torchvision asserts, casts and reshapes
-        raise DataError(f"{path} is damaged: not the idx file it is named after") from None
+        raise DataError(f"{path} is damaged: it can't be read as idx data") from None
 
 
 CIFAR10 = ("cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 """The folder in the archive and its batches."""
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-"""Of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it; torchvision itself has
-an MD5 of the archive alone."""
+"""Of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it."""
 
 
 def cifar10_archive(path: Path) -> Arrays:
@@ -161,19 +157,14 @@ def cifar10_batches(folder: Path, origin: Path | None = None) -> Arrays:
 
     for name, md5 in [*Batches.train_list, *Batches.test_list]:
         if not check_integrity(folder / name, md5):
-            raise DataError(
-                f"{name} is missing in CIFAR-10 in {origin or folder}, or it is not CIFAR-10's "
-                "(another MD5): get it again"
-            )
+            where = f"CIFAR-10 in {origin or folder}"
+            raise DataError(f"{name} is missing in {where}, or damaged (another MD5): get it again")
     arrays: Arrays = {}
     for part in ("train", "test"):
         batches = Batches(folder, train=part == "train")
         arrays[part] = np.ascontiguousarray(batches.data.transpose(0, 3, 1, 2))
         arrays[f"{part}_labels"] = np.asarray(batches.targets, np.int64)
     return arrays
-
-
-NPZ_LIMIT = 8 * 2**30
 
 
 def npz(path: Path, *names: str) -> Arrays:
@@ -216,7 +207,7 @@ def cifar10_npz(path: Path) -> Arrays:
 
 
 def _planes(path: Path, name: str, images: np.ndarray, channels: int, size: int) -> np.ndarray:
-    """Images (n, h, w, c) as (n, c, h, w)."""
+    """Images (n, size, size, channels), or grey ones (n, size, size), as (n, channels, …)."""
     wide = images[..., None] if channels == 1 and images.ndim == 3 else images
     if wide.dtype != np.uint8 or wide.shape[1:] != (size, size, channels) or not len(wide):
         raise DataError(
@@ -254,3 +245,105 @@ def bits(path: Path) -> np.ndarray:
             "binarized_mnist_test): damaged, or binarized otherwise"
         )
     return array
+
+
+SUFFIXES, FORMATS = (".jpg", ".jpeg", ".png", ".webp"), ("JPEG", "PNG", "WEBP")
+BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
+
+
+def picture_names(place: Path) -> list[str]:
+    """The image files in a folder (paths below it) or a zip (names, never used as paths), sorted.
+
+    Raises DataError for a file that is no zip.
+    """
+    if place.is_dir():
+        files = (path for path in place.rglob("*") if path.is_file())
+        found = {path.relative_to(place).as_posix() for path in files}
+    else:
+        try:
+            with zipfile.ZipFile(place) as archive:
+                found = {n for n in archive.namelist() if not n.startswith("__MACOSX/")}
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{place} can't be read as a zip: {error}") from None
+    return sorted(name for name in found if PurePosixPath(name).suffix.lower() in SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of these names in a folder or zip, each uint8 (channels, size, size).
+
+    Three channels are RGB, one is grey. The shorter side is resized to `size` (Lanczos), then the
+    middle square is cut out: what Fuel's `celeba_64.hdf5`, the file the paper's authors trained
+    on, was made by (178 x 218 to 64 x 78, rows 7 to 70). Iteration raises DataError for a file
+    that is not a whole, sane image.
+    """
+
+    place: Path
+    names: Sequence[str]
+    channels: int
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        console = Console(stderr=True)
+        quiet = len(self) <= CHUNK or not console.is_terminal
+        chunks = [self.names[at : at + CHUNK] for at in range(0, len(self), CHUNK)]
+        label = f"{len(self)} images"
+        zipped = zipfile.ZipFile(self.place) if self.place.is_file() else nullcontext()
+        with zipped as archive, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            decode = partial(_decode, archive, self)
+            for chunk in track(chunks, label, console=console, transient=True, disable=quiet):
+                yield from pool.map(decode, chunk)
+
+
+def _decode(archive: zipfile.ZipFile | None, pictures: Pictures, name: str) -> np.ndarray:
+    where, size = f"{name} in {pictures.place}", pictures.size
+    try:
+        path = pictures.place / name
+        length = archive.getinfo(name).file_size if archive else path.stat().st_size
+        if length > BYTES_LIMIT:
+            raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: no image")
+        content = archive.read(name) if archive else path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > PIXELS_LIMIT:
+                raise DataError(f"{where} has {width} x {height} pixels: refused")
+            pixels = image.convert("RGB" if pictures.channels == 3 else "L")
+        short = min(width, height)
+        sides = [max(size, round(side * size / short)) for side in (width, height)]
+        left, top = ((side - size) // 2 for side in sides)
+        scaled = pixels.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
+        square = scaled.crop((left, top, left + size, top + size))
+        return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file, or member of a zip, may raise anything
+        raise DataError(f"{where} is not a whole image: {error}") from None
+
+
+def split(names: list[str], partition: Path | None) -> tuple[list[str], list[str]]:
+    """Names of training and test images: parts 0 and 2 of CelebA's official `partition`, the list
+    of its authors or the .csv of its copies; every tenth is for the test without one.
+
+    Raises DataError for a damaged list, or a name that is not in it.
+    """
+    if partition is not None:
+        lines = partition.read_text(errors="replace").replace(",", " ").splitlines()
+        pairs = [line.split() for line in lines if line.strip()]
+        pairs = pairs[1:] if pairs and pairs[0][-1] == "partition" else pairs
+        if not all(len(pair) == 2 and pair[1] in ("0", "1", "2") for pair in pairs):
+            raise DataError(f"{partition} is damaged: not lines of FILE 0, 1 or 2")
+        parts: dict[str, str] = dict(pairs)
+        files = {name: PurePosixPath(name).name for name in names}
+        if unknown := [name for name in names if files[name] not in parts]:
+            raise DataError(f"{unknown[0]} is not in list_eval_partition: another data set?")
+        train, test = ([n for n in names if parts[files[n]] == part] for part in "02")
+        if train and test:
+            return train, test
+    return [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
+
+
+Rows = np.ndarray | Pictures
+"""An array, or images that are decoded when their turn comes."""

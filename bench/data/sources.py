@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bench.data import download, files, pictures, synthetic
+from bench.data import download, files, synthetic
 from bench.data.files import Arrays, DataError, Rows
 
 
@@ -137,13 +137,13 @@ def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
         return Source(name, place, [place], partial(files.unlabelled_npz, place, channels, size))
     if place.is_file() and place.suffix != ".zip":
         raise DataError(f"{place} is neither a folder nor a file of a kind that can be read")
-    names = pictures.names(place)
+    names = files.picture_names(place)
     lists = [place.parent / f"list_eval_partition{end}" for end in (".txt", ".csv")]
     official = [path for path in lists if name == "celeba" and path.is_file()][:1]
 
     def read_pictures() -> Mapping[str, Rows]:
-        parts = pictures.split(names, official[0] if official else None)
-        train, test = (pictures.Pictures(place, part, channels, size) for part in parts)
+        parts = files.split(names, official[0] if official else None)
+        train, test = (files.Pictures(place, part, channels, size) for part in parts)
         return {"train": train, "test": test}
 
     inside = [place] if place.is_file() else [place / file for file in names]

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli import Parser, complain
-from bench.data import prepared
-from bench.data.load import DATASETS, DataError, cache, prepare
+from bench.data.load import DATASETS, DataError, cache, prepare, read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,18 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["SVAE_BENCH_DATA"] = str(a.cache)
     folder = cache() / "prepared" / a.name
     try:
-        if not a.check:
-            prepare(a.name, a.data)
-        found = prepared.read(folder, check=a.check)
-        if found is None:
+        images = read(folder, check=True) if a.check else prepare(a.name, a.data)
+        if images is None:
             raise DataError(f"no {a.name} has been prepared in {cache()}")
     except DataError as error:
         return complain("bench.data", error)
-    about = found[0]
-    shape = " x ".join(map(str, about["shape"]))
+    shape = " x ".join(map(str, images.train.shape[1:]))
     print(
-        f"{a.name}: {about['train']} + {about['test']} images ({about['name']}) of {shape}, "
-        f"SHA-256 {about['sha256']}{' verified' if a.check else ''}, from {about['origin']}, "
+        f"{a.name}: {len(images.train)} + {len(images.test)} images ({images.name}) of {shape}, "
+        f"SHA-256 {images.sha256}{' verified' if a.check else ''}, from {images.origin}, "
         f"in {folder}"
     )
     return 0

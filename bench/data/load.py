@@ -1,17 +1,39 @@
-"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn."""
+"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn.
+
+Images that are not drawn are prepared once, as memory-mapped arrays in a folder of the cache:
+
+    images-SHA.npy   uint8 (n, c, h, w), the training images first
+    labels-SHA.npy   int64 (n,), where there are labels
+    about.json       written last: what the arrays are, their sizes and SHA-256s
+
+The arrays are named by their hash and about.json is replaced in one step. So about.json speaks
+of whole arrays whenever a process was killed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import shutil
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from bench.data import download, files, prepared
-from bench.data.files import DataError
-from bench.data.sources import DATASETS, Dataset, find
+from bench.data import download, files
+from bench.data.files import Arrays, DataError, Rows, fingerprint
+from bench.data.sources import DATASETS, Dataset, Source, find
+from bench.store.atomic import write_atomically
+
+VERSION = 1
+"""Of what is prepared."""
+PARTS = {"images": ("train", "test"), "labels": ("train_labels", "test_labels")}
+"""What the prepared files hold, one array after the other."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,7 @@ class Images:
     test: np.ndarray
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
+    origin: str = ""  # the folder or file they were prepared from
 
 
 def cache() -> Path:
@@ -48,12 +71,12 @@ def load(name: str, data: Path | None = None) -> Images:
     entry = _entry(name)
     if entry.draw:
         arrays = entry.draw()
-        return Images(name, files.fingerprint(arrays)[0], True, **arrays)
+        return Images(name, fingerprint(arrays)[0], True, **arrays)
     if data is None:
         return prepare(name)
     place = _existing(data)
     key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    found = _found(place / "prepared" / name)
+    found = read(place / "prepared" / name)
     return found or _prepare(name, place, cache() / "prepared" / f"{name}-{key}")
 
 
@@ -66,7 +89,7 @@ def prepare(name: str, data: Path | None = None) -> Images:
     if data is None and entry.path:
         data = Path(entry.path).expanduser()
     if data is None:
-        if found := _found(folder):
+        if found := read(folder):
             return found
         source = entry.locate(cache())
         if entry.download and (source is None or source.missing):
@@ -75,17 +98,121 @@ def prepare(name: str, data: Path | None = None) -> Images:
 
 
 def _prepare(name: str, place: Path, folder: Path) -> Images:
+    """The data set in `place`, prepared in the folder unless the same files were before.
+
+    Raises DataError if it can't be read, or the folder can't be written.
+    """
     source = find(name, place)
-    about = {"name": source.name, "origin": str(source.place), "stamp": source.stamp()}
-    prepared.write(folder, about, source.read)
-    if found := _found(folder):
-        return found
-    raise DataError(f"{folder} was taken away while it was prepared")
+    stamp, draft = source.stamp(), folder / ".draft"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            with contextlib.suppress(DataError):
+                found = read(folder)
+                if found and _about(folder).get("stamp") == stamp:
+                    return found
+            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+            draft.mkdir()
+            try:
+                _write(folder, draft, source, stamp)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+            found = read(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder} can't be written ({error.strerror or error}); choose another cache with "
+            "SVAE_BENCH_DATA"
+        ) from None
+    if found is None:
+        raise DataError(f"{folder} was taken away while it was prepared")
+    return found
 
 
-def _found(folder: Path) -> Images | None:
-    found = prepared.read(folder)
-    return found and Images(found[0]["name"], found[0]["sha256"], False, **found[1])
+def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
+    rows = source.read()
+    train, test = len(rows["train"]), len(rows["test"])
+    if not (train and test):
+        raise DataError(f"{source.place} gave for training {train} of {train + test} images")
+    kinds = [kind for kind, parts in PARTS.items() if parts[0] in rows]
+    for kind in kinds:
+        _save(draft / kind, *(rows[part] for part in PARTS[kind]))
+    arrays = _arrays(draft / "images", draft / "labels", train)
+    sha256, hashes = fingerprint(arrays)
+    about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
+    about |= {"stamp": stamp, "train": train, "test": test, "shape": arrays["train"].shape[1:]}
+    about |= {"hashes": hashes, "sha256": sha256}
+    about["bytes"] = {kind: (draft / kind).stat().st_size for kind in kinds}
+    current = {_file(folder, kind, sha256) for kind in kinds}
+    for kind in kinds:
+        os.replace(draft / kind, _file(folder, kind, sha256))
+    write_atomically(folder / "about.json", json.dumps(about, indent=1).encode(), draft)
+    for old in set(folder.glob("*.npy")) - current:
+        old.unlink(missing_ok=True)
+
+
+def _save(path: Path, *parts: Rows) -> None:
+    """Streams rows of one shape into one .npy file."""
+    n = sum(map(len, parts))
+    with open(path, "wb") as file:
+        for i, row in enumerate(chain(*parts)):
+            if i == 0:
+                header = {"descr": row.dtype.str, "fortran_order": False, "shape": (n, *row.shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(row.tobytes())
+        _sync(file)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _file(folder: Path, kind: str, sha256: str) -> Path:
+    return folder / f"{kind}-{sha256[:16]}.npy"
+
+
+def _arrays(images: Path, labels: Path, train: int) -> Arrays:
+    """Memory-mapped, copy on write: a change stays in the process that makes it."""
+    files = [np.load(images, mmap_mode="c", allow_pickle=False)]
+    if labels.exists():
+        files.append(np.load(labels, allow_pickle=False))
+    arrays: Arrays = {}
+    for both, parts in zip(files, PARTS.values(), strict=False):
+        arrays |= zip(parts, (both[:train], both[train:]), strict=True)
+    return arrays
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What about.json says; raises FileNotFoundError, or DataError for a newer version."""
+    about = json.loads((folder / "about.json").read_text())
+    if about["version"] > VERSION:
+        raise DataError(f"{folder} was prepared by a newer version of the suite")
+    return about
+
+
+def read(folder: Path, check: bool = False) -> Images | None:
+    """The data set that was prepared in the folder, memory-mapped, or None.
+
+    Sizes and shapes are compared with what was recorded, with `check` every byte. Raises
+    DataError if they differ, or for a folder of a newer version of the suite.
+    """
+    reason = "another size, shape or SHA-256 than recorded"
+    try:
+        known = _about(folder)
+        files = {kind: _file(folder, kind, known["sha256"]) for kind in PARTS}
+        sizes = {kind: files[kind].stat().st_size for kind in known["bytes"]}
+        arrays = _arrays(files["images"], files["labels"], known["train"])
+        shapes = [list(arrays[part].shape) for part in PARTS["images"]]
+        recorded = [[known[part], *known["shape"]] for part in PARTS["images"]]
+        same = sizes == known["bytes"] and shapes == recorded and {*arrays} == {*known["hashes"]}
+        if same and (not check or fingerprint(arrays) == (known["sha256"], known["hashes"])):
+            return Images(known["name"], known["sha256"], False, **arrays, origin=known["origin"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if absent and Path(error.filename).name == "about.json":
+            return None
+        reason = str(error)
+    raise DataError(f"{folder} is damaged ({reason}): delete it and prepare again")
 
 
 def _entry(name: str) -> Dataset:

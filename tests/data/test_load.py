@@ -25,7 +25,7 @@ import pytest
 import torchvision
 from PIL import Image
 
-from bench.data import download, prepared
+from bench.data import download
 from bench.data import files as datafiles
 from bench.data import load as data
 from bench.data.__main__ import main
@@ -621,7 +621,7 @@ def test_the_source_is_read_once_and_again_when_it_changes(
 KILL = """
 import json, os, sys
 from pathlib import Path
-from bench.data import prepared
+from bench.data import load as data
 from bench.data.load import load, prepare
 
 old, new = Path("old.npz"), Path("new.npz")
@@ -636,8 +636,8 @@ def killed_at(step):
                 os._exit(9)
             return call(*arguments, **kw)
         return wrapped
-    prepared._sync, os.replace, os.fsync = map(deadly, (prepared._sync, os.replace, os.fsync))
-    Path.unlink, prepared.shutil.rmtree = map(deadly, (Path.unlink, prepared.shutil.rmtree))
+    data._sync, os.replace, os.fsync = map(deadly, (data._sync, os.replace, os.fsync))
+    Path.unlink, data.shutil.rmtree = map(deadly, (Path.unlink, data.shutil.rmtree))
     prepare("cifar10", new)
 
 for step in range(1, 40):
@@ -647,7 +647,7 @@ for step in range(1, 40):
         killed_at(step)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    whole = prepared.read(Path("cache/prepared/cifar10"), check=True) is not None
+    whole = data.read(Path("cache/prepared/cifar10"), check=True) is not None
     print(json.dumps([status, whole, load("cifar10").sha256]))
     if status == 0:
         break
@@ -685,7 +685,7 @@ def test_the_old_stays_whole_when_the_disk_is_full_and_for_who_has_it_open(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left on device"):
-        patch.setattr(prepared, "_sync", full)
+        patch.setattr(data, "_sync", full)
         data.prepare("celeba", tmp_path / "new.npz")
     assert load("celeba").sha256 == old
     folder = cache / "prepared" / "celeba"

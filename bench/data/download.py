@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 
 from bench.data import files
@@ -34,39 +32,40 @@ def fetch(
     sha256: str | None = None,
     check: Callable[[Path], object] | None = None,
     option: str = "--data",
+    by_hand: str = "",
+    get: Callable[[str, str], object] | None = None,
 ) -> None:
     """Downloads `url` to `path`, which appears only when whole and right.
 
-    Right means this SHA-256, or that `check` does not raise DataError. Raises DataError, with
-    the manual route and the `option` that takes files at hand, if it can't be had.
+    Right means this SHA-256, or that `check` does not raise DataError. `get(url, draft)` writes
+    the bytes, by HTTPS without it. Raises DataError if the file can't be had; the error tells the
+    manual route: `by_hand`, or where the file belongs and the `option` that takes files at hand.
     """
+    import pooch
     from torch.hub import download_url_to_file  # costs seconds, and downloads are rare
 
-    def download(url: str, draft: str, pooch: Any) -> None:
-        download_url_to_file(url, draft, progress=os.isatty(2))
+    def download(url: str, draft: str, _: object) -> None:
+        if get:
+            get(url, str(draft))
+        else:
+            download_url_to_file(url, draft, progress=os.isatty(2))
         if check:
             check(Path(draft))
 
-    manual = f"download it by hand to {path}, or give files you have with {option}"
+    by_hand = by_hand or f"download it by hand to {path}, or give files you have with {option}"
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise ValueError(f"{url} is not HTTPS")
+    pooch.get_logger().setLevel("WARNING")  # an error is one line
     try:
-        _retrieve(url, path, sha256, download)
-    except (OSError, HTTPException) as error:  # urllib's errors among them
-        if isinstance(error, HTTPError):
-            error.close()
-        raise DataError(f"{url} can't be downloaded ({error}): {manual}") from None
+        pooch.retrieve(url, sha256, path.name, path.parent, downloader=download)
     except (DataError, ValueError) as error:
         other = " (another SHA-256)" if isinstance(error, ValueError) else ""
-        raise DataError(f"{url} did not give the file it should{other}: {manual}") from None
-
-
-def _retrieve(url: str, path: Path, sha256: str | None, downloader: Callable[..., None]) -> None:
-    """Moves what `downloader(url, draft, pooch)` writes to `path`; ValueError for another hash."""
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # an error is one line
-    pooch.retrieve(url, sha256, path.name, path.parent, downloader=downloader)
+        raise DataError(f"{url} did not give the file it should{other}: {by_hand}") from None
+    except Exception as error:  # urllib, http and gdown have kinds of their own
+        if isinstance(error, HTTPError):
+            error.close()
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{url} can't be downloaded ({reason}): {by_hand}") from None
 
 
 def mnist(cache: Path) -> None:
@@ -129,17 +128,10 @@ def celeba(cache: Path) -> None:
             f"CelebA's download needs gdown (pip install 'svae-bench[celeba]'); or {CELEBA_BY_HAND}"
         ) from None
 
-    def download(id: str, draft: str, pooch: Any) -> None:
-        gdown.download(id=id, output=str(draft), quiet=False)
+    def get(url: str, draft: str) -> None:
+        gdown.download(url, draft, quiet=False)
 
     for name, (id, sha256) in CELEBA.items():
-        path = cache / "celeba" / name
-        try:
-            if not path.is_file():
-                _retrieve(id, path, sha256, download)
-        except Exception as error:  # gdown raises kinds of its own
-            other = isinstance(error, ValueError)  # pooch's, for another hash
-            reason = "it gave another file" if other else " ".join(str(error).split())[:200]
-            raise DataError(
-                f"Google Drive did not give {name} ({reason}); {CELEBA_BY_HAND}"
-            ) from None
+        path, url = cache / "celeba" / name, f"https://drive.google.com/uc?id={id}"
+        if not path.is_file():
+            fetch(url, path, sha256=sha256, by_hand=CELEBA_BY_HAND, get=get)

@@ -122,13 +122,10 @@ def _celeba(place: Path) -> Source | None:
     if npz.is_file():
         return _images("celeba", npz, 3, 64)
     name = "img_align_celeba"
-    inside = [f"{folder}{name}{end}" for folder in ("celeba/", "") for end in ("", ".zip")]
-    paths = [place] if place.stem == name else []
-    for path in [*paths, *(place / path for path in inside)]:
-        source = _images("celeba", path, 3, 64) if path.exists() else None
-        if source:
-            return source
-    return None
+    paths = [place / inside / f"{name}{end}" for inside in ("celeba", "") for end in ("", ".zip")]
+    paths = [place, *paths] if place.stem == name else paths
+    sources = (_images("celeba", path, 3, 64) for path in paths if path.exists())
+    return next(filter(None, sources), None)
 
 
 def _images(name: str, place: Path, channels: int, size: int) -> Source | None:

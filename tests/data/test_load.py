@@ -301,11 +301,9 @@ def trust(
     monkeypatch.setattr(datafiles, "CIFAR10_SHA256", hashlib.sha256(archive).hexdigest())
 
 
-def tar_of(contents: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
+def tar_of(contents: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for member in more:
-            archive.addfile(member, io.BytesIO(b"x" * member.size))
         for name, content in contents.items():
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
@@ -348,47 +346,7 @@ def test_no_pickle_runs_whose_hash_is_not_known(tmp_path: Path, packed: bool) ->
             (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="another SHA-256" if packed else "another MD5"):
         load("cifar10", tmp_path)
-    assert harmless()
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> Any:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, link, size
-    return info
-
-
-def test_an_archive_writes_nothing_and_its_links_lead_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    contents = batches(cifar_arrays())
-    stranger = (
-        member("../outside", size=10),
-        member(str(tmp_path / "absolute"), size=10),
-        member("cifar-10-batches-py/../../outside", size=10),
-        member("cifar-10-batches-py/fifo", tarfile.FIFOTYPE),
-        member("cifar-10-batches-py/device", tarfile.CHRTYPE),
-        member("cifar-10-batches-py/hosts", tarfile.SYMTYPE, "/etc/hosts"),
-    )
-    path = tmp_path / "a" / "cifar-10-python.tar.gz"
-    path.parent.mkdir()
-    archive = tar_of(contents, *stranger)
-    trust(monkeypatch, contents, archive)
-    path.write_bytes(archive)
-    before = files(tmp_path)
-    load("cifar10", path)
-    new = set(files(tmp_path)) - set(before)
-    assert all(file.startswith("cache/prepared/cifar10-") for file in new)
-
-    secret = tmp_path / "secret"
-    secret.write_bytes(contents["test_batch"])
-    linked = {name: content for name, content in contents.items() if name != "test_batch"}
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-        link = member("cifar-10-batches-py/test_batch", kind, str(secret))
-        archive = tar_of(linked, link)
-        trust(monkeypatch, contents, archive)
-        path.write_bytes(archive)
-        with pytest.raises(DataError, match="test_batch is missing"):
-            load("cifar10", path)
+    assert harmless() and not list((tmp_path / "cache").rglob("*.npy"))
 
 
 @pytest.mark.parametrize(
@@ -868,13 +826,15 @@ def test_celeba_that_google_refuses_is_had_by_hand(
     gdown = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "gdown", gdown)
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("Cannot retrieve the public link\nof the file.")
 
     gdown.download = refuse
     failing("Cannot retrieve the public link of the file.")
-    gdown.download = lambda id, output, quiet: Path(output).write_bytes(answers[id])
-    failing("another file")
+    gdown.download = lambda url, output, quiet: Path(output).write_bytes(
+        answers[url.partition("=")[2]]
+    )
+    failing("another SHA-256")
     assert files(cache) == ["celeba/list_eval_partition.txt"]
     answers["img_align_celeba.zip"] = packed
     assert main(["prepare", "celeba"]) == 0

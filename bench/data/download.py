@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
 from bench.data import files
@@ -44,20 +45,21 @@ def fetch(
     import pooch
     from torch.hub import download_url_to_file  # costs seconds, and downloads are rare
 
+    def https(url: str, draft: str) -> None:
+        download_url_to_file(url, draft, progress=os.isatty(2))
+
     def download(url: str, draft: str, _: object) -> None:
-        if get:
-            get(url, str(draft))
-        else:
-            download_url_to_file(url, draft, progress=os.isatty(2))
+        (get or https)(url, str(draft))  # gdown takes no Path
         if check:
             check(Path(draft))
 
     by_hand = by_hand or f"download it by hand to {path}, or give files you have with {option}"
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise ValueError(f"{url} is not HTTPS")
+    called: Any = download  # pooch's annotation gives the arguments other names
     pooch.get_logger().setLevel("WARNING")  # an error is one line
     try:
-        pooch.retrieve(url, sha256, path.name, path.parent, downloader=download)
+        pooch.retrieve(url, sha256, path.name, path.parent, downloader=called)
     except (DataError, ValueError) as error:
         other = " (another SHA-256)" if isinstance(error, ValueError) else ""
         raise DataError(f"{url} did not give the file it should{other}: {by_hand}") from None

@@ -53,7 +53,7 @@ class Images:
     test: np.ndarray
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
-    origin: str = ""  # the folder or file they were prepared from
+    origin: str = ""  # a folder, a file, or "drawn"
 
 
 def cache() -> Path:
@@ -71,7 +71,7 @@ def load(name: str, data: Path | None = None) -> Images:
     entry = _entry(name)
     if entry.draw:
         arrays = entry.draw()
-        return Images(name, fingerprint(arrays)[0], True, **arrays)
+        return Images(name, fingerprint(arrays)[0], True, **arrays, origin="drawn")
     if data is None:
         return prepare(name)
     place = _existing(data)
@@ -199,9 +199,9 @@ def read(folder: Path, check: bool = False) -> Images | None:
     reason = "another size, shape or SHA-256 than recorded"
     try:
         known = _about(folder)
-        files = {kind: _file(folder, kind, known["sha256"]) for kind in PARTS}
-        sizes = {kind: files[kind].stat().st_size for kind in known["bytes"]}
-        arrays = _arrays(files["images"], files["labels"], known["train"])
+        paths = {kind: _file(folder, kind, known["sha256"]) for kind in PARTS}
+        sizes = {kind: paths[kind].stat().st_size for kind in known["bytes"]}
+        arrays = _arrays(paths["images"], paths["labels"], known["train"])
         shapes = [list(arrays[part].shape) for part in PARTS["images"]]
         recorded = [[known[part], *known["shape"]] for part in PARTS["images"]]
         same = sizes == known["bytes"] and shapes == recorded and {*arrays} == {*known["hashes"]}

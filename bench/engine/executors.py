@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -92,15 +93,15 @@ class Loky(Sequential):
         # loky replaces a worker whose memory has grown, and says so as if something were wrong.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         # The workers' imports take seconds: they begin while this process plans.
-        self.warm = [self._send(_import) for _ in range(workers)] if workers > 1 else []
+        self.warm = [self._send(os.getpid) for _ in range(workers)] if workers > 1 else []
 
     def ready(self) -> None:
         wait(self.warm)
 
     def _send(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         with deaf():
-            # Idle workers end after 10 s: nobody else ends them when this process is killed.
-            return get_reusable_executor(self.size, timeout=10).submit(call, *arguments)
+            begin = {"initializer": _begin, "initargs": (os.getpid(),)}
+            return get_reusable_executor(self.size, timeout=300, **begin).submit(call, *arguments)
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.size == 1 and not alone:
@@ -318,8 +319,16 @@ def deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
 
 
-def _import() -> None:
+def _begin(parent: int) -> None:
+    """Makes a worker ready: it imports what jobs need, and ends itself once its parent is gone."""
     from bench.engine import job as job
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end(processes: Sequence[int]) -> None:

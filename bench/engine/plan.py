@@ -83,6 +83,7 @@ class Plan:
         from joblib import cpu_count
 
         from bench.engine import cost
+        from bench.scores import metrics
 
         study = STUDIES[args.study]
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
@@ -100,6 +101,7 @@ class Plan:
         specs: Sequence[Spec] = select(study, scale, args)
         if args.data or not (args.status or args.json):
             specs = study.check(specs, args.data, args.inception_weights)
+            metrics.check(study.metrics(), study.columns())
         store = study.store(args.results, scale)
         return cls(args, study, scale, why, specs, store, device, workers, rate)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sys
 import threading
@@ -25,9 +24,8 @@ from bench.studies.study import Job
 class Heartbeat:
     """Tells how far a job has come through a file in `_progress/RUN`, twice a second at most.
 
-    The file also says which jobs were under way when a worker is killed. A worker whose parent
-    is gone ends itself here: nobody would wait for it. On clusters, which see to that themselves,
-    there is no parent; there the file is shared by many and written less often.
+    The file also says which jobs were under way when a worker is killed. On clusters it is shared
+    by many and written less often.
     """
 
     def __init__(self, job: Job) -> None:
@@ -41,8 +39,6 @@ class Heartbeat:
         if now < self.next:
             return
         self.next = now + (5.0 if self.job.parent is None else 0.5)
-        if self.job.parent not in (None, os.getpid(), os.getppid()):
-            os._exit(1)
         note = {"key": self.job.key, "share": share, "process": process()}
         # Progress is a courtesy: a full disk will be met when results are written.
         with contextlib.suppress(OSError):

@@ -1,11 +1,27 @@
-"""What generated images and points are worth, in numpy and float64; one protocol for all."""
+"""What generated points and images are worth: formulas in float64, and the list of all metrics.
+
+A metric is one function and one line in `TOY` or `IMAGES`. Its column, heading and explanation
+come with it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
+
+from bench.cli import UsageError
+
+SPLITS, SEED, SUBSETS, SUBSET_SIZE = 10, 2020, 100, 1000
+"""Parts of the samples, the seed that ImageNet's scores draw with, and the number and largest size
+of KID's subsets: torch-fidelity's defaults."""
+NEAR = 0.6
+"""A toy sample within three standard deviations of a centre counts as of high quality."""
+COVERED = 20
+"""A mode is covered by at least this many high-quality samples (of 1,024)."""
 
 
 def inception_score(
@@ -67,8 +83,8 @@ def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> floa
 
     |m_a - m_b|^2 + tr A + tr B - 2 tr (A B)^(1/2), as Heusel et al. 2017 report it. The last trace
     is the sum of the singular values of A^(1/2) B^(1/2), which needs no inverse and no root of a
-    product that isn't symmetric, so that covariances of any rank are safe. A set that is compared
-    often may be given as its `Gaussian`.
+    product that isn't symmetric, so that covariances of any rank are safe. (torch-fidelity's takes
+    roots of eigenvalues and gives NaN for few samples.)
 
     Raises ValueError for features that are not finite, fewer than 2, or of different d.
     """
@@ -78,3 +94,228 @@ def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> floa
     cross = np.linalg.svd(a.root() @ b.root(), compute_uv=False).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
     return float(np.square(a.mean - b.mean).sum() + max(spread, 0))
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """KID between two sets of features (n, d), Bińkowski et al. 2018: mean and sd over subsets."""
+    import torch
+    from torch_fidelity.defaults import DEFAULTS
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    settings = {"kid_subsets": SUBSETS, "kid_subset_size": subset_size(a, b), "rng_seed": SEED}
+    # torch-fidelity ignores what it doesn't know.
+    if unknown := sorted(settings.keys() - DEFAULTS.keys()):
+        raise UsageError(f"this torch-fidelity has no {', '.join(unknown)}; allowed: 0.4")
+    both = (torch.as_tensor(each) for each in (a, b))
+    mean, sd = kid_features_to_metric(*both, **settings, verbose=False).values()
+    return float(mean), float(sd)
+
+
+def subset_size(a: np.ndarray, b: np.ndarray) -> int:
+    """Of KID's subsets of two sets of features."""
+    return min(SUBSET_SIZE, len(a), len(b))
+
+
+# The list of all metrics
+
+
+class Absent(AttributeError):
+    """A metric asked for something that this model or these data don't have."""
+
+
+class Outputs:
+    """What a model gave and what is known of real data, by name: all that a metric may ask for.
+
+    Points are (n, 2), images (n, c, h, w) in [0, 1]: `samples` from the prior, real `x` and, where
+    there is an encoder, `x_rec`; codes `z` and `z_rec` and the modes' `centres` in the toy study.
+    `logits` (n, classes) and `features` (n, d) are a classifier's of the samples, `real` the
+    moments of its features of real images; `imagenet_logits`, `imagenet_features` and
+    `imagenet_real` (m, d) those of ImageNet's. Of colour images there are `patches` and
+    `real_patches`, see `bench.scores.swd`, and `swd_real`. A metric that asks for what is not
+    there is left out of the row.
+    """
+
+    def __init__(self, **known: Any) -> None:
+        """Takes everything by name; None counts as not there."""
+        vars(self).update({name: each for name, each in known.items() if each is not None})
+
+    def __getattr__(self, name: str) -> Any:
+        raise Absent(name)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a model, or several: the function and how its values are stored and shown.
+
+    The function takes `Outputs` and returns a number of `kind` for each column. Tables show the
+    first column under `heading`; others (sd, floor) are stored beside it. The first paragraph of
+    the function's docstring explains the column in captions.
+    """
+
+    columns: tuple[str, ...]
+    function: Callable[[Outputs], Any]
+    heading: str
+    digits: int = 3
+    kind: type = float
+
+    @property
+    def explanation(self) -> str:
+        """What the column says, in a sentence."""
+        return " ".join((self.function.__doc__ or "").split("\n\n")[0].split())
+
+    def values(self, outputs: Outputs) -> dict[str, Any]:
+        """The values by column; none where it asks for what is not there.
+
+        Raises ValueError if the function returns anything but a number for every column.
+        """
+        try:
+            found = self.function(outputs)
+        except Absent:
+            return {}
+        found = found if isinstance(found, tuple) else (found,)
+        numbers = all(isinstance(each, int | float | np.number) for each in found)
+        if not numbers or len(found) != len(self.columns):
+            kinds = ", ".join(type(each).__name__ for each in found)
+            allowed = f"{len(self.columns)} number(s) for {', '.join(self.columns)}"
+            raise ValueError(f"returned {kinds or 'nothing'}; allowed: {allowed}")
+        return dict(zip(self.columns, map(self.kind, found), strict=True))
+
+
+def measure(metrics: Sequence[Metric], outputs: Outputs) -> dict[str, Any]:
+    """The part of a row that these metrics make."""
+    return {name: value for each in metrics for name, value in each.values(outputs).items()}
+
+
+def columns(metrics: Sequence[Metric]) -> dict[str, type]:
+    """The type of every column that the metrics fill."""
+    return {name: each.kind for each in metrics for name in each.columns}
+
+
+def check(metrics: Sequence[Metric], others: Iterable[str]) -> None:
+    """Tries every metric on made-up outputs, so that it fails before a training and not after.
+
+    Raises UsageError, which names the metric, if its column is another's or one of `others`, if it
+    raises, if it returns what no column declares, or if it asks for what there never is.
+    """
+    taken = set(others)
+    # A study of one's own may have points or images.
+    examples = [] if metrics is IMAGES else [_points()]
+    examples += [] if metrics is TOY else [_images()]
+    for metric in metrics:
+        wrong = "asks for what this study never has"
+        for example in examples:
+            try:
+                if metric.values(example):
+                    wrong = ""
+                    break
+            except Exception as error:  # a user's own function may raise anything
+                wrong = " ".join(f"{type(error).__name__}: {error}".split())
+        if double := taken & set(metric.columns):
+            wrong = f"fills column {min(double)}, which is another's"
+        if wrong:
+            raise UsageError(f"metric {metric.heading!r}, tried on made-up samples: {wrong}")
+        taken |= set(metric.columns)
+
+
+def further(metrics: Sequence[Metric], frame: Any, own: Collection[str]) -> list[Metric]:
+    """The metrics that have values in a data frame of runs and no place in a table yet.
+
+    `own` are the columns that the table has, or leaves out on purpose.
+    """
+    there = [each for each in metrics if each.columns[0] not in own]
+    return [each for each in there if frame[each.columns[0]].notna().any()]
+
+
+def explained(metrics: Sequence[Metric]) -> str:
+    """What a caption says of such metrics."""
+    return "".join(f" {metric.heading}: {metric.explanation}" for metric in metrics)
+
+
+def _points() -> Outputs:
+    centres = np.array([[0.0, 0.0], [2.0, 2.0]])
+    x = centres[np.arange(40) % 2] + np.random.default_rng(0).normal(size=(40, 2)) / 5
+    known = dict.fromkeys(("samples", "x", "x_rec", "z", "z_rec"), x)
+    return Outputs(**known, centres=centres, logits=x)
+
+
+def _images() -> Outputs:
+    from bench.scores.swd import Patches
+
+    rng = np.random.default_rng(0)
+    x, features = rng.random((12, 3, 16, 16), np.float32), rng.random((12, 4), np.float32)
+    known = {"logits": features, "features": features, "real": Gaussian.of(features)}
+    known |= {"imagenet_logits": features, "imagenet_features": features}
+    known |= {"imagenet_real": features, "swd_real": 1.0, "samples": x, "x": x, "x_rec": x}
+    return Outputs(**known, patches=Patches.of(x), real_patches=Patches.of(x))
+
+
+def high_quality(outputs: Outputs) -> float:
+    """Quality: share of samples within 3 sd of a centre."""
+    return float((_distance(outputs).min(1) <= NEAR).mean())
+
+
+def modes(outputs: Outputs) -> int:
+    """Modes: how many of the five Gaussians have enough samples near their centre."""
+    distance = _distance(outputs)
+    counts = np.bincount(distance.argmin(1)[distance.min(1) <= NEAR])
+    return int((counts >= COVERED).sum())
+
+
+def _distance(outputs: Outputs) -> np.ndarray:
+    return np.linalg.norm(outputs.samples[:, None, :] - outputs.centres, axis=-1)
+
+
+def sliced_wasserstein(outputs: Outputs) -> tuple[float, float]:
+    """SWD: sliced Wasserstein distance to real test images; beside it that of training images."""
+    from bench.scores.swd import distance
+
+    return distance(outputs.patches, outputs.real_patches), outputs.swd_real
+
+
+def image_error(outputs: Outputs) -> float:
+    """MSE of reconstructed test images on [-1, 1]."""
+    import torch  # whose sum has the bits of the stored rows
+
+    x, x_rec = torch.as_tensor(outputs.x), torch.as_tensor(outputs.x_rec)
+    return 4 * float((x - x_rec).double().square().mean())
+
+
+def _squared_error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.square(a - b).mean())
+
+
+TOY = [
+    Metric(("inception_score",), lambda o: inception_score(o.logits, 1)[0], "IS"),
+    Metric(("mse_x",), lambda o: _squared_error(o.x, o.x_rec), "MSE"),
+    Metric(("mse_z",), lambda o: _squared_error(o.z, o.z_rec), "MSE of z"),
+    Metric(("modes",), modes, "modes", 0, int),
+    Metric(("high_quality",), high_quality, "quality"),
+]
+"""The toy study's metrics, in the order of its tables."""
+
+_IMAGENET = ("inception_score_imagenet", "inception_sd_imagenet")
+IMAGES = [
+    Metric(
+        ("inception_score", "inception_sd"),
+        lambda o: inception_score(o.logits, SPLITS),
+        "IS (referee)",
+        2,
+    ),
+    Metric(("frechet",), lambda o: frechet_distance(o.features, o.real), "Fréchet (referee)", 2),
+    Metric(("swd", "swd_real"), sliced_wasserstein, "SWD × 1000", 1),
+    Metric(("mse_x",), image_error, "MSE of x"),
+    Metric(
+        _IMAGENET,
+        lambda o: inception_score(o.imagenet_logits, SPLITS, seed=SEED),
+        "IS (ImageNet)",
+        2,
+    ),
+    Metric(("fid",), lambda o: frechet_distance(o.imagenet_features, o.imagenet_real), "FID", 1),
+    Metric(
+        ("kid", "kid_sd"),
+        lambda o: kernel_distance(o.imagenet_features, o.imagenet_real),
+        "KID",
+        4,
+    ),
+]
+"""The image studies' metrics, in the order of their tables."""

@@ -17,7 +17,7 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     content = to_bytes(tensors, {"sha256": _digest(tensors)})
-    write_atomically(path, content, path.parent / "_tmp")
+    write_atomically(path, content, path.parent)
 
 
 def load(path: Path) -> dict[str, Tensor] | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bench.render.page import Page
+    from bench.scores.metrics import Metric
     from bench.store.rows import Store
 
 SCALES = ("smoke", "quick", "paper")
@@ -30,7 +31,7 @@ class Job:
     results: str
     device: str
     origin: dict[str, Any]  # columns known to the process that started the run
-    parent: int | None = None  # the process that the job must not outlive, on the same machine
+    parent: int | None = None  # the process that started the run, where it is on this machine
     run: str | None = None  # names the run it belongs to, over all machines
     data: str | None = None  # folder of image files, if the user named one
     inception: str | None = None  # weights of ImageNet's classifier, or "download"
@@ -100,10 +101,11 @@ class Study(Generic[S]):
 
     def store(self, results: Path, scale: str) -> Store:
         """The results of this study at a scale below a results folder, ours or published ones."""
+        from bench.scores.metrics import columns
         from bench.store import schema
         from bench.store.rows import Store
 
-        rows = schema.rows(self.kind, self.columns())
+        rows = schema.rows(self.kind, {**columns(self.metrics()), **self.columns()})
         return Store(results, self.name, scale, rows, schema.samples(self.sample_columns()))
 
     def load(self, results: Path, scale: str) -> tuple[pa.Table, dict[Path, str]]:
@@ -116,8 +118,12 @@ class Study(Generic[S]):
         """Every method this study can train, and whether lambda means something to it."""
         raise NotImplementedError
 
+    def metrics(self) -> Sequence[Metric]:
+        """The metrics of this study, whose columns come with them."""
+        return ()
+
     def columns(self) -> dict[str, Any]:
-        """Columns of a row beside those of every study, with types of `bench.store.schema`."""
+        """Other columns than those of every study, with types of `bench.store.schema`."""
         raise NotImplementedError
 
     def sample_columns(self) -> dict[str, Any]:

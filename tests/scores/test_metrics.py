@@ -8,9 +8,22 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from bench.scores.metrics import Gaussian, frechet_distance, inception_score
+from bench.cli import UsageError
+from bench.scores.metrics import (
+    IMAGES,
+    TOY,
+    Gaussian,
+    Metric,
+    Outputs,
+    check,
+    columns,
+    frechet_distance,
+    inception_score,
+    measure,
+)
 from bench.studies.toy_grid import data
-from bench.studies.toy_grid.metrics import posterior_logits, toy_metrics
+from bench.studies.toy_grid.data import posterior_logits
+from bench.studies.toy_grid.evaluate import toy_metrics
 from bench.studies.toy_grid.runs import NOISE_SCORES
 
 RNG = np.random.default_rng(0)
@@ -180,3 +193,42 @@ def test_bad_features_are_refused() -> None:
         frechet_distance(good[:1], good)
     with pytest.raises(ValueError, match="features have 3 and 2 dimensions"):
         frechet_distance(good, good[:, :2])
+
+
+def spread(outputs: Outputs) -> float:
+    """Standard deviation of the samples."""
+    return float(outputs.samples.std())
+
+
+def test_a_metric_is_one_function_and_one_line() -> None:
+    mine = [*TOY, Metric(("spread",), spread, "spread of samples")]
+    check(mine, [])
+    found = measure(mine, Outputs(samples=np.eye(2)))  # what there is nothing for is left out
+    assert found == {"spread": 0.5} and columns(mine)["spread"] is float
+    assert mine[-1].explanation == "Standard deviation of the samples."
+
+
+@pytest.mark.parametrize("registry", [TOY, IMAGES])
+def test_every_metric_of_the_suite_passes_its_own_check(registry: list[Metric]) -> None:
+    check(registry, ["steps"])
+    assert len(columns(registry)) == sum(len(metric.columns) for metric in registry)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (Metric(("a",), lambda o: {"b": 1.0}, "A"), "'A'.*returned dict; allowed: 1 number"),
+        (Metric(("a",), lambda o: (1.0, 2.0), "A"), "returned float, float; allowed: 1 number"),
+        (Metric(("a", "b"), lambda o: 1.0, "A"), "allowed: 2 number.s. for a, b"),
+        (Metric(("a",), lambda o: o.samples, "A"), "returned ndarray"),
+        (Metric(("a",), lambda o: o.sample.mean(), "A"), "asks for what this study never has"),
+        (Metric(("a",), lambda o: 1 / 0, "A"), "ZeroDivisionError: division by zero"),
+        (Metric(("steps",), lambda o: 1.0, "A"), "fills column steps, which is another's"),
+        (Metric(("mse_x",), lambda o: 1.0, "A"), "fills column mse_x, which is another's"),
+    ],
+)
+def test_a_metric_that_is_wrong_fails_before_a_training(metric: Metric, message: str) -> None:
+    for registry in (TOY, IMAGES):
+        with pytest.raises(UsageError, match=message) as caught:
+            check([*registry, metric], ["steps"])
+        assert "\n" not in str(caught.value)

@@ -12,14 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.cli import UsageError
-from bench.data.load import DataError, Images, static_bits, static_labels
-from bench.scores import inception
+from bench.data.load import Images, static_bits, static_labels
+from bench.scores import classifiers
 from bench.scores.ais import AnnealedRun
-from bench.scores.inception import Features, Inception
+from bench.scores.classifiers import Classifier
 from bench.scores.latent import bernoulli
-from bench.scores.metrics import Gaussian, frechet_distance, inception_score
-from bench.scores.referee import Referee, load_referee
+from bench.scores.metrics import (
+    IMAGES,
+    SEED,
+    SPLITS,
+    SUBSETS,
+    Gaussian,
+    Outputs,
+    inception_score,
+    measure,
+    subset_size,
+)
 from bench.scores.swd import Patches, distance
 from bench.studies.images.domain import DOMAINS
 from bench.studies.images.study import ImageSpec
@@ -29,7 +37,6 @@ from models.mnist import Decoder, Norm
 
 STATISTICS = 100
 """Training batches over which frozen batch norm takes its statistics."""
-SPLITS = 10
 PICTURES = 64
 """Images of each kind that are kept for pictures."""
 CHUNK = 500
@@ -88,45 +95,56 @@ def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
     return trainer.domain.unit(torch.cat(parts))
 
 
-def _pixels(x: Tensor) -> np.ndarray:
-    return (x[:PICTURES] * 255).round().to(torch.uint8).cpu().numpy()
-
-
 def scores(trainer: Trainer, images: Images, weights: str | None = None) -> Scores | None:
     """What frozen networks are worth beside log p(x); None if what they give is not finite.
 
     With `weights`, see `imagenet`, also by ImageNet's classifier.
     """
-    samples = generate(trainer, trainer.spec.samples)
+    given = generate(trainer, trainer.spec.samples)
     test = torch.from_numpy(np.array(images.test))
-    x = test.to(trainer.device, trainer.dtype) / 255
-    x_rec = reconstruct(trainer, test) if "encoder" in trainer.nets else None
-    if not all(bool(t.isfinite().all()) for t in (samples, x_rec) if t is not None):
+    again = reconstruct(trainer, test) if "encoder" in trainer.nets else None
+    if not all(bool(t.isfinite().all()) for t in (given, again) if t is not None):
         return None
-    metrics: dict[str, Any] = {}
-    if name := referee_of(images):
-        logits, features = _referee(name).logits_and_features(samples.cpu().float())
-        score, spread = inception_score(logits, SPLITS)
-        metrics = {
-            "inception_score": score,
-            "inception_sd": spread,
-            "frechet": frechet_distance(features, _real(images).features),
-        }
+    samples, x_rec = given.cpu().numpy(), None if again is None else again.cpu().numpy()
+    x = (test.to(trainer.dtype) / 255).numpy()
+    known: dict[str, Any] = {"samples": samples, "x": x, "x_rec": x_rec}
+    if name := classifier_of(images):
+        known["logits"], known["features"] = own(name)(samples.astype(np.float32))
+        known["real"] = _real(images).features
     if trainer.domain.channels == 3:
         n = min(len(samples), len(images.test), len(images.train))
-        real, metrics["swd_real"] = _real_patches(images, n)
-        metrics["swd"] = distance(Patches.of(samples.cpu(), n), real)
+        known["patches"] = Patches.of(samples, n)
+        known["real_patches"], known["swd_real"] = _real_patches(images, n)
+    columns: dict[str, Any] = {}
     if weights is not None:
-        metrics |= _by_imagenet(samples, images, weights, str(trainer.device))
-    if x_rec is not None:
-        metrics["mse_x"] = 4 * float((x - x_rec).double().square().mean())  # as on [-1, 1]
-    pictures = {"samples": _pixels(samples), "x": _pixels(x)}
-    return Scores(metrics, pictures | ({} if x_rec is None else {"x_rec": _pixels(x_rec)}))
+        network = imagenet(weights, str(trainer.device))
+        known["imagenet_logits"], known["imagenet_features"] = network(samples)
+        real = known["imagenet_real"] = _imagenet_features(images, weights, str(trainer.device))
+        columns = {
+            "imagenet_n_samples": len(samples),
+            "imagenet_n_real": len(real),
+            "imagenet_splits": SPLITS,
+            "imagenet_shuffle": True,
+            "imagenet_seed": SEED,
+            "imagenet_kid_subsets": SUBSETS,
+            "imagenet_kid_subset_size": subset_size(samples, real),
+            "imagenet_weights_sha256": network.sha256,
+        }
+    kept = {name: known[name] for name in ("samples", "x", "x_rec") if known[name] is not None}
+    pictures = {name: _pixels(each) for name, each in kept.items()}
+    return Scores(measure(IMAGES, Outputs(**known)) | columns, pictures)
 
 
-def referee_of(images: Images) -> str:
-    """The referee that knows these images; empty where none does: CelebA, a folder of images."""
+def _pixels(x: np.ndarray) -> np.ndarray:
+    return (x[:PICTURES] * 255).round().astype(np.uint8)
+
+
+def classifier_of(images: Images) -> str:
+    """The classifier that knows these images; empty where none does: CelebA, a folder of images."""
     return DOMAINS[images.name].referee if images.name in DOMAINS else ""
+
+
+# What is computed of real images is kept, once a process, by their hash.
 
 
 @dataclass(frozen=True)
@@ -135,45 +153,24 @@ class _Real:
     features: Gaussian
 
 
-_REAL: dict[str, _Real] = {}  # by the images' hash
+_REAL: dict[str, _Real] = {}
+_FEATURES: dict[str, np.ndarray] = {}
+_PATCHES: dict[tuple[str, int], tuple[Patches, float]] = {}
 
 
 def _real(images: Images) -> _Real:
-    """The referee's view of the real test images, once a process."""
+    """The view that the suite's own classifier has of the real test images."""
     if images.sha256 not in _REAL:
-        x = torch.from_numpy(np.array(images.test)).float() / 255
-        logits, features = _referee(referee_of(images)).logits_and_features(x)
+        logits, features = own(classifier_of(images))(images.test)
         score = inception_score(logits, SPLITS)[0]
         _REAL[images.sha256] = _Real(score, Gaussian.of(features))
     return _REAL[images.sha256]
 
 
-@cache
-def imagenet(weights: str, device: str) -> Inception:
-    """ImageNet's classifier with the weights in this file, or "download". Raises UsageError."""
-    try:
-        return inception.load(None if weights == "download" else Path(weights), device)
-    except DataError as error:
-        raise UsageError(str(error)) from None
-
-
-_FEATURES: dict[str, Features] = {}  # of real test images, by their hash
-
-
-def _by_imagenet(x: Tensor, images: Images, weights: str, device: str) -> dict[str, Any]:
-    network = imagenet(weights, device)
+def _imagenet_features(images: Images, weights: str, device: str) -> np.ndarray:
     if images.sha256 not in _FEATURES:
-        _FEATURES[images.sha256] = network.features(np.asarray(images.test))
-    real = _FEATURES[images.sha256]
-    samples = (x * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    n = min(1000, len(samples), len(real))
-    found = network.scores(samples, real, splits=SPLITS, kid_subset_size=n)
-    kept = ("inception_score_imagenet", "inception_sd_imagenet", "fid", "kid", "kid_sd")
-    settings = {f"imagenet_{k}": v for k, v in found.items() if k not in kept}
-    return {**{name: found[name] for name in kept}, **settings}
-
-
-_PATCHES: dict[tuple[str, int], tuple[Patches, float]] = {}
+        _FEATURES[images.sha256] = imagenet(weights, device)(images.test)[1]
+    return _FEATURES[images.sha256]
 
 
 def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
@@ -186,19 +183,26 @@ def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
 
 
 @cache
-def _referee(name: str) -> Referee:
-    return load_referee(name)
+def own(name: str) -> Classifier:
+    """The suite's own classifier, once a process."""
+    return classifiers.own(name)
 
 
-def referee_columns(images: Images) -> dict[str, str | float | int]:
+@cache
+def imagenet(weights: str, device: str) -> Classifier:
+    """ImageNet's classifier with the weights in this file, or "download". Raises UsageError."""
+    return classifiers.imagenet(None if weights == "download" else Path(weights), device)
+
+
+def classifier_columns(images: Images) -> dict[str, str | float | int]:
     """Which classifier scores, if any, and what it gives the real test images, for every row."""
-    if not (name := referee_of(images)):
+    if not (name := classifier_of(images)):
         return {}
-    referee = _referee(name)
+    classifier = own(name)
     return {
-        "classifier": f"{referee.name} referee",
-        "classifier_sha256": referee.sha256,
-        "classifier_accuracy": referee.accuracy,
+        "classifier": f"{classifier.name} referee",
+        "classifier_sha256": classifier.sha256,
+        "classifier_accuracy": classifier.accuracy,
         "real_score": _real(images).score,
         "n_splits": SPLITS,
     }

@@ -102,7 +102,7 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
         "data_sha256": images.sha256,
         "stand_in": images.stand_in,
         **trainer.curves(),
-        **evaluate.referee_columns(images),
+        **evaluate.classifier_columns(images),
     }
     pictures = {} if scores is None else scores.pictures
     kept = {name: pictures[name].tobytes() for name in pictures}

@@ -16,8 +16,9 @@ from bench.render.figures import Picture
 from bench.render.intervals import student
 from bench.render.page import Page
 from bench.render.tables import Table, tabulate
+from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, SCORES, SWEPT, TEXT, score
+from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT, score
 from bench.studies.images.runs import cells, diverged, first, judged, missing
 from bench.studies.study import Study
 
@@ -99,9 +100,10 @@ def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def scores(frame: pd.DataFrame) -> Table:
     """A row for each method and lambda: every score of ours, without columns of nothing."""
-    columns = [*METHOD, *(score(column) for _, column, _ in SCORES), *NUMBERS]
+    columns = [*METHOD, *(score(metric.columns[0]) for metric in IMAGES), *NUMBERS]
+    caption = protocol(frame) + explained(further(IMAGES, frame, report.KNOWN))
     groups = cells(frame).values()
-    return tabulate("summary", "Scores", protocol(frame), columns, groups, hide_empty=True)
+    return tabulate("summary", "Scores", caption, columns, groups, hide_empty=True)
 
 
 def protocol(frame: pd.DataFrame) -> str:

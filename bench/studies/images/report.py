@@ -20,6 +20,7 @@ from bench.render.compare import LEVEL, Spread, verdict
 from bench.render.page import damage
 from bench.render.tables import Column, Table, lam, number
 from bench.render.text import texts
+from bench.scores.metrics import IMAGES
 from bench.studies.images.runs import (
     SETTINGS,
     at_precisions,
@@ -35,16 +36,8 @@ TEXT = texts("bench.studies.images")
 SWEPT = ("svae_r", "alice", "alice_sigmoid")
 """Methods that are compared over lambda."""
 
-SCORES = [
-    ("IS (referee)", "inception_score", 2),
-    ("Fréchet (referee)", "frechet", 2),
-    ("SWD × 1000", "swd", 1),
-    ("MSE of x", "mse_x", 3),
-    ("IS (ImageNet)", "inception_score_imagenet", 2),
-    ("FID", "fid", 1),
-    ("KID", "kid", 4),
-]
-"""Heading, column and digits of each score, in the order of the tables."""
+KNOWN = ("inception_score", "frechet", "swd", "mse_x", "inception_score_imagenet", "fid", "kid")
+"""Columns of metrics that captions explain by themselves."""
 MOST = 1000
 """Of a ratio that is printed."""
 LEAST = 1e-3
@@ -64,8 +57,8 @@ def spread(values: pd.Series, digits: int = 2) -> str:
 
 def score(column: str) -> tuple[Column, Callable[[pd.DataFrame], str]]:
     """A column of a table: a score's heading, and its spread over the seeds of a group of runs."""
-    heading, _, digits = next(each for each in SCORES if each[1] == column)
-    return Column(heading), lambda runs: spread(runs[column], digits)
+    metric = next(each for each in IMAGES if each.columns[0] == column)
+    return Column(metric.heading), lambda runs: spread(runs[column], metric.digits)
 
 
 METHOD: Cells = [
@@ -249,7 +242,7 @@ def comparison(
 
 
 _NATS = "log_likelihood"
-_COMPARED = [(heading, column) for heading, column, _ in SCORES if column != "kid"]
+_COMPARED = [(m.heading, m.columns[0]) for m in IMAGES if m.columns[0] != "kid"]
 _COMPARED += [("log p(x) ≥, nats", _NATS)]
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.spec import Spec
 from bench.studies.study import Beat, Job, Rows, Study
+
+if TYPE_CHECKING:
+    from bench.scores.metrics import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +62,21 @@ class ImageStudy(Study[ImageSpec]):
 
         return job.methods(self)
 
+    def metrics(self) -> Sequence[Metric]:
+        from bench.scores.metrics import IMAGES
+
+        return IMAGES
+
     def columns(self) -> dict[str, Any]:
-        """Null where diverged; see `bench.studies.images.evaluate`."""
+        """How the scores were made, log p(x), and the losses; null where diverged."""
         return {
-            "inception_score": float,  # by the classifier: mean and sd over splits of `samples`
-            "inception_sd": float,
-            "real_score": float,  # of the real test images
-            "frechet": float,  # distance to the real test images in the classifier's features
+            "real_score": float,  # inception score of the real test images
             "n_splits": int,
-            "classifier": str,  # its weights and its own test accuracy
+            "classifier": str,  # of the suite, its weights and its own test accuracy
             "classifier_sha256": str,
             "classifier_accuracy": float,
-            "mse_x": float,  # of reconstructed test images on [-1, 1]; null: no encoder
-            # sliced Wasserstein distance of `samples` to real test images, and of training images
-            "swd": float,
-            "swd_real": float,
-            # by ImageNet's classifier, against the real test images; null without its weights
-            **dict.fromkeys(("inception_score_imagenet", "inception_sd_imagenet"), float),
-            **dict.fromkeys(("fid", "kid", "kid_sd"), float),
-            "imagenet_n_samples": int,  # and how they were made
+            # How the scores by ImageNet's classifier were made; null without its weights.
+            "imagenet_n_samples": int,
             "imagenet_n_real": int,
             "imagenet_splits": int,
             "imagenet_shuffle": bool,

@@ -17,6 +17,7 @@ from bench.render.figures import Picture
 from bench.render.page import Page
 from bench.render.tables import Column, Table, lam, number, summary
 from bench.render.text import texts
+from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, Cells, score, spread
 from bench.studies.images.runs import cells, diverged, first, headline, missing, paper, runs
@@ -97,7 +98,9 @@ def table1(frame: pd.DataFrame) -> Table:
         for cited in paper("mnist", "table1.csv").to_dict("records")
     ]
     lines += [({}, group) for group in groups.values()]
-    scores = [score(column) for column in ("inception_score", "frechet", "mse_x")]
+    names = ["inception_score", "frechet", "mse_x"]
+    more = further(IMAGES, frame, names)
+    scores = [score(column) for column in (*names, *(metric.columns[0] for metric in more))]
     ours = [*LIKELIHOODS, *scores, *NUMBERS]
 
     def published(name: str, cited: dict[Any, Any]) -> str:
@@ -109,7 +112,7 @@ def table1(frame: pd.DataFrame) -> Table:
         if group is None:
             note = "cited only" if cited.get("note") == "cited only" else "not run"
             blank = "" if math.isnan(cited["lam"]) else lam(cited["lam"])
-            row = [str(cited["label"]), blank, note, "", "", "", "", "", "0", "0"]
+            row = [str(cited["label"]), blank, note, *[""] * (2 + len(scores)), "0", "0"]
         else:
             row = [cell(group) for _, cell in (*METHOD, *ours)]
             row[0] = str(cited.get("label", row[0]))
@@ -119,7 +122,7 @@ def table1(frame: pd.DataFrame) -> Table:
     columns = [column for column, _ in (*METHOD, *ours)]
     columns[5:5] = [Column("paper IS", paper=True)]
     columns[2:2] = [Column("paper log p(x) ≥", paper=True)]
-    return Table("table1", "Table 1", _caption(frame), columns, rows)
+    return Table("table1", "Table 1", _caption(frame) + explained(more), columns, rows)
 
 
 def _caption(frame: pd.DataFrame) -> str:

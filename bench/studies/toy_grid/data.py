@@ -24,6 +24,12 @@ def mixture(n: int, rng: np.random.Generator) -> np.ndarray:
     return (centres + np.sqrt(VARIANCE) * rng.standard_normal((n, 2))).astype(np.float32)
 
 
+def posterior_logits(x: np.ndarray) -> np.ndarray:
+    """Logits (n, 5) of the exact posterior over the mixture's components for points (n, 2)."""
+    squared = np.square(x[:, None, :] - CENTRES).sum(-1)
+    return -squared / (2 * VARIANCE)
+
+
 @dataclass(frozen=True)
 class ToyData:
     """The fixed sets of one training; every array is (n, 2), float32."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.scores.metrics import TOY, Outputs, measure
 from bench.spec import generator
 from bench.studies.toy_grid import data
-from bench.studies.toy_grid.metrics import toy_metrics
 from bench.studies.toy_grid.train import Trainer
 from models.objectives import OBJECTIVES
 
@@ -29,6 +29,16 @@ class Outcome:
     x: np.ndarray
     x_rec: np.ndarray
     samples: np.ndarray
+
+
+def toy_metrics(
+    samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray, z: np.ndarray, z_rec: np.ndarray
+) -> dict[str, float | int]:
+    """The columns of one run's scores, from points (n, 2), by the exact posterior."""
+    points = {"samples": samples, "x": x, "x_rec": x_rec, "z": z, "z_rec": z_rec}
+    known = {name: np.asarray(each, dtype=np.float64) for name, each in points.items()}
+    logits = data.posterior_logits(known["samples"])
+    return measure(TOY, Outputs(**known, centres=data.CENTRES, logits=logits))
 
 
 class Evaluation:

@@ -18,6 +18,7 @@ from bench.render.figures import Picture
 from bench.render.page import Page, damage
 from bench.render.tables import Column, Table, lam, number, percent, summary, tabulate
 from bench.render.text import texts
+from bench.scores.metrics import TOY, Metric, explained, further
 from bench.studies.study import Study
 from bench.studies.toy_grid import figures
 from bench.studies.toy_grid.runs import (
@@ -38,6 +39,8 @@ LAM = 0.1
 """Claim 1 of the paper is about this lambda."""
 BOTH = 0.9
 """Claim 1a: at least this share of runs reconstructs."""
+KNOWN = ("inception_score", "mse_x", "mse_z", "modes", "high_quality")
+"""Columns of metrics that the table of scores has, or leaves out."""
 REDUCTIONS = {"svae_r": "(14) mean of f", "alice": "(19) non-saturating"}
 REDUCTIONS |= {"alice_minimax": "(18) minimax", "alice_sigmoid": "mean of σ(f)"}
 
@@ -123,11 +126,18 @@ def scores(frame: pd.DataFrame, expected: int) -> Table:
         (Column("diverged"), lambda runs: str((runs["status"] == "diverged").sum())),
         (Column("missing"), lambda runs: str(max(0, expected - len(runs)))),
     ]
+    more = further(TOY, frame, KNOWN)
+    columns[-3:-3] = [(Column(metric.heading), _mean(metric)) for metric in more]
     if len(rates) == 1:
         del columns[2]
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
-    return tabulate("scores", "Scores", TEXT["scores"].format(noise=noise), columns, groups)
+    caption = TEXT["scores"].format(noise=noise) + explained(more)
+    return tabulate("scores", "Scores", caption, columns, groups)
+
+
+def _mean(metric: Metric) -> Callable[[pd.DataFrame], str]:
+    return lambda runs: number(runs[metric.columns[0]].astype(float).mean(), metric.digits)
 
 
 def pairs(frame: pd.DataFrame) -> Table:

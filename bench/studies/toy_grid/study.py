@@ -21,6 +21,7 @@ from bench.studies.study import Beat, Job, Rows, Study
 
 if TYPE_CHECKING:
     from bench.render.page import Page
+    from bench.scores.metrics import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +46,19 @@ class ToyStudy(Study[ToySpec]):
 
         return dict.fromkeys(OBJECTIVES, True)
 
+    def metrics(self) -> Sequence[Metric]:
+        from bench.scores.metrics import TOY
+
+        return TOY
+
     def columns(self) -> dict[str, Any]:
-        """Null where diverged, but for how the score was made and the trace."""
+        """How the scores were made, and the gradient at the decoder over training, by method."""
         return {
-            "inception_score": float,  # 1 to 5
-            "mse_x": float,  # of reconstructed data, mean over points and coordinates
-            "mse_z": float,  # of reconstructed codes
-            "modes": int,  # of 5
-            "high_quality": float,  # share of samples within 3 sd of a centre
-            "n_samples": int,  # samples, splits and classifier behind the score
+            "n_samples": int,
             "n_splits": int,
             "classifier": str,
-            # over training, by method; see `Evaluation.decoder_gradient`
             "trace_epoch": "ints",
-            "decoder_gradient": "float32s by name",
+            "decoder_gradient": "float32s by name",  # see `Evaluation.decoder_gradient`
         }
 
     def sample_columns(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from bench.studies.images.train import Draws, Trainer
 from models.methods import METHODS, encode
 from models.mnist import Deconv
 from models.residual import Block
-from tests.scores.test_inception import stand_in
+from tests.scores.test_classifiers import stand_in
 
 
 @pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("celeba", 64)])
@@ -232,7 +232,7 @@ def test_a_training_sees_the_first_images_only() -> None:
 
 def test_images_that_no_referee_knows_get_no_inception_score() -> None:
     images = data.load("stand-in faces")
-    assert evaluate.referee_of(images) == "" and evaluate.referee_columns(images) == {}
+    assert evaluate.classifier_of(images) == "" and evaluate.classifier_columns(images) == {}
     spec = STUDIES["celeba"].specs("smoke", given={"samples": [20]})[0]
     trainer = Trainer(spec, images.train[:128])
     evaluate.freeze(trainer)
@@ -248,7 +248,7 @@ def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyP
     evaluate.freeze(trainer)
     found = evaluate.scores(trainer, images, "any")
     assert found is not None
-    named = set(STUDIES["cifar10"].columns())
+    named = set(STUDIES["cifar10"].store(Path(), "smoke").rows.columns.names)
     theirs = {name for name in named if name.startswith(("imagenet_", "fid", "kid"))}
     assert theirs <= set(found.metrics) <= named
     assert found.metrics["imagenet_n_samples"] == 20 and found.metrics["imagenet_splits"] == 10

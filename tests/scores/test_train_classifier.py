@@ -1,4 +1,4 @@
-"""The referees: the committed weights are what they claim, and training makes such files."""
+"""The suite's own classifiers: committed weights are what they claim, training makes such files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-import bench.scores.referee
 from bench.cli import UsageError
-from bench.scores.referee import PINNED, RECIPES, Recipe, RefereeError, load_referee, real_scores
+from bench.scores import classifiers, train_classifier
+from bench.scores.classifiers import PINNED, ClassifierError, own, real_scores
+from bench.scores.train_classifier import RECIPES, Recipe
+from bench.store import checkpoint
 from models.classifiers import Classifier, network
 
 NAMES = ("mnist", "cifar10")
@@ -32,17 +34,17 @@ def images(name: str, n: int = 7) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_weights_are_the_pinned_ones_and_small(name: str) -> None:
-    content = (bench.scores.referee.WEIGHTS / f"{name}.safetensors").read_bytes()
+    content = (classifiers.WEIGHTS / f"{name}.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == PINNED[name]
     assert len(content) <= 2_000_000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_committed_referees_are_accurate_and_measured(name: str) -> None:
-    referee, real = load_referee(name), real_scores(name)
-    assert referee.accuracy >= FLOORS[name]
-    assert real["sha256"] == referee.sha256 == PINNED[name]
-    assert real["accuracy"] == pytest.approx(referee.accuracy, abs=2e-4)
+def test_the_committed_classifiers_are_accurate_and_measured(name: str) -> None:
+    classifier, real = own(name), real_scores(name)
+    assert classifier.accuracy >= FLOORS[name]
+    assert real["sha256"] == classifier.sha256 == PINNED[name]
+    assert real["accuracy"] == pytest.approx(classifier.accuracy, abs=2e-4)
     assert 9 < float(real["inception_score"]) < 10
     assert 0 < float(real["frechet_distance"]) < 1
 
@@ -51,30 +53,30 @@ def test_the_committed_referees_are_accurate_and_measured(name: str) -> None:
 def test_one_changed_byte_is_refused_before_anything_is_parsed(
     at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = bytearray((bench.scores.referee.WEIGHTS / "mnist.safetensors").read_bytes())
+    content = bytearray((classifiers.WEIGHTS / "mnist.safetensors").read_bytes())
     content[{"first byte": 0, "header": 40, "last byte": -1}[at]] ^= 1
     (tmp_path / "mnist.safetensors").write_bytes(content)
-    monkeypatch.setattr(bench.scores.referee, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(bench.scores.referee, "_parse", lambda _: pytest.fail("parsed"))
-    with pytest.raises(RefereeError, match=r"mnist\.safetensors has SHA-256 \w+…, expected \w+…"):
-        load_referee("mnist")
+    monkeypatch.setattr(classifiers, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(classifiers, "parsed", lambda _: pytest.fail("parsed"))
+    with pytest.raises(ClassifierError, match=r"mnist\.safetensors has SHA-256 \w+…, expect"):
+        own("mnist")
 
 
 def test_missing_weights_and_unknown_names_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.scores.referee, "WEIGHTS", tmp_path)
-    with pytest.raises(RefereeError, match="can't be read"):
-        load_referee("mnist")
+    monkeypatch.setattr(classifiers, "WEIGHTS", tmp_path)
+    with pytest.raises(ClassifierError, match="can't be read"):
+        own("mnist")
     with pytest.raises(ValueError, match="allowed: mnist, cifar10"):
-        load_referee("../mnist")
+        own("../mnist")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_the_head_applied_to_the_features(name: str) -> None:
-    referee = load_referee(name)
-    logits, features = referee.logits_and_features(images(name))
-    head = referee.network.head
+    classifier = own(name)
+    logits, features = classifier(images(name))
+    head = classifier.network.head
     assert logits.dtype == features.dtype == np.float32
     assert logits.shape == (7, 10) and features.shape == (7, head.in_features)
     expected = features.astype(float) @ head.weight.double().numpy().T + head.bias.double().numpy()
@@ -84,12 +86,12 @@ def test_logits_are_the_head_applied_to_the_features(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_gets_the_same_answer_in_any_company(name: str) -> None:
     """Frozen batch norm: more than one internal batch, one image alone, arrays or tensors."""
-    referee, x = load_referee(name), images(name, 501)
-    logits, features = referee.logits_and_features(x)
-    again = referee.logits_and_features(x.numpy())
+    classifier, x = own(name), images(name, 501)
+    logits, features = classifier(x)
+    again = classifier(x.numpy())
     assert (again[0] == logits).all() and (again[1] == features).all()
     for i in (0, 499, 500):
-        alone = referee.logits_and_features(x[i : i + 1].double())
+        alone = classifier(x[i : i + 1].double())
         assert alone[0] == pytest.approx(logits[i : i + 1], abs=1e-4)
         assert alone[1] == pytest.approx(features[i : i + 1], abs=1e-4)
 
@@ -100,13 +102,13 @@ def test_an_image_gets_the_same_answer_in_any_company(name: str) -> None:
         (torch.zeros(2, 3, 28, 28), r"takes \(n, 1, 28, 28\)"),
         (torch.zeros(0, 1, 28, 28), r"images are \(0, 1, 28, 28\)"),
         (torch.full((2, 1, 28, 28), -1.0), "from -1 to -1; allowed: 0 to 1"),
-        (np.full((2, 1, 28, 28), 255, np.uint8), "from 255 to 255; allowed: 0 to 1"),
+        (np.full((2, 1, 28, 28), 255.0), "from 255 to 255; allowed: 0 to 1"),
         (torch.full((2, 1, 28, 28), torch.nan), "from nan to nan; allowed: 0 to 1"),
     ],
 )
 def test_images_that_are_not_such_images_are_refused(x: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_referee("mnist").logits_and_features(x)
+        own("mnist")(x)
 
 
 def drawn_digits() -> np.ndarray:
@@ -120,10 +122,17 @@ def drawn_digits() -> np.ndarray:
     return np.stack(drawn)[:, None] / 255
 
 
-def test_the_mnist_referee_reads_printed_digits() -> None:
+def test_the_mnist_classifier_reads_printed_digits() -> None:
     """A typeface it has never seen, so not all of them."""
-    logits = load_referee("mnist").logits_and_features(drawn_digits())[0]
+    logits = own("mnist")(drawn_digits())[0]
     assert (logits.argmax(1) == np.arange(10)).sum() >= 8
+
+
+def test_stored_images_are_as_good_as_scaled_ones() -> None:
+    classifier = own("mnist")
+    x = (images("mnist") * 255).round().to(torch.uint8)
+    for one, other in zip(classifier(x), classifier(x.float() / 255), strict=True):
+        assert (one == other).all()
 
 
 def test_whitening_whitens() -> None:
@@ -140,14 +149,14 @@ def test_whitening_whitens() -> None:
 def test_variations_move_flip_and_turn_images_and_nothing_else() -> None:
     x = images("cifar10", 40)
     rng = torch.Generator().manual_seed(0)
-    assert torch.equal(bench.scores.referee.varied(x, Recipe(1, 0, 0, 0, False), rng), x)
-    flipped = bench.scores.referee.varied(x, Recipe(1, 0, 0, 0, True), rng)
+    assert torch.equal(train_classifier.varied(x, Recipe(1, 0, 0, 0, False), rng), x)
+    flipped = train_classifier.varied(x, Recipe(1, 0, 0, 0, True), rng)
     kinds = [
         (torch.equal(new, old), torch.allclose(new, old.flip(-1), atol=1e-5))
         for new, old in zip(flipped, x, strict=True)
     ]
     assert {(True, False), (False, True)} == set(kinds)
-    moved = bench.scores.referee.varied(x, Recipe(1, 2, 0, 0, False), rng)
+    moved = train_classifier.varied(x, Recipe(1, 2, 0, 0, False), rng)
     offsets = set()
     for new, old in zip(moved, x, strict=True):
         found = [
@@ -159,7 +168,7 @@ def test_variations_move_flip_and_turn_images_and_nothing_else() -> None:
         assert len(found) == 1
         offsets.add(found[0])
     assert len(offsets) > 12  # of 25
-    turned = bench.scores.referee.varied(torch.ones(5, 1, 28, 28), RECIPES["mnist"], rng)
+    turned = train_classifier.varied(torch.ones(5, 1, 28, 28), RECIPES["mnist"], rng)
     assert torch.allclose(turned, torch.ones(()), atol=1e-5)
 
 
@@ -182,16 +191,16 @@ def stand_in(name: str, n: int) -> Arrays:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small data, batches and steps, and nothing that moves the bars."""
-    monkeypatch.setattr(bench.scores.referee, "_read", lambda name, _: stand_in(name, 100))
-    monkeypatch.setattr(bench.scores.referee, "BATCH", 20)
-    monkeypatch.setattr(bench.scores.referee, "PEAK", 0.05)
+    monkeypatch.setattr(train_classifier, "_read", lambda name, _: stand_in(name, 100))
+    monkeypatch.setattr(train_classifier, "BATCH", 20)
+    monkeypatch.setattr(train_classifier, "PEAK", 0.05)
     for name, recipe in RECIPES.items():
         still = dataclasses.replace(recipe, shift=0, flip=False)
         monkeypatch.setitem(RECIPES, name, still)
 
 
 def run(name: str, out: Path, *more: str) -> int:
-    return bench.scores.referee.main(["train", name, "--data", "none", "--out", str(out), *more])
+    return train_classifier.main(["train", name, "--data", "none", "--out", str(out), *more])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,18 +214,18 @@ def test_training_makes_a_file_that_loads(
     assert [path.name for path in out.parent.iterdir()] == [out.name]  # no checkpoint, no draft
     assert out.stat().st_size <= 2_000_000
     content = out.read_bytes()
-    monkeypatch.setattr(bench.scores.referee, "WEIGHTS", out.parent)
+    monkeypatch.setattr(classifiers, "WEIGHTS", out.parent)
     monkeypatch.setitem(PINNED, name, hashlib.sha256(content).hexdigest())
-    referee = load_referee(name)
+    classifier = own(name)
     x, labels = stand_in(name, 100)[2:]
-    logits = referee.logits_and_features(x / 255)[0]
-    assert referee.accuracy == (logits.argmax(1) == labels).mean()
-    about = bench.scores.referee._parse(content)[1]
+    logits = classifier(x / 255)[0]
+    assert classifier.accuracy == (logits.argmax(1) == labels).mean()
+    about = classifiers.parsed(content)[1]
     assert about["data"] == name and about["epochs"] == "1" and about["seed"] == "3"
 
 
 def test_training_learns(tiny: None, tmp_path: Path) -> None:
-    accuracy = bench.scores.referee.train("mnist", Path(), tmp_path / "m.safetensors", epochs=12)
+    accuracy = train_classifier.train("mnist", Path(), tmp_path / "m.safetensors", epochs=12)
     assert accuracy > 0.9
 
 
@@ -225,21 +234,21 @@ def test_a_stopped_training_goes_on_and_ends_the_same(
 ) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     assert run("mnist", whole, "--epochs", "3") == 0
-    save = bench.scores.referee.Training.save
+    save = checkpoint.save
 
-    def stop_after_two(self: bench.scores.referee.Training) -> None:
-        save(self)
-        if self.epoch == 2:
+    def stop_after_two(path: Path, tensors: dict[str, Tensor]) -> None:
+        save(path, tensors)
+        if int(tensors["epoch"]) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.scores.referee.Training, "save", stop_after_two)
+        patch.setattr(checkpoint, "save", stop_after_two)
         assert run("mnist", parts, "--epochs", "3") == 130
     assert not parts.exists()
     capsys.readouterr()
     assert run("mnist", parts, "--epochs", "3") == 0
     assert capsys.readouterr().out.startswith("epoch 3/3")
-    once, twice = (bench.scores.referee._parse(path.read_bytes())[0] for path in (whole, parts))
+    once, twice = (classifiers.parsed(path.read_bytes())[0] for path in (whole, parts))
     assert once.keys() == twice.keys()
     assert all(torch.equal(once[key], twice[key]) for key in once)
 
@@ -253,30 +262,29 @@ def test_sharpening_makes_confidence_equal_accuracy_and_changes_no_decision() ->
         x = torch.rand(4000, 1, 12, 12)
         before = net(x)[0]
         labels = torch.multinomial((2 * before).softmax(1), 1)[:, 0]
-    bench.scores.referee.sharpen(net, x, labels)
+    train_classifier.sharpen(net, x, labels)
     with torch.no_grad():
         after = net(x)[0]
     assert torch.allclose(after, 2 * before, rtol=0.1)
 
 
-def test_another_seed_is_another_referee(tiny: None, tmp_path: Path) -> None:
+def test_another_seed_is_another_classifier(tiny: None, tmp_path: Path) -> None:
     for seed in ("0", "1"):
         assert run("mnist", tmp_path / seed, "--epochs", "1", "--seed", seed) == 0
-    first, second = (
-        bench.scores.referee._parse((tmp_path / seed).read_bytes())[0] for seed in "01"
-    )
+    first, second = (classifiers.parsed((tmp_path / seed).read_bytes())[0] for seed in "01")
     assert not torch.equal(first["head.weight"], second["head.weight"])
 
 
-def test_a_foreign_checkpoint_is_refused(tiny: None, tmp_path: Path, capsys) -> None:
-    weights = bench.scores.referee.WEIGHTS / "mnist.safetensors"
+def test_a_damaged_or_foreign_checkpoint_is_dropped(tiny: None, tmp_path: Path, capsys) -> None:
+    weights = classifiers.WEIGHTS / "mnist.safetensors"
     for write in (
         lambda path: path.write_bytes(b"torn"),
         lambda path: shutil.copy(weights, path),
+        lambda path: checkpoint.save(path, {"epoch": torch.tensor(1)}),
     ):
         write(tmp_path / ".m.mnist-1-0.checkpoint")
-        assert run("mnist", tmp_path / "m", "--epochs", "1") == 2
-        assert "is not a checkpoint of this training; delete it" in capsys.readouterr().err
+        assert run("mnist", tmp_path / "m", "--epochs", "1") == 0
+        assert capsys.readouterr().out.startswith("epoch 1/1")
 
 
 def test_bad_arguments_get_one_line(tmp_path: Path, capsys) -> None:
@@ -286,8 +294,8 @@ def test_bad_arguments_get_one_line(tmp_path: Path, capsys) -> None:
         ["mnist", "--data", "x", "--epochs", "0"],
     ):
         with pytest.raises(SystemExit, match="2"):
-            bench.scores.referee.main(["train", *arguments])
+            train_classifier.main(["train", *arguments])
         assert len(capsys.readouterr().err.splitlines()) == 1
     for name in NAMES:
         with pytest.raises(UsageError, match=r"no .* in "):
-            bench.scores.referee.train(name, tmp_path, tmp_path / "out")
+            train_classifier.train(name, tmp_path, tmp_path / "out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import os
 import pickle
@@ -21,16 +20,15 @@ from torch_fidelity.defaults import DEFAULTS
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
+from bench.cli import UsageError
 from bench.data import download
 from bench.data import load as data
 from bench.data.load import DataError
-from bench.scores import inception
-from bench.scores.inception import Features, Inception, InceptionError
-from bench.scores.metrics import frechet_distance, inception_score
+from bench.scores import classifiers, metrics
+from bench.scores.classifiers import Classifier, ClassifierError, imagenet
+from bench.scores.metrics import IMAGES, Outputs, inception_score, kernel_distance, measure
 
 SHAPE, D = (3, 4, 4), 16
-NAMES = {"splits": "isc_splits", "shuffle": "samples_shuffle", "seed": "rng_seed"}
-"""What torch-fidelity calls the settings that have another name there."""
 WEIGHTS, OWN_CACHE = "SVAE_BENCH_INCEPTION_WEIGHTS", data.cache()
 
 
@@ -60,8 +58,9 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1) / 255.0 * 4 - 2
 
 
-def stand_in() -> Inception:
-    return Inception(StandIn("stand-in", inception.LAYERS), torch.device("cpu"), "0" * 64)
+def stand_in() -> Classifier:
+    network = StandIn("stand-in", ["logits_unbiased", "2048"])
+    return Classifier("any", "0" * 64, network, (3,), uint8=True, batch=64)
 
 
 def images(n: int, seed: int, low: int = 0) -> np.ndarray:
@@ -75,34 +74,10 @@ GENERATED, REAL = images(203, 0, low=60), images(150, 1)
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def scored(**settings: Any) -> dict[str, Any]:
-    small: dict[str, Any] = {"kid_subsets": 5, "kid_subset_size": 40}
-    return stand_in().scores(GENERATED, REAL, **(small | settings))
-
-
 # What the scores are
 
 
-@pytest.mark.parametrize(
-    ("splits", "shuffle", "seed"), [(1, True, 0), (10, True, 3), (7, False, 0), (203, True, 1)]
-)
-def test_the_inception_score_is_the_suites_own(splits: int, shuffle: bool, seed: int) -> None:
-    found = scored(splits=splits, shuffle=shuffle, seed=seed)
-    mean, sd = inception_score(4 * pixels(GENERATED)[:, :10], splits, shuffle, seed)
-    assert found["inception_score_imagenet"] == pytest.approx(mean, abs=1e-6)
-    assert found["inception_sd_imagenet"] == pytest.approx(sd, abs=1e-6)
-
-
-def test_fid_is_the_suites_frechet_distance() -> None:
-    """Also of fewer images than features, whose covariance has no inverse."""
-    for n in (len(GENERATED), D // 2):
-        expected = frechet_distance(pixels(GENERATED[:n])[:, -D:], pixels(REAL)[:, -D:])
-        found = stand_in().scores(GENERATED[:n], REAL, splits=1, kid_subset_size=2)
-        assert expected > 1 and found["fid"] == pytest.approx(expected, abs=1e-4)
-    assert stand_in().scores(REAL, REAL, kid_subset_size=2)["fid"] == pytest.approx(0, abs=1e-4)
-
-
-def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel() -> None:
+def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Subsets of all images are all the same. Bińkowski et al. 2018: (x·y / d + 1)³."""
     n = len(REAL)
     x, y = pixels(GENERATED[:n])[:, -D:], pixels(REAL)[:, -D:]
@@ -112,38 +87,33 @@ def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel() -> None:
 
     others, every = ~np.eye(n, dtype=bool), np.ones((n, n), dtype=bool)
     expected = mean(x, x, others) + mean(y, y, others) - 2 * mean(x, y, every)
-    found = stand_in().scores(GENERATED[:n], REAL, kid_subsets=3, kid_subset_size=n)
-    assert found["kid"] == pytest.approx(expected, abs=1e-9)
-    assert found["kid_sd"] == pytest.approx(0, abs=1e-9)
+    monkeypatch.setattr(metrics, "SUBSETS", 3)
+    kid, sd = kernel_distance(x, y)
+    assert kid == pytest.approx(expected, abs=1e-9) and sd == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"splits": 3, "shuffle": False},
-        {"seed": 7, "kid_subsets": 4, "kid_subset_size": 100},
-    ],
-)
-def test_all_scores_are_those_of_calculate_metrics(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_scores_are_those_of_calculate_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-fidelity's own command on the same extractor, whose defaults ours are."""
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "stand-in", StandIn)
-    small: dict[str, Any] = {"kid_subsets": 5, "kid_subset_size": 40} | settings
-    theirs = {NAMES.get(name, name): value for name, value in small.items()}
+    theirs: dict[str, Any] = {"kid_subset_size": len(REAL), "save_cpu_ram": True}
     theirs |= {"feature_extractor": "stand-in", "cuda": False, "cache": False, "verbose": False}
-    theirs |= {"isc": True, "fid": True, "kid": True, "save_cpu_ram": True}
+    theirs |= {"isc": True, "fid": True, "kid": True}
     assert theirs.keys() <= DEFAULTS.keys()
     inputs = {"input1": Pictures(GENERATED), "input2": Pictures(REAL)}
     expected = torch_fidelity.calculate_metrics(**inputs, **theirs)
-    found = stand_in().scores(GENERATED, REAL, **small)
-    assert [found[name] for name in ("inception_score_imagenet", "inception_sd_imagenet")] == [
-        expected[f"inception_score_{name}"] for name in ("mean", "std")
-    ]
-    assert found["fid"] == expected["frechet_inception_distance"]
-    assert [found["kid"], found["kid_sd"]] == [
-        expected[f"kernel_inception_distance_{name}"] for name in ("mean", "std")
-    ]
+    (logits, features), (_, real) = stand_in()(GENERATED), stand_in()(REAL)
+    known = {"imagenet_logits": logits, "imagenet_features": features, "imagenet_real": real}
+    found = measure(IMAGES, Outputs(**known))
+    names = {
+        "inception_score_imagenet": "inception_score_mean",
+        "inception_sd_imagenet": "inception_score_std",
+        "fid": "frechet_inception_distance",
+        "kid": "kernel_inception_distance_mean",
+        "kid_sd": "kernel_inception_distance_std",
+    }
+    assert found.keys() == names.keys()
+    for ours, name in names.items():
+        assert found[ours] == pytest.approx(expected[name], rel=1e-6, abs=1e-12), ours
 
 
 class Pictures(torch.utils.data.Dataset[Tensor]):
@@ -157,26 +127,19 @@ class Pictures(torch.utils.data.Dataset[Tensor]):
         return self.images[index]
 
 
-def test_the_defaults_are_torch_fidelitys() -> None:
-    """But for the device, the cache and what is printed."""
-    parameters = inspect.signature(Inception.scores).parameters.values()
-    ours = {each.name: each.default for each in parameters if each.kind == each.KEYWORD_ONLY}
-    assert ours == {name: DEFAULTS[NAMES.get(name, name)] for name in ours}
+def test_the_settings_are_torch_fidelitys() -> None:
+    names = ("isc_splits", "rng_seed", "kid_subsets", "kid_subset_size")
+    ours = (metrics.SPLITS, metrics.SEED, metrics.SUBSETS, metrics.SUBSET_SIZE)
+    assert ours == tuple(DEFAULTS[name] for name in names)
 
 
-def test_the_scores_tell_what_they_depend_on() -> None:
-    settings = {"splits": 9, "shuffle": False, "seed": 8, "kid_subsets": 6, "kid_subset_size": 7}
-    about = {"n_samples": 203, "n_real": 150, "weights_sha256": "0" * 64}
-    assert scored(**settings).items() >= (settings | about).items()
-
-
-def test_features_may_be_kept_and_images_memory_mapped(tmp_path: Path) -> None:
+def test_images_may_be_memory_mapped_and_scaled(tmp_path: Path) -> None:
     np.save(tmp_path / "real.npy", REAL)
     mapped = np.load(tmp_path / "real.npy", mmap_mode="r")
-    kept = stand_in().features(mapped)
-    assert isinstance(kept, Features) and len(kept) == len(REAL)
-    again = stand_in().scores(GENERATED, kept, kid_subsets=5, kid_subset_size=40)
-    assert again == scored()
+    kept = stand_in()(mapped)
+    for images in (REAL, torch.from_numpy(REAL).float() / 255):
+        for one, other in zip(kept, stand_in()(images), strict=True):
+            assert (one == other).all()
 
 
 def test_the_network_is_given_images_on_its_device_and_no_other() -> None:
@@ -188,7 +151,7 @@ def test_the_network_is_given_images_on_its_device_and_no_other() -> None:
         return torch.ones(len(x), 5), torch.ones(len(x), 5)
 
     for device in ("meta", "cpu"):
-        Inception(network, torch.device(device), "").features(REAL[:5])
+        Classifier("any", "", network, (3,), device=device)(REAL[:5])
     assert seen == [torch.device("meta"), torch.device("cpu")]
 
 
@@ -196,37 +159,17 @@ def test_the_network_is_given_images_on_its_device_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"splits": 0}, "splits is 0; allowed: 1 to 203"),
-        ({"splits": 204}, "splits is 204; allowed: 1 to 203"),
-        ({"kid_subsets": 0}, "kid_subsets is 0; allowed: 1 or more"),
-        ({"kid_subset_size": 1}, "kid_subset_size is 1; allowed: 2 to 150"),
-        ({"kid_subset_size": 151}, "kid_subset_size is 151; allowed: 2 to 150"),
-        ({"seed": -1}, "seed is -1; allowed: 0 to 4294967295"),
-    ],
-)
-def test_settings_without_a_score_are_refused(settings: dict[str, Any], message: str) -> None:
-    unused = Inception(lambda _: pytest.fail("the network ran"), torch.device("cpu"), "")
-    with pytest.raises(ValueError, match=message):
-        unused.scores(GENERATED, REAL, **{"kid_subset_size": 40, **settings})
-
-
-@pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (GENERATED / 255, r"images are float64 \(203, 3, 4, 4\); allowed: uint8 \(n, 3, h, w\)"),
-        (GENERATED[:, :1], r"images are uint8 \(203, 1, 4, 4\)"),
-        (GENERATED.transpose(0, 2, 3, 1), r"images are uint8 \(203, 4, 4, 3\)"),
-        (GENERATED[0], r"images are uint8 \(3, 4, 4\)"),
-        (GENERATED[:0], r"images are uint8 \(0, 3, 4, 4\)"),
-        (GENERATED[:1], "images is 1; allowed: 2 or more"),
+        (GENERATED / 25, r"image values reach from .*; allowed: 0 to 1"),
+        (GENERATED[:, :1], r"images are \(203, 1, 4, 4\); the any classifier takes \(n, 3\)"),
+        (GENERATED.transpose(0, 2, 3, 1), r"images are \(203, 4, 4, 3\)"),
+        (GENERATED[:0], r"images are \(0, 3, 4, 4\)"),
     ],
 )
 def test_what_is_no_set_of_images_is_refused(bad: np.ndarray, message: str) -> None:
-    for arrays in ((bad, REAL), (GENERATED, bad)):
-        with pytest.raises(ValueError, match=message):
-            stand_in().scores(*arrays, kid_subset_size=2, splits=1)
+    with pytest.raises(ValueError, match=message):
+        stand_in()(bad)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -237,12 +180,7 @@ def test_what_is_not_finite_is_refused(layer: int) -> None:
         return tuple(out)
 
     with pytest.raises(ValueError, match="not finite: no scores"):
-        Inception(broken, torch.device("cpu"), "").scores(GENERATED, REAL, kid_subset_size=40)
-    good = stand_in().features(REAL)
-    huge = Features(good.logits, good.pool * 1e120)
-    message = r"(fid|kid|kid_sd) is (nan|inf); allowed: a finite number"
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
-        stand_in().scores(huge, good, kid_subset_size=40)
+        Classifier("any", "", broken, (3,))(REAL)
 
 
 # The weights
@@ -278,8 +216,8 @@ def test_no_file_is_parsed_whose_hash_is_not_known(
     cache.mkdir()
     for path, given in ((tmp_path / "w.pth", True), (cache / download.INCEPTION, False)):
         path.write_bytes(EVIL[kind])
-        with pytest.raises(InceptionError, match=r"has SHA-256 \w+…, expected 6726825d\w+…: dam"):
-            inception.load(path if given else None)
+        with pytest.raises(ClassifierError, match=r"has SHA-256 \w+…, expected 6726825d\w+…: dam"):
+            imagenet(path if given else None)
     assert not Path("unpickled").exists()
 
 
@@ -289,8 +227,8 @@ def test_what_runs_something_is_refused_whatever_its_hash(
 ) -> None:
     (tmp_path / "w.pth").write_bytes(EVIL[kind])
     trust(monkeypatch, EVIL[kind])
-    with pytest.raises(InceptionError, match="holds more than tensors"):
-        inception.load(tmp_path / "w.pth")
+    with pytest.raises(ClassifierError, match="holds more than tensors"):
+        imagenet(tmp_path / "w.pth")
     assert not Path("unpickled").exists()
     with pytest.raises(Exception, match=r".*"):  # the fixture does what it says
         torch.load(tmp_path / "w.pth", weights_only=False)["no such key"]
@@ -314,16 +252,16 @@ def test_the_networks_weights_are_those_of_the_file(
     path, content = tmp_path / "w.pth", saved(random_weights)
     path.write_bytes(content)
     sha256 = trust(monkeypatch, content)
-    loaded = inception.load(path)
-    assert loaded.weights_sha256 == sha256 and loaded.device == torch.device("cpu")
+    loaded = imagenet(path)
+    assert loaded.sha256 == sha256
     network: Any = loaded.network
     assert not network.training
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, random_weights[name])
-    found = loaded.features(images(3, 0))
-    assert found.logits.shape == (3, 1008) and found.pool.shape == (3, 2048)
-    expected = found.pool @ random_weights["fc.weight"].T
-    assert torch.allclose(found.logits, expected, atol=1e-5)
+    logits, pool = loaded(images(3, 0))
+    assert logits.shape == (3, 1008) and pool.shape == (3, 2048)
+    expected = pool @ random_weights["fc.weight"].numpy().T
+    assert np.allclose(logits, expected, atol=1e-5)
 
 
 def test_the_weights_are_downloaded_once_from_where_torch_fidelity_has_them(
@@ -338,9 +276,9 @@ def test_the_weights_are_downloaded_once_from_where_torch_fidelity_has_them(
 
     sha256 = trust(monkeypatch, b"weights")
     monkeypatch.setattr(download, "fetch", fetch)
-    monkeypatch.setattr(inception, "_network", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(classifiers, "_inception", lambda *_: torch.nn.Identity())
     for _ in range(2):
-        inception.load()
+        imagenet()
     assert asked == [(URL_INCEPTION_V3, sha256, "--inception-weights")]
 
 
@@ -349,17 +287,14 @@ def test_a_download_that_fails_names_the_option(
 ) -> None:
     monkeypatch.setattr(download, "INCEPTION_URL", "http://127.0.0.1:9")
     with pytest.raises(DataError, match="give files you have with --inception-weights"):
-        inception.load()
+        imagenet()
     assert list(cache.iterdir()) == []
 
 
 def test_what_is_missing_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(InceptionError, match=r"can't be read \("):
-            inception.load(path)
-    monkeypatch.setattr(inception, "find_spec", lambda _: None)
-    with pytest.raises(InceptionError, match=r"pip install 'svae-bench\[fidelity\]'"):
-        inception.load()
+        with pytest.raises(ClassifierError, match=r"can't be read \("):
+            imagenet(path)
 
 
 @pytest.mark.parametrize("name", ["kid_subset_size", "rng_seed"])
@@ -368,8 +303,8 @@ def test_a_torch_fidelity_with_other_names_is_refused(
 ) -> None:
     """It would take its default and say nothing."""
     monkeypatch.delitem(DEFAULTS, name)
-    with pytest.raises(InceptionError, match=f"has no {name}; allowed: 0.4"):
-        scored()
+    with pytest.raises(UsageError, match=f"has no {name}; allowed: 0.4"):
+        kernel_distance(pixels(GENERATED), pixels(REAL))
 
 
 @pytest.mark.skipif(WEIGHTS not in os.environ, reason=f"needs weights: {WEIGHTS}")
@@ -382,7 +317,7 @@ def test_the_published_score_of_cifar10(monkeypatch: pytest.MonkeyPatch) -> None
     except (DataError, AssertionError):  # the network, which tests don't have
         pytest.skip(f"needs CIFAR-10 in {OWN_CACHE}")
     assert cifar10.name == "cifar10"
-    network = inception.load(Path(os.environ[WEIGHTS]), device)
-    found = network.scores(cifar10.train, cifar10.test)
-    assert found["inception_score_imagenet"] == pytest.approx(11.23678, abs=0.005)
-    assert found["inception_sd_imagenet"] == pytest.approx(0.09514, abs=0.005)
+    logits, _ = imagenet(Path(os.environ[WEIGHTS]), device)(cifar10.train)
+    mean, sd = inception_score(logits, metrics.SPLITS, seed=metrics.SEED)
+    assert mean == pytest.approx(11.23678, abs=0.005)
+    assert sd == pytest.approx(0.09514, abs=0.005)

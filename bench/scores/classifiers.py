@@ -1,0 +1,180 @@
+"""The classifiers that score images: the suite's own for MNIST and CIFAR-10, and ImageNet's.
+
+A classifier takes images to logits and features. Weights are hashed before anything in them is
+parsed. ImageNet's network is the Inception of December 2015 that published scores refer to, by
+torch-fidelity, with the weights of its release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from bench.cli import UsageError
+from bench.data import download
+from bench.data.load import cache
+from models.classifiers import Classifier as Network
+from models.classifiers import network
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+PINNED = {
+    "mnist": "b6d0dfba5cffbf9317c77f0059de542f286009767d888c60155ccb315e1f5844",
+    "cifar10": "772b9db7d32f77a7daeb46b5c9dfcc7b4e2e51ca6b771e3c859fda3e6fac5b01",
+}
+"""SHA-256 of the committed weights; nothing else is ever parsed."""
+
+
+class ClassifierError(UsageError):
+    """The weights can't be had or trusted; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier, frozen: `sha256` of its weights, `accuracy` on its own test set."""
+
+    name: str
+    sha256: str
+    network: Callable[[Tensor], tuple[Tensor, ...]]
+    """Images in [0, 1], or uint8 ones, to logits (n, classes) and features (n, d)."""
+    shape: tuple[int, ...]  # (c, h, w); (c,) for any size
+    accuracy: float = float("nan")
+    device: torch.device | str = "cpu"
+    uint8: bool = False  # what the network takes
+    batch: int = 500
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and features, float32, of images (n, c, h, w), uint8 or in [0, 1].
+
+        What an image gets does not depend on the others. Raises ValueError for images of another
+        shape, outside [0, 1] (by more than 1e-3) or not finite, and for an answer that is not
+        finite.
+        """
+        if not len(images) or tuple(images.shape[1 : 1 + len(self.shape)]) != self.shape:
+            shape = ", ".join(map(str, self.shape))
+            raise ValueError(
+                f"images are {tuple(images.shape)}; the {self.name} classifier takes (n, {shape})"
+            )
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with exact:
+            starts = range(0, len(images), self.batch)
+            parts = [self._part(images[i : i + self.batch]) for i in starts]
+        logits, features = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+        if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            raise ValueError(f"the answer of the {self.name} classifier is not finite: no scores")
+        return logits, features
+
+    def _part(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
+        # A copy, as torch warns of memory-mapped images, which can't be written to.
+        x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+        if x.dtype != torch.uint8:
+            low, high = x.min().item(), x.max().item()
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # not a number fails as well
+                raise ValueError(
+                    f"image values reach from {low:.4g} to {high:.4g}; allowed: 0 to 1"
+                )
+        if self.uint8 and x.dtype != torch.uint8:
+            x = (x * 255).round().clamp(0, 255).to(torch.uint8)
+        elif not self.uint8:
+            x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        return self.network(x.to(self.device))
+
+
+def own(name: str, device: torch.device | str = "cpu") -> Classifier:
+    """The committed classifier of "mnist" (grey images) or "cifar10" (colour), on `device`.
+
+    Raises ValueError for another name, ClassifierError if the weights are missing or not those
+    that `PINNED` names.
+    """
+    net = network(name)
+    path = WEIGHTS / f"{name}.safetensors"
+    content = _hashed(path, PINNED[name], "restore it from the repository")
+    tensors, about = parsed(content)
+    accuracy = float(about["accuracy"])
+    return frozen(net, tensors, name, PINNED[name], accuracy, device)
+
+
+def frozen(
+    net: Network,
+    tensors: dict[str, Tensor],
+    name: str,
+    sha256: str = "",
+    accuracy: float = float("nan"),
+    device: torch.device | str = "cpu",
+) -> Classifier:
+    """The classifier of a network with these weights."""
+    net.load_state_dict(tensors)
+    net.eval().requires_grad_(False).to(device)
+    return Classifier(name, sha256, net, net.shape, accuracy, device)
+
+
+def parsed(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return load(content), header["__metadata__"]
+
+
+def real_scores(name: str) -> dict[str, float | int | str]:
+    """What the committed classifier makes of real images, as `train_classifier measure` found."""
+    return json.loads((WEIGHTS / "real.json").read_text("utf-8"))[name]
+
+
+def _hashed(path: Path, sha256: str, advice: str) -> bytes:
+    """What is in the file, if that is what it should be."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ClassifierError(f"{path} can't be read ({error.strerror}): {advice}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ClassifierError(
+            f"{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: damaged or another file; "
+            f"{advice}"
+        )
+    return content
+
+
+def imagenet(path: Path | None = None, device: torch.device | str = "cpu") -> Classifier:
+    """ImageNet's, with the weights in `path`, or in the cache and downloaded to it if need be.
+
+    Raises ClassifierError if torch-fidelity is too old, and for a file that can't be read or is
+    another one; DataError if the download fails.
+    """
+    if path is None:
+        path = cache() / download.INCEPTION
+        if not path.exists():
+            download.inception(cache())
+    advice = f"allowed: {download.INCEPTION_URL}/{download.INCEPTION}"
+    content = _hashed(path, download.INCEPTION_SHA256, advice)
+    net = _inception(content, path).to(device)
+    sha256 = download.INCEPTION_SHA256
+    return Classifier("ImageNet", sha256, net, (3,), device=device, uint8=True, batch=64)
+
+
+def _inception(content: bytes, path: Path) -> Any:
+    from torch_fidelity import FeatureExtractorInceptionV3  # costs seconds
+
+    # torch-fidelity lets its file run anything. It gets one written here, of tensors alone, and
+    # not the path, where another file may lie by then.
+    tensors = BytesIO()
+    try:
+        torch.save(torch.load(BytesIO(content), "cpu", weights_only=True), tensors)
+    except UnpicklingError:
+        raise ClassifierError(f"{path} holds more than tensors: not read") from None
+    tensors.seek(0)
+    layers = ["logits_unbiased", "2048"]  # of the inception score, and of FID and KID
+    weights: Any = tensors
+    return FeatureExtractorInceptionV3(
+        "inception-v3-compat", layers, feature_extractor_weights_path=weights
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.data.load import Images, static_bits, static_labels
+from bench.data.load import DATASETS, Images, static_bits, static_labels
 from bench.scores import classifiers
 from bench.scores.ais import AnnealedRun
 from bench.scores.classifiers import Classifier
@@ -29,7 +29,7 @@ from bench.scores.metrics import (
     subset_size,
 )
 from bench.scores.swd import Patches, distance
-from bench.studies.images.domain import DOMAINS
+from bench.studies.images.domain import domain
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
 from models.methods import Networks, decode, encode, prior
@@ -141,7 +141,7 @@ def _pixels(x: np.ndarray) -> np.ndarray:
 
 def classifier_of(images: Images) -> str:
     """The classifier that knows these images; empty where none does: CelebA, a folder of images."""
-    return DOMAINS[images.name].referee if images.name in DOMAINS else ""
+    return domain(images.name).referee if images.name in DATASETS else ""
 
 
 # What is computed of real images is kept, once a process, by their hash.

@@ -14,24 +14,17 @@ Exit status: 0, 1 if --check or --against found a difference, 2 usage.
 from __future__ import annotations
 
 import argparse
-import base64
 import difflib
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
-import jinja2
-import matplotlib as mpl
-import pandas as pd
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain
-from bench.render import figures
 from bench.render.page import Page
 from bench.render.tables import Table
 from bench.store.atomic import write_atomically
@@ -48,48 +41,12 @@ REFERENCE = ROOT / "results" / "reference"
 REFERENCE_REPORTS = ROOT / "reports" / "reference"
 README = ROOT / "README.md"
 
-DPI = 150
 
-
-@dataclass(frozen=True)
-class Report:
-    """All that is said of one study at one scale; pictures are drawn when it is written."""
-
-    study: str
-    scale: str
-    page: Page
-    origin: str  # where the rows came from, one paragraph
-
-    @property
-    def tables(self) -> dict[str, Table]:
-        return self.page.tables
-
-    def texts(self) -> dict[str, str]:
-        """Every text file by name; equal rows give equal texts."""
-        texts = {}
-        for table in self.tables.values():
-            texts[f"{table.name}.md"] = table.markdown()
-            texts[f"{table.name}.tex"] = table.latex()
-            texts[f"{table.name}.csv"] = table.csv()
-        texts["report.md"] = self._markdown()
-        return texts
-
-    def title(self) -> str:
-        return f"{STUDIES[self.study].title} ({self.scale})"
-
-    def _markdown(self) -> str:
-        parts = [f"# {self.title()}", *self.page.notes, self.origin]
-        parts += [f"## {t.title}\n\n{t.markdown()}" for t in self.tables.values()]
-        parts += [
-            f"## {p.title}\n\n![{p.title}]({p.name}.png)\n\n{p.caption}" for p in self.page.pictures
-        ]
-        return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def build(study: str, scale: str, results: Path, other: Path | None = None) -> Report:
+def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
     """The report of what is stored, beside the results in `other` if given.
 
-    Raises StoreError if nothing is stored.
+    Its pictures are drawn when it is written. Raises StoreError if nothing is stored, and
+    UsageError if there is nothing in `other` to compare with.
     """
     if not len(STUDIES[study].load(results, scale)[0]):
         raise StoreError(
@@ -97,74 +54,24 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> R
             f"python -m bench.run {study} --scale {scale}"
         )
     page = STUDIES[study].report(scale, results, other)
-    return Report(study, scale, page, _origin(page.frame))
+    return replace(page, title=f"{STUDIES[study].title} ({scale})")
 
 
-def _origin(frame: pd.DataFrame) -> str:
-    """One paragraph: how many runs, made by which code, on what."""
-
-    def kinds(column: str) -> str:
-        values = frame[column].dropna().map(str).unique()
-        return ", ".join(sorted(values)) or "unknown"
-
-    commits = frame["commit"].map(lambda c: c[:10] if isinstance(c, str) else "unknown")
-    dirty = " with uncommitted changes" if frame["dirty"].fillna(True).any() else ""
-    hours = frame["train_seconds"].sum() / 3600
-    return (
-        f"{len(frame)} trainings, {frame['seed'].nunique()} seed(s), "
-        f"{frame['config'].nunique()} configurations; commit {', '.join(sorted(set(commits)))}"
-        f"{dirty}; torch {kinds('torch')}, numpy {kinds('numpy')}, Python {kinds('python')}; "
-        f"{kinds('device')} ({kinds('device_name')}), {kinds('precision')}, "
-        f"{kinds('threads')} thread(s) a process, stacks of {kinds('stack_size')}; "
-        f"{hours:.2f} hours of training in all."
-    )
-
-
-def write(report: Report, folder: Path) -> None:
+def write(page: Page, folder: Path) -> None:
     """Writes every file of the report. Raises StoreError if the folder can't be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in report.texts().items():
-            (folder / name).write_text(text, encoding="utf-8")
-        _draw(report, folder)
-        (folder / "report.html").write_text(_html(report, folder), encoding="utf-8")
+        page.write(folder)
     except OSError as error:
         raise StoreError(f"report folder {folder} can't be written ({error.strerror})") from None
 
 
-def _draw(report: Report, folder: Path) -> None:
-    with mpl.rc_context(cast(Any, figures.STYLE)):
-        for picture in report.page.pictures:
-            figure = picture.draw()
-            figure.savefig(folder / f"{picture.name}.png", dpi=DPI)
-            figure.set_layout_engine("none")  # it stands: don't work it out twice
-            figure.savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
-
-
-def _html(report: Report, folder: Path) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = resources.files("bench.render").joinpath("templates/report.html.j2").read_text()
-    pictures = [
-        {
-            "name": picture.name,
-            "title": picture.title,
-            "caption": picture.caption,
-            "data": base64.b64encode((folder / f"{picture.name}.png").read_bytes()).decode(),
-        }
-        for picture in report.page.pictures
-    ]
-    return environment.from_string(template).render(
-        report=report, tables=report.tables.values(), pictures=pictures
-    )
-
-
 def after_run(study: str, scale: str, results: Path) -> None:
     """What bench.run ends with: the report, its table on the terminal, and where it lies."""
-    report = build(study, scale, results)
+    page = build(study, scale, results)
     folder = out_folder(None, results) / study / scale
-    write(report, folder)
-    show(report.tables["summary"])
-    for id, says, _, verdict, evidence in report.tables["claims"].rows:
+    write(page, folder)
+    show(page.tables["summary"])
+    for id, says, _, verdict, evidence in page.tables["claims"].rows:
         print(f"{id} {verdict}: {says} {evidence}")
     print(f"report: {folder / 'report.html'}")
 
@@ -190,17 +97,17 @@ def show(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 
-# The committed reference
-
-
-def published() -> list[tuple[str, str]]:
-    """(study, scale) of every committed reference."""
+def stored(results: Path) -> list[tuple[str, str]]:
+    """(study, scale) of all results there, published ones (a file) or one's own (a folder)."""
     return [
         (study, scale)
         for study in STUDIES
         for scale in SCALES
-        if (REFERENCE / study / f"{scale}.parquet").is_file()
+        if (results / study / f"{scale}.parquet").is_file() or (results / study / scale).is_dir()
     ]
+
+
+# The committed reference
 
 
 def publish(study: str, scale: str, results: Path) -> None:
@@ -213,17 +120,15 @@ def publish(study: str, scale: str, results: Path) -> None:
     rows = kept.load()[0]
     if rows["dirty"].to_pylist() != [False] * len(rows):
         raise StoreError("only results of committed code can be published (see column `dirty`)")
-    page = build(study, scale, results).page
+    page = build(study, scale, results)
     if page.missing:
         raise StoreError(f"only complete studies can be published: {page.missing} missing")
     folder = REFERENCE / study
     folder.mkdir(parents=True, exist_ok=True)
-    order = rows.sort_by("id")
-    write_atomically(folder / f"{scale}.parquet", to_bytes(order), folder / "_tmp")
     points = kept.load_samples().sort_by("id")
-    mask = [id in page.shown for id in points["id"].to_pylist()]
-    content = to_bytes(points.filter(mask))
-    write_atomically(folder / f"{scale}_samples.parquet", content, folder / "_tmp")
+    points = points.filter([id in page.shown for id in points["id"].to_pylist()])
+    for name, found in ((scale, rows.sort_by("id")), (f"{scale}_samples", points)):
+        write_atomically(folder / f"{name}.parquet", to_bytes(found), folder / "_tmp")
     (folder / "_tmp").rmdir()
     write(build(study, scale, REFERENCE), REFERENCE_REPORTS / study / scale)
     README.write_text(_embed(README.read_text("utf-8")), encoding="utf-8")
@@ -233,51 +138,50 @@ BLOCK = re.compile(r"(<!-- report: (\S+) -->\n)(.*?)(<!-- end of report -->)", r
 
 
 def _embed(readme: str) -> str:
-    """The README with every block `<!-- report: FILE -->` holding that committed file."""
+    """The README with every block `<!-- report: FILE -->` holding that committed file.
+
+    Raises StoreError if there is no such file.
+    """
 
     def block(match: re.Match[str]) -> str:
         path = REFERENCE_REPORTS / match[2]
         if not path.is_file():
             raise StoreError(f"{README.name} shows {path}, which is not there")
-        text = path.read_text("utf-8")
-        return f"{match[1]}\n{text}\n{match[4]}"
+        return f"{match[1]}\n{path.read_text('utf-8')}\n{match[4]}"
 
     return BLOCK.sub(block, readme)
 
 
 def check() -> list[str]:
     """Differences between the committed reports and README and what the rows say, as diffs."""
-    found = [] if published() else [f"no reference in {REFERENCE}"]
-    for study, scale in published():
+    published = stored(REFERENCE)
+    found = [] if published else [f"no reference in {REFERENCE}"]
+    for study, scale in published:
         folder = REFERENCE_REPORTS / study / scale
         texts = build(study, scale, REFERENCE).texts()
         files = folder.iterdir() if folder.is_dir() else []
-        kept = {p.name for p in files if p.suffix in (".md", ".tex", ".csv")}
+        kept = {path.name for path in files if path.suffix in (".md", ".tex", ".csv")}
         for name in sorted(texts.keys() | kept):
-            path = folder / name
-            committed = path.read_text("utf-8") if path.is_file() else ""
-            found += _diff(str(path), committed, texts.get(name, ""))
-    readme = README.read_text("utf-8")
+            found += _differences(folder / name, texts.get(name, ""))
     try:
-        found += _diff(str(README), readme, _embed(readme))
+        found += _differences(README, _embed(README.read_text("utf-8")))
     except StoreError as error:
         found.append(str(error))
     return found
 
 
-def _diff(name: str, committed: str, rebuilt: str) -> list[str]:
-    lines = difflib.unified_diff(
-        committed.splitlines(),
-        rebuilt.splitlines(),
-        f"{name} (committed)",
-        f"{name} (rebuilt)",
-        lineterm="",
-        n=0,
-    )
-    return list(lines)
+def _differences(path: Path, rebuilt: str) -> list[str]:
+    committed = path.read_text("utf-8") if path.is_file() else ""
+    names = f"{path} (committed)", f"{path} (rebuilt)"
+    texts = committed.splitlines(), rebuilt.splitlines()
+    return list(difflib.unified_diff(*texts, *names, lineterm="", n=0))
+
+
+# The command
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's options."""
     p = Parser(
         prog="python -m bench.report",
         description=__doc__,
@@ -296,60 +200,58 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
     args = parser().parse_args(arguments)
     try:
-        return _run(args)
+        if unknown := [study for study in args.studies if study not in STUDIES]:
+            raise UsageError(f"unknown study {unknown[0]!r}; allowed: {', '.join(STUDIES)}")
+        if args.check:
+            differences = check()
+            print("\n".join(differences) or "committed reports and README agree with their rows")
+            return 1 if differences else 0
+        if args.publish:
+            if len(args.studies) != 1 or args.scale is None:
+                raise UsageError("--publish needs one STUDY and a --scale")
+            publish(args.studies[0], args.scale, args.results)
+            return 0
+        return _reports(args)
     except UsageError as error:
         return complain("bench.report", error)
 
 
-def _run(args: argparse.Namespace) -> int:
-    unknown = [study for study in args.studies if study not in STUDIES]
-    if unknown:
-        raise UsageError(f"unknown study {unknown[0]!r}; allowed: {', '.join(STUDIES)}")
-    if args.check:
-        differences = check()
-        print("\n".join(differences) or "committed reports and README agree with their rows")
-        return 1 if differences else 0
-    if args.publish:
-        if len(args.studies) != 1 or args.scale is None:
-            raise UsageError("--publish needs one STUDY and a --scale")
-        publish(args.studies[0], args.scale, args.results)
-        return 0
+def _reports(args: argparse.Namespace) -> int:
+    """Writes and shows the reports asked for; 1 if one differs from what it is compared with."""
+    there = stored(args.results)
     wanted = [
         (study, scale)
         for study in args.studies or STUDIES
         for scale in ([args.scale] if args.scale else SCALES)
-        if args.scale or _has_results(args.results, study, scale)
+        if args.scale or (study, scale) in there
     ]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
     agree, compared = True, False
     for study, scale in wanted:
         try:
-            report = build(study, scale, args.results, args.against)
+            page = build(study, scale, args.results, args.against)
             compared = True
         except StoreError as error:
             if args.against is None or len(wanted) == 1:
                 raise
             print(f"{study} at scale {scale}: {error}", file=sys.stderr)
-            report = build(study, scale, args.results)
+            page = build(study, scale, args.results)
         folder = out_folder(args.out, args.results) / study / scale
-        write(report, folder)
-        show(report.tables["claims"])
-        show(report.tables["summary"])
-        if "against" in report.tables:
-            show(report.tables["against"])
-            print(report.tables["against"].caption)
-            agree &= report.page.agrees
+        write(page, folder)
+        show(page.tables["claims"])
+        show(page.tables["summary"])
+        if "against" in page.tables:
+            show(page.tables["against"])
+            print(page.tables["against"].caption)
+            agree &= page.agrees
         print(f"report: {folder / 'report.html'}")
     if not compared:
         raise StoreError(f"nothing was compared with {args.against}")
     return 0 if agree else 1
-
-
-def _has_results(results: Path, study: str, scale: str) -> bool:
-    return (results / study / f"{scale}.parquet").is_file() or (results / study / scale).is_dir()
 
 
 if __name__ == "__main__":

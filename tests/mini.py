@@ -43,7 +43,7 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
-def build() -> report.Report:
+def build() -> report.Page:
     return report.build("toy_grid", "smoke", FOLDER)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+Cell = Callable[[Any], str]
+"""What a column says of a group of runs."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -29,109 +32,87 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
 
+    def only(self, kept: Callable[[Column, Sequence[str]], bool]) -> Table:
+        """The table with those columns for which `kept(column, its cells)` is true."""
+        numbered = enumerate(self.columns)
+        chosen = [i for i, column in numbered if kept(column, [row[i] for row in self.rows])]
+        rows = [[row[i] for i in chosen] for row in self.rows]
+        return replace(self, columns=[self.columns[i] for i in chosen], rows=rows)
+
     def filled(self) -> Table:
         """The table without columns of nothing: a score that no run has."""
-        columns = range(len(self.columns))
-        kept = [i for i in columns if any(row[i] not in ("–", "") for row in self.rows)]
-        rows = [[row[i] for i in kept] for row in self.rows]
-        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+        return self.only(lambda _, cells: any(cell not in ("–", "") for cell in cells))
+
+    def _each(self, cells: Iterable[str], form: str) -> list[str]:
+        """A row's cells, those of the paper's columns in this form."""
+        pairs = zip(self.columns, cells, strict=True)
+        return [form.format(cell) if column.paper and cell else cell for column, cell in pairs]
 
     def markdown(self) -> str:
-        def row(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-        heads = [f"*{c.name}*" if c.paper else c.name for c in self.columns]
-        rule = ["---" if c.text else "---:" for c in self.columns]
-        cells = [
-            [f"*{v}*" if c.paper and v else v for c, v in zip(self.columns, r, strict=True)]
-            for r in self.rows
-        ]
-        lines = [row(heads), row(rule), *map(row, cells)]
-        return "\n".join(lines) + f"\n\n{self.caption}\n"
+        """The table and its caption; the paper's values are in italics."""
+        heads, *rows = (
+            self._each(row, "*{}*") for row in ([c.name for c in self.columns], *self.rows)
+        )
+        rules = ["---" if c.text else "---:" for c in self.columns]
+        return f"{markdown(heads, rows, rules)}\n\n{self.caption}\n"
 
     def latex(self) -> str:
         """A booktabs table; needs the packages booktabs and xcolor."""
-
-        def cell(column: Column, text: str) -> str:
-            text = _tex(text)
-            return rf"\textcolor{{gray}}{{{text}}}" if column.paper and text else text
-
-        def row(cells: Sequence[str]) -> str:
-            pairs = zip(self.columns, cells, strict=True)
-            return " & ".join(cell(c, v) for c, v in pairs) + r" \\"
-
-        align = "".join("l" if c.text else "r" for c in self.columns)
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{_tex(self.caption)}}}",
-                rf"\label{{tab:{self.name}}}",
-                rf"\begin{{tabular}}{{{align}}}",
-                r"\toprule",
-                row([c.name for c in self.columns]),
-                r"\midrule",
-                *(row(r) for r in self.rows),
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
+        heads, *rows = (
+            " & ".join(self._each(map(_tex, row), r"\textcolor{{gray}}{{{}}}")) + r" \\"
+            for row in ([c.name for c in self.columns], *self.rows)
         )
+        return _LATEX % {
+            "caption": _tex(self.caption),
+            "name": self.name,
+            "align": "".join("l" if c.text else "r" for c in self.columns),
+            "rows": "\n".join([heads, r"\midrule", *rows]),
+        }
 
     def csv(self) -> str:
+        """The cells under their headings."""
         frame = pd.DataFrame(self.rows, columns=[c.name for c in self.columns])
         return frame.to_csv(index=False, lineterminator="\n")
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], rules: Sequence[str] = ()) -> str:
+    """A Markdown table; `rules` align its columns, `---:` to the right, `---` where not given."""
+    lines = [heads, rules or ["---"] * len(heads), *rows]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def tabulate(
     name: str,
     title: str,
     caption: str,
-    columns: Sequence[tuple[Column, Callable[[Any], str]]],
+    columns: Sequence[tuple[Column | str, Cell]],
     groups: Iterable[Any],
     hide_empty: bool = False,
 ) -> Table:
     """A table with a row for each group of runs, whose every column is a function of the group.
 
-    `hide_empty` leaves out columns of nothing.
+    A heading alone stands over numbers. `hide_empty` leaves out columns of nothing.
     """
+    heads = [head if isinstance(head, Column) else Column(head) for head, _ in columns]
     rows = [[cell(group) for _, cell in columns] for group in groups]
-    table = Table(name, title, caption, [column for column, _ in columns], rows)
+    table = Table(name, title, caption, heads, rows)
     return table.filled() if hide_empty else table
 
 
-_TEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "λ": r"$\lambda$",
-    "≥": r"$\geq$",
-    "²": r"\textsuperscript{2}",
-    "−": r"$-$",
-    "–": "--",
-    "×": r"$\times$",
-    "σ": r"$\sigma$",
-    "∞": r"$\infty$",
-    "′": "'",
-    "±": r"$\pm$",
-    "é": r"\'e",
-    "…": r"\ldots{}",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+def summary(table: Table, without: Collection[str]) -> Table:
+    """The columns of a table that a reader looks at first: all but these."""
+    kept = table.only(lambda column, _: column.name not in without)
+    return replace(kept, name="summary", title="Summary")
 
 
 def percent(share: float) -> str:
+    """A share for a cell: blank where there is none."""
     return "–" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def lam(value: float) -> str:
+    """A lambda for a cell."""
     return f"{value:g}"
 
 
@@ -142,13 +123,50 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:g}" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def summary(table: Table, without: Collection[str]) -> Table:
-    """The columns of a table that a reader looks at first: all but these."""
-    kept = [i for i, column in enumerate(table.columns) if column.name not in without]
-    return Table(
-        "summary",
-        "Summary",
-        table.caption,
-        [table.columns[i] for i in kept],
-        [[row[i] for i in kept] for row in table.rows],
-    )
+def mean(values: pd.Series, digits: int) -> str:
+    """The mean of those values that there are, for a cell."""
+    return number(float(values.astype(float).mean()), digits)
+
+
+def extra(
+    metrics: Iterable[Any],
+    frame: pd.DataFrame,
+    shown: Collection[str],
+    form: Callable[[pd.Series, int], str] = mean,
+) -> tuple[list[tuple[Column, Cell]], str]:
+    """Columns for `tabulate` of the metrics that have values but no column, and their words.
+
+    A metric has `columns` of `frame`, whose first is shown, `heading`, `digits` and
+    `explanation`. `shown` are the columns that the table has, or leaves out on purpose. `form`
+    makes a cell of a group's values and the digits. The words are for the caption.
+    """
+    there = [each for each in metrics if each.columns[0] not in shown]
+    there = [each for each in there if frame.get(each.columns[0], pd.Series()).notna().any()]
+
+    def cell(metric: Any) -> Cell:
+        return lambda runs: form(runs[metric.columns[0]], metric.digits)
+
+    words = "".join(f" {each.heading}: {each.explanation}" for each in there)
+    return [(Column(each.heading), cell(each)) for each in there], words
+
+
+_LATEX = r"""\begin{table}
+\centering
+\caption{%(caption)s}
+\label{tab:%(name)s}
+\begin{tabular}{%(align)s}
+\toprule
+%(rows)s
+\bottomrule
+\end{tabular}
+\end{table}
+"""
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"}
+_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$"}
+_TEX |= {"λ": r"$\lambda$", "σ": r"$\sigma$", "∞": r"$\infty$", "²": r"\textsuperscript{2}"}
+_TEX |= {"–": "--", "′": "'", "é": r"\'e", "…": r"\ldots{}"}
+
+
+def _tex(text: str) -> str:
+    return text.translate(str.maketrans(_TEX))

@@ -217,7 +217,7 @@ def test_a_page_of_other_methods_alone(tmp_path: Path) -> None:
     (spec,) = STUDIES["cifar10"].specs("smoke", methods=["dcgan"])
     one = {**rows()[0], "method": "dcgan", "label": "DCGAN", "id": spec.id, "mse_x": None}
     kept.write([one], [])
-    page = report.build("cifar10", "smoke", tmp_path).page
+    page = report.build("cifar10", "smoke", tmp_path)
     assert {picture.name for picture in page.pictures} == {"samples", "curves"}
     assert page.tables["table2"].rows[1][3] == "6.00"
 
@@ -244,12 +244,12 @@ def test_no_image_of_a_person_is_published(tmp_path: Path) -> None:
     kept = STUDIES["celeba"].store(tmp_path, "smoke")
     kept.prepare()
     kept.write(every, [])
-    page = report.build("celeba", "smoke", tmp_path).page
+    page = report.build("celeba", "smoke", tmp_path)
     assert page.shown == set() and any(p.name == "samples" for p in page.pictures)
 
     table = STUDIES["celeba"].load(tmp_path, "smoke")[0]
     folder = tmp_path / "reference" / "celeba"
     folder.mkdir(parents=True)
     (folder / "smoke.parquet").write_bytes(to_bytes(table))
-    page = report.build("celeba", "smoke", tmp_path / "reference").page
+    page = report.build("celeba", "smoke", tmp_path / "reference")
     assert {picture.name for picture in page.pictures} == {"figure7", "curves"}

@@ -67,7 +67,7 @@ SPEC_FIELDS = ImageSpec.__dataclass_fields__
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> report.Report:
+def page(tmp_path: Path) -> report.Page:
     kept = STUDIES["mnist"].store(tmp_path, "smoke")
     kept.prepare()
     image = np.zeros((64, 1, 28, 28), np.uint8).tobytes()
@@ -79,7 +79,7 @@ def page(tmp_path: Path) -> report.Report:
     return report.build("mnist", "smoke", tmp_path)
 
 
-def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Report) -> None:
+def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Page) -> None:
     table = page.tables["table1"]
     by_name = {
         row[0]: dict(zip([c.name for c in table.columns], row, strict=True)) for row in table.rows
@@ -97,8 +97,8 @@ def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Report)
     assert {c.name for c in table.columns if c.paper} == {"paper log p(x) ≥", "paper IS"}
 
 
-def test_claims_follow_their_rules(page: report.Report) -> None:
-    frame = page.page.frame
+def test_claims_follow_their_rules(page: report.Page) -> None:
+    frame = page.frame
     verdicts = {claim.id: claim.verdict for claim in mnist_claims(frame)}
     assert verdicts == {"2a": "holds", "2b": "fails", "2c": "holds", "2d": "holds"}
     near = frame.assign(
@@ -120,8 +120,8 @@ def test_claims_follow_their_rules(page: report.Report) -> None:
     assert {c.verdict for c in none} == {"no data"}
 
 
-def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Report) -> None:
-    frame = page.page.frame
+def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Page) -> None:
+    frame = page.frame
     swept = frame[frame["method"] == "svae_r"].assign(lam=100.0)
     both = pd.concat([frame, swept], ignore_index=True)
     assert frames.headline(both, STUDIES["mnist"], "smoke").equals(frame)
@@ -202,10 +202,10 @@ def test_another_precision_stands_beside_and_nowhere_else(
     beside = both.tables["bf16"]
     assert [c.name for c in beside.columns][3:5] == ["bf16", "float32"]
     assert {row[-1] for row in beside.rows if row[2] == "IS (referee)"} == {"DIFFERS"}
-    assert both.page.agrees  # it is no comparison that was asked for
+    assert both.agrees  # it is no comparison that was asked for
     for name, table in alone.tables.items():
         assert both.tables[name].rows == table.rows
-    assert f"{len(rounded)} trainings in bf16" in "".join(both.page.notes)
+    assert f"{len(rounded)} trainings in bf16" in "".join(both.notes)
     (tmp_path / "elsewhere").mkdir()
     there = ["mnist", "--scale", "smoke", "--results", str(tmp_path)]
     there += ["--out", str(tmp_path / "o"), "--against"]
@@ -242,10 +242,10 @@ def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
     assert both.tables["bf16-epochs-7"].title == "bf16 beside float32, epochs 7"
     assert {row[-1] for row in both.tables["bf16-epochs-7"].rows} == {"agrees"}
     assert "bf16" not in both.tables  # of one seed, and none in bf16
-    assert len(both.page.frame) == len(rows(seeds=1))
+    assert len(both.frame) == len(rows(seeds=1))
 
 
-def test_the_page_is_written_whole(page: report.Report, tmp_path: Path) -> None:
+def test_the_page_is_written_whole(page: report.Page, tmp_path: Path) -> None:
     report.write(page, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     for picture in ("figure4", "sweep", "curves"):

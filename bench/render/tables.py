@@ -140,14 +140,19 @@ def extra(
     `explanation`. `shown` are the columns that the table has, or leaves out on purpose. `form`
     makes a cell of a group's values and the digits. The words are for the caption.
     """
-    there = [each for each in metrics if each.columns[0] not in shown]
-    there = [each for each in there if frame.get(each.columns[0], pd.Series()).notna().any()]
+    filled = {*frame.columns[frame.notna().any()]} - {*shown}
+    there = [each for each in metrics if each.columns[0] in filled]
 
     def cell(metric: Any) -> Cell:
         return lambda runs: form(runs[metric.columns[0]], metric.digits)
 
-    words = "".join(f" {each.heading}: {each.explanation}" for each in there)
-    return [(Column(each.heading), cell(each)) for each in there], words
+    def explained(metric: Any) -> str:
+        words = metric.explanation
+        named = not words or words.lower().startswith(metric.heading.lower())
+        return words if named else f"{metric.heading}: {words}"
+
+    columns = [(Column(each.heading), cell(each)) for each in there]
+    return columns, "".join(f" {words}" for words in map(explained, there) if words)
 
 
 _LATEX = r"""\begin{table}

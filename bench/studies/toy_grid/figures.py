@@ -11,11 +11,19 @@ from matplotlib.figure import Figure
 
 from bench.render.figures import colour, legend, panels
 from bench.render.tables import lam
+from bench.render.text import texts
 from bench.studies.toy_grid.data import CENTRES
-from bench.studies.toy_grid.runs import CLOSE, GOOD, NOISE_SCORES, TOP, cells, paper_bars
+from bench.studies.toy_grid.runs import (
+    CLOSE,
+    GOOD,
+    NOISE_SCORES,
+    TOP,
+    Cells,
+    cells,
+    paper_bars,
+)
 
-REDUCTIONS = {"svae_r": "mean of f (14)", "alice": "non-saturating (19)"}
-REDUCTIONS |= {"alice_minimax": "minimax (18)", "alice_sigmoid": "mean of σ(f)"}
+REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
 PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
 BLACK: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 
@@ -36,16 +44,12 @@ def figure3(frame: pd.DataFrame) -> Figure:
     """Figure 3: share of runs by inception score and by MSE, the paper's bars as grey outlines."""
     lams = sorted(frame["lam"].unique())
     figure, grid = panels(len(lams), 2, 5.2, 2.3)
-    for row, value in zip(grid, lams, strict=True):
+    for (left, right), value in zip(grid, lams, strict=True):
         here = cells(frame[frame["lam"] == value])
-        names = [label for label, *_ in here]
-        _bars(row[1], here, "MSE", "mse", np.linspace(0, 8, 17), names)
-        for i, (label, _, runs) in enumerate(here):
-            share = f"{runs['top_good'].mean():.0%} > {TOP}"
-            names[i] = f"{label} (n = {len(runs)}; {share} with quality)"
-        _bars(row[0], here, "IS", "score", np.linspace(1, 5, 11), names)
-        _noise(row[0], "{name}: {score}" if value == lams[0] else None)
-        for axes, place in zip(row, ("upper center", "upper right"), strict=True):
+        _bars(left, here, "IS", "score", np.linspace(1, 5, 11))
+        _bars(right, here, "MSE", "mse", np.linspace(0, 8, 17))
+        _noise(left, "{name}: {score}" if value == lams[0] else None)
+        for axes, place in ((left, "upper center"), (right, "upper right")):
             axes.set_ylabel("% of runs")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
@@ -56,27 +60,22 @@ def figure3(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(
-    axes: Axes,
-    here: list[tuple[str, float, pd.DataFrame]],
-    metric: str,
-    column: str,
-    edges: np.ndarray,
-    names: list[str],
-) -> None:
+def _bars(axes: Axes, here: Cells, metric: str, column: str, edges: np.ndarray) -> None:
     """The share of each cell's runs in each bin, the paper's share outlined."""
-    bars = paper_bars().groupby("metric").get_group(metric)
-    bin_ = edges[1] - edges[0]
-    width = bin_ * 0.9 / len(here)
+    paper = paper_bars().groupby(["metric", "label", "lam"])["percent"]
+    step = edges[1] - edges[0]
+    width = step * 0.9 / len(here)
     for i, (label, value, runs) in enumerate(here):
-        left = edges[:-1] + 0.05 * bin_ + i * width
+        left = edges[:-1] + 0.05 * step + i * width
         share = 100 * np.histogram(runs[column], edges)[0] / len(runs)
-        axes.bar(left, share, width, align="edge", color=colour(_method(runs)), label=names[i])
-        known = bars[(bars["label"] == label) & (bars["lam"] == value)]
-        if len(known):
+        good = f" (n = {len(runs)}; {runs['top_good'].mean():.0%} > {TOP} with quality)"
+        name = label + good if metric == "IS" else label
+        axes.bar(left, share, width, align="edge", color=colour(_method(runs)), label=name)
+        if (metric, label, value) in paper.groups:
             style = {"fill": False, "edgecolor": "#888888", "linewidth": 1}
             text = "paper (n = 576)" if i == len(here) - 1 else None
-            axes.bar(left, known["percent"], width, align="edge", label=text, **style)
+            known = paper.get_group((metric, label, value))
+            axes.bar(left, known, width, align="edge", label=text, **style)
     axes.set_xlim(edges[0], edges[-1])
 
 
@@ -133,34 +132,30 @@ def scatter(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose points are drawn: best, median and worst score of each label and lambda."""
-    picked = []
-    for _, _, runs in cells(frame):
-        ranked = runs.sort_values(["score", "id"], ignore_index=True)
-        for name, quantile in PICKS.items():
-            run = ranked.iloc[round(quantile * (len(ranked) - 1))]
-            picked.append({**run.to_dict(), "pick": name})
-    return pd.DataFrame(picked)
+def picked(runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """The runs of a cell whose points are drawn: best, median and worst score."""
+    ranked = runs.sort_values(["score", "id"], ignore_index=True)
+    return {name: ranked.iloc[round(place * (len(ranked) - 1))] for name, place in PICKS.items()}
+
+
+def shown(frame: pd.DataFrame) -> set[str]:
+    """The ids of all runs whose points are drawn."""
+    return {str(run["id"]) for *_, runs in cells(frame) for run in picked(runs).values()}
 
 
 def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """Generated and reconstructed points of the best, median and worst run of each cell."""
-    picked = shown(frame)
-    stored = samples.set_index("id")
-    order = cells(frame)
+    stored, order = samples.set_index("id"), cells(frame)
     rows, columns = len(order), 2 * len(PICKS)
     figure = Figure(figsize=(1.7 * columns, 1.75 * rows))  # equal panels: no layout to work out
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(0.05, 0.03, 0.995, 0.975, wspace=0.1, hspace=0.16)
-    for row, (label, value, _) in zip(grid, order, strict=True):
-        here = picked[(picked["label"] == label) & (picked["lam"] == value)]
-        for j, (_, run) in enumerate(here.iterrows()):
-            generated, reconstructed = row[2 * j : 2 * j + 2]
-            _cloud(generated, stored, str(run["id"]), "samples")
-            _cloud(reconstructed, stored, str(run["id"]), "x_rec")
-            generated.set_title(f"{run['pick']}: IS {run['score']:.2f}", fontsize=8)
-            reconstructed.set_title(f"MSE {run['mse']:.2f}", fontsize=8)
+    for row, (label, value, runs) in zip(grid, order, strict=True):
+        for (pick, run), pair in zip(picked(runs).items(), row.reshape(-1, 2), strict=True):
+            titles = f"{pick}: IS {run['score']:.2f}", f"MSE {run['mse']:.2f}"
+            for axes, column, title in zip(pair, ("samples", "x_rec"), titles, strict=True):
+                _cloud(axes, stored, str(run["id"]), column)
+                axes.set_title(title, fontsize=8)
         row[0].set_ylabel(f"{label}\nλ = {lam(value)}", fontsize=8)
     for j, axes in enumerate(grid[-1]):
         axes.set_xlabel("reconstructed" if j % 2 else "generated", fontsize=8)
@@ -168,11 +163,7 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
 
 
 def _cloud(axes: Axes, stored: pd.DataFrame, id: str, column: str) -> None:
-    axes.set_xlim(-3.5, 3.5)
-    axes.set_ylim(-3.5, 3.5)
-    axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xticks=[], yticks=[])
     axes.plot(*CENTRES.T, "+", color="#999999", markersize=6, zorder=0)
     if id not in stored.index:
         axes.text(0, 0, "not stored", ha="center", va="center", fontsize=7)
@@ -180,8 +171,7 @@ def _cloud(axes: Axes, stored: pd.DataFrame, id: str, column: str) -> None:
     xy = np.asarray(stored.loc[id, column], dtype=float).reshape(-1, 2)
     xy = np.nan_to_num(xy, nan=1e9, posinf=1e9, neginf=-1e9)
     axes.scatter(*xy.T, s=3, alpha=0.6, linewidths=0, color="#333333")
-    outside = int((np.abs(xy) > 3.5).any(1).sum())
-    if outside:
+    if outside := int((np.abs(xy) > 3.5).any(1).sum()):
         axes.text(3.4, -3.3, f"{outside} outside", ha="right", fontsize=6)
 
 
@@ -200,7 +190,7 @@ def gradient(frame: pd.DataFrame) -> Figure:
             values = np.stack([np.asarray(t[method], float) for t in traces if method in t])
             low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
             paint = colour(method)
-            axes.plot(share, middle, color=paint, label=REDUCTIONS.get(method, method))
+            axes.plot(share, middle, color=paint, label=REDUCTIONS.get(method, [method])[-1])
             axes.fill_between(share, low, high, color=paint, alpha=0.12, linewidth=0)
         axes.set_yscale("log")
         axes.set_title(f"trained as {label}, λ = {lam(value)}", fontsize=8, loc="left")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench.cli import UsageError
 from bench.render import claims, compare, intervals
-from bench.render.claims import VERDICTS, Claim, claim, decide
+from bench.render.claims import Claim, claim, decide
 from bench.render.compare import Spread, verdict
 from bench.render.figures import Picture
 from bench.render.page import Page, damage
-from bench.render.tables import Column, Table, lam, number, percent, summary, tabulate
+from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, summary, tabulate
 from bench.render.text import texts
-from bench.scores.metrics import TOY, Metric, explained, further
+from bench.scores.metrics import Metric
 from bench.studies.study import Study
 from bench.studies.toy_grid import figures
 from bench.studies.toy_grid.runs import (
@@ -26,6 +25,7 @@ from bench.studies.toy_grid.runs import (
     GOOD,
     NOISE_SCORES,
     TOP,
+    at,
     cells,
     expected,
     own,
@@ -39,10 +39,17 @@ LAM = 0.1
 """Claim 1 of the paper is about this lambda."""
 BOTH = 0.9
 """Claim 1a: at least this share of runs reconstructs."""
+SCORES = {"inception score": "score", "high quality": "high_quality_counted", "MSE of x": "mse"}
+SHARES = {
+    f"share IS > {TOP}": "top",
+    f"share IS > {TOP}, quality ≥ {GOOD}": "top_good",
+    f"share MSE < {CLOSE}": "close",
+}
+"""What is compared of runs, by name, and its column."""
 KNOWN = ("inception_score", "mse_x", "mse_z", "modes", "high_quality")
 """Columns of metrics that the table of scores has, or leaves out."""
-REDUCTIONS = {"svae_r": "(14) mean of f", "alice": "(19) non-saturating"}
-REDUCTIONS |= {"alice_minimax": "(18) minimax", "alice_sigmoid": "mean of σ(f)"}
+Both = tuple[pd.DataFrame, pd.DataFrame]
+"""Runs of sVAE-r and of ALICE."""
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
@@ -51,9 +58,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if nothing can be compared.
     """
     frame = runs(study, results, scale)
-    mine = own(frame)
-    whole = expected(frame, study, scale)
-    table = scores(frame, whole)
+    mine, whole = own(frame), expected(frame, study, scale)
+    table = scores(frame, whole, study.metrics())
     contents = [
         claims.table(toy_claims(mine), scale),
         summary(table, without=("IS sd", "IS median", "MSE median")),
@@ -70,107 +76,90 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     if others := frame.attrs["other_precision"]:
         notes.append(TEXT["left_out"].format(n=others))
 
-    def points() -> figures.Figure:
-        return figures.points(mine, study.store(results, scale).load_samples().to_pandas())
+    def points(frame: pd.DataFrame) -> figures.Figure:
+        return figures.points(frame, study.store(results, scale).load_samples().to_pandas())
 
-    draw: dict[str, Callable[[], figures.Figure]] = {
-        name: partial(getattr(figures, name), mine) for name in TEXT["figures"]
-    }
-    draw["points"] = points
+    draw = {name: getattr(figures, name) for name in TEXT["figures"]} | {"points": points}
     return Page(
         frame=frame,
         tables={each.name: each for each in contents},
         pictures=[
-            Picture(name, draw[name], text["title"], text["caption"])
+            Picture(name, partial(draw[name], mine), text["title"], text["caption"])
             for name, text in TEXT["figures"].items()
         ],
         notes=notes,
         missing=sum(max(0, whole - n) for n in frame.groupby(["label", "lam", "lr"]).size()),
-        shown=set(figures.shown(mine)["id"]),
+        shown=figures.shown(mine),
     )
 
 
-def scores(frame: pd.DataFrame, expected: int) -> Table:
-    """Per lambda and label: the score, the shares, what is missing, the paper beside."""
-    paper = {(c["label"], c["lam"]): c for c in paper_cells().to_dict("records")}
-    rates = sorted(frame["lr"].unique())
+def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Table:
+    """Per lambda and label: the score, the shares, what is missing, the paper beside.
+
+    Any of the `metrics` that is not KNOWN has a column where there are values of it.
+    """
+    paper = paper_cells()
+
+    def published(heading: str, form: Callable[[float], str] = percent) -> tuple[Column, Cell]:
+        def cell(runs: pd.DataFrame) -> str:
+            known = paper.get((runs["label"].iloc[0], runs["lam"].iloc[0]))
+            return form(known[heading]) if known else ""
+
+        return Column(f"paper {heading}", paper=True), cell
 
     def finite(runs: pd.DataFrame) -> pd.Series:
         return runs.loc[runs["status"] == "ok", "inception_score"].astype(float)
 
-    def published(column: str, form: Callable[[float], str]) -> Callable[[pd.DataFrame], str]:
-        def cell(runs: pd.DataFrame) -> str:
-            known = paper.get((runs["label"].iloc[0], runs["lam"].iloc[0]))
-            return form(known[column]) if known else ""
-
-        return cell
-
-    columns: list[tuple[Column, Callable[[pd.DataFrame], str]]] = [
-        (Column("λ"), lambda runs: lam(runs["lam"].iloc[0])),
+    rates = sorted(frame["lr"].unique())
+    rate: list[tuple[str, Cell]] = [("learning rate", lambda runs: f"{runs['lr'].iloc[0]:g}")]
+    more, words = extra(metrics, frame, KNOWN)
+    columns: list[tuple[Column | str, Cell]] = [
+        ("λ", lambda runs: lam(runs["lam"].iloc[0])),
         (Column("method", text=True), lambda runs: runs["label"].iloc[0]),
-        (Column("learning rate"), lambda runs: f"{runs['lr'].iloc[0]:g}"),
-        (Column("IS mean"), lambda runs: number(finite(runs).mean())),
-        (Column("IS sd"), lambda runs: number(finite(runs).std())),
-        (Column("IS median"), lambda runs: number(runs["score"].median())),
-        (
-            Column("paper IS mean", paper=True),
-            published("paper_mean", lambda value: number(value, 2)),
-        ),
-        (Column(f"IS > {TOP}"), lambda runs: percent(runs["top"].mean())),
-        (Column(f"paper IS > {TOP}", paper=True), published("paper_top", percent)),
-        (Column(f"and quality ≥ {GOOD}"), lambda runs: percent(runs["top_good"].mean())),
-        (Column(f"MSE < {CLOSE}"), lambda runs: percent(runs["close"].mean())),
-        (Column(f"paper MSE < {CLOSE}", paper=True), published("paper_close", percent)),
-        (Column("MSE median"), lambda runs: number(runs["mse"].median())),
-        (Column("n"), lambda runs: str(len(runs))),
-        (Column("diverged"), lambda runs: str((runs["status"] == "diverged").sum())),
-        (Column("missing"), lambda runs: str(max(0, expected - len(runs)))),
+        *(rate if len(rates) > 1 else []),
+        ("IS mean", lambda runs: number(finite(runs).mean())),
+        ("IS sd", lambda runs: number(finite(runs).std())),
+        ("IS median", lambda runs: number(runs["score"].median())),
+        published("IS mean", lambda value: number(value, 2)),
+        (f"IS > {TOP}", lambda runs: percent(runs["top"].mean())),
+        published(f"IS > {TOP}"),
+        (f"and quality ≥ {GOOD}", lambda runs: percent(runs["top_good"].mean())),
+        (f"MSE < {CLOSE}", lambda runs: percent(runs["close"].mean())),
+        published(f"MSE < {CLOSE}"),
+        ("MSE median", lambda runs: number(runs["mse"].median())),
+        *more,
+        ("n", lambda runs: str(len(runs))),
+        ("diverged", lambda runs: str((runs["status"] == "diverged").sum())),
+        ("missing", lambda runs: str(max(0, expected - len(runs)))),
     ]
-    more = further(TOY, frame, KNOWN)
-    columns[-3:-3] = [(Column(metric.heading), _mean(metric)) for metric in more]
-    if len(rates) == 1:
-        del columns[2]
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
-    caption = TEXT["scores"].format(noise=noise) + explained(more)
+    caption = TEXT["scores"].format(noise=noise) + words
     return tabulate("scores", "Scores", caption, columns, groups)
 
 
-def _mean(metric: Metric) -> Callable[[pd.DataFrame], str]:
-    return lambda runs: number(runs[metric.columns[0]].astype(float).mean(), metric.digits)
-
-
 def pairs(frame: pd.DataFrame) -> Table:
-    """sVAE-r against ALICE (sVAE against ALI at lambda 0) over equal configurations and seeds."""
+    """sVAE-r against ALICE (sVAE against ALI at lambda 0) over equal configurations and seeds.
+
+    A score is compared by how often it is better, a share by its mean difference.
+    """
     rows = []
     for value in sorted(frame["lam"].unique()):
-        a, b = (
-            frame[(frame["lam"] == value) & (frame["method"] == method)]
-            for method in ("svae_r", "alice")
-        )
-        if not intervals.paired(a, b, "score")[0].size:
-            continue
-        for column, what, larger in (
-            ("score", "inception score: P(sVAE better)", True),
-            ("high_quality_counted", "high quality: P(sVAE better)", True),
-            ("mse", "MSE of x: P(sVAE better)", False),
-            ("top", f"share IS > {TOP}: difference", None),
-            ("top_good", f"share IS > {TOP}, quality ≥ {GOOD}: difference", None),
-            ("close", f"share MSE < {CLOSE}: difference", None),
-        ):
+        a, b = (at(frame, method, value) for method in ("svae_r", "alice"))
+        for what, column in (SCORES | SHARES).items():
             x, y = intervals.paired(a, b, column)
-            if larger is None:
-                gain, sign, least = (
-                    intervals.difference(x, y),
-                    "+",
-                    number(intervals.detectable(x, y)),
-                )
+            if not len(x):
+                continue
+            if what in SHARES:
+                what, form = f"{what}: difference", "{:+.3f}"
+                gain, least = intervals.difference(x, y), number(intervals.detectable(x, y))
             else:
-                gain, sign, least = intervals.improvement(a, b, column, larger), "", ""
-            value_, low, high = (f"{v:{sign}.3f}" for v in (gain.value, gain.low, gain.high))
+                what, form = f"{what}: P(sVAE better)", "{:.3f}"
+                gain, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
+            middle, low, high = map(form.format, (gain.value, gain.low, gain.high))
             p = intervals.wilcoxon(x, y)
             shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
-            rows.append([lam(value), what, value_, f"{low} to {high}", shown, least, str(len(x))])
+            rows.append([lam(value), what, middle, f"{low} to {high}", shown, least, str(len(x))])
     heads = ("value", "95 % interval", "p", "detectable", "configurations")
     columns = [Column("λ"), Column("comparison", text=True), *map(Column, heads)]
     return Table("pairs", "sVAE-r against ALICE, paired", TEXT["pairs"], columns, rows)
@@ -184,7 +173,7 @@ def gradients(frame: pd.DataFrame) -> Table:
         last = pd.DataFrame(ends).astype(float)
         for method in last:
             ratio = (last[method] / last["svae_r"]).dropna()
-            name = REDUCTIONS.get(str(method), str(method))
+            name = TEXT["reductions"].get(method, [method])[0]
             sizes = [number(last[method].median(), 4), number(ratio.median())]
             sizes += [number(float(ratio.quantile(0.1))), percent((ratio < 0.1).mean())]
             rows.append([lam(value), label, name, *sizes])
@@ -199,25 +188,17 @@ def gradients(frame: pd.DataFrame) -> Table:
 
 def toy_claims(frame: pd.DataFrame) -> list[Claim]:
     """Claims 1a to 1d, from the rows of `own`."""
-
-    def at(method: str, value: float) -> pd.DataFrame:
-        return frame[(frame["method"] == method) & (frame["lam"] == value)]
-
-    svae_r, alice = at("svae_r", LAM), at("alice", LAM)
-    quality = f"IS > {TOP} and high quality >= {GOOD}"
-    steps = {
-        "sVAE-r over sVAE": (svae_r, at("svae_r", 0.0)),
-        "ALICE over ALI": (alice, at("alice", 0.0)),
+    both = at(frame, "svae_r", LAM), at(frame, "alice", LAM)
+    before = at(frame, "svae_r", 0.0), at(frame, "alice", 0.0)
+    found = {
+        "1a": _reconstructs(*both),
+        "1b": _gain(*both, "top"),
+        "1b'": _gain(*both, "top_good"),
+        "1c": _helps(both, before),
+        "1d": _robust(*both),
     }
-    values: dict[str, Any] = {"lam": LAM, "close": CLOSE, "both": BOTH, "top": TOP, "good": GOOD}
-    words = TEXT["claims"]
-    return [
-        claim(words["reconstructs"], "1a", _reconstructs(svae_r, alice), **values),
-        claim(words["generates"], "1b", _gain(svae_r, alice, "top"), what=f"IS > {TOP}", **values),
-        claim(words["generates"], "1b'", _gain(svae_r, alice, "top_good"), what=quality, **values),
-        claim(words["helps"], "1c", _helps(steps), **values),
-        claim(words["robust"], "1d", _robust(svae_r, alice), **values),
-    ]
+    values = {"lam": LAM, "close": CLOSE, "both": BOTH, "top": TOP, "good": GOOD}
+    return [claim(TEXT["claims"][id], id, outcome, **values) for id, outcome in found.items()]
 
 
 def _reconstructs(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
@@ -239,17 +220,19 @@ def _gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[str, s
     )
 
 
-def _helps(steps: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> tuple[str, str]:
-    signs, parts = [], []
-    for name, both in steps.items():
-        for column, what in (("top", "IS"), ("top_good", "IS and quality")):
-            a, b = intervals.paired(*both, column)
-            if len(a):
-                gain = intervals.difference(a, b)
-                signs.append(gain.sign)
-                parts.append(f"{name}, {what}: {gain}")
-    verdict = VERDICTS[min(signs)] if len(signs) == 4 else "no data"
-    return verdict, "; ".join(parts) or "no pairs"
+def _helps(after: Both, before: Both) -> tuple[str, str]:
+    steps = list(zip(("sVAE-r over sVAE", "ALICE over ALI"), after, before, strict=True))
+    found = {
+        f"{name}, {what}": intervals.difference(*pair)
+        for name, ours, theirs in steps
+        for what, column in (("IS", "top"), ("IS and quality", "top_good"))
+        if len((pair := intervals.paired(ours, theirs, column))[0])
+    }
+    evidence = "; ".join(f"{what}: {gain}" for what, gain in found.items())
+    if len(found) < 4:
+        return "no data", evidence or "no pairs"
+    gains = found.values()
+    return decide(min(gain.low for gain in gains), min(gain.high for gain in gains)), evidence
 
 
 def _robust(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
@@ -267,9 +250,7 @@ def _robust(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
 
 STATISTICS = {
     "IS mean": "score",
-    f"share IS > {TOP}": "top",
-    f"share IS > {TOP}, quality ≥ {GOOD}": "top_good",
-    f"share MSE < {CLOSE}": "close",
+    **SHARES,
     "high quality mean": "high_quality_counted",
     "log10 MSE mean": "log_mse",
 }

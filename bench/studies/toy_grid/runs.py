@@ -21,6 +21,8 @@ NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
 """Inception scores of samples that know nothing of the data, see bench.scores.metrics."""
 LEGEND = {"ALI": 0, "ALICE": 1, "sVAE": 2, "sVAE-r": 3}
 """The order of the paper's legend."""
+Cells = list[tuple[str, float, pd.DataFrame]]
+"""Label, lambda and runs."""
 
 
 def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
@@ -63,7 +65,12 @@ def own(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["lr"] == (ToySpec.lr if ToySpec.lr in rates else min(rates))]
 
 
-def cells(frame: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
+def at(frame: pd.DataFrame, method: str, value: float) -> pd.DataFrame:
+    """The runs of a method at one lambda."""
+    return frame[(frame["method"] == method) & (frame["lam"] == value)]
+
+
+def cells(frame: pd.DataFrame) -> Cells:
     """(label, lambda, runs), by lambda and within it in the order of the paper's legend."""
     groups = [
         (str(rows["label"].iloc[0]), float(rows["lam"].iloc[0]), rows)
@@ -83,30 +90,22 @@ def paper_bars() -> pd.DataFrame:
     path = resources.files("bench.studies.toy_grid") / "paper" / "fig3_digitised.csv"
     with path.open() as file:
         bars = pd.read_csv(file)
-    name, lam = bars["series"].str.partition("-")[[0, 2]].to_numpy().T
-    bars["lam"] = [float(each or 0) for each in lam]
-    cycle = {"sVAE": "sVAE-r", "ALICE": "ALICE", "ALI": "ALI"}
-    bars["label"] = [
-        cycle[base] if value > 0 else base for base, value in zip(name, bars["lam"], strict=True)
-    ]
+    parts = bars["series"].str.partition("-")  # "sVAE-0.1"
+    bars["lam"] = parts[2].replace("", "0").astype(float)
+    bars["label"] = parts[0].where((parts[0] != "sVAE") | (bars["lam"] == 0), "sVAE-r")
     return bars[["metric", "label", "lam", "bin_lo", "bin_hi", "percent"]]
 
 
-def paper_cells() -> pd.DataFrame:
-    """What Figure 3 says of each label and lambda: mean score by bin centres and two shares."""
-    bars = paper_bars()
-    bars["weighted"] = (bars["bin_lo"] + bars["bin_hi"]) / 2 * bars["percent"]
-    rows = []
-    for (label, lam), cell in bars.groupby(["label", "lam"]):
+def paper_cells() -> dict[tuple[str, float], dict[str, float]]:
+    """What Figure 3 says by label and lambda: mean score by bin centres and two shares."""
+    found = {}
+    for key, cell in paper_bars().groupby(["label", "lam"]):
         scores, errors = (cell[cell["metric"] == metric] for metric in ("IS", "MSE"))
+        centres = (scores["bin_lo"] + scores["bin_hi"]) / 2
         top, close = scores["bin_lo"] >= TOP - 1e-9, errors["bin_hi"] <= CLOSE
-        rows.append(
-            {
-                "label": label,
-                "lam": lam,
-                "paper_mean": scores["weighted"].sum() / scores["percent"].sum(),
-                "paper_top": scores.loc[top, "percent"].sum() / 100,
-                "paper_close": errors.loc[close, "percent"].sum() / 100,
-            }
-        )
-    return pd.DataFrame(rows)
+        found[key] = {
+            "IS mean": (centres * scores["percent"]).sum() / scores["percent"].sum(),
+            f"IS > {TOP}": scores.loc[top, "percent"].sum() / 100,
+            f"MSE < {CLOSE}": errors.loc[close, "percent"].sum() / 100,
+        }
+    return found

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.render.claims import Claim, claim, decide
+from bench.render.claims import Claim
 from bench.render.page import Page
 from bench.render.tables import Column, Table, lam
 from bench.render.text import texts
 from bench.studies.images import over_lambda, report
 from bench.studies.images.over_lambda import RIVALS, protocol, reconstruct, trade
-from bench.studies.images.report import counted, score
+from bench.studies.images.report import counted, score, scores_beside
 from bench.studies.images.runs import cells, judged, paper, runs
 from bench.studies.study import Study
 
@@ -86,32 +86,18 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
     scored, judge = judged(frame)
     parts = list(zip("ab", RIVALS, strict=True))
     distance, inception = "sliced Wasserstein distance", f"inception score ({judge})"
+
+    def beside(id: str, method: str, rival: str, margin: float | None = None) -> Claim:
+        here = scored[scored["lam"] == 0]
+        both = (here[here["method"] == each] for each in ("svae_r", method))
+        words = TEXT["claims"]["better" if margin is None else "comparable"]
+        return scores_beside(words, id, *both, margin, rival=rival, judge=judge, comparable=margin)
+
     return [
         *(trade(frame, f"3{part}", rival, "swd", distance) for part, rival in parts),
         *(trade(scored, f"4{part}", rival, "inception_score", inception) for part, rival in parts),
         reconstruct(frame, "4c", ("svae_r", *RIVALS)),
-        _beside(scored, judge, "5a", "wgan_gp", "WGAN-GP", comparable=True),
-        _beside(scored, judge, "5b", "alice", "ALI"),
-        _beside(scored, judge, "5c", "dcgan", "DCGAN"),
+        beside("5a", "wgan_gp", "WGAN-GP", COMPARABLE),
+        beside("5b", "alice", "ALI"),
+        beside("5c", "dcgan", "DCGAN"),
     ]
-
-
-def _beside(
-    frame: pd.DataFrame, judge: str, id: str, method: str, rival: str, comparable: bool = False
-) -> Claim:
-    """Whether sVAE's inception score is better than another method's, or comparable to it."""
-    ours, theirs = (
-        frame[(frame["method"] == each) & (frame["lam"] == 0)] for each in ("svae_r", method)
-    )
-    outcome = "no data", "no runs"
-    if len(ours) and len(theirs):
-        low, high, evidence = report.gain(ours, theirs)
-        verdict = decide(low, high)
-        if comparable:
-            inside = max(-low, high) <= COMPARABLE
-            outside = low > COMPARABLE or high < -COMPARABLE
-            verdict = "holds" if inside else "fails" if outside else "undecided"
-        outcome = verdict, evidence
-    words = TEXT["claims"]["comparable" if comparable else "better"]
-    values = {"rival": rival, "judge": judge, "comparable": COMPARABLE}
-    return claim(words, id, outcome, **values, spread=report.TEXT["spread"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pandas as pd
 from bench.render import claims
 from bench.render.claims import Claim, claim
 from bench.render.figures import Picture
-from bench.render.intervals import student
+from bench.render.intervals import Estimate, student
 from bench.render.page import Page
 from bench.render.tables import Table, tabulate
 from bench.scores.metrics import IMAGES, explained, further
@@ -132,47 +130,20 @@ def protocol(frame: pd.DataFrame) -> str:
 # Claims
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change for the worse: its mean over seeds and 95 % interval, infinite for one seed."""
-
-    mean: float
-    error: float
-
-    @classmethod
-    def of(cls, change: pd.Series) -> Change:
-        """By seed; seeds without a value don't count."""
-        return cls(*student(change.dropna().to_numpy()))
-
-    @property
-    def low(self) -> float:
-        return self.mean - self.error
-
-    @property
-    def high(self) -> float:
-        return self.mean + self.error
-
-    def __str__(self) -> str:
-        if math.isnan(self.mean):
-            return "of no seed that both have"
-        if math.isinf(self.error):
-            return f"{self.mean:+.2f} (one seed, no spread)"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
-
-
 def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> Claim:
     """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
     changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
     verdict, evidence = "no data", f"no scores of both at λ = 0 and {HIGH:g}"
     if all(map(len, changes)):
         verdict = "undecided"
-        theirs, ours = map(Change.of, changes)
-        more = Change.of(changes[0] - changes[1])
+        theirs, ours = map(_seeds, changes)
+        more = _seeds(changes[0] - changes[1])
         if theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r")):
             verdict = "holds"
         elif ours.low > 0 or theirs.high < 0:
             verdict = "fails"
-        evidence = f"change for the worse {theirs} against sVAE-r's {ours}, difference {more}"
+        evidence = f"change for the worse {theirs:+.2f} against sVAE-r's {ours:+.2f}"
+        evidence += f", difference {more:+.2f}"
     outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
     values = {"whose": RIVALS[rival], "high": HIGH, "name": name, "rival": rival}
     return claim(TEXT["claims"]["trade"], id, outcome, **values)
@@ -183,14 +154,19 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
     changes = {method: _worse(frame, method, "mse_x") for method in methods}
     verdict, evidence = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
     if all(map(len, changes.values())):
-        found = {method: Change.of(change) for method, change in changes.items()}
+        found = {method: _seeds(change) for method, change in changes.items()}
         verdict = "holds" if all(change.high < 0 for change in found.values()) else "undecided"
         if any(change.low > 0 for change in found.values()):
             verdict = "fails"
-        evidence = ", ".join(f"{method} {change}" for method, change in found.items())
+        evidence = ", ".join(f"{method} {change:+.2f}" for method, change in found.items())
     outcome = verdict, evidence + _lost(frame, methods)
     values = {"high": HIGH, "methods": ", ".join(methods)}
     return claim(TEXT["claims"]["reconstruct"], id, outcome, **values)
+
+
+def _seeds(changes: pd.Series) -> Estimate:
+    """The mean change over seeds; seeds without a value don't count."""
+    return student(changes.dropna().to_numpy())
 
 
 def _ends(frame: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import pandas as pd
 from scipy import stats
 
 from bench.cli import UsageError
-from bench.render import compare
-from bench.render.compare import LEVEL, Spread, verdict
+from bench.render import compare, intervals
+from bench.render.claims import Claim, claim, decide
+from bench.render.compare import LEVEL, Spread, Statistic, named, verdict
+from bench.render.intervals import Estimate, critical
 from bench.render.page import damage
 from bench.render.tables import Column, Table, lam, number
 from bench.render.text import texts
@@ -126,23 +129,35 @@ def classified(frame: pd.DataFrame) -> str:
     )
 
 
-def gain(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[float, float, str]:
-    """The 95 % interval of the difference of inception scores, and both in words.
+def scores_beside(
+    words: Mapping[str, str],
+    id: str,
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    margin: float | None = None,
+    **values: Any,
+) -> Claim:
+    """A claim on the inception scores of two methods: better, or comparable within a margin.
 
-    Student's t at the fewer degrees of freedom; infinite where no spread is known.
+    The interval is Student's t at the fewer degrees of freedom. A method of one seed is taken to
+    spread as the other does; diverged runs count as 1.
     """
-    both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (ours, rival)]
-    a, b = (float(scores.mean()) for scores in both)
-    several = [scores for scores in both if len(scores) > 1]
-    found, error, interval = a - b, math.inf, "(no spread)"
-    if any(scores.std() > 0 for scores in several):
-        sds = [float((scores if len(scores) > 1 else several[0]).std()) for scores in both]
-        t = float(stats.t.ppf(0.975, min(map(len, several)) - 1))
-        pairs = zip(sds, both, strict=True)
-        error = t * math.hypot(*(sd / math.sqrt(len(scores)) for sd, scores in pairs))
-        interval = f"[{found - error:+.2f}, {found + error:+.2f}]"
-    words = f"{a:.2f} against {b:.2f}: difference {found:+.2f} {interval}"
-    return found - error, found + error, f"{words} from {len(ours)} and {len(rival)} seed(s)"
+    outcome = "no data", "no runs"
+    if len(ours) and len(theirs):
+        both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (ours, theirs)]
+        a, b = (float(scores.mean()) for scores in both)
+        several = [scores for scores in both if len(scores) > 1]
+        error = math.inf
+        if any(scores.std() > 0 for scores in several):
+            sds = [(scores if len(scores) > 1 else several[0]).std() for scores in both]
+            pairs = zip(sds, both, strict=True)
+            t = critical(1 - intervals.LEVEL, min(map(len, several)) - 1)
+            error = t * math.hypot(*(sd / math.sqrt(len(scores)) for sd, scores in pairs))
+        gain = Estimate(a - b, a - b - error, a - b + error)
+        seeds = f"from {len(ours)} and {len(theirs)} seed(s)"
+        evidence = f"{a:.2f} against {b:.2f}: difference {gain:+.2f} {seeds}"
+        outcome = decide(gain.low, gain.high, margin), evidence
+    return claim(words, id, outcome, **values, spread=TEXT["spread"])
 
 
 def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
@@ -210,35 +225,21 @@ def comparison(
     common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
     if not common:
         raise UsageError(f"{nothing}: no method in common at one λ")
-    spreads = {
-        (heading, column): found
+    pooled = [
+        (heading, column, spread)
         for heading, column in _COMPARED
-        if (found := Spread.pooled(_values(each, column) for each in theirs.values()))
-    }
-    if not spreads:
-        raise UsageError(f"{nothing}: it has one seed only")
-    rows = [_divergence(*both) for both in common if any(map(diverged, both))]
-    pairs = [
-        (which, here, *values)
-        for here, there in common
-        for which in spreads
-        if all(map(len, values := [_values(each, which[1]) for each in (here, there)]))
+        if (spread := Spread.pooled(_values(runs, column).dropna() for runs in theirs.values()))
     ]
-    for which, here, a, b in pairs:
-        tolerance = spreads[which].tolerance(len(pairs), len(a), len(b))
-        difference = float(a.mean() - b.mean())
-        heading, column = which
-        shown = [_shown(float(each.mean()), column) for each in (a, b)]
-        shown += [_shown(difference, column, "× ", "+"), _shown(tolerance, column, "× ")]
-        rows.append([*_cell(here), heading, *shown, verdict(abs(difference) <= tolerance)])
-    lone = [_cell(each) for cell, each in mine.items() if cell not in theirs]
-    left_out = [f"{label} at λ = {value}" for value, label in lone]
+    if not pooled:
+        raise UsageError(f"{nothing}: it has one seed only")
     images, others = (set(each["data_sha256"].dropna()) for each in (ours, other))
     if others - images:
         digests = ", ".join(sorted(each[:12] for each in others - images))
         name += f" (whose images are not all ours: {digests})"
-    freedom = max(each.freedom for each in spreads.values())
-    return compare.table(rows, name, TEXT["compared"].format(freedom=freedom), left_out, heads)
+    how = TEXT["compared"].format(freedom=max(spread.freedom for *_, spread in pooled))
+    statistics = [_statistic(*each) for each in pooled]
+    gone = [_divergence(*both) for both in common if any(map(diverged, both))]
+    return compare.comparison(mine, theirs, statistics, name, how, heads, gone)
 
 
 _NATS = "log_likelihood"
@@ -246,8 +247,27 @@ _COMPARED = [(m.heading, m.columns[0]) for m in IMAGES if m.columns[0] != "kid"]
 _COMPARED += [("log p(x) ≥, nats", _NATS)]
 
 
-def _cell(runs: pd.DataFrame) -> list[str]:
-    return [lam(float(runs["lam"].iloc[0])), str(runs["label"].iloc[0])]
+def _statistic(heading: str, column: str, spread: Spread) -> Statistic:
+    shown = _nats if column == _NATS else _ratios
+    return Statistic(heading, partial(_values, column=column), lambda _: spread, shown)
+
+
+def _values(runs: pd.DataFrame, column: str) -> pd.Series:
+    """A score of each run on the scale on which it is compared."""
+    values = runs[column].astype(float)
+    return values if column == _NATS else np.log(values.clip(lower=LEAST))
+
+
+def _nats(*values: float) -> list[str]:
+    return [f"{value:{sign}.2f}" for value, sign in zip(values, ("", "", "+", ""), strict=True)]
+
+
+def _ratios(*logarithms: float) -> list[str]:
+    """Means, whose logarithms these are, and ratios, none of them over MOST."""
+    shown = [f"{math.exp(x):.3f}" if x <= math.log(MOST) else f"{MOST}" for x in logarithms]
+    over = ["> " if x > math.log(MOST) else "" for x in logarithms]
+    marks = ("", "", "× ", "× ")
+    return [f"{more}{mark}{x}" for more, mark, x in zip(over, marks, shown, strict=True)]
 
 
 def _words(values: set[Any]) -> str:
@@ -261,16 +281,4 @@ def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
     lost = [k == n for k, n in gone]
     counts = [f"{k} of {n}" for k, n in gone]
     agrees = verdict(p >= LEVEL and lost[0] == lost[1])
-    return [*_cell(here), "diverged", *counts, f"p = {p:.2f}", f"{LEVEL}", agrees]
-
-
-def _values(runs: pd.DataFrame, column: str) -> pd.Series:
-    """A score of each run that has it, on the scale on which it is compared."""
-    values = runs[column].dropna().astype(float)
-    return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
-
-
-def _shown(value: float, column: str, ratio: str = "", sign: str = "") -> str:
-    if column == _NATS:
-        return f"{value:{sign}.2f}"
-    return f"> {ratio}{MOST}" if value > math.log(MOST) else f"{ratio}{math.exp(value):.3f}"
+    return [*named(here), "diverged", *counts, f"p = {p:.2f}", f"{LEVEL}", agrees]

@@ -89,9 +89,10 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
 
     def beside(id: str, method: str, rival: str, margin: float | None = None) -> Claim:
         here = scored[scored["lam"] == 0]
-        both = (here[here["method"] == each] for each in ("svae_r", method))
+        ours, theirs = (here[here["method"] == each] for each in ("svae_r", method))
         words = TEXT["claims"]["better" if margin is None else "comparable"]
-        return scores_beside(words, id, *both, margin, rival=rival, judge=judge, comparable=margin)
+        values = {"rival": rival, "judge": judge, "comparable": margin}
+        return scores_beside(words, id, ours, theirs, margin, **values)
 
     return [
         *(trade(frame, f"3{part}", rival, "swd", distance) for part, rival in parts),

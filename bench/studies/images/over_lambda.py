@@ -17,7 +17,7 @@ from bench.render.tables import Table, tabulate
 from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT, score
-from bench.studies.images.runs import cells, diverged, first, judged, missing
+from bench.studies.images.runs import cells, diverged, first, gone, judged, missing
 from bench.studies.study import Study
 
 Draw = Callable[[], figures.Figure]
@@ -61,7 +61,7 @@ def build(
             caption += TEXT["whose"].format(judge=judged(frame)[1])
         draw = partial(figures.boxes, frame, here, published)
         pictures.append(Picture("figure7", draw, titles[0], caption + boxes))
-    encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
+    encoded = frame[frame["mse_x"].notna() | gone(frame)]
     hidden = private and (results / study.name / f"{scale}.parquet").is_file()  # once published
     for name, kind, group, title in (
         ("samples", "samples", frame, titles[1]),
@@ -184,6 +184,6 @@ def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
     runs = frame[frame["method"] == method].set_index("seed")
     values = runs[column].astype(float)
     if column == "inception_score":
-        values = values.where(runs["status"] != "diverged", 1.0)
+        values = values.mask(gone(runs), 1.0)
     before, after = (values[runs["lam"] == lam] for lam in (0.0, HIGH))
     return WORSE[column] * (after - before).dropna()

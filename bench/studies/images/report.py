@@ -255,7 +255,7 @@ def _statistic(heading: str, column: str, spread: Spread) -> Statistic:
 def _values(runs: pd.DataFrame, column: str) -> pd.Series:
     """A score of each run on the scale on which it is compared."""
     values = runs[column].astype(float)
-    return values if column == _NATS else np.log(values.clip(lower=LEAST))
+    return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
 
 
 def _nats(*values: float) -> list[str]:

@@ -20,7 +20,7 @@ from bench.render.text import texts
 from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, Cells, score, spread
-from bench.studies.images.runs import cells, diverged, first, headline, missing, paper, runs
+from bench.studies.images.runs import cells, diverged, first, gone, headline, missing, paper, runs
 from bench.studies.study import Study
 
 TEXT = texts("bench.studies.mnist")
@@ -178,7 +178,7 @@ def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _likelier(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
-    found = [runs[runs["status"] == "ok"] for runs in (ours, rival)]
+    found = [runs[~gone(runs)] for runs in (ours, rival)]
     if not all(map(len, found)):
         return "no data", "no runs"
     a, b = (np.stack(runs["log_likelihoods"].to_list()).mean(0) for runs in found)
@@ -195,7 +195,7 @@ def _likelier(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
 
 
 def _near(ours: pd.DataFrame) -> tuple[str, str]:
-    good = ours[ours["status"] == "ok"]
+    good = ours[~gone(ours)]
     if not len(good):
         return "no data", "no runs"
     mean, gap = float(good["log_likelihood"].mean()), _gap(good)

@@ -1,7 +1,7 @@
 """The classifiers that judge generated images: two small residual networks, one shape of code.
 
 A referee's logits give the inception score, its features (what the last, linear layer sees) the
-Fréchet distance. How they are trained and loaded: `bench.scores.referee`.
+Fréchet distance. How they are trained and loaded: `bench.scores.train_classifier`.
 """
 
 from __future__ import annotations

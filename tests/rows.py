@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.scores import metrics
 from bench.spec import PROTOCOL, columns
 from bench.store import schema
 from bench.studies.toy_grid.study import TOY_GRID, ToySpec
 
-TOY_ROWS = schema.rows(ToySpec, TOY_GRID.columns())
+TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY_GRID.metrics()), **TOY_GRID.columns()})
 TOY_SAMPLES = schema.samples(TOY_GRID.sample_columns())
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
@@ -18,9 +19,9 @@ LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}
 
 def row(spec: ToySpec, score: float | None = 4.7, **more: Any) -> dict[str, Any]:
     """A stored row of this spec; a score of None is a diverged run."""
-    metrics = {"inception_score": score, "mse_x": 0.1, "mse_z": 0.1, "modes": 5}
+    scores = {"inception_score": score, "mse_x": 0.1, "mse_z": 0.1, "modes": 5}
     if score is None:
-        metrics = {}
+        scores = {}
     return {
         "id": spec.id,
         "config": spec.config,
@@ -28,8 +29,8 @@ def row(spec: ToySpec, score: float | None = 4.7, **more: Any) -> dict[str, Any]
         "label": LABELS.get((spec.method, spec.lam > 0), spec.method),
         "status": "diverged" if score is None else "ok",
         **{name: getattr(spec, name) for name in columns(ToySpec)},
-        **metrics,
-        **({"high_quality": 0.9} if metrics else {}),
+        **scores,
+        **({"high_quality": 0.9} if scores else {}),
         "n_samples": 1024,
         "n_splits": 1,
         "classifier": "exact posterior",

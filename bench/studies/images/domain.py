@@ -27,7 +27,7 @@ class Domain:
     low: float  # pixels are in [low, 1]
     uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
     efficiency: float  # share of the speed of plain matrix products that a core reaches
-    referee: str = ""  # of bench.scores.referee; none of its own for CelebA
+    referee: str = ""  # of bench.scores.train_classifier; none of its own for CelebA
     paper: Mapping[str, Part] = field(default_factory=dict)  # `parts` by the paper, or none
 
     def networks(

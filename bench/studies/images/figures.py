@@ -74,7 +74,7 @@ def _draw(
         axes.text(0.5, 0.5, why, ha="center", va="center", fontsize=7)
 
 
-def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
     """Samples and, where there is an encoder, reconstructions of every method."""
 
     def lay(samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]]) if len(x_rec) else x[:0]
         return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
 
-    stored = samples.set_index("id")
+    stored = load()
     picked = shown(frame)
     rows = -(-len(picked) // COLUMNS)
     figure = Figure(figsize=(COLUMNS * 3.6, rows * 1.12))
@@ -217,7 +217,7 @@ def _published(boxes: Any, method: str, column: str) -> dict[float, dict]:
     return found
 
 
-def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:
+def panels_over_lambda(frame: pd.DataFrame, load: Callable[[], pd.DataFrame], kind: str) -> Figure:
     """Each method a row, each lambda a column; methods at one lambda fill rows below.
 
     `kind`: "samples" or "x_rec". First seed.
@@ -231,7 +231,7 @@ def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) ->
         return mosaic(sheet, SIDE, SIDE)
 
     picked = shown(frame)
-    stored = samples.set_index("id")
+    stored = load()
     rows = _laid_out(picked)
     figure, grid = panels(len(rows), max(map(len, rows)), 1.9, 2.05)
     for axes in grid.flat:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,10 +18,9 @@ from bench.render.tables import Table, tabulate
 from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT, score
-from bench.studies.images.runs import cells, diverged, first, gone, judged, missing
+from bench.studies.images.runs import diverged, first, gone, judged, missing, samples
 from bench.studies.study import Study
 
-Draw = Callable[[], figures.Figure]
 HIGH = 10.0
 """The lambda at which generation is compared with that at 0."""
 RIVALS = {"alice": "ALICE", "alice_sigmoid": "ALICE with its code's sigmoid"}
@@ -35,57 +35,50 @@ def build(
     other: Path | None,
     frame: pd.DataFrame,
     found: Sequence[Claim],
+    text: Mapping[str, Any],
     tables: Sequence[Table] = (),
-    titles: tuple[str, str, str] = ("Scores over λ", "", ""),
-    boxes: str = "",
     published: pd.DataFrame | None = None,
-    private: str = "",
+    private: bool = False,
 ) -> Page:
     """The page of a study of colour images.
 
-    Beside what such studies share, it has `tables` of its own, `titles` of the scores, samples
-    and reconstructions over lambda, and `published` boxes that the text `boxes` explains. Images
-    of a `private` study, for this reason, are drawn from one's own results only.
+    Beside what such studies share, it has `tables` of its own, `published` boxes, which the
+    study's `text` explains, and titles of pictures. Images that are `private` are drawn from one's
+    own results only.
     """
     contents = [claims.table(found, scale, TEXT["rules"]), scores(frame), *tables]
     contents += report.comparisons(frame, study, scale, results, other)
-    here = swept(frame)
-
-    def samples() -> pd.DataFrame:
-        return study.store(results, scale).load_samples().to_pandas()
-
-    pictures = []
-    if here:  # not of Table 2's other methods alone
-        caption = TEXT["boxes"]
-        if "inception_score" in here:
-            caption += TEXT["whose"].format(judge=judged(frame)[1])
-        draw = partial(figures.boxes, frame, here, published)
-        pictures.append(Picture("figure7", draw, titles[0], caption + boxes))
     encoded = frame[frame["mse_x"].notna() | gone(frame)]
-    hidden = private and (results / study.name / f"{scale}.parquet").is_file()  # once published
-    for name, kind, group, title in (
-        ("samples", "samples", frame, titles[1]),
-        ("reconstructions", "x_rec", encoded, titles[2]),
-    ):
-        if len(group) and not hidden:
-            caption = TEXT[name].format(rows=TEXT["rows"])
-            pictures.append(Picture(name, _drawn(group, samples, kind), title, caption))
-    caption = TEXT["curves"].format(losses=TEXT["losses"])
-    pictures.append(
-        Picture("curves", partial(figures.curves, frame), "Losses over training", caption)
-    )
+    load, panels = partial(samples, study, results, scale), figures.panels_over_lambda
+    here = swept(frame)
+    boxes = TEXT["boxes"]
+    if "inception_score" in here:
+        boxes += TEXT["whose"].format(judge=judged(frame)[1])
+    boxes += text.get("boxes", "").format_map(text)
+    drawn = {
+        "figure7": (partial(figures.boxes, frame, here, published), boxes),
+        "samples": (partial(panels, frame, load, "samples"), TEXT["samples"]),
+        "reconstructions": (partial(panels, encoded, load, "x_rec"), TEXT["reconstructions"]),
+        "curves": (partial(figures.curves, frame), TEXT["curves"]),
+    }
+    if not here:  # Table 2's other methods alone
+        del drawn["figure7"]
+    if not len(encoded):
+        del drawn["reconstructions"]
+    if private and (results / study.name / f"{scale}.parquet").is_file():  # once published
+        drawn = {name: drawn[name] for name in drawn if name in ("figure7", "curves")}
+    titles = TEXT["titles"] | text["titles"]
     return Page(
         frame=frame,
         tables={each.name: each for each in contents},
-        pictures=pictures,
-        notes=report.remarks(frame, TEXT["faithful"], *([private] if private else [])),
+        pictures=[
+            Picture(name, draw, titles[name], caption.format_map(TEXT))
+            for name, (draw, caption) in drawn.items()
+        ],
+        notes=report.remarks(frame, TEXT["faithful"], *([text["private"]] if private else [])),
         missing=missing(frame, study, scale),
         shown=set() if private else set(figures.shown(frame)["id"]),
     )
-
-
-def _drawn(group: pd.DataFrame, samples: Callable[[], pd.DataFrame], kind: str) -> Draw:
-    return lambda: figures.panels_over_lambda(group, samples(), kind)
 
 
 def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -100,8 +93,8 @@ def scores(frame: pd.DataFrame) -> Table:
     """A row for each method and lambda: every score of ours, without columns of nothing."""
     columns = [*METHOD, *(score(metric.columns[0]) for metric in IMAGES), *NUMBERS]
     caption = protocol(frame) + explained(further(IMAGES, frame, report.KNOWN))
-    groups = cells(frame).values()
-    return tabulate("summary", "Scores", caption, columns, groups, hide_empty=True)
+    rows = report.beside(pd.DataFrame(), frame)
+    return tabulate("summary", "Scores", caption, columns, rows, hide_empty=True)
 
 
 def protocol(frame: pd.DataFrame) -> str:

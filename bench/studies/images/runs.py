@@ -39,6 +39,11 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     return kept
 
 
+def samples(study: Study, results: Path, scale: str) -> pd.DataFrame:
+    """What is kept of trainings for pictures, by their ids."""
+    return study.store(results, scale).load_samples().to_pandas().set_index("id")
+
+
 def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataFrame]]:
     """The rows by precision at all settings that have several precisions, the study's own first.
 

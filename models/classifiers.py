@@ -1,7 +1,7 @@
 """The classifiers that judge generated images: two small residual networks, one shape of code.
 
-A referee's logits give the inception score, its features (what the last, linear layer sees) the
-Fréchet distance. How they are trained and loaded: `bench.scores.train_classifier`.
+A classifier's logits give the inception score, its features (what the last, linear layer sees) the
+Fréchet distance. `bench.scores` trains and loads them; the stored weights go by the names here.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Classifier(nn.Module):
 
 
 def network(name: str) -> Classifier:
-    """The untrained referee of "mnist" (1 x 28 x 28) or "cifar10" (3 x 32 x 32)."""
+    """The untrained classifier of "mnist" (1 x 28 x 28) or "cifar10" (3 x 32 x 32)."""
     if name == "mnist":
         return Classifier((1, 28, 28), (32, 64, 96))
     if name == "cifar10":
         return Classifier((3, 32, 32), (64, 160, 192))
-    raise ValueError(f"no referee for {name!r}; allowed: mnist, cifar10")
+    raise ValueError(f"no classifier for {name!r}; allowed: mnist, cifar10")

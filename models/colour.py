@@ -1,123 +1,89 @@
-"""Who plays on CIFAR-10 and CelebA: the networks of the authors' published code.
+"""The networks of CIFAR-10 and CelebA: those of the authors' published code, and the paper's.
 
-As there, every network has noise of its own beside its inputs: a channel of the image for encoder
-and critic, 20 numbers for the decoder and the critic's branch of z; noise and prior are uniform on
-[-1, 1], and so are images and codes, through tanh. `width` scales all channels and units. Two
-things are not as there: convolutions pad alike on all sides (TensorFlow's SAME does not), and no
-layer is batch-normed twice.
+As in the code, every network has noise of its own beside its inputs: a channel of the image for
+encoder and critic, 20 numbers for the decoder and the critic's branch of z. Noise and prior are
+uniform on [-1, 1], and so are images and codes, through tanh. Two things are not as there.
+Convolutions pad alike on all sides (TensorFlow's SAME does not), and no layer is normed twice.
 
-`paper=True` makes those of the paper's supplement (appendix A) instead, where they differ:
-activations, a dense layer of CIFAR-10's encoder, kernels of CelebA's, batch norm on CelebA's
-images, units and pooling of the critics, which get no noise.
+The networks of the paper's supplement (appendix A) differ in their layers, and their critics get
+no noise. WGAN-GP's residual networks are the same beside both.
 
-Images are (n, c, h, w) of 32 or 64 pixels, codes (n, d), critics' logits (n,).
+Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models import mnist as images
-from models.mnist import Deconv, ImageShape, Part, layer_norm, norm1d, norm2d, normal_log_density
-from models.residual import ResidualCritic, ResidualDecoder
+from models import mnist
+from models.mnist import Critic, ImageShape, ImplicitEncoder, JointCritic, Part, build
+
+SIZES, PAPER_SIZES = (16, 32, 64, 128, 256), (32, 64)
+"""Heights and widths of the images that `PARTS` and `PAPER` take, of any number of channels."""
 
 NOISE = 20
 """Numbers of noise beside a code."""
-LEAK = 0.2
+
+PAPER_LAYERS = {
+    32: {
+        "encoder": "conv32 bn leaky conv64 bn leaky conv128 bn leaky conv256 bn leaky "
+        "flatten fc512 leaky",
+        "decoder": "fc512@4 view@4 bn leaky deconv256 bn relu deconv128 bn relu deconvc tanh",
+        "critic": "conv64 bn relu conv128 bn relu conv256 bn relu conv512 bn relu pool flatten",
+        "critic's code": "fc512 relu",
+    },
+    64: {
+        "encoder": "conv32k4 bn leaky conv64k4 bn leaky conv128k4 bn leaky conv256k4 bn leaky "
+        "conv512k4 bn leaky flatten fc512 leaky",
+        "decoder": "fc1024 bn leaky fc512@4 view@4 bn leaky deconv256 bn leaky "
+        "deconv128 bn leaky deconv64 bn leaky deconvc bn tanh",
+        "critic": "conv64 bn relu conv128 bn relu conv256 bn relu conv512 bn relu flatten",
+        "critic's code": "fc2046 relu",
+    },
+}
+"""The supplement's layers of CIFAR-10 and CelebA, in the words of `models.mnist.build`.
+
+The dense layer of 8192 is 512 channels of 4 x 4. Encoders end in fcz and tanh, critics in fc1.
+"""
 
 
-def _conv(
-    d_in: int, d_out: int, norm: Callable[[int], nn.Module], act: nn.Module, kernel: int = 5
-) -> nn.Module:
-    """Stride 2: halves the image."""
-    return nn.Sequential(nn.Conv2d(d_in, d_out, kernel, 2, (kernel - 1) // 2), norm(d_out), act)
+def code_layers(size: int) -> dict[str, str]:
+    """The layers of the authors' code: CIFAR-10's at 32 pixels, CelebA's at 64.
 
+    Each octave more or less is a convolution or deconvolution more or less: encoders and critics
+    go down to images of 2 x 2, of at most 512 channels, and decoders double images of 4 x 4. What
+    only CelebA's have, they have from 64 pixels on: dense layers of 512 and 1024, leaky decoders,
+    and critics whose last halving is a pooling. CelebA's decoder begins in the code's order: ReLU,
+    batch norm, leaky ReLU.
+    """
+    large, octaves = size >= 64, size.bit_length() - 2
 
-def _large(shape: ImageShape) -> bool:
-    """Whether the images are CelebA's, 64 pixels wide, not CIFAR-10's."""
-    return shape.size >= 64
+    def convolutions(first: int, number: int, act: str) -> str:
+        return " ".join(f"conv{min(first << i, 512)} bn {act}" for i in range(number))
 
-
-class _Trunk(nn.Sequential):
-    """Convolutions 32, 64, 128, 256 (CelebA: and 512, dense 512; the paper: always dense 512)."""
-
-    def __init__(self, shape: ImageShape, extra: int, paper: bool) -> None:
-        large, leaky = _large(shape), nn.LeakyReLU(LEAK)
-        full = (32, 64, 128, 256, 512) if large else (32, 64, 128, 256)
-        channels = [shape.channels + extra, *map(shape.units, full)]
-        act, kernel = (leaky, 4 if large else 5) if paper else (nn.ReLU(), 5)
-        layers = [_conv(a, b, norm2d, act, kernel) for a, b in pairwise(channels)]
-        self.d_out = channels[-1] * (shape.size >> len(full)) ** 2
-        layers.append(nn.Flatten())
-        if large or paper:
-            hidden = shape.units(512)
-            norm = [] if paper else [norm1d(hidden)]
-            layers += [nn.Linear(self.d_out, hidden), *norm, leaky]
-            self.d_out = hidden
-        super().__init__(*layers)
-
-
-class Encoder(nn.Module):
-    """z = h(x, eps): the trunk, dense d, tanh."""
-
-    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
-        super().__init__()
-        self.eps_shape = (1, shape.size, shape.size)
-        trunk = _Trunk(shape, 1, paper)
-        self.layers = nn.Sequential(*trunk, nn.Linear(trunk.d_out, shape.d_z), nn.Tanh())
-
-    def forward(self, x: Tensor, eps: Tensor) -> Tensor:
-        """x (n, c, h, w), eps (n, 1, h, w) -> z (n, d) in [-1, 1]."""
-        return self.layers(torch.cat([x, eps], 1))
-
-
-class GaussianEncoder(images.GaussianEncoder):
-    """q(z|x) = N(mean, sd^2), diagonal: the trunk without noise, the mean through tanh."""
-
-    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
-        super().__init__(shape, trunk=_Trunk(shape, 0, paper))
-
-    def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_sd = super()._moments(h)
-        return mean.tanh(), log_sd
+    acts = ["leaky"] * octaves if large else ["relu", "leaky", "relu"]
+    doubling = [f"deconv{256 >> i} bn {acts[i + 1]}" for i in range(octaves - 2)]
+    dense = f"{'fc1024 relu bn leaky ' if large else ''}fc512@4 view@4 bn {acts[0]}"
+    critic = convolutions(64, octaves - large, "leaky")
+    return {
+        "encoder": f"{convolutions(32, octaves, 'relu')} flatten{' fc512 bn leaky' * large}",
+        "decoder": " ".join([dense, *doubling, "deconvc tanh"]),
+        "critic": f"{critic}{' pool' * large} flatten",
+        "critic's code": "fc2048 leaky",
+    }
 
 
 class Decoder(nn.Module):
-    """x = g(z, noise): dense 8192, deconvolutions 256, 128 (CelebA: and 64), c, tanh.
+    """x = g(z, noise)."""
 
-    The 8192 are normed as 512 channels of 4 x 4. CelebA's begins with dense 1024, in the code's
-    order: ReLU, batch norm, leaky ReLU.
-    """
-
-    def __init__(self, shape: ImageShape, noise: int = NOISE, paper: bool = False) -> None:
+    def __init__(self, shape: ImageShape, text: str, noise: int = 0) -> None:
         super().__init__()
         self.noise = ((noise,),) if noise else ()
-        a, b, c, d = (shape.units(full) for full in (512, 256, 128, 64))
-        d_in, leaky, large = shape.d_z + noise, nn.LeakyReLU(LEAK), _large(shape)
-        first: list[nn.Module] = []
-        if large:
-            hidden = shape.units(1024)
-            relu = [] if paper else [nn.ReLU()]
-            first, d_in = [nn.Linear(d_in, hidden), *relu, norm1d(hidden), leaky], hidden
-        channels = shape.channels
-        self.layers = nn.Sequential(
-            *first,
-            nn.Linear(d_in, a * 16),
-            nn.Unflatten(1, (a, 4, 4)),
-            norm2d(a),
-            leaky if large or paper else nn.ReLU(),
-            *(Deconv(a, b), norm2d(b), leaky if large or not paper else nn.ReLU()),
-            *(Deconv(b, c), norm2d(c), leaky if large else nn.ReLU()),
-            *((Deconv(c, d), norm2d(d), leaky) if large else ()),
-            Deconv(d if large else c, channels),
-            *([norm2d(channels)] if large and paper else []),
-            nn.Tanh(),
-        )
+        self.layers, _ = build(text, shape, shape.d_z + noise)
 
     def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
         """z (n, d), noise (n, 20) if it takes any -> x (n, c, h, w) in [-1, 1]."""
@@ -127,87 +93,125 @@ class Decoder(nn.Module):
 class DensityDecoder(Decoder):
     """p(x|z) = N(mean, sd^2) without noise of its own; one sd, learned (Rybkin et al. 2021)."""
 
-    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
-        super().__init__(shape, 0, paper)
+    def __init__(self, shape: ImageShape, text: str) -> None:
+        super().__init__(shape, text)
         self.log_sd = nn.Parameter(torch.zeros(()))
 
     def log_density(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) in nats, (n,)."""
-        return normal_log_density(x, self(z), self.log_sd)
+        return mnist.normal_log_density(x, self(z), self.log_sd)
 
 
-def _features(
-    shape: ImageShape, extra: int, norm: Callable[[int], nn.Module], paper: bool
-) -> tuple[nn.Sequential, int]:
-    """Convolutions 64, 128, 256, 512; CelebA's (in the paper CIFAR-10's) are halved by means."""
-    channels = [shape.channels + extra, *(shape.units(full) for full in (64, 128, 256, 512))]
-    act = nn.ReLU() if paper else nn.LeakyReLU(LEAK)
-    layers = [_conv(a, b, norm, act) for a, b in pairwise(channels)]
-    pool = [nn.AvgPool2d(2)] if _large(shape) != paper else []
-    d = channels[-1] * (shape.size >> 4 >> len(pool)) ** 2
-    return nn.Sequential(*layers, *pool, nn.Flatten()), d
+FULL = 128
+"""Channels of every residual block."""
 
 
-class Critic(nn.Module):
-    """f(x): the convolutions, dense 1. For generators without an encoder; no noise."""
+class Block(nn.Module):
+    """x -> its shortcut plus two 3 x 3 convolutions, each after its norm and ReLU.
+
+    `resize` 2 doubles the image before the first convolution (nearest), 0.5 halves it after the
+    second (mean), 1 leaves it. Where anything changes, the shortcut is a 1 x 1 convolution.
+    """
 
     def __init__(
         self,
-        shape: ImageShape,
-        norm: Callable[[int], nn.Module] = norm2d,
-        paper: bool = False,
+        d_in: int,
+        d_out: int,
+        resize: float = 1.0,
+        norm: Callable[[int], nn.Module] = lambda channels: nn.Identity(),
+        first: bool = False,
     ) -> None:
+        """`first`: of a critic, which sees images and has no activation before them."""
         super().__init__()
-        self.features, d = _features(shape, 0, norm, paper)
-        self.head = nn.Linear(d, 1)
+        self.resize = resize
+        self.before = nn.Sequential(*([] if first else [norm(d_in), nn.ReLU()]))
+        self.one = nn.Sequential(nn.Conv2d(d_in, d_out, 3, 1, 1), norm(d_out), nn.ReLU())
+        self.two = nn.Conv2d(d_out, d_out, 3, 1, 1)
+        same = d_in == d_out and resize == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(d_in, d_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
+        h = self.before(x)
+        if self.resize > 1:
+            x, h = (F.interpolate(each, scale_factor=2.0) for each in (x, h))
+        h = self.two(self.one(h))
+        if self.resize < 1:
+            x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
+        return self.shortcut(x) + h
 
 
-class JointCritic(nn.Module):
-    """f(x, z): the convolutions of x and dense 2048 of z, side by side, to the logit at once.
+class ResidualDecoder(nn.Module):
+    """WGAN-GP's x = g(z): dense 4 x 4 x 128, a block for each doubling, 3 x 3 to c, tanh.
 
-    Being a function of x plus one of z, it can't see how they belong together: as in the
-    supplement's table, unlike the suite's critic for MNIST, which has a layer of both.
+    Gulrajani et al. 2017, appendix F, as their code has it for CIFAR-10. Here z is the study's
+    own, and so are the first weights and the learning rate, which is constant.
     """
 
-    def __init__(self, shape: ImageShape, paper: bool = False) -> None:
+    def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        noisy = not paper
-        self.noise = ((1, shape.size, shape.size), (NOISE,)) if noisy else ()
-        self.features, d = _features(shape, int(noisy), norm2d, paper)
-        full = (2046 if _large(shape) else 512) if paper else 2048
-        hidden, act = shape.units(full), nn.ReLU() if paper else nn.LeakyReLU(LEAK)
-        self.code = nn.Sequential(nn.Linear(shape.d_z + NOISE * noisy, hidden), act)
-        self.head = nn.Linear(d + hidden, 1)
+        units, doublings = shape.units(FULL), shape.size.bit_length() - 3
+        self.layers = nn.Sequential(
+            *build("fc128@4 view@4", shape, shape.d_z)[0],
+            *(Block(units, units, 2.0, mnist.batch_norm) for _ in range(doublings)),
+            *build("bn relu", shape, units, shape.size, shape.size)[0],
+            nn.Conv2d(units, shape.channels, 3, 1, 1),
+            nn.Tanh(),
+        )
 
-    def forward(self, x: Tensor, z: Tensor, *noise: Tensor) -> Tensor:
-        """x (n, c, h, w), z (n, d) and, unless the paper's, noise (n, 1, h, w), (n, 20) -> (n,)."""
-        to_x, to_z = noise[:1], noise[1:]
-        of_x = self.features(torch.cat([x, *to_x], 1))
-        of_z = self.code(torch.cat([z, *to_z], 1))
-        return self.head(torch.cat([of_x, of_z], 1)).squeeze(1)
+    def forward(self, z: Tensor) -> Tensor:
+        """z (n, d) -> x (n, c, h, w) in [-1, 1]."""
+        return self.layers(z)
 
 
-def _parts(paper: bool) -> dict[str, Part]:
+class ResidualCritic(nn.Module):
+    """WGAN-GP's f(x): blocks that halve to 8 x 8, two more, ReLU, mean, dense 1; no norm.
+
+    Of the same source. It halves images of 32 twice, and bigger images once more each octave.
+    """
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        units, halvings = shape.units(FULL), shape.size.bit_length() - 4
+        self.layers = nn.Sequential(
+            Block(shape.channels, units, 0.5, first=True),
+            *(Block(units, units, 0.5) for _ in range(halvings - 1)),
+            *(Block(units, units) for _ in range(2)),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(units, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x).mean((2, 3))).squeeze(1)
+
+
+def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, Part]:
+    """Networks whose layers depend on the image's size; f(x, z) has `noise` numbers beside z."""
+
+    def joint(shape: ImageShape) -> JointCritic:
+        """The features of x and those of z, side by side, go to the logit at once.
+
+        Being a function of x plus one of z, it can't see how they belong together: as in the
+        supplement's table, unlike the suite's critic for MNIST, which has a layer of both.
+        """
+        found = layers(shape.size)
+        return JointCritic(shape, found["critic"], found["critic's code"], "fc1", noise)
+
     return {
-        "implicit": partial(Encoder, paper=paper),
-        "gaussian": partial(GaussianEncoder, paper=paper),
-        "conv": partial(Decoder, paper=paper),
-        "conv, no noise": partial(Decoder, noise=0, paper=paper),
-        "density": partial(DensityDecoder, paper=paper),
+        "implicit": lambda s: ImplicitEncoder(s, f"{layers(s.size)['encoder']} fcz tanh"),
+        "gaussian": lambda s: mnist.GaussianEncoder(s, layers(s.size)["encoder"], bounded=True),
+        "conv": lambda s: Decoder(s, layers(s.size)["decoder"], NOISE),
+        "conv, no noise": lambda s: Decoder(s, layers(s.size)["decoder"]),
+        "density": lambda s: DensityDecoder(s, layers(s.size)["decoder"]),
         "residual": ResidualDecoder,
-        "f(x)": partial(Critic, paper=paper),
-        "f(x), layer norm": partial(Critic, norm=layer_norm, paper=paper),
+        "f(x)": lambda s: Critic(s, f"{layers(s.size)['critic']} fc1"),
+        "f(x), layer norm": lambda s: Critic(
+            s, f"{layers(s.size)['critic']} fc1".replace("bn", "ln")
+        ),
         "f(x), residual": ResidualCritic,
-        "f(x, z)": partial(JointCritic, paper=paper),
+        "f(x, z)": joint,
     }
 
 
-PARTS, PAPER = _parts(False), _parts(True)
+PARTS, PAPER = _parts(code_layers, NOISE), _parts(PAPER_LAYERS.__getitem__, 0)
 """Every network there is for these images, by the names that objectives use: the authors' code's
 and the paper's."""
-
-SIZES, PAPER_SIZES = (32, 64), (32, 64)
-"""Heights and widths of the images that `PARTS` and `PAPER` take."""

@@ -1,11 +1,11 @@
 """Every method of the image studies as a pair of functions: the critic's loss and the model's.
 
-The joint-matching methods are those of `models.objectives`: `matching` makes a pair of each. The
-rivals of Table 1 and Table 2 stand below, each with its equation. A pair is asked with the
-networks, by role, and a batch that draws noise by name; it returns one number to be minimised.
-While the critic learns, the model's parameters stand still, and the other way round.
+`matching` makes a pair of each joint-matching method of `models.objectives`. The other methods of
+Table 1 and Table 2 stand below, each with its equation. A pair takes the networks, by role, and a
+batch that draws noise by name; it returns one number to be minimised. While the critic learns, the
+model's parameters stand still, and the other way round.
 
-Signs are this paper's: f -> log p - log q, label 1 = decoder pair (11). "Critics see means":
+Signs are this paper's: f -> log p - log q, label 1 = decoder pair (11). Critics see means:
 generated images are the decoder's means in [0, 1], real ones grey images. Likelihoods are of a
 fresh binarization of each batch.
 
@@ -15,41 +15,30 @@ To add a method, write its pair and one line in `METHODS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from models.batch import Batch, Networks, bits, decode, encode, generate, judge, prior
 from models.mnist import bernoulli_log_density, normal_log_density
-from models.objectives import OBJECTIVES, Objective, density_ratio, regularised, symmetric_kl
-
-Networks = Any
-"""`models.mnist.ImageNetworks`: networks by role, e.g. nets["encoder"](x, eps)."""
-
-
-class Batch(Protocol):
-    """Real images x (n, c, h, w), in [0, 1] for MNIST, and noise: equal names, equal numbers."""
-
-    x: Tensor
-
-    def noise(self, name: str, *shape: int) -> Tensor:
-        """What codes and noise are drawn from, (n, *shape): N(0, I) for MNIST."""
-        ...
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        """N(0, I) of (n, *shape)."""
-        ...
-
-    def uniform(self, name: str, *shape: int) -> Tensor:
-        """U[0, 1) of (n, *shape)."""
-        ...
-
+from models.objectives import OBJECTIVES, Objective, density_ratio, regularised
 
 CriticLoss = Callable[[Networks, Batch], Tensor]
 ModelLoss = Callable[[Networks, Batch, float], Tensor]
+
+
+PENALTY = MARGIN = 10.0
+"""Weight of WGAN-GP's penalty; EB-GAN's margin."""
+DENSITY_SD = 0.05
+"""p(x|z) = N(mean, 0.05^2) in `svae_r_density`."""
+CONTRAST_SAMPLES = 8
+"""Other codes of each image from which adaptive contrast takes the moments of q(z|x)."""
 
 
 @dataclass(frozen=True)
@@ -70,103 +59,60 @@ class Method:
         return max(asked, self.critic_steps)
 
 
-def encode(nets: Networks, batch: Batch, x: Tensor, name: str = "eps") -> Tensor:
-    """z ~ q(z|x), (n, d)."""
-    encoder = nets["encoder"]
-    draw = batch.normal if hasattr(encoder, "moments") else batch.noise
-    return encoder(x, draw(name, *encoder.eps_shape))
-
-
-def prior(nets: Networks, batch: Batch) -> Tensor:
-    """z ~ p(z), (n, d)."""
-    return batch.noise("z", nets.shape.d_z)
-
-
-def decode(nets: Networks, batch: Batch, z: Tensor, name: str = "noise") -> Tensor:
-    """x ~ p(x|z), or its mean, (n, c, h, w)."""
-    return nets["decoder"](z, *_own_noise(nets["decoder"], batch, name))
-
-
-def judge(
-    nets: Networks, batch: Batch, x: Tensor, z: Tensor, name: str, critic: str = "critic"
-) -> Tensor:
-    """f(x, z), (n,)."""
-    return nets[critic](x, z, *_own_noise(nets[critic], batch, f"{critic}'s {name}"))
-
-
-def _own_noise(network: Any, batch: Batch, name: str) -> list[Tensor]:
-    """The noise that a network takes beside its inputs; only those of `models.colour` do."""
-    shapes: Sequence[tuple[int, ...]] = getattr(network, "noise", ())
-    return [batch.noise(f"{name} {i}", *shape) for i, shape in enumerate(shapes)]
-
-
-def bits(batch: Batch) -> Tensor:
-    """A fresh binarization of x: pixel i is 1 with probability x_i."""
-    return (batch.uniform("bits", *batch.x.shape[1:]) < batch.x).to(batch.x.dtype)
-
-
 # The paper's family -------------------------------------------------------------------------
 
 
-def absolute_error(x: Tensor, x_rec: Tensor, z: Tensor, z_rec: Tensor) -> Tensor:
+def absolute_error(nets: Networks, batch: Batch, z: Tensor, z_x: Tensor, x_z: Tensor) -> Tensor:
     """The reconstruction terms of (29) in the authors' code: mean absolute errors of x and z."""
-    return (x - x_rec).abs().mean() + (z - z_rec).abs().mean()
+    x_rec = decode(nets, batch, z_x, "noise of the cycle")
+    z_rec = encode(nets, batch, x_z, "eps of the cycle")
+    return (batch.x - x_rec).abs().mean() + (z - z_rec).abs().mean()
 
 
-def matching(objective: Objective) -> Method:
-    """A joint-matching objective, (10) for the critic, with the cycle of (29) at lambda > 0."""
+@cache
+def matching(
+    objective: Objective,
+    sample: Callable[[Networks, Batch, Tensor], Tensor] = decode,
+    error: Callable[[Networks, Batch, Tensor, Tensor, Tensor], Tensor] = absolute_error,
+) -> Method:
+    """A joint-matching objective, (10) for the critic, with the error of (29) at lambda > 0.
+
+    `sample` gives x ~ p(x|z), `error` the reconstruction error from z, its image and x's code.
+    """
+
+    def pairs(nets: Networks, batch: Batch) -> tuple[Tensor, ...]:
+        """z ~ p(z), z_x ~ q(z|x), x_z ~ p(x|z), and f of both pairs: f_q and f_p."""
+        z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
+        x_z = sample(nets, batch, z)
+        f_q = judge(nets, batch, batch.x, z_x, "q")
+        return z, z_x, x_z, f_q, judge(nets, batch, x_z, z, "p")
 
     def critic(nets: Networks, batch: Batch) -> Tensor:
-        z = prior(nets, batch)
-        f_q = judge(nets, batch, batch.x, encode(nets, batch, batch.x), "q")
-        f_p = judge(nets, batch, decode(nets, batch, z), z, "p")
-        return objective.critic(f_q, f_p)
+        return objective.critic(*pairs(nets, batch)[3:])
 
     def model(nets: Networks, batch: Batch, lam: float) -> Tensor:
-        x, z = batch.x, prior(nets, batch)
-        z_x, x_z = encode(nets, batch, x), decode(nets, batch, z)
-        loss = objective.model(judge(nets, batch, x, z_x, "q"), judge(nets, batch, x_z, z, "p"))
-        if not lam:
-            return loss
-        x_rec = decode(nets, batch, z_x, "noise of the cycle")
-        z_rec = encode(nets, batch, x_z, "eps of the cycle")
-        return regularised(loss, lam, absolute_error(x, x_rec, z, z_rec))
+        z, z_x, x_z, f_q, f_p = pairs(nets, batch)
+        loss = objective.model(f_q, f_p)
+        return regularised(loss, lam, error(nets, batch, z, z_x, x_z)) if lam else loss
 
     parts = {"encoder": "implicit", "decoder": "conv", "critic": "f(x, z)"}
     return Method(critic, model, parts, objective.label, objective.label_cycle)
 
 
-DENSITY_SD = 0.05
-"""p(x|z) = N(mean, 0.05^2) in `svae_r_density`."""
+def noisy(nets: Networks, batch: Batch, z: Tensor) -> Tensor:
+    """x ~ p(x|z), (n, c, h, w); the gradient passes through the sample."""
+    return nets["decoder"](z) + DENSITY_SD * batch.normal("noise of x", *batch.x.shape[1:])
 
 
-def _noisy(nets: Networks, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
-    """x ~ p(x|z) and the mean; the gradient passes through the sample."""
-    mean = nets["decoder"](z)
-    return mean + DENSITY_SD * batch.normal("noise of x", *batch.x.shape[1:]), mean
-
-
-def density_critic(nets: Networks, batch: Batch) -> Tensor:
-    """(10) on x and z sampled from explicit densities."""
-    z = prior(nets, batch)
-    f_q = judge(nets, batch, batch.x, encode(nets, batch, batch.x), "q")
-    return density_ratio(f_q, judge(nets, batch, _noisy(nets, batch, z)[0], z, "p"))
-
-
-def density_model(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """(29) as printed, with log p(x|z) and log q(z|x) in nats; lambda weighs nats.
+def nats(nets: Networks, batch: Batch, z: Tensor, z_x: Tensor, x_z: Tensor) -> Tensor:
+    """The reconstruction terms of (29) as printed: -E log p(x|z) - E log q(z|x) in nats.
 
     Per element, as the authors' code weighs its errors, a lambda of nats weighs the squared error
     of x by lambda * 784 / (2 * 0.05^2), 784 being the numbers of an image of MNIST.
     """
-    x, z = batch.x, prior(nets, batch)
-    z_x, (x_z, _) = encode(nets, batch, x), _noisy(nets, batch, z)
-    loss = symmetric_kl(judge(nets, batch, x, z_x, "q"), judge(nets, batch, x_z, z, "p"))
-    if not lam:
-        return loss
-    log_p = normal_log_density(x, nets["decoder"](z_x), math.log(DENSITY_SD))
+    log_p = normal_log_density(batch.x, nets["decoder"](z_x), math.log(DENSITY_SD))
     log_q = normal_log_density(z, *nets["encoder"].moments(x_z))
-    return loss - lam * (log_p + log_q).mean()
+    return -(log_p + log_q).mean()
 
 
 # Likelihoods --------------------------------------------------------------------------------
@@ -207,15 +153,11 @@ def avb(nets: Networks, batch: Batch, lam: float) -> Tensor:
     return _distortion(nets, batch, z_x) - nets["critic"](batch.x, z_x).mean()
 
 
-CONTRAST_SAMPLES = 8
-"""Other codes of each image from which adaptive contrast takes the moments of q(z|x)."""
-
-
 def _contrast(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """z ~ q(z|x) and the moments of q(z|x), no gradient through these: (n, d) each.
 
-    They are those of codes other than z: a code measured by moments that it is itself a part of
-    can't go far from them, and nothing would keep q from collapsing.
+    The moments are of codes other than z. A code can't go far from moments that it is itself a part
+    of, and nothing would keep q from collapsing.
     """
     z = encode(nets, batch, batch.x)
     with torch.no_grad():
@@ -259,19 +201,15 @@ def as_vae_critic(nets: Networks, batch: Batch) -> Tensor:
     product of the other's marginals, by density_ratio with the joint in the place of p.
     """
     z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
-    x_z = nets["decoder"](z)
+    x, x_z = batch.x, nets["decoder"](z)
 
-    def f(critic: str, x: Tensor, z: Tensor, name: str) -> Tensor:
-        return judge(nets, batch, x, z, name, critic)
+    def ratio(critic: str, product: tuple[Tensor, Tensor], joint: tuple[Tensor, Tensor]) -> Tensor:
+        f_product = judge(nets, batch, *product, "product", critic)
+        return density_ratio(f_product, judge(nets, batch, *joint, "joint", critic))
 
     # An independent partner for each is the next one in the batch.
-    first = density_ratio(
-        f("critic_x", x_z.roll(1, 0), z, "product"), f("critic_x", batch.x, z_x, "joint")
-    )
-    second = density_ratio(
-        f("critic_z", batch.x, z_x.roll(1, 0), "product"), f("critic_z", x_z, z, "joint")
-    )
-    return first + second
+    of_x = ratio("critic_x", (x_z.roll(1, 0), z), (x, z_x))
+    return of_x + ratio("critic_z", (x, z_x.roll(1, 0)), (x_z, z))
 
 
 def as_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
@@ -287,34 +225,35 @@ def as_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
 # Generators without an encoder --------------------------------------------------------------
 
 
+def _logits(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
+    """f_q of real images and f_p of generated ones, (n,) each."""
+    return nets["critic"](batch.x), nets["critic"](generate(nets, batch))
+
+
 def gan_critic(nets: Networks, batch: Batch) -> Tensor:
     """f(x) -> log p(x) - log q(x), equation (22); Goodfellow et al. 2014, (1)."""
-    f_q = nets["critic"](batch.x)
-    return density_ratio(f_q, nets["critic"](decode(nets, batch, prior(nets, batch))))
+    return density_ratio(*_logits(nets, batch))
 
 
 def gan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """-E_p log sigma(-f), equation (24): the non-saturating GAN."""
-    return softplus(nets["critic"](decode(nets, batch, prior(nets, batch)))).mean()
+    return softplus(nets["critic"](generate(nets, batch))).mean()
 
 
 def wgan_critic(nets: Networks, batch: Batch) -> Tensor:
     """E_p f - E_q f for a clipped f, equation (25); Arjovsky et al. 2017, algorithm 1."""
-    f_p = nets["critic"](decode(nets, batch, prior(nets, batch)))
-    return f_p.mean() - nets["critic"](batch.x).mean()
+    f_q, f_p = _logits(nets, batch)
+    return f_p.mean() - f_q.mean()
 
 
 def wgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """-E_p f, equation (25)."""
-    return -nets["critic"](decode(nets, batch, prior(nets, batch))).mean()
-
-
-PENALTY = 10.0
+    return -nets["critic"](generate(nets, batch)).mean()
 
 
 def wgan_gp_critic(nets: Networks, batch: Batch) -> Tensor:
     """(25) and 10 (|df/dx| - 1)^2 between real and generated; Gulrajani et al. 2017, (3)."""
-    x, x_z = batch.x, decode(nets, batch, prior(nets, batch)).detach()
+    x, x_z = batch.x, generate(nets, batch).detach()
     between = torch.lerp(x, x_z, batch.uniform("between", 1, 1, 1)).requires_grad_()
     (slope,) = torch.autograd.grad(nets["critic"](between).sum(), between, create_graph=True)
     excess = slope.flatten(1).norm(dim=1) - 1
@@ -322,67 +261,66 @@ def wgan_gp_critic(nets: Networks, batch: Batch) -> Tensor:
     return gap + PENALTY * excess.square().mean()
 
 
-MARGIN = 10.0
-
-
 def ebgan_critic(nets: Networks, batch: Batch) -> Tensor:
     """Energy of real images down, of generated ones up to a margin of 10; Zhao et al. 2017, (1)."""
-    energy = nets["critic"](decode(nets, batch, prior(nets, batch)))
-    return nets["critic"](batch.x).mean() + (MARGIN - energy).relu().mean()
+    of_x, of_generated = _logits(nets, batch)
+    return of_x.mean() + (MARGIN - of_generated).relu().mean()
 
 
 def ebgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     """Energy of generated images; Zhao et al. 2017, (2)."""
-    return nets["critic"](decode(nets, batch, prior(nets, batch))).mean()
+    return nets["critic"](generate(nets, batch)).mean()
 
 
-def _parts(encoder: str = "", decoder: str = "conv", **critics: str) -> dict[str, str]:
-    return ({"encoder": encoder} if encoder else {}) | {"decoder": decoder} | critics
+class _Matching(Mapping[str, Method]):
+    """A method of each objective in `OBJECTIVES`, also of those that are added later."""
+
+    def __getitem__(self, name: str) -> Method:
+        return matching(OBJECTIVES[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(OBJECTIVES)
+
+    def __len__(self) -> int:
+        return len(OBJECTIVES)
 
 
-_JOINT = {"critic": "f(x, z)"}
-_TWO = {"critic_x": "f(x, z)", "critic_z": "f(x, z)"}
+_GAUSSIAN = {"encoder": "gaussian", "decoder": "bernoulli"}
+_IMPLICIT = {"encoder": "implicit", "decoder": "bernoulli"}
+_TWO = {"encoder": "gaussian", "decoder": "density", "critic_x": "f(x, z)", "critic_z": "f(x, z)"}
+_CONV = {"decoder": "conv", "critic": "f(x)"}
+_GP = partial(Method, wgan_gp_critic, wgan, critic_steps=5, betas=(0.0, 0.9))
 
-METHODS: dict[str, Method] = {
-    **{name: matching(objective) for name, objective in OBJECTIVES.items()},
-    "svae_r_density": Method(
-        density_critic,
-        density_model,
-        _parts("gaussian", "conv, no noise", **_JOINT),
-        "sVAE-density",
-        "sVAE-r-density",
-    ),
-    "vae": Method(None, vae, _parts("gaussian", "bernoulli"), "VAE"),
-    "nf_vae": Method(None, flow_vae, _parts("planar", "bernoulli"), "NF (k = 80)"),
-    "iaf_vae": Method(None, flow_vae, _parts("autoregressive", "bernoulli"), "IAF"),
-    "avb": Method(avb_critic, avb, _parts("implicit", "bernoulli", **_JOINT), "AVB"),
-    "avb_ac": Method(avb_ac_critic, avb_ac, _parts("implicit", "bernoulli", **_JOINT), "AVB-AC"),
-    "aae": Method(aae_critic, aae, _parts("implicit", "bernoulli", critic="f(z)"), "AAE"),
-    "as_vae": Method(as_vae_critic, as_vae, _parts("gaussian", "density", **_TWO), "AS-VAE"),
-    "gan": Method(gan_critic, gan, _parts(decoder="mlp", critic="f(x), mlp"), "GAN"),
-    "dcgan": Method(gan_critic, gan, _parts(critic="f(x)"), "DCGAN"),
-    "wgan": Method(wgan_critic, wgan, _parts(critic="f(x)"), "WGAN", critic_steps=5, clip=0.01),
-    "wgan_gp": Method(
-        wgan_gp_critic,
-        wgan,
-        _parts(critic="f(x), layer norm"),
-        "WGAN-GP",
-        critic_steps=5,
-        betas=(0.0, 0.9),
-    ),
-    "wgan_gp_residual": Method(
-        wgan_gp_critic,
-        wgan,
-        _parts(decoder="residual", critic="f(x), residual"),
-        "WGAN-GP ResNet",
-        critic_steps=5,
-        betas=(0.0, 0.9),
-    ),
-    "ebgan": Method(ebgan_critic, ebgan, _parts(critic="energy"), "EB-GAN"),
-}
+METHODS: MutableMapping[str, Method] = ChainMap(
+    {
+        "svae_r_density": replace(
+            matching(OBJECTIVES["svae_r"], noisy, nats),
+            parts={"encoder": "gaussian", "decoder": "conv, no noise", "critic": "f(x, z)"},
+            label="sVAE-density",
+            label_cycle="sVAE-r-density",
+        ),
+        "vae": Method(None, vae, _GAUSSIAN, "VAE"),
+        "nf_vae": Method(None, flow_vae, {**_GAUSSIAN, "encoder": "planar"}, "NF (k = 80)"),
+        "iaf_vae": Method(None, flow_vae, {**_GAUSSIAN, "encoder": "autoregressive"}, "IAF"),
+        "avb": Method(avb_critic, avb, {**_IMPLICIT, "critic": "f(x, z)"}, "AVB"),
+        "avb_ac": Method(avb_ac_critic, avb_ac, {**_IMPLICIT, "critic": "f(x, z)"}, "AVB-AC"),
+        "aae": Method(aae_critic, aae, {**_IMPLICIT, "critic": "f(z)"}, "AAE"),
+        "as_vae": Method(as_vae_critic, as_vae, _TWO, "AS-VAE"),
+        "gan": Method(gan_critic, gan, {"decoder": "mlp", "critic": "f(x), mlp"}, "GAN"),
+        "dcgan": Method(gan_critic, gan, _CONV, "DCGAN"),
+        "wgan": Method(wgan_critic, wgan, _CONV, "WGAN", critic_steps=5, clip=0.01),
+        "wgan_gp": _GP({"decoder": "conv", "critic": "f(x), layer norm"}, "WGAN-GP"),
+        "wgan_gp_residual": _GP(
+            {"decoder": "residual", "critic": "f(x), residual"}, "WGAN-GP ResNet"
+        ),
+        "ebgan": Method(ebgan_critic, ebgan, {"decoder": "conv", "critic": "energy"}, "EB-GAN"),
+    },
+    cast("dict[str, Method]", _Matching()),
+)
+"""Every method by its name: those of `OBJECTIVES`, then these."""
 
 
 def label(method: str, lam: float) -> str:
     """The name a table gives to `method` at this lambda, e.g. sVAE at 0 and sVAE-r above."""
-    found = OBJECTIVES.get(method) or METHODS[method]
+    found = METHODS[method]
     return found.label_cycle if lam > 0 and found.label_cycle else found.label

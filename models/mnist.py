@@ -1,24 +1,28 @@
-"""Who plays on MNIST: convolutional encoders, decoders and critics.
+"""The networks of MNIST, and what all networks of images are made of.
 
-The trunks are those of the paper's supplement, appendix A; every method gets the same encoder and
-decoder trunk, and only heads and critics differ. `width` scales all channels and units. Batch
-norm is TensorFlow's of that time: no scale, eps 1e-3; in training it sees the batch alone, so a
-critic that is asked about real and generated images in turn normalises each by itself.
+The trunks are those of the paper's supplement, appendix A. Every method gets the same encoder and
+decoder trunk; only heads and critics differ. `build` makes a network from a line of words.
+`width` scales all channels and units. Batch norm is TensorFlow's of that time: no scale, eps 1e-3.
+In training it sees the batch alone, so a critic normalises real and generated images apart.
 
 Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.flows import AutoregressiveFlow, PlanarFlow
+
+SIZES = tuple(range(16, 257, 4))
+"""Heights and widths of the images that these networks take, of any number of channels."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +38,24 @@ class ImageShape:
         """The paper's number of channels or units at this width."""
         return max(1, round(full * self.width))
 
+    def image(self, more: int = 0) -> tuple[int, int, int]:
+        """(c, h, w) of an image with so many channels beside its own."""
+        return self.channels + more, self.size, self.size
+
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def _without_scale(norm: Norm) -> Norm:
+def batch_norm(d: int, of_images: bool = True) -> Norm:
     """Batch norm with a shift and no scale.
 
     Running statistics are the mean over all batches seen while `track_running_stats` is True.
     It is False: training has no use for them, and on a GPU would wait for each.
     """
+    norm = (nn.BatchNorm2d if of_images else nn.BatchNorm1d)(d, eps=1e-3, momentum=None)
     norm.weight.requires_grad_(False)
     norm.track_running_stats = False
     return norm
-
-
-def norm1d(units: int) -> Norm:
-    return _without_scale(nn.BatchNorm1d(units, eps=1e-3, momentum=None))
-
-
-def norm2d(channels: int) -> Norm:
-    return _without_scale(nn.BatchNorm2d(channels, eps=1e-3, momentum=None))
 
 
 class Deconv(nn.ConvTranspose2d):
@@ -78,68 +79,101 @@ class Deconv(nn.ConvTranspose2d):
         return F.pixel_shuffle(F.conv2d(input, weight, self.bias.repeat_interleave(4), 1, 1), 2)
 
 
-def conv(d_in: int, d_out: int, norm: Callable[[int], nn.Module] = norm2d) -> nn.Sequential:
-    """5 x 5, stride 2: halves the image, rounding up."""
-    return nn.Sequential(nn.Conv2d(d_in, d_out, 5, 2, 2), norm(d_out), nn.ReLU())
+_WORD = re.compile(r"(conv|deconv|fc|[a-z]+)(\d+|[cz])?(?:@(\d+))?(?:k(\d))?")
 
 
-def _dense(d_in: int, d_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(d_in, d_out), norm1d(d_out), nn.ReLU())
+def build(text: str, shape: ImageShape, *size: int) -> tuple[nn.Sequential, int]:
+    """The layers that `text` names, in their order, and how many numbers they make of an input.
 
+    Inputs are images of `size` (c, h, w) or codes of `size` (d,). The words are:
 
-class Trunk(nn.Module):
-    """Images and a channel of noise to features: conv 16, conv 32, dense 784."""
+        conv32      5 x 5 to 32 channels, stride 2: halves the image, rounding up; conv32k4: 4 x 4
+        deconv32    5 x 5 to 32 channels, stride 2: doubles the image
+        fc32        dense to 32 units; fc32@4: to the numbers of 32 channels of 4 x 4
+        view@4      numbers become images of 4 x 4; flatten: images become numbers
+        bn, ln      batch norm, layer norm; pool: the mean of each 2 x 2
+        relu, leaky (slope 0.2), tanh
 
-    def __init__(self, shape: ImageShape, extra: int) -> None:
-        super().__init__()
-        a, b, self.d_out = shape.units(16), shape.units(32), shape.units(784)
-        side = -(-shape.size // 4)
-        self.layers = nn.Sequential(
-            conv(shape.channels + extra, a),
-            conv(a, b),
-            nn.Flatten(),
-            _dense(b * side * side, self.d_out),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    `shape.width` scales numbers of channels and units. It does not scale c (the image's), z (the
+    code's) and 1 (the logit), as in deconvc, fcz and fc1. Raises ValueError for another word.
+    """
+    exact = {"c": shape.channels, "z": shape.d_z, "1": 1}
+    layers = nn.Sequential()
+    for word in text.split():
+        found = _WORD.fullmatch(word)
+        kind, number, side, kernel = found.groups() if found else ("", "", "", "")
+        d, *pixels = size
+        n = exact.get(number) or shape.units(int(number)) if number else d
+        side, k = int(side or 1), int(kernel or 5)
+        match kind:
+            case "conv":
+                layer = nn.Conv2d(d, n, k, 2, (k - 1) // 2)
+                size = n, *((length + k % 2) // 2 for length in pixels)
+            case "deconv":
+                layer, size = Deconv(d, n), (n, *(2 * length for length in pixels))
+            case "fc":
+                layer, size = nn.Linear(d, n * side**2), (n * side**2,)
+            case "view":
+                size = d // side**2, side, side
+                layer = nn.Unflatten(1, size)
+            case "flatten":
+                layer, size = nn.Flatten(), (math.prod(size),)
+            case "pool":
+                layer, size = nn.AvgPool2d(2), (d, *(length // 2 for length in pixels))
+            case "bn":
+                layer = batch_norm(d, of_images=bool(pixels))
+            case "ln":
+                layer = nn.GroupNorm(1, d)
+            case "relu":
+                layer = nn.ReLU()
+            case "leaky":
+                layer = nn.LeakyReLU(0.2)
+            case "tanh":
+                layer = nn.Tanh()
+            case _:
+                raise ValueError(f"no layer is called {word!r}")
+        layers.append(layer)
+    return layers, math.prod(size)
 
 
 class ImplicitEncoder(nn.Module):
     """z = h(x, eps): the noise is one more channel of the image, as in the authors' code."""
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: ImageShape, text: str) -> None:
         super().__init__()
         self.eps_shape = (1, shape.size, shape.size)
-        self.trunk = Trunk(shape, 1)
-        self.head = nn.Linear(self.trunk.d_out, shape.d_z)
+        self.layers, _ = build(text, shape, *shape.image(1))
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
         """x (n, c, h, w), eps (n, 1, h, w) -> z (n, d)."""
-        return self.head(self.trunk(torch.cat([x, eps], 1)))
+        return self.layers(torch.cat([x, eps], 1))
 
 
 class GaussianEncoder(nn.Module):
     """q(z|x) = N(mean, sd^2), diagonal, carried on by a flow if there is one."""
 
-    def __init__(self, shape: ImageShape, flow: str = "", trunk: Any = None) -> None:
-        """`trunk`: in the place of MNIST's, with `d_out` features."""
+    def __init__(
+        self,
+        shape: ImageShape,
+        text: str,
+        flow: Callable[[int, int], PlanarFlow | AutoregressiveFlow] | None = None,
+        bounded: bool = False,
+    ) -> None:
+        """`text`: the layers from images to features; `bounded`: the mean goes through tanh."""
         super().__init__()
-        self.trunk = trunk or Trunk(shape, 0)
-        d, h = shape.d_z, self.trunk.d_out
-        self.eps_shape = (d,)
-        self.mean, self.log_sd = nn.Linear(h, d), nn.Linear(h, d)
-        self.flow: PlanarFlow | AutoregressiveFlow | None = None
-        if flow:
-            kinds = {"planar": PlanarFlow, "autoregressive": AutoregressiveFlow}
-            self.flow = kinds[flow](d, h)
+        self.trunk, features = build(text, shape, *shape.image())
+        self.eps_shape, self.bounded = (shape.d_z,), bounded
+        self.mean = nn.Linear(features, shape.d_z)
+        self.log_sd = nn.Linear(features, shape.d_z)
+        self.flow = flow(shape.d_z, features) if flow else None
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log sd of q(z|x) before any flow, (n, d) each; sd is kept in [e^-7, e^7]."""
         return self._moments(self.trunk(x))
 
     def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        return self.mean(h), 7 * torch.tanh(self.log_sd(h) / 7)
+        mean = self.mean(h)
+        return mean.tanh() if self.bounded else mean, 7 * torch.tanh(self.log_sd(h) / 7)
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
         """z ~ q(z|x) from eps ~ N(0, I), (n, d) each."""
@@ -158,21 +192,11 @@ class GaussianEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z -> images as logits of pixel means: dense 1024, dense 3136, deconv 64, deconv."""
+    """z -> images as logits of pixel means."""
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: ImageShape, text: str) -> None:
         super().__init__()
-        side, a = shape.size // 4, shape.units(64)
-        hidden = shape.units(1024)
-        self.layers = nn.Sequential(
-            _dense(shape.d_z, hidden),
-            _dense(hidden, a * side * side),
-            nn.Unflatten(1, (a, side, side)),
-            Deconv(a, a),
-            norm2d(a),
-            nn.ReLU(),
-            Deconv(a, shape.channels),
-        )
+        self.layers, _ = build(text, shape, shape.d_z)
 
     def logits(self, z: Tensor) -> Tensor:
         """(n, d) -> (n, c, h, w), before the sigmoid."""
@@ -183,78 +207,33 @@ class Decoder(nn.Module):
         return self.layers(z).sigmoid()
 
 
-class MlpDecoder(Decoder):
-    """Three dense layers for the GAN of Goodfellow et al. 2014, before convolutions."""
-
-    def __init__(self, shape: ImageShape) -> None:
-        nn.Module.__init__(self)
-        hidden = shape.units(1024)
-        image = (shape.channels, shape.size, shape.size)
-        self.layers = nn.Sequential(
-            _dense(shape.d_z, hidden),
-            _dense(hidden, hidden),
-            nn.Linear(hidden, shape.channels * shape.size**2),
-            nn.Unflatten(1, image),
-        )
-
-
-def _image_features(
-    shape: ImageShape, norm: Callable[[int], nn.Module]
-) -> tuple[nn.Sequential, int]:
-    a, b, c = (shape.units(full) for full in (32, 64, 128))
-    side = -(-shape.size // 8)
-    layers = [conv(shape.channels, a, norm), conv(a, b, norm), conv(b, c, norm), nn.Flatten()]
-    return nn.Sequential(*layers), c * side * side
-
-
 class Critic(nn.Module):
-    """f(x): conv 32, conv 64, conv 128, dense 1."""
+    """f(x), or f of codes of `size` (d,)."""
 
-    def __init__(self, shape: ImageShape, norm: Callable[[int], nn.Module] = norm2d) -> None:
+    def __init__(self, shape: ImageShape, text: str, *size: int) -> None:
         super().__init__()
-        self.features, d = _image_features(shape, norm)
-        self.head = nn.Linear(d, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
-
-
-class JointCritic(nn.Module):
-    """f(x, z): the features of x beside a dense layer of z, then one layer of both, then 1.
-
-    The supplement goes from the concatenation to the logit at once. Such an f is a sum of a
-    function of x and one of z and can't see how they belong together, let alone reach (11).
-    """
-
-    def __init__(self, shape: ImageShape) -> None:
-        super().__init__()
-        self.features, d = _image_features(shape, norm2d)
-        hidden = shape.units(1024)
-        self.code = nn.Sequential(nn.Linear(shape.d_z, hidden), nn.ReLU())
-        self.head = nn.Sequential(
-            nn.Linear(d + hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1)
-        )
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.head(torch.cat([self.features(x), self.code(z)], 1)).squeeze(1)
-
-
-class DenseCritic(nn.Module):
-    """Two dense layers, then 1: f(z) of Makhzani et al. 2015, f(x) of a GAN on dense layers."""
-
-    def __init__(self, d_in: int, hidden: int, activation: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(d_in, hidden),
-            activation,
-            nn.Linear(hidden, hidden),
-            activation,
-            nn.Linear(hidden, 1),
-        )
+        self.layers, _ = build(text, shape, *(size or shape.image()))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(1)
+
+
+class JointCritic(nn.Module):
+    """f(x, z): features of x beside those of z, then a head of both, each with its layers."""
+
+    def __init__(self, shape: ImageShape, of_x: str, of_z: str, head: str, noise: int = 0) -> None:
+        """`noise`: with so many numbers of noise beside z and a channel of it beside x."""
+        super().__init__()
+        self.noise = ((1, shape.size, shape.size), (noise,)) if noise else ()
+        self.features, d = build(of_x, shape, *shape.image(1 if noise else 0))
+        self.code, hidden = build(of_z, shape, shape.d_z + noise)
+        self.head, _ = build(head, shape, d + hidden)
+
+    def forward(self, x: Tensor, z: Tensor, *noise: Tensor) -> Tensor:
+        """x (n, c, h, w), z (n, d) and, if it takes any, noise (n, 1, h, w), (n, d') -> (n,)."""
+        of_x = self.features(torch.cat([x, *noise[:1]], 1))
+        of_z = self.code(torch.cat([z, *noise[1:]], 1))
+        return self.head(torch.cat([of_x, of_z], 1)).squeeze(1)
 
 
 class EnergyCritic(nn.Module):
@@ -262,36 +241,56 @@ class EnergyCritic(nn.Module):
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        self.trunk = Trunk(shape, 0)
-        self.head = nn.Linear(self.trunk.d_out, shape.d_z)
-        self.decoder = Decoder(shape)
+        self.encoder, _ = build(f"{_TRUNK} fcz", shape, *shape.image())
+        self.decoder = _decoder(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        x_rec = self.decoder(self.head(self.trunk(x)))
+        x_rec = self.decoder(self.encoder(x))
         return (x_rec - x).square().flatten(1).sum(1).add(1e-8).sqrt()
 
 
-def layer_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(1, channels)
+_TRUNK = "conv16 bn relu conv32 bn relu flatten fc784 bn relu"
+_FEATURES = "conv32 bn relu conv64 bn relu conv128 bn relu flatten"
+
+
+def _decoder(shape: ImageShape) -> Decoder:
+    """The supplement's: its dense layer of 3136 units is 64 channels of 7 x 7."""
+    side = shape.size // 4
+    dense = f"fc1024 bn relu fc64@{side} bn relu view@{side}"
+    return Decoder(shape, f"{dense} deconv64 bn relu deconvc")
+
+
+def _joint(shape: ImageShape) -> JointCritic:
+    """The supplement's critic with one layer of both x and z more.
+
+    The supplement goes from the concatenation to the logit at once. Such an f is a sum of a
+    function of x and one of z and can't see how they belong together, let alone reach (11).
+    """
+    return JointCritic(shape, _FEATURES, "fc1024 relu", "fc1024 leaky fc1")
+
+
+def _dense_decoder(shape: ImageShape) -> Decoder:
+    """Three dense layers for the GAN of Goodfellow et al. 2014, before convolutions."""
+    side = shape.size
+    return Decoder(shape, f"fc1024 bn relu fc1024 bn relu fcc@{side} view@{side}")
 
 
 Part = Callable[[ImageShape], nn.Module]
 
 PARTS: dict[str, Part] = {
-    "implicit": ImplicitEncoder,
-    "gaussian": GaussianEncoder,
-    "planar": lambda shape: GaussianEncoder(shape, "planar"),
-    "autoregressive": lambda shape: GaussianEncoder(shape, "autoregressive"),
-    # one network by four names: others have images whose decoders differ, see models.colour
-    **dict.fromkeys(("conv", "conv, no noise", "bernoulli", "density"), Decoder),
-    "mlp": MlpDecoder,
-    "f(x)": Critic,
-    "f(x), layer norm": lambda shape: Critic(shape, layer_norm),
-    "f(x), mlp": lambda shape: DenseCritic(
-        shape.channels * shape.size**2, shape.units(1024), nn.LeakyReLU(0.2)
-    ),
-    "f(x, z)": JointCritic,
-    "f(z)": lambda shape: DenseCritic(shape.d_z, shape.units(1000), nn.ReLU()),
+    "implicit": lambda shape: ImplicitEncoder(shape, f"{_TRUNK} fcz"),
+    "gaussian": lambda shape: GaussianEncoder(shape, _TRUNK),
+    "planar": lambda shape: GaussianEncoder(shape, _TRUNK, PlanarFlow),
+    "autoregressive": lambda shape: GaussianEncoder(shape, _TRUNK, AutoregressiveFlow),
+    # One decoder has four names, because colour images have four, see models.colour.
+    **dict.fromkeys(("conv", "conv, no noise", "bernoulli", "density"), _decoder),
+    "mlp": _dense_decoder,
+    "f(x)": lambda shape: Critic(shape, f"{_FEATURES} fc1"),
+    "f(x), layer norm": lambda shape: Critic(shape, f"{_FEATURES.replace('bn', 'ln')} fc1"),
+    "f(x), mlp": lambda shape: Critic(shape, "flatten fc1024 leaky fc1024 leaky fc1"),
+    "f(x, z)": _joint,
+    # Makhzani et al. 2015 judge codes by two layers of 1000.
+    "f(z)": lambda shape: Critic(shape, "fc1000 relu fc1000 relu fc1", shape.d_z),
     "energy": EnergyCritic,
 }
 """Every network for MNIST that an objective can ask for by name."""
@@ -324,15 +323,15 @@ class ImageNetworks(nn.ModuleDict):
 
     def critics(self) -> list[nn.Parameter]:
         """The parameters that critics learn."""
-        return self._learned(lambda role: role.startswith("critic"))
+        return self._learned(critic=True)
 
     def models(self) -> list[nn.Parameter]:
         """The parameters that encoder and decoder learn."""
-        return self._learned(lambda role: not role.startswith("critic"))
+        return self._learned(critic=False)
 
-    def _learned(self, mine: Callable[[str], bool]) -> list[nn.Parameter]:
+    def _learned(self, critic: bool) -> list[nn.Parameter]:
         fixed = {id(m.weight) for m in self.modules() if isinstance(m, Norm)}
-        parts = [network for role, network in self.items() if mine(role)]
+        parts = [part for role, part in self.items() if role.startswith("critic") == critic]
         return [p for part in parts for p in part.parameters() if id(p) not in fixed]
 
 
@@ -341,16 +340,9 @@ def normal_log_density(z: Tensor, mean: Tensor | float, log_sd: Tensor | float) 
     if not isinstance(log_sd, Tensor):
         log_sd = z.new_full((), log_sd)  # on its device: a copy from the CPU would wait for it
     squared = ((z - mean) * (-log_sd).exp()).square()
-    return -(0.5 * squared + log_sd + _HALF_LOG_2PI).flatten(1).sum(1)
-
-
-_HALF_LOG_2PI = 0.9189385332046727
+    return -(0.5 * squared + log_sd + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def bernoulli_log_density(bits: Tensor, logits: Tensor) -> Tensor:
     """log p(bits | logits) of independent pixels, in nats: (n, ...) -> (n,)."""
     return -F.binary_cross_entropy_with_logits(logits, bits, reduction="none").flatten(1).sum(1)
-
-
-SIZES = tuple(range(16, 257, 4))
-"""Heights and widths of the images that these networks take."""

@@ -1,34 +1,29 @@
-"""Downloads: over HTTPS, checked before the file gets its name, never half a file under it."""
+"""Downloads: pooch gives a file its name only when it is whole and right.
+
+MNIST and CIFAR-10 are no exception: torchvision writes under the final name before it checks, and
+turns to plain HTTP where HTTPS fails. Bytes come by torch.hub, CelebA's by gdown.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.client import HTTPException
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.error import HTTPError
 
-from bench.data.files import CIFAR10_SHA256, MNIST, DataError, amat, check_bits, mnist_files
+from bench.data import files
+from bench.data.files import CIFAR10_SHA256, MNIST, DataError
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 """The mirror torchvision takes first."""
-MNIST_SHA256 = {
-    "train-images-idx3-ubyte.gz": (
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-    ),
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "train-labels-idx1-ubyte.gz": (
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
-    ),
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
-"""Of files whose MD5s are the four that torchvision publishes."""
 BITS_URL = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz"
+INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""As users of the file have published it, never checked here against the release itself; the name
+has its first eight digits. pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same file."""
 
 
 def fetch(
@@ -36,74 +31,66 @@ def fetch(
     path: Path,
     *,
     sha256: str | None = None,
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Path], object] | None = None,
     option: str = "--data",
+    by_hand: str = "",
+    get: Callable[[str, str], object] | None = None,
 ) -> None:
     """Downloads `url` to `path`, which appears only when whole and right.
 
-    Right means this SHA-256, or that `check` does not raise DataError. Raises DataError, with
-    the manual route and the `option` that takes files at hand, if it can't be had.
+    Right means this SHA-256, or that `check` does not raise DataError. `get(url, draft)` writes
+    the bytes, by HTTPS without it. Raises DataError if the file can't be had; the error tells the
+    manual route: `by_hand`, or where the file belongs and the `option` that takes files at hand.
     """
+    import pooch
     from torch.hub import download_url_to_file  # costs seconds, and downloads are rare
 
-    manual = f"download it by hand to {path}, or give files you have with {option}"
+    def https(url: str, draft: str) -> None:
+        download_url_to_file(url, draft, progress=os.isatty(2))
+
+    def download(url: str, draft: str, _: object) -> None:
+        (get or https)(url, str(draft))  # gdown takes no Path
+        if check:
+            check(Path(draft))
+
+    by_hand = by_hand or f"download it by hand to {path}, or give files you have with {option}"
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise ValueError(f"{url} is not HTTPS")
+    called: Any = download  # pooch's annotation gives the arguments other names
+    pooch.get_logger().setLevel("WARNING")  # an error is one line
     try:
-        with _draft(path) as draft:
-            download_url_to_file(url, str(draft), sha256, progress=os.isatty(2))
-            if check:
-                check(draft)
-    except DataError:
-        raise DataError(f"{url} did not give the file it should: {manual}") from None
-    except RuntimeError:  # the SHA-256 differs
-        raise DataError(
-            f"{url} did not give the file it should (another SHA-256): {manual}"
-        ) from None
-    except (OSError, HTTPException) as error:  # urllib's errors among them
+        pooch.retrieve(url, sha256, path.name, path.parent, downloader=called)
+    except (DataError, ValueError) as error:
+        other = " (another SHA-256)" if isinstance(error, ValueError) else ""
+        raise DataError(f"{url} did not give the file it should{other}: {by_hand}") from None
+    except Exception as error:  # urllib, http and gdown have kinds of their own
         if isinstance(error, HTTPError):
             error.close()
-        raise DataError(f"{url} can't be downloaded ({error}): {manual}") from None
-
-
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """Where to write what becomes `path` in one step, if nothing is raised meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
-        yield Path(folder) / path.name
-        os.replace(Path(folder) / path.name, path)
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{url} can't be downloaded ({reason}): {by_hand}") from None
 
 
 def mnist(cache: Path) -> None:
-    """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout."""
-    found = mnist_files(cache)
-    for name, (file, _) in MNIST.items():
+    """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout, each
+    checked by its content."""
+    found = files.mnist_files(cache)
+    for name, file in MNIST.items():
         if name not in found:
             path = cache / "MNIST" / "raw" / f"{file}.gz"
-            fetch(f"{MNIST_URL}/{path.name}", path, sha256=MNIST_SHA256[path.name])
+            url = f"{MNIST_URL}/{path.name}"
+            fetch(url, path, check=lambda draft, name=name: files.mnist({name: draft}))
 
 
 def bits(cache: Path) -> None:
     """The test set of statically binarized MNIST, 16 MB, checked by its content."""
     name = "binarized_mnist_test.amat"
-    fetch(f"{BITS_URL}/{name}", cache / name, check=lambda path: check_bits(path, amat(path)))
-
-
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz"
+    fetch(f"{BITS_URL}/{name}", cache / name, check=files.bits)
 
 
 def cifar10(cache: Path) -> None:
     """CIFAR-10, 170 MB, the archive torchvision takes."""
     name = "cifar-10-python.tar.gz"
     fetch(f"{CIFAR10_URL}/{name}", cache / name, sha256=CIFAR10_SHA256)
-
-
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
-INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""As users of the file have published it, never checked here against the release itself; the name
-has its first eight digits. pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same file."""
 
 
 def inception(cache: Path) -> None:
@@ -132,24 +119,21 @@ CELEBA_BY_HAND = (
 
 def celeba(cache: Path) -> None:
     """CelebA's aligned images, 1.4 GB, by gdown from Google Drive, which often refuses: its daily
-    quota is spent, or it wants a login."""
-    if find_spec("gdown") is None:
+    quota is spent, or it wants a login. torchvision's CelebA wants three lists more.
+
+    Raises DataError, with the manual route, if gdown is missing or Google Drive refuses.
+    """
+    try:
+        import gdown  # pyright: ignore[reportMissingImports]
+    except ImportError:
         raise DataError(
             f"CelebA's download needs gdown (pip install 'svae-bench[celeba]'); or {CELEBA_BY_HAND}"
-        )
-    gdown = import_module("gdown")
+        ) from None
+
+    def get(url: str, draft: str) -> None:
+        gdown.download(url, draft, quiet=False)
+
     for name, (id, sha256) in CELEBA.items():
-        path = cache / "celeba" / name
-        if path.is_file():
-            continue
-        try:
-            with _draft(path) as draft:
-                gdown.download(id=id, output=str(draft), quiet=False)
-                with open(draft, "rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                        raise DataError("it gave another file")
-        except Exception as error:  # gdown raises kinds of its own
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"Google Drive did not give {name} ({reason}); {CELEBA_BY_HAND}"
-            ) from None
+        path, url = cache / "celeba" / name, f"https://drive.google.com/uc?id={id}"
+        if not path.is_file():
+            fetch(url, path, sha256=sha256, by_hand=CELEBA_BY_HAND, get=get)

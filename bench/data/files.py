@@ -1,7 +1,7 @@
-"""Reads data sets from the files people have, and trusts none of them.
+"""Reads the files that carry data sets, and trusts none of them.
 
-Nothing is extracted to disk, members of archives are read as streams of bounded size, numpy files
-are read without pickles, and what can only be unpickled is hashed first.
+Numpy files are read without pickles, members of archives never become paths outside a temporary
+folder, and CIFAR-10's pickles are hashed before torchvision unpickles them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import pickle
-import tarfile
+import os
+import shutil
 import zipfile
 import zlib
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from bench.cli import UsageError
 
@@ -29,11 +37,23 @@ class DataError(UsageError):
     """A data set is missing, damaged or not what it should be; one line says what to do."""
 
 
+def sha256(array: np.ndarray) -> str:
+    """The SHA-256 of an array's bytes in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def fingerprint(arrays: Arrays) -> tuple[str, dict[str, str]]:
+    """One SHA-256 over names, types, shapes and bytes of the arrays, and the `sha256` of each."""
+    hashes = {name: sha256(array) for name, array in arrays.items()}
+    lines = [f"{n} {arrays[n].dtype} {arrays[n].shape} {hashes[n]}\n" for n in sorted(arrays)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest(), hashes
+
+
 MNIST = {
-    "train": ("train-images-idx3-ubyte", (60000, 28, 28)),
-    "test": ("t10k-images-idx3-ubyte", (10000, 28, 28)),
-    "train_labels": ("train-labels-idx1-ubyte", (60000,)),
-    "test_labels": ("t10k-labels-idx1-ubyte", (10000,)),
+    "train": "train-images-idx3-ubyte",
+    "test": "t10k-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
 }
 MNIST_SHA256 = {
     "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
@@ -42,14 +62,22 @@ MNIST_SHA256 = {
     "test_labels": "2fd8de6bdb8d11780b4b96dc57847bcfe6953f7c32aa48bfcd8237c3b7847243",
 }
 """Of the arrays' bytes, images uint8 and labels int64, as read from the four files whose MD5s
-torchvision publishes."""
+torchvision publishes. torchvision checks those of its downloads alone, not of files at hand."""
+IDX_LIMIT, NPZ_LIMIT = 2**26, 2**33
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from None
 
 
 def mnist_files(folder: Path) -> dict[str, Path]:
     """Which of the four idx files, plain or .gz, are in FOLDER/MNIST/raw (torchvision's place),
     FOLDER/raw or FOLDER."""
-    found = {}
-    for name, (file, _) in MNIST.items():
+    found: dict[str, Path] = {}
+    for name, file in MNIST.items():
         for place in (folder / "MNIST" / "raw", folder / "raw", folder):
             for path in (place / file, place / f"{file}.gz"):
                 if path.is_file():
@@ -57,105 +85,84 @@ def mnist_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def mnist(folder: Path) -> Arrays:
-    """MNIST from idx files; raises DataError unless all four are there and right, bit for bit."""
-    found = mnist_files(folder)
-    arrays = {}
-    for name, (file, shape) in MNIST.items():
-        if name not in found:
+def mnist(files: dict[str, Path]) -> Arrays:
+    """MNIST, or parts of it, from `mnist_files`; DataError unless they are right, bit for bit."""
+    arrays: Arrays = {}
+    for name, path in files.items():
+        arrays[name] = _idx(path, "labels" in name)
+        if sha256(arrays[name]) != MNIST_SHA256[name]:
             raise DataError(
-                f"no MNIST in {folder}: looked for {file}[.gz] there and in MNIST/raw; without "
-                "--data it is downloaded"
-            )
-        values = _idx(found[name], shape)
-        array = values[:, None] if len(shape) == 3 else values.astype(np.int64)
-        if sha256(array) != MNIST_SHA256[name]:
-            raise DataError(
-                f"{found[name]} is not the file of MNIST it is named after (another SHA-256): "
+                f"{path} is not the file of MNIST it is named after (another SHA-256): "
                 "damaged, or another data set of the same layout; delete it, or give another --data"
             )
-        arrays[name] = array
     return arrays
 
 
-def _idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The bytes of an idx file, which must have this shape; the format is on MNIST's page."""
-    header = np.array([0x800 + len(shape), *shape], dtype=">i4").tobytes()
-    size = len(header) + int(np.prod(shape))
+def _idx(path: Path, labels: bool) -> np.ndarray:
+    """Labels int64 (n,) or images uint8 (n, 1, 28, 28) of an idx file, plain or gzipped.
+
+    torchvision, which reads them, knows no .gz: it gets a copy in a temporary folder.
+    """
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # costs a second
+
+    content = _read(path)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = bytearray(file.read(size + 1))  # writable, as torch.from_numpy wants it
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(IDX_LIMIT)
+        with TemporaryDirectory() as folder:
+            plain = Path(folder) / "idx"
+            plain.write_bytes(content)
+            if labels:
+                return read_label_file(str(plain)).numpy()
+            return read_image_file(str(plain)).numpy().reshape(-1, 1, 28, 28)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read: {error}") from None
-    if len(content) != size or not content.startswith(header):
-        raise DataError(f"{path} is damaged: not {size} bytes of idx data of shape {shape}")
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+    except Exception:  # torchvision asserts, casts and reshapes
+        raise DataError(f"{path} is damaged: it can't be read as idx data") from None
 
 
-def _read(path: Path, limit: int) -> bytes:
+CIFAR10 = ("cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+"""The folder in the archive and its batches."""
+CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+"""Of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it."""
+
+
+def cifar10_archive(path: Path) -> Arrays:
+    """CIFAR-10 from cifar-10-python.tar.gz; raises DataError unless it is that file."""
+    if hashlib.sha256(_read(path)).hexdigest() != CIFAR10_SHA256:
+        raise DataError(
+            f"{path} is not cifar-10-python.tar.gz (another SHA-256): damaged or incomplete; "
+            "delete it and get it again"
+        )
+    with TemporaryDirectory() as folder:
+        shutil.unpack_archive(path, folder, "gztar", filter="data")
+        return cifar10_batches(Path(folder) / CIFAR10[0])
+
+
+def cifar10_batches(folder: Path) -> Arrays:
+    """CIFAR-10 from the unpacked archive's six batches, by torchvision.
+
+    Raises DataError if a batch is missing or has another MD5 than torchvision publishes.
+    """
+    from torchvision.datasets import CIFAR10 as Published  # costs a second
+
+    class Batches(Published):
+        base_folder = folder.name
+
+        def _load_meta(self) -> None:
+            """Reads no names of classes: their file may be missing."""
+
+    arrays: Arrays = {}
     try:
-        with open(path, "rb") as file:
-            return file.read(limit)
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}") from None
-
-
-def sha256(array: np.ndarray) -> str:
-    """Of the bytes of a C-contiguous array."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
-def fingerprint(arrays: Arrays, hashes: dict[str, str]) -> str:
-    """One SHA-256 over names, types and shapes of the arrays and the `sha256` of each."""
-    lines = [f"{n} {arrays[n].dtype} {arrays[n].shape} {hashes[n]}\n" for n in sorted(arrays)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-BITS = (10000, 784)
-BITS_SHA256 = "ca0294c3b8d984c7a1dc891015a8eea6f37bae59a34e35ea0fc8c47110a8dd86"
-"""Of the test bits, a byte each, as carried by a public repository; they agree with MNIST's grey
-values in every pixel (no bit is 1 where the image is 0, none is 0 where it is 255), but that they
-are the original files' could not be checked."""
-
-
-def bits_file(folder: Path) -> Path | None:
-    """FOLDER/binarized_mnist.npz or FOLDER/binarized_mnist_test.amat."""
-    paths = (folder / "binarized_mnist.npz", folder / "binarized_mnist_test.amat")
-    return next((path for path in paths if path.is_file()), None)
-
-
-def bits(folder: Path) -> np.ndarray:
-    """The test set of statically binarized MNIST, uint8 (10000, 784); DataError if it is missing
-    or damaged."""
-    path = bits_file(folder)
-    if path is None:
+        for part in ("train", "test"):
+            batches = Batches(folder.parent, train=part == "train")
+            arrays[part] = np.ascontiguousarray(batches.data.transpose(0, 3, 1, 2))
+            arrays[f"{part}_labels"] = np.asarray(batches.targets, np.int64)
+    except RuntimeError:  # torchvision compares every MD5 before it unpickles anything
         raise DataError(
-            f"no statically binarized MNIST in {folder}: looked for binarized_mnist.npz and "
-            "binarized_mnist_test.amat; without --data it is downloaded"
-        )
-    array = amat(path) if path.suffix == ".amat" else npz(path, "test")["test"]
-    check_bits(path, array)
-    return array.astype(np.uint8, copy=False)
-
-
-def amat(path: Path) -> np.ndarray:
-    """Rows of 784 figures, 0 or 1, as uint8 (10000, 784); raises DataError for anything else."""
-    content = np.frombuffer(_read(path, 4 * BITS[0] * BITS[1]), np.uint8)
-    figures = content[(content == ord("0")) | (content == ord("1"))] - ord("0")
-    if figures.size != BITS[0] * BITS[1]:
-        raise DataError(f"{path} is damaged: not {BITS[0]} rows of {BITS[1]} bits")
-    return figures.reshape(BITS)
-
-
-def check_bits(path: Path, array: np.ndarray) -> None:
-    if array.shape != BITS or sha256(array.astype(np.uint8)) != BITS_SHA256:
-        raise DataError(
-            f"{path} does not hold the test set of statically binarized MNIST (Larochelle's "
-            "binarized_mnist_test): damaged, or binarized otherwise"
-        )
-
-
-NPZ_LIMIT = 8 * 2**30
+            f"CIFAR-10 in {folder} lacks a batch, or one is damaged (another MD5): get it again"
+        ) from None
+    return arrays
 
 
 def npz(path: Path, *names: str) -> Arrays:
@@ -173,99 +180,168 @@ def npz(path: Path, *names: str) -> Arrays:
         raise DataError(f"{path} is damaged, or not an .npz file of arrays: {error}") from None
 
 
-CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-"""Of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it."""
-CIFAR10_FOLDER = "cifar-10-batches-py"
-CIFAR10_MD5 = {
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
-"""Of the files in the archive, as torchvision publishes them."""
-ARCHIVE_LIMIT, BATCH_LIMIT = 2**28, 2**26
-
-
-def cifar10_archive(path: Path) -> Arrays:
-    """CIFAR-10 from cifar-10-python.tar.gz, read in place; DataError unless it is that file."""
-    content = _read(path, ARCHIVE_LIMIT)
-    if hashlib.sha256(content).hexdigest() != CIFAR10_SHA256:
-        raise DataError(
-            f"{path} is not cifar-10-python.tar.gz (another SHA-256): damaged or incomplete; "
-            "delete it and get it again"
-        )
-    contents = {}
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:  # the very bytes that were hashed
-        for member in archive:
-            place = member.name.split("/")
-            if member.isfile() and len(place) == 2 and place[0] == CIFAR10_FOLDER:
-                file = archive.extractfile(member)
-                if file and place[1] in CIFAR10_MD5:
-                    contents[place[1]] = file.read(BATCH_LIMIT)
-    return _batches(contents, path)
-
-
-def cifar10_batches(folder: Path) -> Arrays:
-    """CIFAR-10 from the unpacked archive's six batches."""
-    contents = {}
-    for name in CIFAR10_MD5:
-        if (folder / name).is_file():
-            contents[name] = _read(folder / name, BATCH_LIMIT)
-    return _batches(contents, folder)
-
-
-def _batches(contents: dict[str, bytes], where: Path) -> Arrays:
-    """Nothing is unpickled before all six files have proved to be the published ones."""
-    for name, md5 in CIFAR10_MD5.items():
-        if name not in contents:
-            raise DataError(f"CIFAR-10 in {where} is incomplete: {name} is missing")
-        if hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5:
-            raise DataError(f"{name} in {where} is not CIFAR-10's (another MD5): get it again")
-    images, labels = {}, {}
-    for name, content in contents.items():
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
-        images[name] = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32)
-        labels[name] = np.asarray(batch["labels"], np.int64)
-    train = [name for name in CIFAR10_MD5 if name != "test_batch"]
-    return {
-        "train": np.concatenate([images[name] for name in train]),
-        "train_labels": np.concatenate([labels[name] for name in train]),
-        "test": images["test_batch"],
-        "test_labels": labels["test_batch"],
-    }
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and Python's own containers and calls nothing else: a second wall,
-    since for an unpacked batch only an MD5 is published."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]
-        raise DataError(f"a batch of CIFAR-10 wants to run {module}.{name}: refused")
+def unlabelled_npz(path: Path, channels: int, size: int) -> Arrays:
+    """The array `images` of an .npz file, uint8 (n, size, size, channels), or (n, size, size) of
+    grey images; every tenth image is for the test. Raises DataError for anything else."""
+    images = _planes(path, "images", npz(path, "images")["images"], channels, size)
+    test = np.arange(len(images)) % 10 == 9
+    return {"train": images[~test], "test": images[test]}
 
 
 def cifar10_npz(path: Path) -> Arrays:
-    """CIFAR-10 from train_images (n, 32, 32, 3) and test_images, uint8, and *_labels."""
-    names = ("train_images", "train_labels", "test_images", "test_labels")
-    file = npz(path, *names)
-    arrays = {}
+    """CIFAR-10 from train_images (n, 32, 32, 3) and test_images, uint8, and *_labels, whole
+    numbers from 0 to 9. Raises DataError for anything else."""
+    file = npz(path, "train_images", "train_labels", "test_images", "test_labels")
+    arrays: Arrays = {}
     for part in ("train", "test"):
         images, labels = file[f"{part}_images"], file[f"{part}_labels"]
-        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
-            raise DataError(
-                f"{path}: {part}_images is {images.dtype} {images.shape}, not uint8 (n, 32, 32, 3)"
-            )
+        arrays[part] = _planes(path, f"{part}_images", images, 3, 32)
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise DataError(f"{path}: {part}_labels are not {len(images)} whole numbers")
         if labels.min() < 0 or labels.max() > 9:
             raise DataError(f"{path}: {part}_labels are not classes from 0 to 9")
-        arrays[part] = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         arrays[f"{part}_labels"] = labels.astype(np.int64)
     return arrays
+
+
+def _planes(path: Path, name: str, images: np.ndarray, channels: int, size: int) -> np.ndarray:
+    """Images (n, size, size, channels), or grey ones (n, size, size), as (n, channels, …)."""
+    wide = images[..., None] if channels == 1 and images.ndim == 3 else images
+    if wide.dtype != np.uint8 or wide.shape[1:] != (size, size, channels) or not len(wide):
+        raise DataError(
+            f"{path}: {name} is {images.dtype} {images.shape}, "
+            f"not uint8 (n, {size}, {size}, {channels})"
+        )
+    return np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
+
+
+BITS = (10000, 784)
+BITS_SHA256 = "ca0294c3b8d984c7a1dc891015a8eea6f37bae59a34e35ea0fc8c47110a8dd86"
+"""Of the test bits, a byte each, as carried by a public repository; they agree with MNIST's grey
+values in every pixel (no bit is 1 where the image is 0, none is 0 where it is 255), but that they
+are the original files' could not be checked."""
+
+
+def bits_file(folder: Path) -> Path | None:
+    """FOLDER/binarized_mnist.npz or FOLDER/binarized_mnist_test.amat."""
+    paths = (folder / "binarized_mnist.npz", folder / "binarized_mnist_test.amat")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def bits(path: Path) -> np.ndarray:
+    """The test set of statically binarized MNIST from a `bits_file`, uint8 (10000, 784): an .npz
+    with `test`, or else rows of figures 0 or 1. Raises DataError if the file holds other bits."""
+    if path.suffix == ".npz":
+        array = npz(path, "test")["test"].astype(np.uint8, copy=False)
+    else:
+        content = np.frombuffer(_read(path), np.uint8)
+        array = content[(content == ord("0")) | (content == ord("1"))] - ord("0")
+        array = array.reshape(BITS) if array.size == np.prod(BITS) else array
+    if array.shape != BITS or sha256(array) != BITS_SHA256:
+        raise DataError(
+            f"{path} does not hold the test set of statically binarized MNIST (Larochelle's "
+            "binarized_mnist_test): damaged, or binarized otherwise"
+        )
+    return array
+
+
+SUFFIXES, FORMATS = (".jpg", ".jpeg", ".png", ".webp"), ("JPEG", "PNG", "WEBP")
+BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
+
+
+def picture_names(place: Path) -> list[str]:
+    """The image files in a folder (paths below it) or a zip (names, never used as paths), sorted.
+
+    Raises DataError for a file that is no zip.
+    """
+    if place.is_dir():
+        files = (path for path in place.rglob("*") if path.is_file())
+        found = {path.relative_to(place).as_posix() for path in files}
+    else:
+        try:
+            with zipfile.ZipFile(place) as archive:
+                found = {n for n in archive.namelist() if not n.startswith("__MACOSX/")}
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{place} can't be read as a zip: {error}") from None
+    return sorted(name for name in found if PurePosixPath(name).suffix.lower() in SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of these names in a folder or zip, each uint8 (channels, size, size).
+
+    Three channels are RGB, one is grey. The shorter side is resized to `size` (Lanczos), then the
+    middle square is cut out: what Fuel's `celeba_64.hdf5`, the file the paper's authors trained
+    on, was made by (178 x 218 to 64 x 78, rows 7 to 70). Iteration raises DataError for a file
+    that is not a whole, sane image.
+    """
+
+    place: Path
+    names: Sequence[str]
+    channels: int
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        console = Console(stderr=True)
+        quiet = len(self) <= CHUNK or not console.is_terminal
+        chunks = [self.names[at : at + CHUNK] for at in range(0, len(self), CHUNK)]
+        label = f"{len(self)} images"
+        zipped = zipfile.ZipFile(self.place) if self.place.is_file() else nullcontext()
+        with zipped as archive, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            decode = partial(_decode, archive, self)
+            for chunk in track(chunks, label, console=console, transient=True, disable=quiet):
+                yield from pool.map(decode, chunk)
+
+
+def _decode(archive: zipfile.ZipFile | None, pictures: Pictures, name: str) -> np.ndarray:
+    where, size = f"{name} in {pictures.place}", pictures.size
+    try:
+        path = pictures.place / name
+        length = archive.getinfo(name).file_size if archive else path.stat().st_size
+        if length > BYTES_LIMIT:
+            raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: no image")
+        content = archive.read(name) if archive else path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > PIXELS_LIMIT:
+                raise DataError(f"{where} has {width} x {height} pixels: refused")
+            pixels = image.convert("RGB" if pictures.channels == 3 else "L")
+        short = min(width, height)
+        sides = [max(size, round(side * size / short)) for side in (width, height)]
+        left, top = ((side - size) // 2 for side in sides)
+        scaled = pixels.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
+        square = scaled.crop((left, top, left + size, top + size))
+        return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file, or member of a zip, may raise anything
+        raise DataError(f"{where} is not a whole image: {error}") from None
+
+
+def split(names: list[str], partition: Path | None) -> tuple[list[str], list[str]]:
+    """Names of training and test images: parts 0 and 2 of CelebA's official `partition`, the list
+    of its authors or the .csv of its copies; every tenth is for the test without one.
+
+    Raises DataError for a damaged list, or a name that is not in it.
+    """
+    if partition is not None:
+        lines = partition.read_text(errors="replace").replace(",", " ").splitlines()
+        pairs = [line.split() for line in lines if line.strip()]
+        pairs = pairs[1:] if pairs and pairs[0][-1] == "partition" else pairs
+        if not all(len(pair) == 2 and pair[1] in ("0", "1", "2") for pair in pairs):
+            raise DataError(f"{partition} is damaged: not lines of FILE 0, 1 or 2")
+        parts: dict[str, str] = dict(pairs)
+        files = {name: PurePosixPath(name).name for name in names}
+        if unknown := [name for name in names if files[name] not in parts]:
+            raise DataError(f"{unknown[0]} is not in list_eval_partition: another data set?")
+        train, test = ([n for n in names if parts[files[n]] == part] for part in "02")
+        if train and test:
+            return train, test
+    return [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
+
+
+Rows = np.ndarray | Pictures
+"""An array, or images that are decoded when their turn comes."""

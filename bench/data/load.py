@@ -1,35 +1,39 @@
-"""The images of the suite: MNIST, CIFAR-10, CelebA, a folder of images, and drawn stand-ins.
+"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn.
 
-    python -m bench.data prepare mnist|cifar10|celeba [--from DIR|FILE] [--cache DIR]
+Images that are not drawn are prepared once, as memory-mapped arrays in a folder of the cache:
 
-turns torchvision's files, an .npz or any folder or zip of images (the middle square of each, in
-the size of the data set, every tenth for the test) into one memory-mapped array in the cache;
-without --from from files already in the cache, or downloaded to it. With --check it compares
-every byte of what was prepared with its SHA-256 instead.
+    images-SHA.npy   uint8 (n, c, h, w), the training images first
+    labels-SHA.npy   int64 (n,), where there are labels
+    about.json       written last: what the arrays are, their sizes and SHA-256s
+
+The arrays are named by their hash and about.json is replaced in one step. So about.json speaks
+of whole arrays whenever a process was killed.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import hashlib
+import json
 import os
-import sys
-from collections.abc import Sequence
+import shutil
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from bench.cli import Parser, complain
-from bench.data import download, prepared, sources
-from bench.data import files as datafiles
-from bench.data import synthetic as standin
-from bench.data.files import Arrays, DataError
-from bench.data.sources import SIZES
+from bench.data import download, files
+from bench.data.files import Arrays, DataError, Rows, fingerprint
+from bench.data.sources import DATASETS, Dataset, Source, find
+from bench.store.atomic import write_atomically
 
-__all__ = ["NAMES", "DataError", "Images", "cache", "load", "static_bits", "static_labels"]
-
-NAMES = (*SIZES, "stand-in digits", "stand-in photos", "stand-in faces")
+VERSION = 1
+"""Of what is prepared."""
+PARTS = {"images": ("train", "test"), "labels": ("train_labels", "test_labels")}
+"""What the prepared files hold, one array after the other."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,19 @@ class Images:
     """One data set.
 
     train (n, c, h, w) and test (m, c, h, w) are uint8, and perhaps memory-mapped. The labels are
-    int64 or None. `name` says what they are: "folder" for images that only stand in for CIFAR-10
-    or CelebA. `sha256` is over names, types, shapes and bytes of all arrays, however they came.
+    int64 or None. `name` says what they are: "folder" for images of your own, in the place of a
+    known data set or not. `sha256` is over names, types, shapes and bytes of all arrays, however
+    they came. `stand_in` is whether the suite drew them, as in the column of this name.
     """
 
     name: str
-    train: np.ndarray
-    test: np.ndarray
-    train_labels: np.ndarray | None
-    test_labels: np.ndarray | None
     sha256: str
     stand_in: bool
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+    origin: str = ""  # a folder, a file, or "drawn"
 
 
 def cache() -> Path:
@@ -56,33 +62,22 @@ def cache() -> Path:
 
 
 def load(name: str, data: Path | None = None) -> Images:
-    """The data set of this name, one of NAMES; "stand-in faces" are photos of CelebA's size.
+    """The data set of this name, one of DATASETS.
 
     With `data`, a folder or file, from there and nowhere else: prepared arrays, or files that
-    are prepared in the cache at first use (MNIST is read as it is). Without, from the cache;
+    are prepared in the cache at first use. Without, from the entry's own path or the cache;
     others are downloaded to it if need be (CelebA with gdown). Raises DataError with what to do.
     """
-    if name == "stand-in digits":
-        return _stand_in(name, *standin.digits())
-    if name == "stand-in photos":
-        return _stand_in(name, *standin.photos(32))
-    if name == "stand-in faces":
-        return _stand_in(name, *standin.photos(64))
-    _known(name)
-    place = _place(data)
-    found = prepared.read(_folder(place, name))
-    if found:
-        return _images(*found)
-    if name == "mnist":
-        if data is None:
-            download.mnist(place)
-        arrays = datafiles.mnist(place)
-        sha256 = datafiles.fingerprint(arrays, datafiles.MNIST_SHA256)
-        return _images({"name": name, "sha256": sha256}, arrays)
+    entry = _entry(name)
+    if entry.draw:
+        arrays = entry.draw()
+        return Images(name, fingerprint(arrays)[0], True, **arrays, origin="drawn")
     if data is None:
         return prepare(name)
+    place = _existing(data)
     key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    return _prepare(sources.find(name, place), _folder(cache(), f"{name}-{key}"))
+    found = read(place / "prepared" / name)
+    return found or _prepare(name, place, cache() / "prepared" / f"{name}-{key}")
 
 
 def prepare(name: str, data: Path | None = None) -> Images:
@@ -90,59 +85,146 @@ def prepare(name: str, data: Path | None = None) -> Images:
 
     From then on `load(name)` gives it. Raises DataError.
     """
-    _known(name)
-    folder = _folder(cache(), name)
-    if data is not None:
-        return _prepare(sources.find(name, _place(data)), folder)
-    found = prepared.read(folder)
-    if found:
-        return _images(*found)
-    if name == "mnist" or sources.known(name, cache()) is None:  # of MNIST, what is missing
-        getattr(download, name)(cache())
-    return _prepare(sources.find(name, cache()), folder)
+    entry, folder = _entry(name), cache() / "prepared" / name
+    if data is None and entry.path:
+        data = Path(entry.path).expanduser()
+    if data is None:
+        if found := read(folder):
+            return found
+        source = entry.locate(cache())
+        if entry.download and (source is None or source.missing):
+            entry.download(cache())
+    return _prepare(name, _existing(data or cache()), folder)
 
 
-def _known(name: str) -> None:
-    if name not in SIZES:
-        raise DataError(f"no data set {name}, only {', '.join(NAMES)}")
+def _prepare(name: str, place: Path, folder: Path) -> Images:
+    """The data set in `place`, prepared in the folder unless the same files were before.
 
-
-def _folder(place: Path, name: str) -> Path:
-    return place / "prepared" / name
-
-
-def _place(data: Path | None) -> Path:
-    if data is not None and not data.exists():
-        raise DataError(f"{data} does not exist")
-    return (data or cache()).resolve()
-
-
-def _stand_in(name: str, train: standin.Set, test: standin.Set) -> Images:
-    arrays = {"train": train[0], "test": test[0]}
-    arrays |= {"train_labels": train[1], "test_labels": test[1]}
-    hashes = {key: datafiles.sha256(array) for key, array in arrays.items()}
-    sha256 = datafiles.fingerprint(arrays, hashes)
-    return _images({"name": name, "sha256": sha256}, arrays, stand_in=True)
-
-
-def _images(about: dict[str, str], arrays: Arrays, stand_in: bool = False) -> Images:
-    return Images(
-        about["name"],
-        arrays["train"],
-        arrays["test"],
-        arrays.get("train_labels"),
-        arrays.get("test_labels"),
-        about["sha256"],
-        stand_in,
-    )
-
-
-def _prepare(source: sources.Source, folder: Path) -> Images:
-    prepared.write(folder, source.name, str(source.place), source.stamp(), source.read)
-    found = prepared.read(folder)
+    Raises DataError if it can't be read, or the folder can't be written.
+    """
+    source = find(name, place)
+    stamp, draft = source.stamp(), folder / ".draft"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            with contextlib.suppress(DataError):
+                found = read(folder)
+                if found and _about(folder).get("stamp") == stamp:
+                    return found
+            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+            draft.mkdir()
+            try:
+                _write(folder, draft, source, stamp)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+            found = read(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder} can't be written ({error.strerror or error}); choose another cache with "
+            "SVAE_BENCH_DATA"
+        ) from None
     if found is None:
         raise DataError(f"{folder} was taken away while it was prepared")
-    return _images(*found)
+    return found
+
+
+def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
+    rows = source.read()
+    train, test = len(rows["train"]), len(rows["test"])
+    if not (train and test):
+        raise DataError(f"{source.place} gave for training {train} of {train + test} images")
+    kinds = [kind for kind, parts in PARTS.items() if parts[0] in rows]
+    for kind in kinds:
+        _save(draft / kind, *(rows[part] for part in PARTS[kind]))
+    arrays = _arrays(draft / "images", draft / "labels", train)
+    sha256, hashes = fingerprint(arrays)
+    about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
+    about |= {"stamp": stamp, "train": train, "test": test, "shape": arrays["train"].shape[1:]}
+    about |= {"hashes": hashes, "sha256": sha256}
+    about["bytes"] = {kind: (draft / kind).stat().st_size for kind in kinds}
+    current = {_file(folder, kind, sha256) for kind in kinds}
+    for kind in kinds:
+        os.replace(draft / kind, _file(folder, kind, sha256))
+    write_atomically(folder / "about.json", json.dumps(about, indent=1).encode(), draft)
+    for old in set(folder.glob("*.npy")) - current:
+        old.unlink(missing_ok=True)
+
+
+def _save(path: Path, *parts: Rows) -> None:
+    """Streams rows of one shape into one .npy file."""
+    n = sum(map(len, parts))
+    with open(path, "wb") as file:
+        for i, row in enumerate(chain(*parts)):
+            if i == 0:
+                header = {"descr": row.dtype.str, "fortran_order": False, "shape": (n, *row.shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(row.tobytes())
+        _sync(file)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _file(folder: Path, kind: str, sha256: str) -> Path:
+    return folder / f"{kind}-{sha256[:16]}.npy"
+
+
+def _arrays(images: Path, labels: Path, train: int) -> Arrays:
+    """Memory-mapped, copy on write: a change stays in the process that makes it."""
+    files = [np.load(images, mmap_mode="c", allow_pickle=False)]
+    if labels.exists():
+        files.append(np.load(labels, allow_pickle=False))
+    arrays: Arrays = {}
+    for both, parts in zip(files, PARTS.values(), strict=False):
+        arrays |= zip(parts, (both[:train], both[train:]), strict=True)
+    return arrays
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What about.json says; raises FileNotFoundError, or DataError for a newer version."""
+    about = json.loads((folder / "about.json").read_text())
+    if about["version"] > VERSION:
+        raise DataError(f"{folder} was prepared by a newer version of the suite")
+    return about
+
+
+def read(folder: Path, check: bool = False) -> Images | None:
+    """The data set that was prepared in the folder, memory-mapped, or None.
+
+    Sizes and shapes are compared with what was recorded, with `check` every byte. Raises
+    DataError if they differ, or for a folder of a newer version of the suite.
+    """
+    reason = "another size, shape or SHA-256 than recorded"
+    try:
+        known = _about(folder)
+        paths = {kind: _file(folder, kind, known["sha256"]) for kind in PARTS}
+        sizes = {kind: paths[kind].stat().st_size for kind in known["bytes"]}
+        arrays = _arrays(paths["images"], paths["labels"], known["train"])
+        shapes = [list(arrays[part].shape) for part in PARTS["images"]]
+        recorded = [[known[part], *known["shape"]] for part in PARTS["images"]]
+        same = sizes == known["bytes"] and shapes == recorded and {*arrays} == {*known["hashes"]}
+        if same and (not check or fingerprint(arrays) == (known["sha256"], known["hashes"])):
+            return Images(known["name"], known["sha256"], False, **arrays, origin=known["origin"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if absent and Path(error.filename).name == "about.json":
+            return None
+        reason = str(error)
+    raise DataError(f"{folder} is damaged ({reason}): delete it and prepare again")
+
+
+def _entry(name: str) -> Dataset:
+    if name not in DATASETS:
+        raise DataError(f"no data set {name}, only {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def _existing(data: Path) -> Path:
+    if not data.exists():
+        raise DataError(f"{data} does not exist")
+    return data.resolve()
 
 
 def static_bits(data: Path | None = None) -> np.ndarray:
@@ -151,10 +233,16 @@ def static_bits(data: Path | None = None) -> np.ndarray:
     From `data`, or the cache and downloaded if need be (Salakhutdinov and Murray 2008, the files
     of Larochelle). Raises DataError.
     """
-    place = _place(data)
-    if data is None and datafiles.bits_file(place) is None:
+    place = cache() if data is None else _existing(data)
+    if data is None and files.bits_file(place) is None:
         download.bits(place)
-    return datafiles.bits(place)
+    path = files.bits_file(place)
+    if path is None:
+        raise DataError(
+            f"no statically binarized MNIST in {place}: looked for binarized_mnist.npz and "
+            "binarized_mnist_test.amat; without --data it is downloaded"
+        )
+    return files.bits(path)
 
 
 def static_labels() -> np.ndarray:
@@ -165,40 +253,3 @@ def static_labels() -> np.ndarray:
     in this order, and the likeliest of all 10,000 images for each row of bits is of its class.
     """
     return np.repeat(np.arange(10), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    p = Parser(
-        prog="python -m bench.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("command", choices=["prepare"])
-    p.add_argument("name", choices=list(SIZES), metavar="NAME", help=", ".join(SIZES))
-    p.add_argument("--from", dest="data", type=Path, metavar="PATH", help="files you have")
-    p.add_argument("--cache", type=Path, metavar="DIR", help=f"default: {cache()}")
-    p.add_argument("--check", action="store_true", help="compare what was prepared to its SHA-256")
-    a = p.parse_args(arguments)
-    if a.cache:
-        os.environ["SVAE_BENCH_DATA"] = str(a.cache)
-    folder = _folder(cache(), a.name)
-    try:
-        if not a.check:
-            prepare(a.name, a.data)
-        found = prepared.read(folder, check=a.check)
-        if found is None:
-            raise DataError(f"no {a.name} has been prepared in {cache()}")
-    except DataError as error:
-        return complain("bench.data", error)
-    about = found[0]
-    shape = " x ".join(map(str, about["shape"]))
-    print(
-        f"{a.name}: {about['train']} + {about['test']} images ({about['name']}) of {shape}, "
-        f"SHA-256 {about['sha256']}{' verified' if a.check else ''}, from {about['origin']}, "
-        f"in {folder}"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,134 +1,190 @@
-"""What there is in a folder, or a file, that a data set can be made from."""
+"""The data sets, one entry each in `DATASETS`, and where each is found in a folder or a file.
+
+A data set of your own is one entry more:
+
+    "flowers": images_in("~/flowers", channels=3, size=128),
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from bench.data import files as datafiles
-from bench.data import pictures
-from bench.data.files import Arrays, DataError
-from bench.data.prepared import Content, content
-
-SIZES = {"mnist": 28, "cifar10": 32, "celeba": 64}
-"""Height and width of the images by name of the data set."""
+from bench.data import download, files, synthetic
+from bench.data.files import Arrays, DataError, Rows
 
 
 @dataclass(frozen=True)
 class Source:
     """A data set in `place`: the files it is made from, and how to read them.
 
-    `name` is that of the data set, or "folder" for images that only stand in for it.
+    `name` is that of the data set, or "folder" for images whose digest tells them apart;
+    `missing` is the line that names files which are not in `place`.
     """
 
     name: str
     place: Path
     files: Sequence[Path]
-    read: Callable[[], Content]
+    read: Callable[[], Mapping[str, Rows]]
+    missing: str = ""
 
     def stamp(self) -> str:
         """Another one if a file is added, taken away, resized or written."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            stat = file.stat()
-            digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        stats = [(file, file.stat()) for file in self.files]
+        lines = [f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for file, stat in stats]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def known(name: str, place: Path) -> Source | None:
-    """The first thing in `place`, or `place` itself, that is a copy of the data set."""
-    return {"mnist": _mnist, "cifar10": _cifar10, "celeba": _celeba}[name](place)
+@dataclass(frozen=True)
+class Dataset:
+    """All there is to say of a data set of images (channels, size, size).
+
+    `locate(place)` is the data set in a folder or file, or None. `download(cache)` fetches what
+    the cache lacks of it. `draw()` makes the arrays of a synthetic data set, which has no files.
+    """
+
+    channels: int
+    size: int
+    train: int  # images for training, for estimates of how long a training takes
+    d_z: int  # dimension of codes
+    networks: str  # of models.mnist or models.colour: "mnist" or "colour"
+    classifier: str = ""  # of bench.scores, trained on these images
+    locate: Callable[[Path], Source | None] = lambda place: None
+    looked: str = "images"  # for what, as an error says
+    download: Callable[[Path], None] | None = None
+    draw: Callable[[], Arrays] | None = None
+    any_images: bool = True  # images of any folder may take its place, named by their digest
+    path: str = ""  # where the images are without --data; "": in the cache
+
+
+def images_in(
+    path: str, *, channels: int, size: int, train: int = 10_000, d_z: int = 64
+) -> Dataset:
+    """The entry of your own images: a folder or zip of images of any size, or an .npz file.
+
+    `channels` is 1 (images are converted to grey) or 3, `size` height and width, from 16 to 256.
+    An .npz has `images`, uint8 (n, size, size, channels), or (n, size, size) of grey images.
+    Every tenth image is for the test. Specs and rows name these images with their digest.
+    """
+    networks = "mnist" if channels == 1 else "colour"
+    return Dataset(channels, size, train, d_z, networks, path=path)
 
 
 def find(name: str, place: Path) -> Source:
-    """A copy of the data set in `place`, or images that can stand in for it.
+    """A copy of the data set of this name in `place`, or images that can take its place.
 
     Raises DataError, with what was looked for, if there is nothing.
     """
-    source = known(name, place)
-    if source is None and name != "mnist":
-        source = _pictures("folder", place, SIZES[name])
-    if source:
-        return source
-    looked = {
-        "mnist": "the four idx files, plain or .gz, there and in MNIST/raw",
-        "cifar10": "cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images",
-        "celeba": "celeba64.npz, img_align_celeba (a folder or .zip) or images",
-    }
-    raise DataError(f"no {name} in {place}: looked for {looked[name]}")
+    entry = DATASETS[name]
+    source = entry.locate(place)
+    if source is None and entry.any_images:
+        source = _images("folder", place, entry.channels, entry.size)
+    if source is None:
+        raise DataError(f"no {name} in {place}: looked for {entry.looked}")
+    if source.missing:
+        raise DataError(source.missing)
+    return source
 
 
-def _arrays(name: str, place: Path, files: Sequence[Path], read: Callable[[], Arrays]) -> Source:
-    return Source(name, place, files, lambda: content(read()))
+def _named(place: Path, name: str, *ends: str) -> Path:
+    """`place` itself if it is a file whose name ends so, or else the file of this name in it."""
+    return place if place.is_file() and place.name.endswith(ends) else place / name
 
 
 def _mnist(place: Path) -> Source | None:
-    files = list(datafiles.mnist_files(place).values())
-    read = partial(datafiles.mnist, place)
-    return _arrays("mnist", place, files, read) if files else None
+    found = files.mnist_files(place)
+    lacking = [f"{file}[.gz]" for name, file in files.MNIST.items() if name not in found]
+    source = Source("mnist", place, list(found.values()), partial(files.mnist, found))
+    looked = f"looked for {', '.join(lacking)} there and in MNIST/raw"
+    missing = f"no MNIST in {place}: {looked}; without --data it is downloaded"
+    return replace(source, missing=missing) if lacking else source
 
 
 def _cifar10(place: Path) -> Source | None:
-    given = place.is_file()
-    npz = place if given and place.suffix == ".npz" else place / "cifar10.npz"
-    packed = given and place.name.endswith((".tar.gz", ".tgz"))
-    archive = place if packed else place / "cifar-10-python.tar.gz"
+    npz = _named(place, "cifar10.npz", ".npz")
     if npz.is_file():
-        return _arrays("cifar10", npz, [npz], partial(datafiles.cifar10_npz, npz))
-    for folder in (place, place / datafiles.CIFAR10_FOLDER):
-        files = [folder / name for name in datafiles.CIFAR10_MD5 if (folder / name).is_file()]
-        if files:
-            read = partial(datafiles.cifar10_batches, folder)
-            return _arrays("cifar10", folder, files, read)
+        return Source("cifar10", npz, [npz], partial(files.cifar10_npz, npz))
+    for folder in (place, place / files.CIFAR10[0]):
+        found = [folder / name for name in files.CIFAR10[1:] if (folder / name).is_file()]
+        if found:
+            return Source("cifar10", folder, found, partial(files.cifar10_batches, folder))
+    archive = _named(place, "cifar-10-python.tar.gz", ".tar.gz", ".tgz")
     if archive.is_file():
-        return _arrays("cifar10", archive, [archive], partial(datafiles.cifar10_archive, archive))
+        return Source("cifar10", archive, [archive], partial(files.cifar10_archive, archive))
     return None
 
 
 def _celeba(place: Path) -> Source | None:
-    npz = place if place.is_file() and place.suffix == ".npz" else place / "celeba64.npz"
+    npz = _named(place, "celeba64.npz", ".npz")
     if npz.is_file():
-        return Source("celeba", npz, [npz], partial(_celeba_npz, npz))
+        return _images("celeba", npz, 3, 64)
     name = "img_align_celeba"
-    inside = [
-        folder / f"{name}{end}" for folder in (place / "celeba", place) for end in ("", ".zip")
-    ]
-    for path in [place, *inside] if place.stem == name else inside:
-        source = _pictures("celeba", path, SIZES["celeba"]) if path.exists() else None
-        if source:
-            return source
-    return None
+    paths = [place / inside / f"{name}{end}" for inside in ("celeba", "") for end in ("", ".zip")]
+    paths = [place, *paths] if place.stem == name else paths
+    sources = (_images("celeba", path, 3, 64) for path in paths if path.exists())
+    return next(filter(None, sources), None)
 
 
-def _celeba_npz(path: Path) -> Content:
-    images = datafiles.npz(path, "images")["images"]
-    if images.dtype != np.uint8 or images.shape[1:] != (64, 64, 3):
-        raise DataError(
-            f"{path}: images is {images.dtype} {images.shape}, not uint8 (n, 64, 64, 3)"
-        )
-    test = np.arange(len(images)) % 10 == 9
-    chunks = (images[part].transpose(0, 3, 1, 2) for part in (~test, test))
-    return Content(int((~test).sum()), int(test.sum()), chunks)
-
-
-def _pictures(name: str, place: Path, size: int) -> Source | None:
+def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
+    """Images without labels: an .npz file, or a folder or zip, of CelebA's with its partition."""
+    if place.is_file() and place.suffix == ".npz":
+        return Source(name, place, [place], partial(files.unlabelled_npz, place, channels, size))
     if place.is_file() and place.suffix != ".zip":
         raise DataError(f"{place} is neither a folder nor a file of a kind that can be read")
-    names = pictures.in_zip(place) if place.is_file() else pictures.in_folder(place)
-    if not names:
-        return None
+    names = files.picture_names(place)
     lists = [place.parent / f"list_eval_partition{end}" for end in (".txt", ".csv")]
     official = [path for path in lists if name == "celeba" and path.is_file()][:1]
 
-    def read() -> Content:
-        parts = pictures.partition(official[0]) if official else None
-        train, test = pictures.split(names, parts)
-        return Content(len(train), len(test), pictures.read(place, [*train, *test], size))
+    def read_pictures() -> Mapping[str, Rows]:
+        parts = files.split(names, official[0] if official else None)
+        train, test = (files.Pictures(place, part, channels, size) for part in parts)
+        return {"train": train, "test": test}
 
-    files = [place] if place.is_file() else [place / file for file in names]
-    return Source(name, place, [*files, *official], read)
+    inside = [place] if place.is_file() else [place / file for file in names]
+    return Source(name, place, [*inside, *official], read_pictures) if names else None
+
+
+_MNIST = Dataset(
+    channels=1,
+    size=28,
+    train=60_000,
+    d_z=64,
+    networks="mnist",
+    classifier="mnist",
+    locate=_mnist,
+    download=download.mnist,
+    any_images=False,
+)
+_CIFAR10 = Dataset(
+    channels=3,
+    size=32,
+    train=50_000,
+    d_z=256,
+    networks="colour",
+    classifier="cifar10",
+    locate=_cifar10,
+    looked="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images",
+    download=download.cifar10,
+)
+_CELEBA = Dataset(
+    channels=3,
+    size=64,
+    train=162_770,
+    d_z=64,
+    networks="colour",
+    locate=_celeba,
+    looked="celeba64.npz, img_align_celeba (a folder or .zip) or images",
+    download=download.celeba,
+)
+DATASETS: dict[str, Dataset] = {
+    "mnist": _MNIST,
+    "cifar10": _CIFAR10,
+    "celeba": _CELEBA,
+    "stand-in digits": replace(_MNIST, train=synthetic.N_TRAIN, draw=synthetic.digits),
+    "stand-in photos": replace(_CIFAR10, train=synthetic.N_TRAIN, draw=synthetic.photos),
+    "stand-in faces": replace(_CELEBA, train=synthetic.N_TRAIN, draw=partial(synthetic.photos, 64)),
+}
+"""Every data set by its name, which specs and rows carry."""

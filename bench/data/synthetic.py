@@ -12,9 +12,9 @@ import hashlib
 
 import numpy as np
 
-N_TRAIN, N_TEST = 2000, 500
+from bench.data.files import Arrays
 
-Set = tuple[np.ndarray, np.ndarray]
+N_TRAIN, N_TEST = 2000, 500
 
 _CORNERS = ((-1, -2), (1, -2), (-1, 0), (1, 0), (-1, 2), (1, 2))
 _LINES = ((0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5))
@@ -41,17 +41,13 @@ def _uniform(stream: str, n: int, *shape: int) -> np.ndarray:
     return numbers / np.float32(2**15) - np.float32(1)
 
 
-def _classes(n: int) -> np.ndarray:
-    return np.arange(n, dtype=np.int64) % 10
-
-
-def digits() -> tuple[Set, Set]:
-    """Train and test set of grey digits, as ((2000, 1, 28, 28), labels), ((500, ...), labels).
+def digits() -> Arrays:
+    """Grey digits, 2000 + 500 of (1, 28, 28), and their labels.
 
     Seven-segment figures whose corners, slant, size, place and stroke width vary.
     """
     n = N_TRAIN + N_TEST
-    label = _classes(n)
+    label = np.arange(n, dtype=np.int64) % 10
     corner = np.asarray(_CORNERS, dtype=np.float32) * 4
     corner = corner + _uniform("digits corners", n, 6, 2)
     affine = _uniform("digits affine", n, 6, 1) * np.float32(0.2)
@@ -74,14 +70,14 @@ def digits() -> tuple[Set, Set]:
     return _split((ink * 255).astype(np.uint8)[:, None], label)
 
 
-def photos(size: int = 32) -> tuple[Set, Set]:
-    """Train and test set of colour images, as ((2000, 3, size, size), labels), ((500, ...), ...).
+def photos(size: int = 32) -> Arrays:
+    """Colour images, 2000 + 500 of (3, size, size), and their labels.
 
     Ten shapes and textures of varying colour, place and size before a background that shades
     from one colour to another.
     """
     n = N_TRAIN + N_TEST
-    label = _classes(n)
+    label = np.arange(n, dtype=np.int64) % 10
     u = _uniform(f"photos {size}", n, 4, 1, 1)
     colour = np.floor(_uniform(f"photos {size} colours", n, 3, 3, 1, 1) * 128) + 128
     at = (np.arange(size, dtype=np.float32) * 2 + 1) / np.float32(size) - 1
@@ -116,5 +112,6 @@ _SHAPES = (
 )
 
 
-def _split(images: np.ndarray, labels: np.ndarray) -> tuple[Set, Set]:
-    return (images[:N_TRAIN], labels[:N_TRAIN]), (images[N_TRAIN:], labels[N_TRAIN:])
+def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
+    arrays = {"train": images[:N_TRAIN], "test": images[N_TRAIN:]}
+    return arrays | {"train_labels": labels[:N_TRAIN], "test_labels": labels[N_TRAIN:]}

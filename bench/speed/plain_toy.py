@@ -18,9 +18,8 @@ from bench.spec import generator
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import BETAS, toy_shape
-from models.layers import Shape, xavier
-from models.networks import D_EPS, D_X, D_Z
 from models.objectives import OBJECTIVES, regularised, squared_error
+from models.stacked import D_EPS, D_X, D_Z, Shape, xavier
 
 
 def mlp(shape: Shape, weights: list[np.ndarray]) -> nn.Sequential:

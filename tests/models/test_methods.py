@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from models import colour as photos
+from models import colour, mnist
+from models.batch import generate
 from models.flows import AutoregressiveFlow, PlanarFlow
 from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, _contrast, label
 from models.mnist import (
@@ -18,6 +19,7 @@ from models.mnist import (
     Deconv,
     ImageNetworks,
     ImageShape,
+    Part,
     bernoulli_log_density,
     normal_log_density,
 )
@@ -63,7 +65,7 @@ def networks(name: str) -> ImageNetworks:
     """MNIST's where a method can be trained on it, else those of colour images."""
     parts = METHODS[name].parts
     grey = set(parts.values()) <= set(PARTS)
-    shape, table = (SHAPE, PARTS) if grey else (COLOUR, photos.PARTS)
+    shape, table = (SHAPE, PARTS) if grey else (COLOUR, colour.PARTS)
     return ImageNetworks(parts, shape, lambda role: len(role), table).double()
 
 
@@ -117,7 +119,7 @@ class TestContract:
 
     @ALL
     def test_parts_exist_and_weights_are_those_of_the_role(self, name: str) -> None:
-        assert any(set(METHODS[name].parts.values()) <= set(t) for t in (PARTS, photos.PARTS))
+        assert any(set(METHODS[name].parts.values()) <= set(t) for t in (PARTS, colour.PARTS))
         assert "decoder" in METHODS[name].parts
         one, other = networks(name), networks("svae_r")
         if METHODS[name].parts["decoder"] == "conv":
@@ -131,6 +133,39 @@ class TestContract:
         cycles = sum(bool(m.label_cycle) for m in METHODS.values())
         assert len(set(names)) == len(METHODS) + cycles
         assert set(OBJECTIVES) < set(METHODS)
+
+    def test_an_objective_that_is_added_later_is_a_method(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        late = replace(OBJECTIVES["alice"], label="late", label_cycle="late-r")
+        monkeypatch.setitem(OBJECTIVES, "late", late)
+        assert "late" in METHODS and list(METHODS)[: len(OBJECTIVES)] == list(OBJECTIVES)
+        assert (label("late", 0.0), label("late", 0.1)) == ("late", "late-r")
+        nets = networks("alice")
+        assert losses("late", nets) == losses("alice", nets)
+
+
+@pytest.mark.parametrize(
+    ("table", "sizes", "shape"),
+    [
+        (colour.PARTS, colour.SIZES, ImageShape(3, 16, 6, 1 / 32)),
+        (colour.PARTS, colour.SIZES, ImageShape(1, 128, 6, 1 / 32)),
+        (colour.PAPER, colour.PAPER_SIZES, ImageShape(1, 64, 6, 1 / 32)),
+        (mnist.PARTS, mnist.SIZES, ImageShape(3, 16, 6, 1 / 32)),
+        (mnist.PARTS, mnist.SIZES, ImageShape(1, 36, 6, 1 / 32)),
+    ],
+)
+def test_networks_take_images_of_many_sizes(
+    table: dict[str, Part], sizes: tuple[int, ...], shape: ImageShape
+) -> None:
+    assert shape.size in sizes
+    for method in METHODS.values():
+        if set(method.parts.values()) <= set(table):
+            nets = ImageNetworks(method.parts, shape, lambda role: 0, table).double()
+            some = batch(shape)
+            assert generate(nets, some).shape == some.x.shape
+            assert method.model(nets, some, 0.1).isfinite()
+            assert method.critic is None or method.critic(nets, some).isfinite()
 
 
 def zeroed(name: str) -> ImageNetworks:

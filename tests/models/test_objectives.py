@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from models import objectives
-from models.layers import Bank, Shape, xavier
 from models.objectives import OBJECTIVES, Objective
+from models.stacked import Bank, Shape, xavier
 
 F_Q = (0.0, log(3))
 F_P = (log(3), -log(3))

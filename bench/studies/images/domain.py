@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bench.data.load import Images
-from models import colour as photos
-from models import mnist as images
+from bench.cli import UsageError
+from bench.data.load import DATASETS, Images
+from bench.studies.images.study import ImageSpec
+from models import colour, mnist
 from models.methods import METHODS, Method
 from models.mnist import ImageNetworks, ImageShape, Part
 
@@ -23,12 +24,13 @@ class Domain:
     channels: int
     size: int
     d_z: int
+    referee: str  # of bench.scores.classifiers; "" for CelebA and images of your own
     parts: Mapping[str, Part]
     low: float  # pixels are in [low, 1]
     uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
     efficiency: float  # share of the speed of plain matrix products that a core reaches
-    referee: str = ""  # of bench.scores.train_classifier; none of its own for CelebA
-    paper: Mapping[str, Part] = field(default_factory=dict)  # `parts` by the paper, or none
+    sizes: tuple[int, ...]  # that `parts` take
+    paper: Mapping[str, Part]  # `parts` by the paper, or none
 
     def networks(
         self, method: Method, width: float, seed: Callable[[str], int], kind: str = "suite"
@@ -52,33 +54,48 @@ class Domain:
         return [name for name, m in METHODS.items() if set(m.parts.values()) <= set(self.parts)]
 
 
-_DIGITS = Domain(60_000, 1, 28, 64, images.PARTS, 0.0, False, 0.25, referee="mnist")
-_PHOTOS = Domain(50_000, 3, 32, 256, photos.PARTS, -1.0, True, 0.7, paper=photos.PAPER)
-_CIFAR10 = replace(_PHOTOS, referee="cifar10")
-_CELEBA = replace(_PHOTOS, train=162_770, size=64, d_z=64, efficiency=0.55)
-_DRAWN = 2_000
-
-DOMAINS = {
-    "mnist": _DIGITS,
-    "stand-in digits": replace(_DIGITS, train=_DRAWN),
-    "cifar10": _CIFAR10,
-    "stand-in photos": replace(_CIFAR10, train=_DRAWN),
-    "celeba": _CELEBA,
-    "stand-in faces": replace(_CELEBA, train=_DRAWN),
-}
-"""By name of the data set."""
-
 _FOLDER = " folder "
 
 
 def dataset(data: str) -> str:
-    """The data set that `ImageSpec.data` names, or that its images stand in for."""
+    """The data set that `ImageSpec.data` names, or whose place its images take."""
     return data.partition(_FOLDER)[0]
 
 
 def domain(data: str) -> Domain:
-    """What is asked of the methods on `ImageSpec.data`."""
-    return DOMAINS[dataset(data)]
+    """What is asked of the methods on `ImageSpec.data`, by the entry of its data set."""
+    entry = DATASETS[dataset(data)]
+    shape = entry.train, entry.channels, entry.size, entry.d_z, entry.classifier
+    if entry.networks == "mnist":
+        return Domain(*shape, mnist.PARTS, 0.0, False, 0.25, mnist.SIZES, {})
+    paper = colour.PAPER if entry.size in colour.PAPER_SIZES else {}
+    efficiency = 0.7 if entry.size <= 32 else 0.55
+    return Domain(*shape, colour.PARTS, -1.0, True, efficiency, colour.SIZES, paper)
+
+
+DOMAINS = {name: domain(name) for name in DATASETS}
+"""By name of the data set."""
+
+
+def check(spec: ImageSpec) -> None:
+    """Raises UsageError, with what is allowed, for a data set that is unknown, or one whose
+    images or other fields the networks of `spec` do not take."""
+    name = dataset(spec.data)
+    if name not in DATASETS:
+        raise UsageError(f"data is {name}; allowed: {', '.join(DATASETS)}")
+    found = domain(name)
+    if found.channels not in (1, 3):
+        raise UsageError(f"channels of {name} are {found.channels}; allowed: 1, 3")
+    if found.size not in found.sizes:
+        allowed = ", ".join(map(str, found.sizes))
+        raise UsageError(f"size of {name} is {found.size}; allowed: {allowed}")
+    if spec.method not in found.methods():
+        allowed = ", ".join(found.methods())
+        raise UsageError(f"method is {spec.method}; allowed for {name}: {allowed}")
+    if spec.networks == "paper" and not found.paper:
+        raise UsageError(f"networks is paper; allowed for {name}: suite")
+    if spec.ais_images and found.low != 0:
+        raise UsageError(f"ais_images is {spec.ais_images}; allowed for {name}: 0")
 
 
 def data_of(asked: str, images: Images) -> str:
@@ -86,6 +103,6 @@ def data_of(asked: str, images: Images) -> str:
 
     Images of a folder have a digest in it: they are another experiment than the data set's own.
     """
-    if images.name in DOMAINS:
+    if images.name in DATASETS:
         return asked
     return f"{dataset(asked)}{_FOLDER}{images.sha256[:12]}"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.data.load import Images, static_bits, static_labels
+from bench.data.load import DATASETS, Images, static_bits, static_labels
 from bench.scores import classifiers
 from bench.scores.ais import AnnealedRun
 from bench.scores.classifiers import Classifier
@@ -29,7 +29,7 @@ from bench.scores.metrics import (
     subset_size,
 )
 from bench.scores.swd import Patches, distance
-from bench.studies.images.domain import DOMAINS
+from bench.studies.images.domain import domain
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
 from models.methods import Networks, decode, encode, prior
@@ -141,7 +141,7 @@ def _pixels(x: np.ndarray) -> np.ndarray:
 
 def classifier_of(images: Images) -> str:
     """The classifier that knows these images; empty where none does: CelebA, a folder of images."""
-    return DOMAINS[images.name].referee if images.name in DOMAINS else ""
+    return domain(images.name).referee if images.name in DATASETS else ""
 
 
 # What is computed of real images is kept, once a process, by their hash.
@@ -270,21 +270,18 @@ def folded(decoder: Decoder) -> Decoder:
     decoder = copy.deepcopy(decoder).requires_grad_(False)
     layers = decoder.layers
     for i, norm in enumerate(layers):
-        if isinstance(norm, Norm):
-            layer = layers[i - 1]
-            # A transposed convolution's weight is (in, out, ...), the others' (out, in, ...).
-            transposed = isinstance(layer, nn.ConvTranspose2d)
-            if not isinstance(layer, nn.Linear | nn.ConvTranspose2d) or layer.bias is None:
-                continue
+        if not isinstance(norm, Norm):
+            continue
+        layer = layers[i - 1]
+        if isinstance(layer, nn.Linear):
+            layers[i - 1] = nn.utils.fusion.fuse_linear_bn_eval(layer, norm)
+        elif isinstance(layer, nn.ConvTranspose2d):
             assert norm.running_mean is not None and norm.running_var is not None
+            assert layer.bias is not None
             scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            shape = [1] * layer.weight.dim()
-            shape[1 if transposed else 0] = -1
-            layer.weight.mul_(scale.view(shape))
+            layer.weight.mul_(scale.view(1, -1, 1, 1))  # (in, out, h, w)
             layer.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
-            layers[i] = nn.Identity()
-        elif isinstance(norm, nn.Sequential):
-            linear, inner = norm[0], norm[1]
-            assert isinstance(linear, nn.Linear) and isinstance(inner, nn.BatchNorm1d)
-            norm[0], norm[1] = nn.utils.fusion.fuse_linear_bn_eval(linear, inner), nn.Identity()
+        else:
+            continue
+        layers[i] = nn.Identity()
     return decoder

@@ -16,9 +16,9 @@ from bench.data import load as data
 from bench.scores.ais import AnnealedRun
 from bench.store import checkpoint
 from bench.studies.cuda import allow_tf32
-from bench.studies.images import evaluate
+from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
-from bench.studies.images.domain import DOMAINS, data_of, dataset
+from bench.studies.images.domain import data_of, dataset
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
 from bench.studies.study import Beat, Job, Rows, Study
@@ -34,7 +34,7 @@ KINDS = ("train", "ais")
 
 def methods(study: Study[ImageSpec]) -> dict[str, bool]:
     """Every method this study can train, and whether lambda means something to it."""
-    names = DOMAINS[study.name].methods()
+    names = domain.domain(study.name).methods()
     return {name: bool(METHODS[name].label_cycle) for name in names}
 
 
@@ -45,18 +45,14 @@ def check(
 
     Raises UsageError, before anything is trained, for images or weights that can't be used.
     """
+    for spec in specs:
+        domain.check(spec)
     names = {spec.data for spec in specs}
     if weights is not None:
-        if any(DOMAINS[name].channels != 3 for name in names if name in DOMAINS):
+        if any(domain.domain(name).channels != 3 for name in names):
             raise UsageError("--inception-weights is for colour images; MNIST has none")
         evaluate.imagenet(weights, "cpu")
-    allowed = {axes["data"][0] for axes in study.axes.values()}
-    if unknown := names - allowed:
-        raise UsageError(f"data is {min(unknown)}; allowed: {', '.join(sorted(allowed))}")
-    papers = {spec.data for spec in specs if spec.networks == "paper"}
-    if lacking := {name for name in papers if not DOMAINS[name].paper}:
-        raise UsageError(f"networks is paper; allowed for {min(lacking)}: suite")
-    if folder is not None and all(name.startswith("stand-in") for name in names):
+    if folder is not None and all(data.DATASETS[dataset(name)].draw for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")
     found: dict[str, str] = {}
     try:
@@ -64,8 +60,6 @@ def check(
             images = data.load(name, folder)
             found[name] = data_of(name, images)
             mine = [spec for spec in specs if spec.data == name and spec.ais_images]
-            if mine and DOMAINS[name].low != 0:
-                raise UsageError(f"ais_images is {mine[0].ais_images}; allowed for {name}: 0")
             for spec in {spec.bits: spec for spec in mine}.values():
                 evaluate.test_bits(spec, images, folder)
     except ValueError as error:

@@ -11,7 +11,7 @@ from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import Trainer, program
-from models.networks import D_EPS, D_X, D_Z
+from models.stacked import D_EPS, D_X, D_Z
 
 TRACES = 8
 """The decoder's gradient is measured before training and after each eighth of the epochs."""

@@ -15,8 +15,8 @@ from bench.spec import generator
 from bench.studies.cuda import record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.study import ToySpec
-from models.networks import Group, ToyNetworks, ToyShape
 from models.objectives import OBJECTIVES, regularised, squared_error
+from models.stacked import Group, ToyNetworks, ToyShape
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from bench.studies.images import evaluate
 from bench.studies.images.cost import training_seconds
 from bench.studies.images.domain import DOMAINS
 from bench.studies.images.train import Draws, Trainer
+from models.colour import Block
 from models.methods import METHODS, encode
 from models.mnist import Deconv
-from models.residual import Block
 from tests.scores.test_classifiers import stand_in
 
 
@@ -124,7 +124,7 @@ def test_the_decoder_norms_channels_of_its_first_images() -> None:
     norms = [m.num_features for m in decoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms == [512, 256, 128]
     critic = DOMAINS["celeba"].networks(METHODS["svae_r"], 1.0, lambda role: 0)["critic"]
-    assert critic.head.in_features == 2 * 2 * 512 + 2048  # type: ignore[union-attr]
+    assert critic.head[0].in_features == 2 * 2 * 512 + 2048  # type: ignore[index, union-attr]
 
 
 def test_a_residual_block_is_its_shortcut_plus_two_convolutions() -> None:

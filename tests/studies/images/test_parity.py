@@ -22,8 +22,8 @@ from models.objectives import density_ratio
 
 STEPS = 20
 IMAGES = {
-    "stand-in digits": digits()[0][0][:160],  # an epoch of 10 batches: the order changes once
-    "stand-in photos": photos()[0][0][:160],
+    "stand-in digits": digits()["train"][:160],  # an epoch of 10 batches: the order changes once
+    "stand-in photos": photos()["train"][:160],
 }
 
 

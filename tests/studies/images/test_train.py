@@ -108,10 +108,10 @@ def test_in_bf16_products_are_rounded_and_nothing_else() -> None:
     z = torch.randn(len(x), 64, generator=torch.Generator().manual_seed(0))
     decoder: Any = rounded.nets["decoder"]
     with rounded._precision():
-        products = decoder.layers[0][0](z)
+        products = decoder.layers[0](z)
         bits = products.view(torch.int32) & 0xFFFF
         assert products.dtype == torch.float32 and not bits.any()  # all that bfloat16 lacks
-        normed = decoder.layers[0](z)
+        normed = decoder.layers[:3](z)
         assert normed.dtype == torch.float32 and (normed.view(torch.int32) & 0xFFFF).any()
         image = decoder(z)
     exact = whole.nets["decoder"](z)
@@ -293,7 +293,7 @@ class TestScores:
         one = trainer(spec())
         evaluate.freeze(one)
         nets: Any = one.nets
-        first, norm = nets["encoder"].trunk.layers[0][:2]
+        first, norm = nets["encoder"].layers[:2]
         assert int(norm.num_batches_tracked) == evaluate.STATISTICS
         means = []
         for i in range(evaluate.STATISTICS):

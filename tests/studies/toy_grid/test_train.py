@@ -12,8 +12,8 @@ from bench.speed.plain_toy import PlainTrainer
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
-from models.layers import Bank, Shape, _Perceptrons, xavier
 from models.objectives import OBJECTIVES
+from models.stacked import Bank, Shape, _Perceptrons, xavier
 
 EPOCHS = 4  # of 16 batches of 2 + 3 updates: 320 steps
 

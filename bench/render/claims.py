@@ -15,9 +15,15 @@ VERDICTS = {1: "holds", -1: "fails", 0: "undecided"}
 """By the sign of an interval that lies on one side of 0; 0 where it does not."""
 
 
-def decide(low: float, high: float) -> str:
-    """The verdict on a claim that holds where its interval lies above 0 and fails below."""
-    return VERDICTS[int(low > 0) - int(high < 0)]
+def decide(low: float, high: float, margin: float | None = None) -> str:
+    """The verdict on a claim that holds where its interval lies above 0 and fails below.
+
+    With a margin the claim holds where the interval lies within ± margin, and fails outside.
+    """
+    if margin is None:
+        return VERDICTS[int(low > 0) - int(high < 0)]
+    inside, outside = max(-low, high) <= margin, low > margin or high < -margin
+    return VERDICTS[int(inside) - int(outside)]
 
 
 @dataclass(frozen=True)

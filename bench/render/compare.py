@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
-from scipy import stats
 
-from bench.render.tables import Column, Table
+from bench.render.intervals import critical
+from bench.render.tables import Column, Table, lam
 
 LEVEL = 0.05
 """Family-wise: results that differ by nothing but seeds disagree somewhere once in 20 times."""
+
+Cells = Mapping[Any, pd.DataFrame]
+"""Runs of one method at one lambda by a name of both, with columns `lam`, `label` and `config`."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +41,60 @@ class Spread:
 
         Student's t, t s sqrt(1/k + 1/n); Bonferroni.
         """
-        t = float(stats.t.ppf(1 - LEVEL / tests / 2, self.freedom))
-        return t * self.sd * math.sqrt(sum(1 / each for each in n))
+        scale = math.sqrt(sum(1 / each for each in n))
+        return critical(LEVEL / tests, self.freedom) * self.sd * scale
 
 
-def verdict(agrees: bool) -> str:
-    """The last cell of a row."""
-    return "agrees" if agrees else "DIFFERS"
+def plain(ours: float, theirs: float, difference: float, tolerance: float) -> list[str]:
+    """Both means, their difference and what is tolerated, as cells of a row."""
+    return [f"{ours:.3f}", f"{theirs:.3f}", f"{difference:+.3f}", f"{tolerance:.3f}"]
 
 
-def table(
-    rows: Sequence[Sequence[str]],
+@dataclass(frozen=True)
+class Statistic:
+    """What is compared of the runs of a cell."""
+
+    heading: str
+    values: Callable[[pd.DataFrame], pd.Series]  # one a run, NaN where it has none
+    spread: Callable[[pd.DataFrame], Spread]  # over the seeds, of a cell of the other results
+    shown: Callable[[float, float, float, float], list[str]] = plain
+
+
+def comparison(
+    ours: Cells,
+    theirs: Cells,
+    statistics: Sequence[Statistic],
     name: str,
     how: str,
-    left_out: Sequence[str],
     heads: tuple[str, str] = ("ours", "theirs"),
+    first: Sequence[Sequence[str]] = (),
 ) -> Table:
-    """Rows end with `verdict`; `name` says what ours are beside, `how` what is tolerated."""
+    """Our mean of each statistic in each common cell, theirs, and whether they differ by seeds.
+
+    Seeds of a configuration are averaged, then configurations. `name` says what ours are beside,
+    `how` what is tolerated; `first` are rows of other tests, which end with `verdict`.
+    """
+    common = [(here, theirs[cell]) for cell, here in ours.items() if cell in theirs]
+    tests = [
+        (statistic, both, values)
+        for both in common
+        for statistic in statistics
+        if all(map(len, values := [statistic.values(runs).dropna() for runs in both]))
+    ]
+    rows = list(first)
+    for statistic, both, values in tests:
+        pairs = zip(both, values, strict=True)
+        a, b = (float(each.groupby(runs["config"]).mean().mean()) for runs, each in pairs)
+        tolerance = statistic.spread(both[1]).tolerance(len(tests), *map(len, values))
+        shown = statistic.shown(a, b, a - b, tolerance)
+        agrees = verdict(abs(a - b) <= tolerance)
+        rows.append([*named(both[0]), statistic.heading, *shown, agrees])
     differing = sum(row[-1] != "agrees" for row in rows)
-    outcome = f"All {len(rows)} agree within"
-    if differing:
-        outcome = f"{differing} of {len(rows)} differ beyond"
-    skipped = f" Not compared, nothing in common: {', '.join(left_out)}." if left_out else ""
+    outcome = f"{differing} of {len(rows)} differ beyond" if differing else ""
+    outcome = outcome or f"All {len(rows)} agree within"
+    lone = [named(runs) for cell, runs in ours.items() if cell not in theirs]
+    left_out = ", ".join(f"{label} at λ = {value}" for value, label in lone)
+    skipped = f" Not compared, nothing in common: {left_out}." if lone else ""
     return Table(
         "against",
         "Against other results",
@@ -72,6 +108,16 @@ def table(
         ],
         rows,
     )
+
+
+def named(runs: pd.DataFrame) -> list[str]:
+    """The first cells of a row: lambda and method."""
+    return [lam(float(runs["lam"].iloc[0])), str(runs["label"].iloc[0])]
+
+
+def verdict(agrees: bool) -> str:
+    """The last cell of a row."""
+    return "agrees" if agrees else "DIFFERS"
 
 
 def agrees(found: Table) -> bool:

@@ -22,7 +22,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % bootstrap interval over configurations."""
+    """A value with its 95 % interval, infinite where no spread is known."""
 
     value: float
     low: float
@@ -33,17 +33,26 @@ class Estimate:
         """1 or -1 if the interval excludes 0, else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+    def __format__(self, form: str) -> str:
+        """The value and its interval, each in the format `form`, three signed digits by default."""
+        if math.isnan(self.value):
+            return "of no seed that both have"
+        value, low, high = (f"{x:{form or '+.3f'}}" for x in (self.value, self.low, self.high))
+        return f"{value} (no spread)" if math.isinf(self.high) else f"{value} [{low}, {high}]"
 
 
-def student(values: np.ndarray) -> tuple[float, float]:
-    """Mean of values (n,) and half its 95 % interval by Student's t; infinite for n below 2."""
+def critical(alpha: float, freedom: int) -> float:
+    """The value that Student's |t| exceeds with probability `alpha` at `freedom` degrees."""
+    return float(stats.t.ppf(1 - alpha / 2, freedom))
+
+
+def student(values: np.ndarray) -> Estimate:
+    """The mean of values (n,) by Student's t: infinite for one value, NaN for none."""
     n, error = len(values), math.inf
+    mean = float(values.mean()) if n else math.nan
     if n > 1:
-        t = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
-        error = t * float(values.std(ddof=1)) / math.sqrt(n)
-    return float(values.mean()) if n else math.nan, error
+        error = critical(1 - LEVEL, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - error, mean + error)
 
 
 def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
@@ -59,13 +68,17 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray])
     return Estimate(float(statistic(values[None])[0]), float(low), float(high))
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of both, a row a configuration, averaged over the seeds that both have."""
+def _both(a: pd.DataFrame, b: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The values of `column` in both, a row a configuration and seed that both have."""
     keys = ["config", "seed"]
     both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
-    both = both.astype({f"{column}_a": float, f"{column}_b": float})
-    mean = both.groupby("config", sort=True)[[f"{column}_a", f"{column}_b"]].mean()
-    return mean[f"{column}_a"].to_numpy(), mean[f"{column}_b"].to_numpy()
+    return both.set_index("config").drop(columns="seed").astype(float)
+
+
+def paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of both, a row a configuration, averaged over the seeds that both have."""
+    x, y = _both(a, b, column).groupby(level=0, sort=True).mean().to_numpy().T
+    return x, y
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
@@ -75,12 +88,10 @@ def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
 
 def improvement(a: pd.DataFrame, b: pd.DataFrame, column: str, larger: bool = True) -> Estimate:
     """Probability that a is better than b in the same configuration and seed, ties half."""
-    keys = ["config", "seed"]
-    both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
-    x, y = (both[f"{column}_{side}"].to_numpy() for side in ("ab" if larger else "ba"))
-    wins = (x > y) + 0.5 * (x == y)
-    by_config = pd.Series(wins, index=both["config"]).groupby(level=0).mean()
-    return bootstrap(by_config.to_numpy(), lambda w: w.mean(1))
+    both = _both(a, b, column)
+    x, y = both.to_numpy().T if larger else both.to_numpy().T[::-1]
+    wins = pd.Series((x > y) + 0.5 * (x == y), index=both.index)
+    return bootstrap(wins.groupby(level=0).mean().to_numpy(), lambda w: w.mean(1))
 
 
 def spread(a: np.ndarray, b: np.ndarray) -> Estimate:

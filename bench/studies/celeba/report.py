@@ -20,17 +20,9 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if there is nothing in `other` to compare with.
     """
     frame = runs(study, results, scale)
-    people = texts("bench.studies.celeba")["people"]
-    return over_lambda.build(
-        study,
-        scale,
-        results,
-        other,
-        frame,
-        celeba_claims(frame),
-        titles=("Scores over λ", "Samples over λ (Figure 5)", "Reconstructions over λ (Figure 6)"),
-        private="" if frame["stand_in"].all() else people,
-    )
+    private = not frame["stand_in"].all()
+    found, text = celeba_claims(frame), texts("bench.studies.celeba")
+    return over_lambda.build(study, scale, results, other, frame, found, text, private=private)
 
 
 def celeba_claims(frame: pd.DataFrame) -> list[Claim]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.render.claims import Claim, claim, decide
+from bench.render.claims import Claim
 from bench.render.page import Page
-from bench.render.tables import Column, Table, lam
+from bench.render.tables import Table, tabulate
 from bench.render.text import texts
 from bench.studies.images import over_lambda, report
 from bench.studies.images.over_lambda import RIVALS, protocol, reconstruct, trade
-from bench.studies.images.report import counted, score
-from bench.studies.images.runs import cells, judged, paper, runs
+from bench.studies.images.report import METHOD, counted, ours, score, scores_beside, told
+from bench.studies.images.runs import judged, paper, runs
 from bench.studies.study import Study
 
 TEXT = texts("bench.studies.cifar10")
@@ -27,39 +27,22 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if there is nothing in `other` to compare with.
     """
     frame = runs(study, results, scale)
-    return over_lambda.build(
-        study,
-        scale,
-        results,
-        other,
-        frame,
-        cifar10_claims(frame),
-        [table2(frame), figure7(frame)],
-        titles=(
-            "Figure 7: generation and reconstruction over λ",
-            "Samples over λ (after Figure 8)",
-            "Reconstructions over λ (after Figure 8)",
-        ),
-        boxes=TEXT["boxes"] + TEXT["ticks"],
-        published=paper("cifar10", "fig7_digitised.csv"),
-    )
+    tables = [table2(frame), figure7(frame)]
+    boxes = paper("cifar10", "fig7_digitised.csv")
+    found = cifar10_claims(frame)
+    return over_lambda.build(study, scale, results, other, frame, found, TEXT, tables, boxes)
 
 
 def table2(frame: pd.DataFrame) -> Table:
     """Table 2: the paper's rows in its order and ours beside, by our own classifier."""
-    groups = cells(frame)
     names = ("inception_score_imagenet", "inception_score", "frechet", "swd", "mse_x")
-    ours = [*(score(name) for name in names), (Column("n"), counted)]
-    rows = []
-    for cited in paper("cifar10", "table2.csv").to_dict("records"):
-        group = groups.get((cited["method"], cited["lam"]))
-        published = f"{cited['inception_score']:.2f} ± {cited['inception_sd']:.2f}"
-        row = [""] * 5 + ["not run"] if group is None else [cell(group) for _, cell in ours]
-        rows.append([str(cited["label"]), lam(cited["lam"]), published, *row])
-    columns = [Column("method", text=True), Column("λ"), Column("paper IS (ImageNet)", paper=True)]
+    form = "{inception_score:.2f} ± {inception_sd:.2f}"
+    columns = [*METHOD, told("paper IS (ImageNet)", form, paper=True), *map(score, names)]
+    columns.append(ours("n", counted, "not run"))
+    published = paper("cifar10", "table2.csv")
+    rows = report.beside(published, frame)[: len(published)]
     caption = TEXT["table2"].format(protocol=protocol(frame))
-    columns += [column for column, _ in ours]
-    return Table("table2", "Table 2", caption, columns, rows).filled()
+    return tabulate("table2", "Table 2", caption, columns, rows, hide_empty=True)
 
 
 def figure7(frame: pd.DataFrame) -> Table:
@@ -67,18 +50,18 @@ def figure7(frame: pd.DataFrame) -> Table:
     alice = paper("cifar10", "alice_cifar10.csv").set_index("lam")
     svae = paper("cifar10", "fig7_digitised.csv").set_index("likely_true_lambda")
     cited = [
-        report.cited("ALICE IS, paper", "{inception_score:.2f} ± {inception_sd:.2f}"),
-        report.cited("ALICE MSE, paper", "{mse:.3f} ± {mse_sd:.3f}"),
-        report.cited("sVAE-r IS, paper", "{svaer_IS_med:.2f}"),
-        report.cited("sVAE-r MSE, paper", "{svaer_MSE_med:.3f}"),
+        told("ALICE IS, paper", "{inception_score:.2f} ± {inception_sd:.2f}", paper=True),
+        told("ALICE MSE, paper", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
+        told("sVAE-r IS, paper", "{svaer_IS_med:.2f}", paper=True),
+        told("sVAE-r MSE, paper", "{svaer_MSE_med:.3f}", paper=True),
     ]
     scored, judge = judged(frame)
-    here = frame.assign(inception_score=scored["inception_score"])
-    columns, rows = report.over_lambda(alice.join(svae), cited, here)
     whose = "" if judge == "referee" else TEXT["whose"].format(judge=judge)
     values = {"whose": whose, "protocol": protocol(frame), "ticks": TEXT["ticks"]}
-    caption = TEXT["figure7"].format(**values)
-    return Table("figure7", "Figure 7 in numbers", caption, columns, rows)
+    caption, published = TEXT["figure7"].format(**values), alice.join(svae).reset_index()
+    here = frame.assign(inception_score=scored["inception_score"])
+    title = "Figure 7 in numbers"
+    return report.over_lambda("figure7", title, caption, cited, published, here)
 
 
 def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
@@ -86,32 +69,19 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
     scored, judge = judged(frame)
     parts = list(zip("ab", RIVALS, strict=True))
     distance, inception = "sliced Wasserstein distance", f"inception score ({judge})"
+
+    def beside(id: str, method: str, rival: str, margin: float | None = None) -> Claim:
+        here = scored[scored["lam"] == 0]
+        mine, theirs = (here[here["method"] == each] for each in ("svae_r", method))
+        words = TEXT["claims"]["better" if margin is None else "comparable"]
+        values = {"rival": rival, "judge": judge, "comparable": margin}
+        return scores_beside(words, id, mine, theirs, margin, **values)
+
     return [
         *(trade(frame, f"3{part}", rival, "swd", distance) for part, rival in parts),
         *(trade(scored, f"4{part}", rival, "inception_score", inception) for part, rival in parts),
         reconstruct(frame, "4c", ("svae_r", *RIVALS)),
-        _beside(scored, judge, "5a", "wgan_gp", "WGAN-GP", comparable=True),
-        _beside(scored, judge, "5b", "alice", "ALI"),
-        _beside(scored, judge, "5c", "dcgan", "DCGAN"),
+        beside("5a", "wgan_gp", "WGAN-GP", COMPARABLE),
+        beside("5b", "alice", "ALI"),
+        beside("5c", "dcgan", "DCGAN"),
     ]
-
-
-def _beside(
-    frame: pd.DataFrame, judge: str, id: str, method: str, rival: str, comparable: bool = False
-) -> Claim:
-    """Whether sVAE's inception score is better than another method's, or comparable to it."""
-    ours, theirs = (
-        frame[(frame["method"] == each) & (frame["lam"] == 0)] for each in ("svae_r", method)
-    )
-    outcome = "no data", "no runs"
-    if len(ours) and len(theirs):
-        low, high, evidence = report.gain(ours, theirs)
-        verdict = decide(low, high)
-        if comparable:
-            inside = max(-low, high) <= COMPARABLE
-            outside = low > COMPARABLE or high < -COMPARABLE
-            verdict = "holds" if inside else "fails" if outside else "undecided"
-        outcome = verdict, evidence
-    words = TEXT["claims"]["comparable" if comparable else "better"]
-    values = {"rival": rival, "judge": judge, "comparable": COMPARABLE}
-    return claim(words, id, outcome, **values, spread=report.TEXT["spread"])

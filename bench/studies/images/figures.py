@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
 from bench.render.figures import colour, legend, panels
 from bench.render.tables import lam
 from bench.studies.images.report import SWEPT
-from bench.studies.images.runs import cells
+from bench.studies.images.runs import cells, gone
 
 COLUMNS = 3
 GREY = {"ALICE": "#bbbbbb", "sVAE-r": "#777777"}
@@ -56,17 +57,33 @@ def pictures(stored: pd.DataFrame, id: str) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(kept[name], np.uint8).reshape(shape) for name in names}
 
 
-def _name(axes: Axes, run: pd.Series | dict, **kw: Any) -> None:
+def _name(axes: Axes, run: Any, **kw: Any) -> None:
     axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", loc="left", **kw)
 
 
-def _say(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=7)
+def _draw(
+    axes: Axes, run: Any, stored: pd.DataFrame, kind: str, lay: Callable[..., np.ndarray]
+) -> None:
+    """A run's images as `lay` lays them out, under its name, or why there are none of a kind."""
+    _name(axes, run, fontsize=8, pad=2)
+    images = pictures(stored, run["id"])
+    if len(images.get(kind, ())):
+        axes.imshow(lay(**images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    else:
+        why = "diverged" if gone(run) else "not stored"
+        axes.text(0.5, 0.5, why, ha="center", va="center", fontsize=7)
 
 
-def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
     """Samples and, where there is an encoder, reconstructions of every method."""
-    stored = samples.set_index("id")
+
+    def lay(samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray) -> np.ndarray:
+        left = mosaic(samples, 4, 8)
+        gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
+        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]]) if len(x_rec) else x[:0]
+        return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
+
+    stored = load()
     picked = shown(frame)
     rows = -(-len(picked) // COLUMNS)
     figure = Figure(figsize=(COLUMNS * 3.6, rows * 1.12))
@@ -75,17 +92,7 @@ def figure4(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (_, run) in zip(grid.flat, picked.iterrows(), strict=False):
-        _name(axes, run, fontsize=8, pad=2)
-        images = pictures(stored, str(run["id"]))
-        if not images or not len(images["samples"]):
-            _say(axes, "diverged" if images else "not stored")
-            continue
-        x, x_rec = images["x"], images["x_rec"]
-        left = mosaic(images["samples"], 4, 8)
-        gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
-        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]]) if len(x_rec) else x[:0]
-        sheet = np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
-        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
+        _draw(axes, run, stored, "samples", lay)
     return figure
 
 
@@ -131,7 +138,9 @@ def curves(frame: pd.DataFrame) -> Figure:
                 loss = run[f"{label}_loss"]
                 if label == "model" or np.any(loss):  # not of a method without a critic
                     axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
-        _name(axes, runs.iloc[0], fontsize=7)
+        axes.set_title(
+            f"{runs['label'].iloc[0]}, λ = {lam(runs['lam'].iloc[0])}", loc="left", fontsize=7
+        )
         axes.tick_params(labelsize=6)
         if i >= len(groups) - columns:  # the last of its column
             axes.tick_params(labelbottom=True)
@@ -163,9 +172,25 @@ def boxes(
         for i, (whose, method) in enumerate(drawn):
             at = {lam: k + (i - (len(drawn) - 1) / 2) * width for k, lam in enumerate(lams)}
             if whose == "ours":
-                _ours(axes, runs[runs["method"] == method], column, at, width)
-            elif published is not None:
-                _published(axes, published, method, column, at, width)
+                stats = _ours(runs[runs["method"] == method], column)
+                label, paint, alpha = method, colour(method), 0.4
+                middle, style = paint, {"flierprops": {"markersize": 3}}
+            else:
+                stats = _published(published, method, column)
+                label, paint, alpha = PAPERS[method], GREY[method], None
+                middle, style = "#444444", {"showfliers": False, "showcaps": False}
+            if stats:
+                axes.bxp(
+                    list(stats.values()),
+                    positions=[at[lam] for lam in stats],
+                    widths=0.9 * width,
+                    patch_artist=True,
+                    manage_ticks=False,
+                    boxprops={"facecolor": paint, "edgecolor": paint, "alpha": alpha},
+                    medianprops={"color": middle},
+                    **style,
+                )
+                axes.plot([], [], color=paint, label=label)
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
         axes.set_ylabel(SCORES[column])
@@ -175,57 +200,38 @@ def boxes(
     return figure
 
 
-def _ours(
-    axes: Axes, runs: pd.DataFrame, column: str, at: dict[float, float], width: float
-) -> None:
-    paint = colour(str(runs["method"].iloc[0]))
-    values = {lam: runs.loc[runs["lam"] == lam, column].dropna().to_numpy() for lam in at}
-    kept = {at[lam]: found for lam, found in values.items() if len(found)}
-    if not kept:
-        return
-    drawn = axes.boxplot(
-        list(kept.values()),
-        positions=list(kept),
-        widths=0.9 * width,
-        patch_artist=True,
-        manage_ticks=False,
-        medianprops={"color": paint},
-        flierprops={"markersize": 3},
-    )
-    for box in drawn["boxes"]:
-        box.set(facecolor=paint, alpha=0.4, edgecolor=paint)
-    axes.plot([], [], color=paint, label=str(runs["method"].iloc[0]))
+def _ours(runs: pd.DataFrame, column: str) -> dict[float, dict]:
+    """The box over seeds at each lambda."""
+    values = {lam: each for (_, lam), each in cells(runs[runs[column].notna()]).items()}
+    return {lam: boxplot_stats(each[column])[0] for lam, each in values.items()}
 
 
-def _published(
-    axes: Axes, boxes: pd.DataFrame, method: str, column: str, at: dict[float, float], width: float
-) -> None:
+def _published(boxes: Any, method: str, column: str) -> dict[float, dict]:
     """Quartiles where the figure could be read; of ALICE's MSE the median alone."""
-    stem, paint = STEMS[method] + STEMS[column], GREY[method]
+    stem, found = STEMS[method] + STEMS[column], {}
     for row in boxes.to_dict("records"):
         middle = row[f"{stem}_med"]
         low, high = (row.get(f"{stem}_{q}", middle) for q in ("q1", "q3"))
-        axes.bxp(
-            [{"med": middle, "q1": low, "q3": high, "whislo": low, "whishi": high}],
-            positions=[at[float(row["likely_true_lambda"])]],
-            widths=0.9 * width,
-            showfliers=False,
-            showcaps=False,
-            patch_artist=True,
-            manage_ticks=False,
-            boxprops={"facecolor": paint, "edgecolor": paint},
-            medianprops={"color": "#444444"},
-        )
-    axes.plot([], [], color=paint, label=PAPERS[method])
+        box = {"med": middle, "q1": low, "q3": high, "whislo": low, "whishi": high}
+        found[float(row["likely_true_lambda"])] = box
+    return found
 
 
-def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) -> Figure:
+def panels_over_lambda(frame: pd.DataFrame, load: Callable[[], pd.DataFrame], kind: str) -> Figure:
     """Each method a row, each lambda a column; methods at one lambda fill rows below.
 
     `kind`: "samples" or "x_rec". First seed.
     """
+
+    def lay(samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray) -> np.ndarray:
+        sheet = samples[: SIDE * SIDE]
+        if kind == "x_rec":  # every row of real images above its reconstructions
+            starts = range(0, 3 * SIDE, SIDE)
+            sheet = np.concatenate([each[i : i + SIDE] for i in starts for each in (x, x_rec)])
+        return mosaic(sheet, SIDE, SIDE)
+
     picked = shown(frame)
-    stored = samples.set_index("id")
+    stored = load()
     rows = _laid_out(picked)
     figure, grid = panels(len(rows), max(map(len, rows)), 1.9, 2.05)
     for axes in grid.flat:
@@ -233,12 +239,7 @@ def panels_over_lambda(frame: pd.DataFrame, samples: pd.DataFrame, kind: str) ->
     for row, ids in zip(grid, rows, strict=True):
         for axes, id in zip(row, ids, strict=False):
             for run in picked[picked["id"] == id].to_dict("records"):
-                _name(axes, run, fontsize=8, pad=2)
-                images = pictures(stored, run["id"])
-                if len(images.get(kind, ())):
-                    axes.imshow(_panel(images, kind), interpolation="nearest")
-                else:
-                    _say(axes, "diverged" if run["status"] == "diverged" else "not stored")
+                _draw(axes, run, stored, kind, lay)
     return figure
 
 
@@ -254,12 +255,3 @@ def _laid_out(picked: pd.DataFrame) -> list[list[str]]:
     alone = [id for m in order if len(by_method[m]) == 1 for id in by_method[m].values()]
     columns = len(lams) if rows else ALONE
     return rows + [alone[i : i + columns] for i in range(0, len(alone), columns)]
-
-
-def _panel(images: dict[str, np.ndarray], kind: str) -> np.ndarray:
-    kept: np.ndarray = images[kind][: SIDE * SIDE]
-    if kind == "x_rec":  # every row of real images above its reconstructions
-        pairs: Iterable[np.ndarray] = (images["x"], kept)
-        starts = range(0, 3 * SIDE, SIDE)
-        kept = np.concatenate([each[i : i + SIDE] for i in starts for each in pairs])
-    return mosaic(kept, SIDE, SIDE)

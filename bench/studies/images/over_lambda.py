@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bench.render import claims
 from bench.render.claims import Claim, claim
 from bench.render.figures import Picture
-from bench.render.intervals import student
+from bench.render.intervals import Estimate, student
 from bench.render.page import Page
 from bench.render.tables import Table, tabulate
 from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT, score
-from bench.studies.images.runs import cells, diverged, first, judged, missing
+from bench.studies.images.runs import diverged, first, gone, judged, missing, samples
 from bench.studies.study import Study
 
-Draw = Callable[[], figures.Figure]
 HIGH = 10.0
 """The lambda at which generation is compared with that at 0."""
 RIVALS = {"alice": "ALICE", "alice_sigmoid": "ALICE with its code's sigmoid"}
@@ -37,57 +35,50 @@ def build(
     other: Path | None,
     frame: pd.DataFrame,
     found: Sequence[Claim],
+    text: Mapping[str, Any],
     tables: Sequence[Table] = (),
-    titles: tuple[str, str, str] = ("Scores over λ", "", ""),
-    boxes: str = "",
     published: pd.DataFrame | None = None,
-    private: str = "",
+    private: bool = False,
 ) -> Page:
     """The page of a study of colour images.
 
-    Beside what such studies share, it has `tables` of its own, `titles` of the scores, samples
-    and reconstructions over lambda, and `published` boxes that the text `boxes` explains. Images
-    of a `private` study, for this reason, are drawn from one's own results only.
+    Beside what such studies share, it has `tables` of its own, `published` boxes, which the
+    study's `text` explains, and titles of pictures. Images that are `private` are drawn from one's
+    own results only.
     """
     contents = [claims.table(found, scale, TEXT["rules"]), scores(frame), *tables]
     contents += report.comparisons(frame, study, scale, results, other)
+    encoded = frame[frame["mse_x"].notna() | gone(frame)]
+    load, panels = partial(samples, study, results, scale), figures.panels_over_lambda
     here = swept(frame)
-
-    def samples() -> pd.DataFrame:
-        return study.store(results, scale).load_samples().to_pandas()
-
-    pictures = []
-    if here:  # not of Table 2's other methods alone
-        caption = TEXT["boxes"]
-        if "inception_score" in here:
-            caption += TEXT["whose"].format(judge=judged(frame)[1])
-        draw = partial(figures.boxes, frame, here, published)
-        pictures.append(Picture("figure7", draw, titles[0], caption + boxes))
-    encoded = frame[frame["mse_x"].notna() | (frame["status"] == "diverged")]
-    hidden = private and (results / study.name / f"{scale}.parquet").is_file()  # once published
-    for name, kind, group, title in (
-        ("samples", "samples", frame, titles[1]),
-        ("reconstructions", "x_rec", encoded, titles[2]),
-    ):
-        if len(group) and not hidden:
-            caption = TEXT[name].format(rows=TEXT["rows"])
-            pictures.append(Picture(name, _drawn(group, samples, kind), title, caption))
-    caption = TEXT["curves"].format(losses=TEXT["losses"])
-    pictures.append(
-        Picture("curves", partial(figures.curves, frame), "Losses over training", caption)
-    )
+    boxes = TEXT["boxes"]
+    if "inception_score" in here:
+        boxes += TEXT["whose"].format(judge=judged(frame)[1])
+    boxes += text.get("boxes", "").format_map(text)
+    drawn = {
+        "figure7": (partial(figures.boxes, frame, here, published), boxes),
+        "samples": (partial(panels, frame, load, "samples"), TEXT["samples"]),
+        "reconstructions": (partial(panels, encoded, load, "x_rec"), TEXT["reconstructions"]),
+        "curves": (partial(figures.curves, frame), TEXT["curves"]),
+    }
+    if not here:  # Table 2's other methods alone
+        del drawn["figure7"]
+    if not len(encoded):
+        del drawn["reconstructions"]
+    if private and (results / study.name / f"{scale}.parquet").is_file():  # once published
+        drawn = {name: drawn[name] for name in drawn if name in ("figure7", "curves")}
+    titles = TEXT["titles"] | text["titles"]
     return Page(
         frame=frame,
         tables={each.name: each for each in contents},
-        pictures=pictures,
-        notes=report.remarks(frame, TEXT["faithful"], *([private] if private else [])),
+        pictures=[
+            Picture(name, draw, titles[name], caption.format_map(TEXT))
+            for name, (draw, caption) in drawn.items()
+        ],
+        notes=report.remarks(frame, TEXT["faithful"], *([text["private"]] if private else [])),
         missing=missing(frame, study, scale),
         shown=set() if private else set(figures.shown(frame)["id"]),
     )
-
-
-def _drawn(group: pd.DataFrame, samples: Callable[[], pd.DataFrame], kind: str) -> Draw:
-    return lambda: figures.panels_over_lambda(group, samples(), kind)
 
 
 def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -102,8 +93,8 @@ def scores(frame: pd.DataFrame) -> Table:
     """A row for each method and lambda: every score of ours, without columns of nothing."""
     columns = [*METHOD, *(score(metric.columns[0]) for metric in IMAGES), *NUMBERS]
     caption = protocol(frame) + explained(further(IMAGES, frame, report.KNOWN))
-    groups = cells(frame).values()
-    return tabulate("summary", "Scores", caption, columns, groups, hide_empty=True)
+    rows = report.beside(pd.DataFrame(), frame)
+    return tabulate("summary", "Scores", caption, columns, rows, hide_empty=True)
 
 
 def protocol(frame: pd.DataFrame) -> str:
@@ -132,47 +123,20 @@ def protocol(frame: pd.DataFrame) -> str:
 # Claims
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change for the worse: its mean over seeds and 95 % interval, infinite for one seed."""
-
-    mean: float
-    error: float
-
-    @classmethod
-    def of(cls, change: pd.Series) -> Change:
-        """By seed; seeds without a value don't count."""
-        return cls(*student(change.dropna().to_numpy()))
-
-    @property
-    def low(self) -> float:
-        return self.mean - self.error
-
-    @property
-    def high(self) -> float:
-        return self.mean + self.error
-
-    def __str__(self) -> str:
-        if math.isnan(self.mean):
-            return "of no seed that both have"
-        if math.isinf(self.error):
-            return f"{self.mean:+.2f} (one seed, no spread)"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
-
-
 def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> Claim:
     """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
     changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
     verdict, evidence = "no data", f"no scores of both at λ = 0 and {HIGH:g}"
     if all(map(len, changes)):
         verdict = "undecided"
-        theirs, ours = map(Change.of, changes)
-        more = Change.of(changes[0] - changes[1])
+        theirs, ours = map(_seeds, changes)
+        more = _seeds(changes[0] - changes[1])
         if theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r")):
             verdict = "holds"
         elif ours.low > 0 or theirs.high < 0:
             verdict = "fails"
-        evidence = f"change for the worse {theirs} against sVAE-r's {ours}, difference {more}"
+        evidence = f"change for the worse {theirs:+.2f} against sVAE-r's {ours:+.2f}"
+        evidence += f", difference {more:+.2f}"
     outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
     values = {"whose": RIVALS[rival], "high": HIGH, "name": name, "rival": rival}
     return claim(TEXT["claims"]["trade"], id, outcome, **values)
@@ -183,14 +147,19 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
     changes = {method: _worse(frame, method, "mse_x") for method in methods}
     verdict, evidence = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
     if all(map(len, changes.values())):
-        found = {method: Change.of(change) for method, change in changes.items()}
+        found = {method: _seeds(change) for method, change in changes.items()}
         verdict = "holds" if all(change.high < 0 for change in found.values()) else "undecided"
         if any(change.low > 0 for change in found.values()):
             verdict = "fails"
-        evidence = ", ".join(f"{method} {change}" for method, change in found.items())
+        evidence = ", ".join(f"{method} {change:+.2f}" for method, change in found.items())
     outcome = verdict, evidence + _lost(frame, methods)
     values = {"high": HIGH, "methods": ", ".join(methods)}
     return claim(TEXT["claims"]["reconstruct"], id, outcome, **values)
+
+
+def _seeds(changes: pd.Series) -> Estimate:
+    """The mean change over seeds; seeds without a value don't count."""
+    return student(changes.dropna().to_numpy())
 
 
 def _ends(frame: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -208,6 +177,6 @@ def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
     runs = frame[frame["method"] == method].set_index("seed")
     values = runs[column].astype(float)
     if column == "inception_score":
-        values = values.where(runs["status"] != "diverged", 1.0)
+        values = values.mask(gone(runs), 1.0)
     before, after = (values[runs["lam"] == lam] for lam in (0.0, HIGH))
     return WORSE[column] * (after - before).dropna()

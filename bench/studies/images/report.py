@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import pandas as pd
 from scipy import stats
 
 from bench.cli import UsageError
-from bench.render import compare
-from bench.render.compare import LEVEL, Spread, verdict
+from bench.render import compare, intervals
+from bench.render.claims import Claim, claim, decide
+from bench.render.compare import LEVEL, Spread, Statistic, named, verdict
+from bench.render.intervals import Estimate, critical
 from bench.render.page import damage
-from bench.render.tables import Column, Table, lam, number
+from bench.render.tables import Column, Table, number, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import IMAGES
 from bench.studies.images.runs import (
@@ -43,7 +46,9 @@ MOST = 1000
 LEAST = 1e-3
 """Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
 
-Cells = list[tuple[Column, Callable[[pd.DataFrame], str]]]
+Row = tuple[dict[str, Any], pd.DataFrame]
+"""What a row of a table is told of: what is known by name, and our runs, maybe none."""
+Cells = list[tuple[Column, Callable[[Row], str]]]
 
 
 def spread(values: pd.Series, digits: int = 2) -> str:
@@ -55,20 +60,49 @@ def spread(values: pd.Series, digits: int = 2) -> str:
     return mean if len(values) < 2 else f"{mean} ± {number(float(values.std()), digits)}"
 
 
-def score(column: str) -> tuple[Column, Callable[[pd.DataFrame], str]]:
-    """A column of a table: a score's heading, and its spread over the seeds of a group of runs."""
+def beside(
+    published: pd.DataFrame, frame: pd.DataFrame, by: Sequence[str] = ("method", "lam")
+) -> list[Row]:
+    """What is published by these columns in its order and our runs; then what is ours alone."""
+    names: dict[tuple[Any, ...], dict[Any, Any]] = {}
+    for row in (*published.to_dict("records"), *frame[[*by, "label"]].to_dict("records")):
+        names.setdefault(tuple(row[name] for name in by), row)
+    return [
+        (
+            {str(name): value for name, value in row.items() if pd.notna(value)},
+            frame[(frame[[*by]] == [*key]).all(axis=1)],
+        )
+        for key, row in names.items()
+    ]
+
+
+def told(heading: str, form: str, **kind: bool) -> tuple[Column, Callable[[Row], str]]:
+    """A column of what is known, in this format; blank where something is not."""
+
+    def cell(row: Row) -> str:
+        with contextlib.suppress(KeyError):
+            return form.format(**row[0])
+        return ""
+
+    return Column(heading, **kind), cell
+
+
+def ours(
+    heading: str, cell: Callable[[pd.DataFrame], str], absent: str = ""
+) -> tuple[Column, Callable[[Row], str]]:
+    """A column of our runs, `absent` where there are none."""
+    return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
+
+
+def score(column: str) -> tuple[Column, Callable[[Row], str]]:
+    """A column of a score: its heading, and its spread over the seeds of our runs."""
     metric = next(each for each in IMAGES if each.columns[0] == column)
-    return Column(metric.heading), lambda runs: spread(runs[column], metric.digits)
+    return ours(metric.heading, lambda runs: spread(runs[column], metric.digits))
 
 
-METHOD: Cells = [
-    (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
-    (Column("λ"), lambda runs: lam(float(runs["lam"].iloc[0]))),
-]
-NUMBERS: Cells = [
-    (Column("n"), lambda runs: str(len(runs))),
-    (Column("diverged"), lambda runs: str(diverged(runs))),
-]
+METHOD = [told("method", "{label}", text=True), told("λ", "{lam:g}")]
+NUMBERS = [ours("n", lambda runs: str(len(runs)), "0")]
+NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)), "0")]
 
 
 def counted(runs: pd.DataFrame) -> str:
@@ -77,42 +111,27 @@ def counted(runs: pd.DataFrame) -> str:
     return f"{len(runs)}, {gone} diverged" if gone else str(len(runs))
 
 
-def swept() -> Cells:
-    """The columns of a table over lambda: score, error and number of runs of each method."""
+def over_lambda(
+    name: str, title: str, caption: str, cited: Cells, published: pd.DataFrame, frame: pd.DataFrame
+) -> Table:
+    """A table over lambda: what is published, by `lam`, and our score, error and number of runs."""
 
-    def of(method: str, cell: Callable[[pd.DataFrame], str]) -> Callable[[pd.DataFrame], str]:
-        return lambda runs: cell(runs[runs["method"] == method])
+    def of(method: str, cell: Callable[[pd.DataFrame], str]) -> Callable[[Row], str]:
+        return lambda row: cell(row[1][row[1]["method"] == method])
 
     kinds: dict[str, Callable[[pd.DataFrame], str]] = {
         "IS": lambda runs: spread(runs["inception_score"]),
         "MSE": lambda runs: spread(runs["mse_x"], 3),
         "n": counted,
     }
-    return [
-        (Column(f"{method} {name}"), of(method, cell))
+    own = [
+        (Column(f"{method} {kind}"), of(method, cell))
         for method in SWEPT
-        for name, cell in kinds.items()
+        for kind, cell in kinds.items()
     ]
-
-
-def over_lambda(
-    published: pd.DataFrame, cited: Cells, frame: pd.DataFrame
-) -> tuple[list[Column], list[list[str]]]:
-    """Columns and rows of a table over lambda: what others published, by lambda, and ours."""
-    here = frame[frame["method"].isin(SWEPT)]
-    own = swept()
-    rows = []
-    for value in sorted({*published.index, *here["lam"]}):
-        known = published[published.index == value]
-        row = [cell(known) if len(known) else "" for _, cell in cited]
-        ours = here[here["lam"] == value]
-        rows.append([lam(value), *row, *(cell(ours) for _, cell in own)])
-    return [Column("λ"), *(column for column, _ in (*cited, *own))], rows
-
-
-def cited(heading: str, form: str) -> tuple[Column, Callable[[pd.DataFrame], str]]:
-    """A greyed column of `over_lambda`, its cell a format of the published row's columns."""
-    return Column(heading, paper=True), lambda known: form.format(**first(known))
+    rows = beside(published, frame[frame["method"].isin(SWEPT)], ["lam"])
+    rows.sort(key=lambda row: row[0]["lam"])
+    return tabulate(name, title, caption, [METHOD[1], *cited, *own], rows)
 
 
 def classified(frame: pd.DataFrame) -> str:
@@ -126,23 +145,35 @@ def classified(frame: pd.DataFrame) -> str:
     )
 
 
-def gain(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[float, float, str]:
-    """The 95 % interval of the difference of inception scores, and both in words.
+def scores_beside(
+    words: Mapping[str, str],
+    id: str,
+    mine: pd.DataFrame,
+    theirs: pd.DataFrame,
+    margin: float | None = None,
+    **values: Any,
+) -> Claim:
+    """A claim on the inception scores of two methods: better, or comparable within a margin.
 
-    Student's t at the fewer degrees of freedom; infinite where no spread is known.
+    The interval is Student's t at the fewer degrees of freedom. A method of one seed is taken to
+    spread as the other does; diverged runs count as 1.
     """
-    both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (ours, rival)]
-    a, b = (float(scores.mean()) for scores in both)
-    several = [scores for scores in both if len(scores) > 1]
-    found, error, interval = a - b, math.inf, "(no spread)"
-    if any(scores.std() > 0 for scores in several):
-        sds = [float((scores if len(scores) > 1 else several[0]).std()) for scores in both]
-        t = float(stats.t.ppf(0.975, min(map(len, several)) - 1))
-        pairs = zip(sds, both, strict=True)
-        error = t * math.hypot(*(sd / math.sqrt(len(scores)) for sd, scores in pairs))
-        interval = f"[{found - error:+.2f}, {found + error:+.2f}]"
-    words = f"{a:.2f} against {b:.2f}: difference {found:+.2f} {interval}"
-    return found - error, found + error, f"{words} from {len(ours)} and {len(rival)} seed(s)"
+    outcome = "no data", "no runs"
+    if len(mine) and len(theirs):
+        both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (mine, theirs)]
+        a, b = (float(scores.mean()) for scores in both)
+        several = [scores for scores in both if len(scores) > 1]
+        error = math.inf
+        if any(scores.std() > 0 for scores in several):
+            sds = [(scores if len(scores) > 1 else several[0]).std() for scores in both]
+            pairs = zip(sds, both, strict=True)
+            t = critical(1 - intervals.LEVEL, min(map(len, several)) - 1)
+            error = t * math.hypot(*(sd / math.sqrt(len(scores)) for sd, scores in pairs))
+        gain = Estimate(a - b, a - b - error, a - b + error)
+        seeds = f"from {len(mine)} and {len(theirs)} seed(s)"
+        evidence = f"{a:.2f} against {b:.2f}: difference {gain:+.2f} {seeds}"
+        outcome = decide(gain.low, gain.high, margin), evidence
+    return claim(words, id, outcome, **values, spread=TEXT["spread"])
 
 
 def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
@@ -184,7 +215,7 @@ def comparisons(
 
 
 def comparison(
-    ours: pd.DataFrame,
+    frame: pd.DataFrame,
     other: pd.DataFrame,
     name: str,
     heads: tuple[str, str] = ("ours", "theirs"),
@@ -199,46 +230,33 @@ def comparison(
     """
     nothing = f"nothing to compare with in {name}"
     if not len(other):
-        raise UsageError(f"{nothing}: no {ours['study'].iloc[0]} at {ours['scale'].iloc[0]} scale")
+        one = first(frame)
+        raise UsageError(f"{nothing}: no {one['study']} at {one['scale']} scale")
     # Images may differ, and then it is said: of a data set there are copies that are not the
     # published files to the last pixel.
     for column in (*SETTINGS, "classifier_sha256"):
-        here, there = (set(each[column].dropna()) for each in (ours, other))
+        here, there = (set(each[column].dropna()) for each in (frame, other))
         if here and there and here != there:
             raise UsageError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
-    mine, theirs = cells(ours), cells(other)
+    mine, theirs = cells(frame), cells(other)
     common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
     if not common:
         raise UsageError(f"{nothing}: no method in common at one λ")
-    spreads = {
-        (heading, column): found
+    pooled = [
+        (heading, column, spread)
         for heading, column in _COMPARED
-        if (found := Spread.pooled(_values(each, column) for each in theirs.values()))
-    }
-    if not spreads:
-        raise UsageError(f"{nothing}: it has one seed only")
-    rows = [_divergence(*both) for both in common if any(map(diverged, both))]
-    pairs = [
-        (which, here, *values)
-        for here, there in common
-        for which in spreads
-        if all(map(len, values := [_values(each, which[1]) for each in (here, there)]))
+        if (spread := Spread.pooled(_values(runs, column).dropna() for runs in theirs.values()))
     ]
-    for which, here, a, b in pairs:
-        tolerance = spreads[which].tolerance(len(pairs), len(a), len(b))
-        difference = float(a.mean() - b.mean())
-        heading, column = which
-        shown = [_shown(float(each.mean()), column) for each in (a, b)]
-        shown += [_shown(difference, column, "× ", "+"), _shown(tolerance, column, "× ")]
-        rows.append([*_cell(here), heading, *shown, verdict(abs(difference) <= tolerance)])
-    lone = [_cell(each) for cell, each in mine.items() if cell not in theirs]
-    left_out = [f"{label} at λ = {value}" for value, label in lone]
-    images, others = (set(each["data_sha256"].dropna()) for each in (ours, other))
+    if not pooled:
+        raise UsageError(f"{nothing}: it has one seed only")
+    images, others = (set(each["data_sha256"].dropna()) for each in (frame, other))
     if others - images:
         digests = ", ".join(sorted(each[:12] for each in others - images))
         name += f" (whose images are not all ours: {digests})"
-    freedom = max(each.freedom for each in spreads.values())
-    return compare.table(rows, name, TEXT["compared"].format(freedom=freedom), left_out, heads)
+    how = TEXT["compared"].format(freedom=max(spread.freedom for *_, spread in pooled))
+    statistics = [_statistic(*each) for each in pooled]
+    gone = [_divergence(*both) for both in common if any(map(diverged, both))]
+    return compare.comparison(mine, theirs, statistics, name, how, heads, gone)
 
 
 _NATS = "log_likelihood"
@@ -246,8 +264,27 @@ _COMPARED = [(m.heading, m.columns[0]) for m in IMAGES if m.columns[0] != "kid"]
 _COMPARED += [("log p(x) ≥, nats", _NATS)]
 
 
-def _cell(runs: pd.DataFrame) -> list[str]:
-    return [lam(float(runs["lam"].iloc[0])), str(runs["label"].iloc[0])]
+def _statistic(heading: str, column: str, spread: Spread) -> Statistic:
+    shown = _nats if column == _NATS else _ratios
+    return Statistic(heading, partial(_values, column=column), lambda _: spread, shown)
+
+
+def _values(runs: pd.DataFrame, column: str) -> pd.Series:
+    """A score of each run on the scale on which it is compared."""
+    values = runs[column].astype(float)
+    return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
+
+
+def _nats(*values: float) -> list[str]:
+    return [f"{value:{sign}.2f}" for value, sign in zip(values, ("", "", "+", ""), strict=True)]
+
+
+def _ratios(*logarithms: float) -> list[str]:
+    """Means, whose logarithms these are, and ratios, none of them over MOST."""
+    shown = [f"{math.exp(x):.3f}" if x <= math.log(MOST) else f"{MOST}" for x in logarithms]
+    over = ["> " if x > math.log(MOST) else "" for x in logarithms]
+    marks = ("", "", "× ", "× ")
+    return [f"{more}{mark}{x}" for more, mark, x in zip(over, marks, shown, strict=True)]
 
 
 def _words(values: set[Any]) -> str:
@@ -261,16 +298,4 @@ def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
     lost = [k == n for k, n in gone]
     counts = [f"{k} of {n}" for k, n in gone]
     agrees = verdict(p >= LEVEL and lost[0] == lost[1])
-    return [*_cell(here), "diverged", *counts, f"p = {p:.2f}", f"{LEVEL}", agrees]
-
-
-def _values(runs: pd.DataFrame, column: str) -> pd.Series:
-    """A score of each run that has it, on the scale on which it is compared."""
-    values = runs[column].dropna().astype(float)
-    return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
-
-
-def _shown(value: float, column: str, ratio: str = "", sign: str = "") -> str:
-    if column == _NATS:
-        return f"{value:{sign}.2f}"
-    return f"> {ratio}{MOST}" if value > math.log(MOST) else f"{ratio}{math.exp(value):.3f}"
+    return [*named(here), "diverged", *counts, f"p = {p:.2f}", f"{LEVEL}", agrees]

@@ -39,6 +39,11 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     return kept
 
 
+def samples(study: Study, results: Path, scale: str) -> pd.DataFrame:
+    """What is kept of trainings for pictures, by their ids."""
+    return study.store(results, scale).load_samples().to_pandas().set_index("id")
+
+
 def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataFrame]]:
     """The rows by precision at all settings that have several precisions, the study's own first.
 
@@ -80,8 +85,8 @@ def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     It is that of ImageNet's classifier where every run that did not diverge has it. Else it is
     that of the suite's own, without runs on images that the suite's own does not know.
     """
-    good = frame["status"] != "diverged"
-    if not good.any() or frame["inception_score_imagenet"][good].isna().any():
+    good = frame["inception_score_imagenet"][~gone(frame)]
+    if not len(good) or good.isna().any():
         return frame[frame["classifier"].notna()], "referee"
     return frame.assign(inception_score=frame["inception_score_imagenet"]), "ImageNet"
 
@@ -123,9 +128,14 @@ def first(frame: pd.DataFrame) -> dict[str, Any]:
     return {str(name): value for name, value in frame.iloc[0].items()}
 
 
+def gone(runs: Any) -> Any:
+    """Which of the runs diverged, or whether the one run did: no mean contains their scores."""
+    return runs["status"] == "diverged"
+
+
 def diverged(frame: pd.DataFrame) -> int:
-    """How many of the runs diverged, whose scores no mean contains."""
-    return int((frame["status"] == "diverged").sum())
+    """How many of the runs diverged."""
+    return int(gone(frame).sum())
 
 
 def paper(study: str, name: str) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +14,21 @@ from bench.render import claims
 from bench.render.claims import Claim, claim, decide
 from bench.render.figures import Picture
 from bench.render.page import Page
-from bench.render.tables import Column, Table, lam, number, summary
+from bench.render.tables import Column, Table, number, summary, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import IMAGES, explained, further
 from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, Cells, score, spread
-from bench.studies.images.runs import cells, diverged, first, headline, missing, paper, runs
+from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, score, spread, told
+from bench.studies.images.runs import (
+    diverged,
+    first,
+    gone,
+    headline,
+    missing,
+    paper,
+    runs,
+    samples,
+)
 from bench.studies.study import Study
 
 TEXT = texts("bench.studies.mnist")
@@ -48,13 +56,10 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         sweep(frame),
         *report.comparisons(frame, study, scale, results, other),
     ]
-
-    def figure4() -> figures.Figure:
-        return figures.figure4(main, study.store(results, scale).load_samples().to_pandas())
-
+    load = partial(samples, study, results, scale)
     losses = {"losses": report.TEXT["losses"]}
     drawn = {
-        "figure4": (figure4, TEXT["figure4"]),
+        "figure4": (partial(figures.figure4, main, load), TEXT["figure4"]),
         "sweep": (partial(figures.sweep, frame, alice_sweep()), TEXT["over_lambda"]),
         "curves": (partial(figures.curves, main), TEXT["curves"]),
     }
@@ -75,54 +80,30 @@ def _gap(runs: pd.DataFrame) -> float:
     return float(runs["bdmc_gap"].mean())
 
 
-def _likelihood(runs: pd.DataFrame) -> str:
+def _likelihood(row: Row) -> str:
+    known, runs = row
+    if not len(runs):
+        return str(known.get("note", "not run"))
     found = spread(runs["log_likelihood"])
     return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
 
 
-LIKELIHOODS: Cells = [
-    (Column("log p(x) ≥, nats"), _likelihood),
-    (
-        Column("s.e. over images"),
-        lambda runs: number(float(runs["log_likelihood_se"].mean()), 2),
-    ),
-    (Column("BDMC gap"), lambda runs: number(_gap(runs), 2)),
-]
-
-
 def table1(frame: pd.DataFrame) -> Table:
     """Table 1: the paper's rows in its order, then every other method that was trained."""
-    groups = cells(frame)
-    lines: list[tuple[dict[Any, Any], pd.DataFrame | None]] = [
-        (cited, groups.pop((cited["method"], cited["lam"]), None))
-        for cited in paper("mnist", "table1.csv").to_dict("records")
-    ]
-    lines += [({}, group) for group in groups.values()]
     names = ["inception_score", "frechet", "mse_x"]
     more = further(IMAGES, frame, names)
-    scores = [score(column) for column in (*names, *(metric.columns[0] for metric in more))]
-    ours = [*LIKELIHOODS, *scores, *NUMBERS]
-
-    def published(name: str, cited: dict[Any, Any]) -> str:
-        value = cited.get(name)
-        return "" if value is None or math.isnan(value) else f"{value:g}"
-
-    rows = []
-    for cited, group in lines:
-        if group is None:
-            note = "cited only" if cited.get("note") == "cited only" else "not run"
-            blank = "" if math.isnan(cited["lam"]) else lam(cited["lam"])
-            row = [str(cited["label"]), blank, note, *[""] * (2 + len(scores)), "0", "0"]
-        else:
-            row = [cell(group) for _, cell in (*METHOD, *ours)]
-            row[0] = str(cited.get("label", row[0]))
-        row[5:5] = [published("inception_score", cited)]
-        row[2:2] = [published("log_likelihood", cited)]
-        rows.append(row)
-    columns = [column for column, _ in (*METHOD, *ours)]
-    columns[5:5] = [Column("paper IS", paper=True)]
-    columns[2:2] = [Column("paper log p(x) ≥", paper=True)]
-    return Table("table1", "Table 1", _caption(frame) + explained(more), columns, rows)
+    columns: Cells = [
+        *METHOD,
+        told("paper log p(x) ≥", "{log_likelihood:g}", paper=True),
+        (Column("log p(x) ≥, nats"), _likelihood),
+        ours("s.e. over images", lambda runs: number(float(runs["log_likelihood_se"].mean()), 2)),
+        ours("BDMC gap", lambda runs: number(_gap(runs), 2)),
+        told("paper IS", "{inception_score:g}", paper=True),
+        *(score(name) for name in (*names, *(metric.columns[0] for metric in more))),
+        *NUMBERS,
+    ]
+    rows = report.beside(paper("mnist", "table1.csv"), frame)
+    return tabulate("table1", "Table 1", _caption(frame) + explained(more), columns, rows)
 
 
 def _caption(frame: pd.DataFrame) -> str:
@@ -151,12 +132,11 @@ def alice_sweep() -> pd.DataFrame:
 def sweep(frame: pd.DataFrame) -> Table:
     """Inception score and MSE over lambda beside ALICE's published sweep."""
     cited = [
-        report.cited("ALICE's own IS", "{inception_score:.2f} ± {inception_sd:.2f}"),
-        report.cited("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}"),
+        told("ALICE's own IS", "{inception_score:.2f} ± {inception_sd:.2f}", paper=True),
+        told("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
     ]
-    columns, rows = report.over_lambda(alice_sweep().set_index("lam"), cited, frame)
     caption = TEXT["sweep"].format(classified=report.classified(frame))
-    return Table("sweep", "Over λ", caption, columns, rows)
+    return report.over_lambda("sweep", "Over λ", caption, cited, alice_sweep(), frame)
 
 
 # Claim 2 of the paper in parts
@@ -168,23 +148,17 @@ def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
     def of(method: str) -> pd.DataFrame:
         return frame[frame["method"] == method]
 
-    ours, words = of("svae_r")[of("svae_r")["lam"] == LAM], TEXT["claims"]
-    found = [
-        claim(words["likelier"], "2a", _likelier(ours, of("nf_vae"))),
-        claim(words["near"], "2b", _near(ours), least=PIXEL_RNN - NEAR),
+    mine, words = of("svae_r")[of("svae_r")["lam"] == LAM], TEXT["claims"]
+    return [
+        claim(words["likelier"], "2a", _likelier(mine, of("nf_vae"))),
+        claim(words["near"], "2b", _near(mine), least=PIXEL_RNN - NEAR),
+        report.scores_beside(words["scores"], "2c", mine, of("gan"), rival="GAN"),
+        report.scores_beside(words["scores"], "2d", mine, of("wgan_gp"), rival="WGAN-GP"),
     ]
-    for id, method, rival in (("2c", "gan", "GAN"), ("2d", "wgan_gp", "WGAN-GP")):
-        outcome = "no data", "no runs"
-        if len(ours) and len(of(method)):
-            low, high, evidence = report.gain(ours, of(method))
-            outcome = decide(low, high), evidence
-        values = {"rival": rival, "spread": report.TEXT["spread"]}
-        found.append(claim(words["scores"], id, outcome, **values))
-    return found
 
 
-def _likelier(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
-    found = [runs[runs["status"] == "ok"] for runs in (ours, rival)]
+def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
+    found = [runs[~gone(runs)] for runs in (mine, rival)]
     if not all(map(len, found)):
         return "no data", "no runs"
     a, b = (np.stack(runs["log_likelihoods"].to_list()).mean(0) for runs in found)
@@ -196,12 +170,12 @@ def _likelier(ours: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
     return verdict, (
         f"{a.mean():.2f} against {b.mean():.2f} nats: difference {gain:+.2f} "
         f"[{low:+.2f}, {high:+.2f}] over {len(a)} images; gaps {gaps[0]:.2f} and {gaps[1]:.2f}"
-        f"{_gone(pd.concat([ours, rival]))}"
+        f"{_gone(pd.concat([mine, rival]))}"
     )
 
 
-def _near(ours: pd.DataFrame) -> tuple[str, str]:
-    good = ours[ours["status"] == "ok"]
+def _near(mine: pd.DataFrame) -> tuple[str, str]:
+    good = mine[~gone(mine)]
     if not len(good):
         return "no data", "no runs"
     mean, gap = float(good["log_likelihood"].mean()), _gap(good)
@@ -212,7 +186,7 @@ def _near(ours: pd.DataFrame) -> tuple[str, str]:
         verdict = "undecided"
     return verdict, (
         f"{mean:.2f} ± {error:.2f} nats over images, gap {gap:.2f}, where PixelRNN has "
-        f"{PIXEL_RNN}{_gone(ours)}"
+        f"{PIXEL_RNN}{_gone(mine)}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from bench.cli import UsageError
 from bench.render import claims, compare, intervals
 from bench.render.claims import Claim, claim, decide
-from bench.render.compare import Spread, verdict
+from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture
 from bench.render.page import Page, damage
 from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, summary, tabulate
@@ -265,25 +266,22 @@ def comparison(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
 
     Raises UsageError if there is nothing in common to compare, or one seed only.
     """
-    found, left_out = [], []
-    for label, value, mine in cells(_counted(ours)):
-        theirs = _counted(other[(other["label"] == label) & (other["lam"] == value)])
-        common = set(mine["config"]) & set(theirs["config"])
-        both = [each[each["config"].isin(common)] for each in (mine, theirs)]
-        if not common or both[1]["seed"].nunique() < 2:
-            left_out.append(f"{label} at λ = {lam(value)}")
-            continue
-        found.append((label, value, *both))
-    if not found:
+    mine, theirs = ({each[:2]: each[2] for each in cells(_counted(runs))} for runs in (ours, other))
+    for cell in mine.keys() & theirs.keys():
+        here, there = (cells[cell] for cells in (mine, theirs))
+        common = set(here["config"]) & set(there["config"])
+        both = [each[each["config"].isin(common)] for each in (here, there)]
+        if both[1]["seed"].nunique() < 2:
+            del theirs[cell]
+        else:
+            mine[cell], theirs[cell] = both
+    if not mine.keys() & theirs.keys():
         raise UsageError(f"nothing to compare with in {name}: no common runs with two seeds")
-    rows = []
-    for label, value, mine, theirs in found:
-        for what, column in STATISTICS.items():
-            a, b = (each.groupby("config")[column].mean().mean() for each in (mine, theirs))
-            tolerance = _tolerance(mine, theirs, column, len(found) * len(STATISTICS))
-            shown = [f"{a:.3f}", f"{b:.3f}", f"{a - b:+.3f}", f"{tolerance:.3f}"]
-            rows.append([lam(value), label, what, *shown, verdict(abs(a - b) <= tolerance)])
-    return compare.table(rows, str(name), TEXT["compared"], left_out)
+    statistics = [
+        Statistic(what, itemgetter(column), partial(_spread, column=column))
+        for what, column in STATISTICS.items()
+    ]
+    return compare.comparison(mine, theirs, statistics, str(name), TEXT["compared"])
 
 
 def _counted(runs: pd.DataFrame) -> pd.DataFrame:
@@ -292,9 +290,9 @@ def _counted(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(log_mse=log_mse).astype(dict.fromkeys(STATISTICS.values(), float))
 
 
-def _tolerance(mine: pd.DataFrame, theirs: pd.DataFrame, column: str, tests: int) -> float:
-    within = Spread.pooled(values for _, values in theirs.groupby("config")[column])
+def _spread(runs: pd.DataFrame, column: str) -> Spread:
+    within = Spread.pooled(values for _, values in runs.groupby("config")[column])
     assert within is not None
     if within.sd == 0:  # one verdict among all of a cell's that is otherwise unanimous
-        within = Spread(1 / np.sqrt(len(theirs)), within.freedom)
-    return within.tolerance(tests, *(len(each) for each in (mine, theirs)))
+        within = Spread(1 / np.sqrt(len(runs)), within.freedom)
+    return within

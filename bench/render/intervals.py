@@ -28,11 +28,6 @@ class Estimate:
     low: float
     high: float
 
-    @property
-    def sign(self) -> int:
-        """1 or -1 if the interval excludes 0, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
-
     def __format__(self, form: str) -> str:
         """The value and its interval, each in the format `form`, three signed digits by default."""
         if math.isnan(self.value):

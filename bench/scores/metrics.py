@@ -6,7 +6,7 @@ come with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,20 +215,6 @@ def check(metrics: Sequence[Metric], others: Iterable[str]) -> None:
         if wrong:
             raise UsageError(f"metric {metric.heading!r}, tried on made-up samples: {wrong}")
         taken |= set(metric.columns)
-
-
-def further(metrics: Sequence[Metric], frame: Any, own: Collection[str]) -> list[Metric]:
-    """The metrics that have values in a data frame of runs and no place in a table yet.
-
-    `own` are the columns that the table has, or leaves out on purpose.
-    """
-    there = [each for each in metrics if each.columns[0] not in own]
-    return [each for each in there if frame[each.columns[0]].notna().any()]
-
-
-def explained(metrics: Sequence[Metric]) -> str:
-    """What a caption says of such metrics."""
-    return "".join(f" {metric.heading}: {metric.explanation}" for metric in metrics)
 
 
 def _points() -> Outputs:

@@ -24,7 +24,6 @@ class Domain:
     channels: int
     size: int
     d_z: int
-    referee: str  # of bench.scores.classifiers; "" for CelebA and images of your own
     parts: Mapping[str, Part]
     low: float  # pixels are in [low, 1]
     uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
@@ -65,16 +64,12 @@ def dataset(data: str) -> str:
 def domain(data: str) -> Domain:
     """What is asked of the methods on `ImageSpec.data`, by the entry of its data set."""
     entry = DATASETS[dataset(data)]
-    shape = entry.train, entry.channels, entry.size, entry.d_z, entry.classifier
+    shape = entry.train, entry.channels, entry.size, entry.d_z
     if entry.networks == "mnist":
         return Domain(*shape, mnist.PARTS, 0.0, False, 0.25, mnist.SIZES, {})
     paper = colour.PAPER if entry.size in colour.PAPER_SIZES else {}
     efficiency = 0.7 if entry.size <= 32 else 0.55
     return Domain(*shape, colour.PARTS, -1.0, True, efficiency, colour.SIZES, paper)
-
-
-DOMAINS = {name: domain(name) for name in DATASETS}
-"""By name of the data set."""
 
 
 def check(spec: ImageSpec) -> None:

@@ -29,10 +29,10 @@ from bench.scores.metrics import (
     subset_size,
 )
 from bench.scores.swd import Patches, distance
-from bench.studies.images.domain import domain
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
-from models.methods import Networks, decode, encode, prior
+from models import batch
+from models.batch import Networks, decode, encode
 from models.mnist import Decoder, Norm
 
 STATISTICS = 100
@@ -79,7 +79,7 @@ def generate(trainer: Trainer, n: int) -> Tensor:
     every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
     for i, rows in enumerate(every.split(CHUNK)):
         draws = trainer.draws(rows, f"generate {i}")
-        parts.append(decode(trainer.nets, draws, prior(trainer.nets, draws)))
+        parts.append(batch.generate(trainer.nets, draws))
     return trainer.domain.unit(torch.cat(parts))
 
 
@@ -141,7 +141,7 @@ def _pixels(x: np.ndarray) -> np.ndarray:
 
 def classifier_of(images: Images) -> str:
     """The classifier that knows these images; empty where none does: CelebA, a folder of images."""
-    return domain(images.name).referee if images.name in DATASETS else ""
+    return DATASETS[images.name].classifier if images.name in DATASETS else ""
 
 
 # What is computed of real images is kept, once a process, by their hash.

@@ -18,7 +18,6 @@ from bench.store import checkpoint
 from bench.studies.cuda import allow_tf32
 from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
-from bench.studies.images.domain import data_of, dataset
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Trainer
 from bench.studies.study import Beat, Job, Rows, Study
@@ -52,13 +51,13 @@ def check(
         if any(domain.domain(name).channels != 3 for name in names):
             raise UsageError("--inception-weights is for colour images; MNIST has none")
         evaluate.imagenet(weights, "cpu")
-    if folder is not None and all(data.DATASETS[dataset(name)].draw for name in names):
+    if folder is not None and all(data.DATASETS[domain.dataset(name)].draw for name in names):
         raise UsageError("--data goes with real images; this selection draws stand-ins")
     found: dict[str, str] = {}
     try:
         for name in names:
             images = data.load(name, folder)
-            found[name] = data_of(name, images)
+            found[name] = domain.data_of(name, images)
             mine = [spec for spec in specs if spec.data == name and spec.ais_images]
             for spec in {spec.bits: spec for spec in mine}.values():
                 evaluate.test_bits(spec, images, folder)
@@ -75,8 +74,8 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     (spec,) = job.specs
     assert isinstance(spec, ImageSpec)
     source = Path(job.data) if job.data else None
-    images = data.load(dataset(spec.data), source)
-    if data_of(spec.data, images) != spec.data:
+    images = data.load(domain.dataset(spec.data), source)
+    if domain.data_of(spec.data, images) != spec.data:
         raise ValueError(f"the images of {spec.data} are not where --data says")
     first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
     trainer = _trained(job, spec, images, lambda share: beat(first * share))

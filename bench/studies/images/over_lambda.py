@@ -14,8 +14,8 @@ from bench.render.claims import Claim, claim
 from bench.render.figures import Picture
 from bench.render.intervals import Estimate, student
 from bench.render.page import Page
-from bench.render.tables import Table, tabulate
-from bench.scores.metrics import IMAGES, explained, further
+from bench.render.tables import Table, extra, tabulate
+from bench.scores.metrics import IMAGES
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT, score
 from bench.studies.images.runs import diverged, first, gone, judged, missing, samples
@@ -92,7 +92,7 @@ def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def scores(frame: pd.DataFrame) -> Table:
     """A row for each method and lambda: every score of ours, without columns of nothing."""
     columns = [*METHOD, *(score(metric.columns[0]) for metric in IMAGES), *NUMBERS]
-    caption = protocol(frame) + explained(further(IMAGES, frame, report.KNOWN))
+    caption = protocol(frame) + extra(IMAGES, frame, report.KNOWN)[1]
     rows = report.beside(pd.DataFrame(), frame)
     return tabulate("summary", "Scores", caption, columns, rows, hide_empty=True)
 

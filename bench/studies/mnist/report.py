@@ -14,9 +14,9 @@ from bench.render import claims
 from bench.render.claims import Claim, claim, decide
 from bench.render.figures import Picture
 from bench.render.page import Page
-from bench.render.tables import Column, Table, number, summary, tabulate
+from bench.render.tables import Column, Table, extra, number, summary, tabulate
 from bench.render.text import texts
-from bench.scores.metrics import IMAGES, explained, further
+from bench.scores.metrics import IMAGES
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, score, spread, told
 from bench.studies.images.runs import (
@@ -91,7 +91,7 @@ def _likelihood(row: Row) -> str:
 def table1(frame: pd.DataFrame) -> Table:
     """Table 1: the paper's rows in its order, then every other method that was trained."""
     names = ["inception_score", "frechet", "mse_x"]
-    more = further(IMAGES, frame, names)
+    more, words = extra(IMAGES, frame, names, spread)
     columns: Cells = [
         *METHOD,
         told("paper log p(x) ≥", "{log_likelihood:g}", paper=True),
@@ -99,11 +99,12 @@ def table1(frame: pd.DataFrame) -> Table:
         ours("s.e. over images", lambda runs: number(float(runs["log_likelihood_se"].mean()), 2)),
         ours("BDMC gap", lambda runs: number(_gap(runs), 2)),
         told("paper IS", "{inception_score:g}", paper=True),
-        *(score(name) for name in (*names, *(metric.columns[0] for metric in more))),
+        *map(score, names),
+        *(ours(head.name, cell) for head, cell in more),
         *NUMBERS,
     ]
     rows = report.beside(paper("mnist", "table1.csv"), frame)
-    return tabulate("table1", "Table 1", _caption(frame) + explained(more), columns, rows)
+    return tabulate("table1", "Table 1", _caption(frame) + words, columns, rows)
 
 
 def _caption(frame: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from bench.data import load as data
 from bench.studies import STUDIES
 from bench.studies.images import evaluate
 from bench.studies.images.cost import training_seconds
-from bench.studies.images.domain import DOMAINS
+from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.train import Draws, Trainer
 from models.colour import Block
 from models.methods import METHODS, encode
@@ -26,7 +26,7 @@ from tests.scores.test_classifiers import stand_in
 
 @pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("celeba", 64)])
 def test_networks_have_the_shapes_and_ranges_of_the_authors_code(name: str, size: int) -> None:
-    domain = DOMAINS[name]
+    domain = domain_of(name)
     nets = domain.networks(METHODS["svae_r"], 1 / 32, lambda role: 0)
     d = {32: 256, 64: 64}[size]
     x, z = torch.rand(4, 3, size, size) * 2 - 1, torch.rand(4, d) * 2 - 1
@@ -114,16 +114,16 @@ LAYERS = {
 
 @pytest.mark.parametrize(("name", "kind", "role"), LAYERS)
 def test_layers_are_those_of_the_source(name: str, kind: str, role: str) -> None:
-    networks = DOMAINS[name].networks(METHODS["svae_r"], 1.0, lambda role: 0, kind)
+    networks = domain_of(name).networks(METHODS["svae_r"], 1.0, lambda role: 0, kind)
     assert spelled(networks[role]) == LAYERS[name, kind, role]
 
 
 def test_the_decoder_norms_channels_of_its_first_images() -> None:
     """512 channels of 4 x 4, as the authors' code reshapes before it norms."""
-    decoder = DOMAINS["cifar10"].networks(METHODS["svae_r"], 1.0, lambda role: 0)["decoder"]
+    decoder = domain_of("cifar10").networks(METHODS["svae_r"], 1.0, lambda role: 0)["decoder"]
     norms = [m.num_features for m in decoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms == [512, 256, 128]
-    critic = DOMAINS["celeba"].networks(METHODS["svae_r"], 1.0, lambda role: 0)["critic"]
+    critic = domain_of("celeba").networks(METHODS["svae_r"], 1.0, lambda role: 0)["critic"]
     assert critic.head[0].in_features == 2 * 2 * 512 + 2048  # type: ignore[index, union-attr]
 
 
@@ -147,7 +147,7 @@ def test_a_residual_block_is_its_shortcut_plus_two_convolutions() -> None:
 
 def test_wgan_gps_residual_networks_are_gulrajanis() -> None:
     """Appendix F: three doubling blocks from 4 x 4; two that halve, two more, no norm."""
-    nets = DOMAINS["cifar10"].networks(METHODS["wgan_gp_residual"], 1.0, lambda role: 0)
+    nets = domain_of("cifar10").networks(METHODS["wgan_gp_residual"], 1.0, lambda role: 0)
     blocks = [[m for m in nets[r].modules() if isinstance(m, Block)] for r in nets]
     assert [[b.resize for b in each] for each in blocks] == [[2.0] * 3, [0.5, 0.5, 1.0, 1.0]]
     critic = list(nets["critic"].modules())
@@ -158,7 +158,7 @@ def test_wgan_gps_residual_networks_are_gulrajanis() -> None:
 
 def test_the_learned_density_of_images_is_torchs() -> None:
     """AS-VAE's likelihood of colour images, and that its sd learns how far off the means are."""
-    nets = DOMAINS["cifar10"].networks(METHODS["as_vae"], 1 / 32, lambda role: 0).eval()
+    nets = domain_of("cifar10").networks(METHODS["as_vae"], 1 / 32, lambda role: 0).eval()
     decoder, x = nets["decoder"], torch.rand(4, 3, 32, 32) * 2 - 1
     z = torch.rand(4, 256) * 2 - 1
     decoder.log_sd.data.fill_(-0.7)  # type: ignore[union-attr]
@@ -180,7 +180,7 @@ def test_gaussian_codes_have_gaussian_noise() -> None:
     assert u.abs().max() > 2.5 and abs(float(u.var()) - 1) < 0.05
 
 
-@pytest.mark.parametrize("method", DOMAINS["cifar10"].methods())
+@pytest.mark.parametrize("method", domain_of("cifar10").methods())
 def test_every_method_of_these_images_trains(method: str) -> None:
     spec = STUDIES["cifar10"].specs("smoke", methods=[method])[0]
     trainer = Trainer(spec, data.load("stand-in photos").train[:128])

@@ -61,7 +61,8 @@ def test_what_no_network_takes_is_refused(
 def test_entries_say_what_the_studies_ask() -> None:
     found = {name: domain(name) for name in data.DATASETS}
     assert [d.train for d in found.values()] == [60_000, 50_000, 162_770, 2000, 2000, 2000]
-    assert [d.referee for d in found.values()] == ["mnist", "cifar10", "", "mnist", "cifar10", ""]
+    classifiers = [entry.classifier for entry in data.DATASETS.values()]
+    assert classifiers == ["mnist", "cifar10", "", "mnist", "cifar10", ""]
     assert [d.d_z for d in found.values()] == [64, 256, 64] * 2
     assert [d.efficiency for d in found.values()] == [0.25, 0.7, 0.55] * 2
     assert [(d.low, d.uniform) for d in found.values()] == [(0, False), *[(-1, True)] * 2] * 2

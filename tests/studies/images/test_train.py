@@ -21,7 +21,7 @@ from bench.data import load as data
 from bench.store import checkpoint
 from bench.studies import STUDIES, cuda
 from bench.studies.images import evaluate, job
-from bench.studies.images.domain import DOMAINS
+from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from bench.studies.study import Job
@@ -49,7 +49,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize(
     ("method", "images", "precision"),
     [
-        *((method, "stand-in digits", "float32") for method in DOMAINS["mnist"].methods()),
+        *((method, "stand-in digits", "float32") for method in domain_of("mnist").methods()),
         *((m, "stand-in photos", "float32") for m in ("svae_r", "as_vae", "wgan_gp_residual")),
         ("svae_r", "stand-in photos", "bf16"),
     ],
@@ -179,14 +179,14 @@ class Elsewhere(TorchDispatchMode):
 
 
 class TestReplay:
-    @pytest.mark.parametrize("study", [name for name in STUDIES if name in DOMAINS])
+    @pytest.mark.parametrize("study", [name for name in STUDIES if name in data.DATASETS])
     def test_updates_are_on_their_device_alone(
         self, study: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Draws, "_fill", lambda self, name: None)
         monkeypatch.setattr(Trainer, "_adam", lambda self, p: torch.optim.SGD(p, foreach=False))
         monkeypatch.setattr(Trainer, "_precision", lambda self: contextlib.nullcontext())
-        for method in DOMAINS[study].methods():
+        for method in domain_of(study).methods():
             (one, *_) = STUDIES[study].specs("smoke", methods=[method], lams=[0.1])
             meta = Trainer(one, data.load(one.data).train, "meta")
             draws = [meta.draws(meta.batch(0), name) for name in meta.update_names(0)]
@@ -232,7 +232,7 @@ class TestReplay:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @pytest.mark.parametrize("precision", ["float32", "bf16"])
-    @pytest.mark.parametrize("method", DOMAINS["mnist"].methods())
+    @pytest.mark.parametrize("method", domain_of("mnist").methods())
     def test_recorded_steps_equal_eager_ones_on_a_gpu(
         self, method: str, precision: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

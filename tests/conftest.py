@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ PATIENCE = 900
 """Seconds until a process counts as hung, on a machine that others are using as well."""
 
 torch.set_num_threads(1)
+# What a shell starts in the background is deaf to Ctrl-C, and its children would be as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

@@ -135,8 +135,10 @@ def over_lambda(
 
 
 def classified(frame: pd.DataFrame) -> str:
-    """Which classifier scored, how good it is and what it gives real images."""
+    """Which classifier scored, if any, how good it is and what it gives real images."""
     one = frame.iloc[0]
+    if pd.isna(one["classifier"]):
+        return TEXT["unclassified"]
     return TEXT["classified"].format(
         name=one["classifier"],
         accuracy=100 * one["classifier_accuracy"],
@@ -181,6 +183,8 @@ def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
     notes = damage(frame)
     if frame["stand_in"].any():
         notes.append(TEXT["drawn"])
+    elif (one := first(frame))["data"] != one["study"]:
+        notes.append(TEXT["own"].format(**one))
     notes += about
     if others := frame.attrs["others"]:
         notes.append(TEXT["others"].format(n=others))

@@ -111,14 +111,22 @@ def _caption(frame: pd.DataFrame) -> str:
     """How the numbers of this frame were made, from its own columns."""
     one = first(frame)
     simulated = frame["simulated"].dropna()
+    whose, scored = "", report.TEXT["unscored"]
+    if frame["stand_in"].any():
+        whose = TEXT["stand_in"]
+    elif one["data"] != "mnist":
+        whose = TEXT["own"].format(**one)
+    if frame["classifier"].notna().any():
+        scored = TEXT["scored"].format(**one, classified=report.classified(frame))
     return TEXT["table1"].format(
         **one
         | {
-            "stand_in": TEXT["stand_in"] if frame["stand_in"].any() else "",
-            "binarized": TEXT["binarized"][one["bits"]],
+            "whose": whose,
+            # Of MNIST alone there is a static binarization.
+            "binarized": TEXT["binarized"][one["bits"] if one["data"] == "mnist" else "dynamic"],
             "simulated": int(simulated.max()) if len(simulated) else 0,
             "converged": CONVERGED,
-            "classified": report.classified(frame),
+            "scored": scored,
             # What lambda means to this method, if it is there.
             "nats": TEXT["nats"] if "svae_r_density" in set(frame["method"]) else "",
         }

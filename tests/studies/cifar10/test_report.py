@@ -18,6 +18,7 @@ from bench.studies import STUDIES
 from bench.studies.celeba import report as celeba
 from bench.studies.cifar10 import report as cifar10
 from bench.studies.images import figures, over_lambda
+from bench.studies.images import report as images_report
 from bench.studies.images import runs as frames
 from bench.studies.images.study import ImageSpec
 from models.methods import METHODS
@@ -192,6 +193,7 @@ def test_a_folder_of_images_is_another_experiment(
     runs = frames.runs(STUDIES["cifar10"], tmp_path / "results", "quick")
     assert runs["data"][0] == f"cifar10 folder {runs['data_sha256'][0][:12]}"
     assert "of a folder" in over_lambda.protocol(runs)
+    assert f"The images are {runs['data'][0]}" in "".join(images_report.remarks(runs))
 
 
 def test_methods_at_one_lambda_fill_rows_below_the_sweep() -> None:

@@ -18,7 +18,7 @@ from bench.studies.images import figures
 from bench.studies.images import runs as frames
 from bench.studies.images.report import comparison, spread
 from bench.studies.images.study import ImageSpec
-from bench.studies.mnist.report import mnist_claims, sweep
+from bench.studies.mnist.report import mnist_claims, sweep, table1
 from models.methods import METHODS
 
 
@@ -243,6 +243,16 @@ def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
     assert {row[-1] for row in both.tables["bf16-epochs-7"].rows} == {"agrees"}
     assert "bf16" not in both.tables  # of one seed, and none in bf16
     assert len(both.frame) == len(rows(seeds=1))
+
+
+def test_images_of_ones_own_are_not_said_to_be_mnist(page: report.Page) -> None:
+    """No classifier knows them, and there is no static binarization of them."""
+    scores = ["classifier", "classifier_accuracy", "classifier_sha256", "real_score", "n_splits"]
+    frame = page.frame.assign(data="tiny folder abc", stand_in=False, bits="static")
+    frame = frame.assign(**dict.fromkeys((*scores, "inception_score", "frechet"), np.nan))
+    captions = table1(frame).caption + sweep(frame).caption
+    assert "tiny folder abc" in captions and captions.count("o classifier of the suite") == 2
+    assert "nan" not in captions and "statically" not in captions
 
 
 def test_the_page_is_written_whole(page: report.Page, tmp_path: Path) -> None:

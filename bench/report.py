@@ -70,9 +70,11 @@ def after_run(study: str, scale: str, results: Path) -> None:
     page = build(study, scale, results)
     folder = out_folder(None, results) / study / scale
     write(page, folder)
-    show(page.tables["summary"])
-    for id, says, _, verdict, evidence in page.tables["claims"].rows:
-        print(f"{id} {verdict}: {says} {evidence}")
+    if "summary" in page.tables:
+        show(page.tables["summary"])
+    if "claims" in page.tables:
+        for id, says, _, verdict, evidence in page.tables["claims"].rows:
+            print(f"{id} {verdict}: {says} {evidence}")
     print(f"report: {folder / 'report.html'}")
 
 

@@ -20,13 +20,11 @@ from bench.engine import engine
 from bench.engine import job as jobs
 from bench.engine.executors import Sequential
 from bench.engine.progress import Monitor
-from bench.scores.metrics import IMAGES, TOY, Metric, Outputs
 from bench.store.rows import Store
 from bench.studies import STUDIES
 from bench.studies.study import Job
 from bench.studies.toy_grid.job import stacks
 from bench.studies.toy_grid.train import Trainer
-from models.objectives import OBJECTIVES, Objective, density_ratio
 from tests.conftest import PATIENCE, start
 from tests.rows import TOY_ROWS
 
@@ -36,7 +34,7 @@ SMOKE = ["toy_grid", "--scale", "smoke"]
 @pytest.fixture(autouse=True)
 def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds a run: few tests of this process look at it, and all subprocesses."""
-    if not any(word in request.node.name for word in ("method", "metric")):
+    if "method" not in request.node.name:
         monkeypatch.setattr(report, "after_run", lambda study, scale, results: None)
 
 
@@ -174,64 +172,6 @@ def test_every_method_by_only_on_two_workers_equals_one(
     labels = set(rows(folder)["label"])
     assert labels == {"ALI", "ALICE", "sVAE", "sVAE-r", "ALICE-minimax", "ALICE-sigmoid"}
     assert (folder / "reports/toy_grid/smoke/report.html").is_file()
-
-
-def test_a_new_method_is_one_registry_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's recipe, from the command to the pages, beside runs older than the method."""
-    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
-    assert run.main(arguments) == 0
-
-    def hinge(f_q: torch.Tensor, f_p: torch.Tensor) -> torch.Tensor:
-        return (1 + f_p).relu().mean(-1) + (1 - f_q).relu().mean(-1)
-
-    added = Objective(density_ratio, hinge, "ALI-hinge", "ALICE-hinge")
-    monkeypatch.setitem(OBJECTIVES, "hinge", added)
-    assert run.main([*arguments, "--only", "method=hinge"]) == 0
-    page = (tmp_path / "reports/toy_grid/smoke/report.html").read_text("utf-8")
-    assert "ALI-hinge" in page and "ALICE-hinge" in page
-
-
-def reach(outputs: Outputs) -> float:
-    """Reach: the largest number in a sample."""
-    return float(outputs.samples.max())
-
-
-@pytest.mark.parametrize(
-    ("study", "metrics", "options"),
-    [
-        ("toy_grid", TOY, []),
-        ("mnist", IMAGES, ["--only", "method=dcgan", "--set", "width=0.0625"]),
-        ("celeba", IMAGES, ["--only", "method=dcgan", "--set", "width=0.0625"]),
-    ],
-)
-def test_a_metric_is_one_function_and_one_line(
-    tmp_path: Path, study: str, metrics: list[Metric], options: list[str]
-) -> None:
-    """It is stored and shown, beside results that are older than it."""
-    arguments = [study, "--scale", "smoke", *options, "--workers", "1", "--results", str(tmp_path)]
-    assert run.main(arguments) == 0
-    metrics.append(Metric(("reach",), reach, "reach"))
-    try:
-        assert run.main([*arguments, "--seeds", "2"]) == 0
-        frame = STUDIES[study].load(tmp_path, "smoke")[0].to_pandas()
-    finally:
-        metrics.pop()
-    assert (frame["reach"].isna() == (frame["seed"] == 0)).all()
-    page = (tmp_path / "reports" / study / "smoke" / "report.md").read_text("utf-8")
-    assert " reach |" in page and "Reach: the largest number in a sample." in page
-
-
-def test_a_metric_that_fails_is_told_before_any_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    TOY.append(Metric(("bad",), lambda outputs: 1 / 0, "bad"))
-    try:
-        assert run.main([*SMOKE, "--workers", "1", "--results", str(tmp_path)]) == 2
-    finally:
-        TOY.pop()
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "'bad'" in err and "ZeroDivisionError" in err
-    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ DPI = 150
 
 @dataclass(frozen=True)
 class Page:
-    """Tables by name (`claims` and `summary` are shown on the terminal), pictures and notes."""
+    """Tables by name (the terminal shows `claims` and `summary`), pictures and notes."""
 
     frame: pd.DataFrame  # one row a training
     tables: dict[str, Table]

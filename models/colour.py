@@ -14,13 +14,23 @@ Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import mnist
-from models.mnist import Critic, ImageShape, ImplicitEncoder, JointCritic, Part, build
+from models.mnist import (
+    Critic,
+    GaussianEncoder,
+    ImageShape,
+    ImplicitDecoder,
+    ImplicitEncoder,
+    JointCritic,
+    Part,
+    batch_norm,
+    normal_log_density,
+)
 
 SIZES, PAPER_SIZES = (16, 32, 64, 128, 256), (32, 64)
 """Heights and widths of the images that `PARTS` and `PAPER` take, of any number of channels."""
@@ -77,20 +87,7 @@ def code_layers(size: int) -> dict[str, str]:
     }
 
 
-class Decoder(nn.Module):
-    """x = g(z, noise)."""
-
-    def __init__(self, shape: ImageShape, text: str, noise: int = 0) -> None:
-        super().__init__()
-        self.noise = ((noise,),) if noise else ()
-        self.layers, _ = build(text, shape, shape.d_z + noise)
-
-    def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
-        """z (n, d), noise (n, 20) if it takes any -> x (n, c, h, w) in [-1, 1]."""
-        return self.layers(torch.cat([z, *noise], 1))
-
-
-class DensityDecoder(Decoder):
+class DensityDecoder(ImplicitDecoder):
     """p(x|z) = N(mean, sd^2) without noise of its own; one sd, learned (Rybkin et al. 2021)."""
 
     def __init__(self, shape: ImageShape, text: str) -> None:
@@ -99,7 +96,7 @@ class DensityDecoder(Decoder):
 
     def log_density(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) in nats, (n,)."""
-        return mnist.normal_log_density(x, self(z), self.log_sd)
+        return normal_log_density(x, self(z), self.log_sd)
 
 
 FULL = 128
@@ -110,7 +107,8 @@ class Block(nn.Module):
     """x -> its shortcut plus two 3 x 3 convolutions, each after its norm and ReLU.
 
     `resize` 2 doubles the image before the first convolution (nearest), 0.5 halves it after the
-    second (mean), 1 leaves it. Where anything changes, the shortcut is a 1 x 1 convolution.
+    second (mean), 1 leaves it. Where anything changes, the shortcut is a 1 x 1 convolution. The
+    `first` block of a critic sees images and has no activation before them.
     """
 
     def __init__(
@@ -121,7 +119,6 @@ class Block(nn.Module):
         norm: Callable[[int], nn.Module] = lambda channels: nn.Identity(),
         first: bool = False,
     ) -> None:
-        """`first`: of a critic, which sees images and has no activation before them."""
         super().__init__()
         self.resize = resize
         self.before = nn.Sequential(*([] if first else [norm(d_in), nn.ReLU()]))
@@ -140,7 +137,7 @@ class Block(nn.Module):
         return self.shortcut(x) + h
 
 
-class ResidualDecoder(nn.Module):
+class ResidualDecoder(ImplicitDecoder):
     """WGAN-GP's x = g(z): dense 4 x 4 x 128, a block for each doubling, 3 x 3 to c, tanh.
 
     Gulrajani et al. 2017, appendix F, as their code has it for CIFAR-10. Here z is the study's
@@ -148,19 +145,11 @@ class ResidualDecoder(nn.Module):
     """
 
     def __init__(self, shape: ImageShape) -> None:
-        super().__init__()
+        super().__init__(shape, f"fc{FULL}@4 view@4")
         units, doublings = shape.units(FULL), shape.size.bit_length() - 3
-        self.layers = nn.Sequential(
-            *build("fc128@4 view@4", shape, shape.d_z)[0],
-            *(Block(units, units, 2.0, mnist.batch_norm) for _ in range(doublings)),
-            *build("bn relu", shape, units, shape.size, shape.size)[0],
-            nn.Conv2d(units, shape.channels, 3, 1, 1),
-            nn.Tanh(),
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z (n, d) -> x (n, c, h, w) in [-1, 1]."""
-        return self.layers(z)
+        self.layers.extend(Block(units, units, 2.0, batch_norm) for _ in range(doublings))
+        last = nn.Conv2d(units, shape.channels, 3, 1, 1)
+        self.layers.extend([batch_norm(units), nn.ReLU(), last, nn.Tanh()])
 
 
 class ResidualCritic(nn.Module):
@@ -185,30 +174,33 @@ class ResidualCritic(nn.Module):
 
 
 def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, Part]:
-    """Networks whose layers depend on the image's size; f(x, z) has `noise` numbers beside z."""
+    """Networks whose layers depend on the image's size; f(x, z) has `noise` numbers beside z.
 
-    def joint(shape: ImageShape) -> JointCritic:
-        """The features of x and those of z, side by side, go to the logit at once.
+    The features of x and those of z, side by side, go to the logit at once. Being a function of x
+    plus one of z, f(x, z) can't see how they belong together: as in the supplement's table, unlike
+    the suite's critic for MNIST, which has a layer of both.
+    """
 
-        Being a function of x plus one of z, it can't see how they belong together: as in the
-        supplement's table, unlike the suite's critic for MNIST, which has a layer of both.
-        """
-        found = layers(shape.size)
-        return JointCritic(shape, found["critic"], found["critic's code"], "fc1", noise)
+    def part(kind: Callable[..., nn.Module], *texts: str, **settings: Any) -> Part:
+        def made(shape: ImageShape) -> nn.Module:
+            named = layers(shape.size)
+            return kind(shape, *(text.format_map(named) for text in texts), **settings)
+
+        return made
 
     return {
-        "implicit": lambda s: ImplicitEncoder(s, f"{layers(s.size)['encoder']} fcz tanh"),
-        "gaussian": lambda s: mnist.GaussianEncoder(s, layers(s.size)["encoder"], bounded=True),
-        "conv": lambda s: Decoder(s, layers(s.size)["decoder"], NOISE),
-        "conv, no noise": lambda s: Decoder(s, layers(s.size)["decoder"]),
-        "density": lambda s: DensityDecoder(s, layers(s.size)["decoder"]),
+        "implicit": part(ImplicitEncoder, "{encoder} fcz tanh"),
+        "gaussian": part(GaussianEncoder, "{encoder}", bounded=True),
+        "conv": part(ImplicitDecoder, "{decoder}", noise=NOISE),
+        "conv, no noise": part(ImplicitDecoder, "{decoder}"),
+        "density": part(DensityDecoder, "{decoder}"),
         "residual": ResidualDecoder,
-        "f(x)": lambda s: Critic(s, f"{layers(s.size)['critic']} fc1"),
+        "f(x)": part(Critic, "{critic} fc1"),
         "f(x), layer norm": lambda s: Critic(
-            s, f"{layers(s.size)['critic']} fc1".replace("bn", "ln")
+            s, f"{layers(s.size)['critic'].replace('bn', 'ln')} fc1"
         ),
         "f(x), residual": ResidualCritic,
-        "f(x, z)": joint,
+        "f(x, z)": part(JointCritic, "{critic}", "{critic's code}", "fc1", noise=noise),
     }
 
 

@@ -79,9 +79,35 @@ class Deconv(nn.ConvTranspose2d):
         return F.pixel_shuffle(F.conv2d(input, weight, self.bias.repeat_interleave(4), 1, 1), 2)
 
 
-_WORD = re.compile(r"(conv|deconv|fc|[a-z]+)(\d+|[cz])?(?:@(\d+))?(?:k(\d))?")
+_WORD = re.compile(r"([a-z]+?)(\d+|[cz])?(?:@(\d+|[qs]))?(?:k(\d))?")
 
 
+def _layer(word: str, shape: ImageShape, d: int, *pixels: int) -> nn.Module:
+    """The layer that a word of `build` names, of inputs (n, d, *pixels)."""
+    found = _WORD.fullmatch(word)
+    kind, number, side, kernel = found.groups() if found else ("", "", "", "")
+    exact = {"c": shape.channels, "z": shape.d_z, "1": 1}
+    n = exact.get(number) or shape.units(int(number or 1))
+    side, k = {"q": shape.size // 4, "s": shape.size}.get(side) or int(side or 1), int(kernel or 5)
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "conv": lambda: nn.Conv2d(d, n, k, 2, (k - 1) // 2),
+        "deconv": lambda: Deconv(d, n),
+        "fc": lambda: nn.Linear(d, n * side**2),
+        "view": lambda: nn.Unflatten(1, (d // side**2, side, side)),
+        "flatten": nn.Flatten,
+        "pool": lambda: nn.AvgPool2d(2),
+        "bn": lambda: batch_norm(d, of_images=bool(pixels)),
+        "ln": lambda: nn.GroupNorm(1, d),
+        "relu": nn.ReLU,
+        "leaky": lambda: nn.LeakyReLU(0.2),
+        "tanh": nn.Tanh,
+    }
+    if kind not in kinds:
+        raise ValueError(f"no layer is called {word!r}")
+    return kinds[kind]()
+
+
+@torch.no_grad()
 def build(text: str, shape: ImageShape, *size: int) -> tuple[nn.Sequential, int]:
     """The layers that `text` names, in their order, and how many numbers they make of an input.
 
@@ -94,45 +120,14 @@ def build(text: str, shape: ImageShape, *size: int) -> tuple[nn.Sequential, int]
         bn, ln      batch norm, layer norm; pool: the mean of each 2 x 2
         relu, leaky (slope 0.2), tanh
 
-    `shape.width` scales numbers of channels and units. It does not scale c (the image's), z (the
-    code's) and 1 (the logit), as in deconvc, fcz and fc1. Raises ValueError for another word.
+    After @, s is the image's size and q a quarter of it. `shape.width` scales numbers of channels
+    and units. It does not scale c (the image's), z (the code's) and 1 (the logit), as in deconvc,
+    fcz and fc1. Raises ValueError for another word.
     """
-    exact = {"c": shape.channels, "z": shape.d_z, "1": 1}
     layers = nn.Sequential()
     for word in text.split():
-        found = _WORD.fullmatch(word)
-        kind, number, side, kernel = found.groups() if found else ("", "", "", "")
-        d, *pixels = size
-        n = exact.get(number) or shape.units(int(number)) if number else d
-        side, k = int(side or 1), int(kernel or 5)
-        match kind:
-            case "conv":
-                layer = nn.Conv2d(d, n, k, 2, (k - 1) // 2)
-                size = n, *((length + k % 2) // 2 for length in pixels)
-            case "deconv":
-                layer, size = Deconv(d, n), (n, *(2 * length for length in pixels))
-            case "fc":
-                layer, size = nn.Linear(d, n * side**2), (n * side**2,)
-            case "view":
-                size = d // side**2, side, side
-                layer = nn.Unflatten(1, size)
-            case "flatten":
-                layer, size = nn.Flatten(), (math.prod(size),)
-            case "pool":
-                layer, size = nn.AvgPool2d(2), (d, *(length // 2 for length in pixels))
-            case "bn":
-                layer = batch_norm(d, of_images=bool(pixels))
-            case "ln":
-                layer = nn.GroupNorm(1, d)
-            case "relu":
-                layer = nn.ReLU()
-            case "leaky":
-                layer = nn.LeakyReLU(0.2)
-            case "tanh":
-                layer = nn.Tanh()
-            case _:
-                raise ValueError(f"no layer is called {word!r}")
-        layers.append(layer)
+        layers.append(_layer(word, shape, *size))
+        size = layers[-1](torch.zeros(2, *size)).shape[1:]
     return layers, math.prod(size)
 
 
@@ -185,18 +180,27 @@ class GaussianEncoder(nn.Module):
         mean, log_sd = self._moments(h)
         z = mean + log_sd.exp() * eps
         log_q = normal_log_density(z, mean, log_sd)
-        if self.flow is not None:
-            z, log_det = self.flow(z, h)
-            log_q = log_q - log_det
-        return z, log_q
+        if self.flow is None:
+            return z, log_q
+        z, log_det = self.flow(z, h)
+        return z, log_q - log_det
 
 
-class Decoder(nn.Module):
-    """z -> images as logits of pixel means."""
+class ImplicitDecoder(nn.Module):
+    """x = g(z, noise), with so many numbers of noise beside the code, or none."""
 
-    def __init__(self, shape: ImageShape, text: str) -> None:
+    def __init__(self, shape: ImageShape, text: str, noise: int = 0) -> None:
         super().__init__()
-        self.layers, _ = build(text, shape, shape.d_z)
+        self.noise = ((noise,),) if noise else ()
+        self.layers, _ = build(text, shape, shape.d_z + noise)
+
+    def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
+        """z (n, d) and, if it takes any, noise (n, d') -> x (n, c, h, w)."""
+        return self.layers(torch.cat([z, *noise], 1))
+
+
+class Decoder(ImplicitDecoder):
+    """z -> images as logits of pixel means."""
 
     def logits(self, z: Tensor) -> Tensor:
         """(n, d) -> (n, c, h, w), before the sigmoid."""
@@ -242,7 +246,7 @@ class EnergyCritic(nn.Module):
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
         self.encoder, _ = build(f"{_TRUNK} fcz", shape, *shape.image())
-        self.decoder = _decoder(shape)
+        self.decoder = Decoder(shape, _DECODER)
 
     def forward(self, x: Tensor) -> Tensor:
         x_rec = self.decoder(self.encoder(x))
@@ -250,30 +254,9 @@ class EnergyCritic(nn.Module):
 
 
 _TRUNK = "conv16 bn relu conv32 bn relu flatten fc784 bn relu"
+_DECODER = "fc1024 bn relu fc64@q bn relu view@q deconv64 bn relu deconvc"
 _FEATURES = "conv32 bn relu conv64 bn relu conv128 bn relu flatten"
-
-
-def _decoder(shape: ImageShape) -> Decoder:
-    """The supplement's: its dense layer of 3136 units is 64 channels of 7 x 7."""
-    side = shape.size // 4
-    dense = f"fc1024 bn relu fc64@{side} bn relu view@{side}"
-    return Decoder(shape, f"{dense} deconv64 bn relu deconvc")
-
-
-def _joint(shape: ImageShape) -> JointCritic:
-    """The supplement's critic with one layer of both x and z more.
-
-    The supplement goes from the concatenation to the logit at once. Such an f is a sum of a
-    function of x and one of z and can't see how they belong together, let alone reach (11).
-    """
-    return JointCritic(shape, _FEATURES, "fc1024 relu", "fc1024 leaky fc1")
-
-
-def _dense_decoder(shape: ImageShape) -> Decoder:
-    """Three dense layers for the GAN of Goodfellow et al. 2014, before convolutions."""
-    side = shape.size
-    return Decoder(shape, f"fc1024 bn relu fc1024 bn relu fcc@{side} view@{side}")
-
+"""The supplement's layers. The decoder's dense layer of 3136 units is 64 channels of 7 x 7."""
 
 Part = Callable[[ImageShape], nn.Module]
 
@@ -283,12 +266,18 @@ PARTS: dict[str, Part] = {
     "planar": lambda shape: GaussianEncoder(shape, _TRUNK, PlanarFlow),
     "autoregressive": lambda shape: GaussianEncoder(shape, _TRUNK, AutoregressiveFlow),
     # One decoder has four names, because colour images have four, see models.colour.
-    **dict.fromkeys(("conv", "conv, no noise", "bernoulli", "density"), _decoder),
-    "mlp": _dense_decoder,
+    **dict.fromkeys(
+        ("conv", "conv, no noise", "bernoulli", "density"), lambda shape: Decoder(shape, _DECODER)
+    ),
+    # Goodfellow et al. 2014, before convolutions.
+    "mlp": lambda shape: Decoder(shape, "fc1024 bn relu fc1024 bn relu fcc@s view@s"),
+    "f(x), mlp": lambda shape: Critic(shape, "flatten fc1024 leaky fc1024 leaky fc1"),
     "f(x)": lambda shape: Critic(shape, f"{_FEATURES} fc1"),
     "f(x), layer norm": lambda shape: Critic(shape, f"{_FEATURES.replace('bn', 'ln')} fc1"),
-    "f(x), mlp": lambda shape: Critic(shape, "flatten fc1024 leaky fc1024 leaky fc1"),
-    "f(x, z)": _joint,
+    # One layer of both x and z more than in the supplement, which goes from their concatenation to
+    # the logit at once. Such an f is a sum of a function of x and one of z and can't see how they
+    # belong together, let alone reach (11).
+    "f(x, z)": lambda shape: JointCritic(shape, _FEATURES, "fc1024 relu", "fc1024 leaky fc1"),
     # Makhzani et al. 2015 judge codes by two layers of 1000.
     "f(z)": lambda shape: Critic(shape, "fc1000 relu fc1000 relu fc1", shape.d_z),
     "energy": EnergyCritic,
@@ -321,18 +310,15 @@ class ImageNetworks(nn.ModuleDict):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
 
+        self._learned = [name for name, p in self.named_parameters() if p.requires_grad]
+
     def critics(self) -> list[nn.Parameter]:
         """The parameters that critics learn."""
-        return self._learned(critic=True)
+        return [self.get_parameter(name) for name in self._learned if name.startswith("critic")]
 
     def models(self) -> list[nn.Parameter]:
         """The parameters that encoder and decoder learn."""
-        return self._learned(critic=False)
-
-    def _learned(self, critic: bool) -> list[nn.Parameter]:
-        fixed = {id(m.weight) for m in self.modules() if isinstance(m, Norm)}
-        parts = [part for role, part in self.items() if role.startswith("critic") == critic]
-        return [p for part in parts for p in part.parameters() if id(p) not in fixed]
+        return [self.get_parameter(name) for name in self._learned if not name.startswith("critic")]
 
 
 def normal_log_density(z: Tensor, mean: Tensor | float, log_sd: Tensor | float) -> Tensor:

@@ -33,8 +33,7 @@ class Shape:
     @property
     def layers(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of every linear layer."""
-        sizes = [self.d_in, *[self.width] * self.depth, self.d_out]
-        return list(pairwise(sizes))
+        return list(pairwise([self.d_in, *[self.width] * self.depth, self.d_out]))
 
 
 def xavier(shape: Shape, rng: np.random.Generator) -> list[np.ndarray]:
@@ -138,13 +137,16 @@ D_EPS = 2
 """Dimensions of data, code and injected noise in the toy study (ALICE's toy script)."""
 
 
-@dataclass(frozen=True)
-class ToyShape:
-    """(depth, width) of the three networks of one model."""
+Trio = tuple[Shape, Shape, Shape]
 
-    encoder: tuple[int, int]
-    decoder: tuple[int, int]
-    critic: tuple[int, int]
+
+def toy_shapes(encoder: tuple[int, int], decoder: tuple[int, int], critic: tuple[int, int]) -> Trio:
+    """Encoder, decoder and critic of one model, from (depth, width) of each."""
+    return (
+        Shape(D_X + D_EPS, *encoder, D_Z),
+        Shape(D_Z + D_EPS, *decoder, D_X),
+        Shape(D_X + D_Z, *critic, 1),
+    )
 
 
 class Group:
@@ -156,17 +158,16 @@ class Group:
 
     def __init__(
         self,
-        shapes: Sequence[Shape],
-        weights: Sequence[Weights],
+        networks: Sequence[tuple[Shape, Weights]],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         by_shape: dict[Shape, list[int]] = {}
-        for i, shape in enumerate(shapes):
+        for i, (shape, _) in enumerate(networks):
             by_shape.setdefault(shape, []).append(i)
         self.members = list(by_shape.values())
         self.banks = [
-            Bank(shape, [weights[i] for i in members], device, dtype)
+            Bank(shape, [networks[i][1] for i in members], device, dtype)
             for shape, members in by_shape.items()
         ]
         order = np.concatenate(self.members)
@@ -183,11 +184,9 @@ class Group:
 
     def network(self, i: int) -> Tensor:
         """All parameters of network i in one row, detached: W and b of each layer in turn."""
-        for bank, members in zip(self.banks, self.members, strict=True):
-            if i in members:
-                k = members.index(i)
-                return torch.cat([t[k].flatten() for layer in bank.layers for t in layer])
-        raise IndexError(f"no network {i}")
+        found = next(k for k, members in enumerate(self.members) if i in members)
+        row = self.members[found].index(i)
+        return torch.cat([t[row].flatten() for layer in self.banks[found].layers for t in layer])
 
 
 class ToyNetworks:
@@ -199,23 +198,20 @@ class ToyNetworks:
 
     def __init__(
         self,
-        shapes: Sequence[ToyShape],
+        shapes: Sequence[Trio],
         rngs: Sequence[np.random.Generator],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         """`rngs[i]` draws the initial weights of model i: encoder, then decoder, then critic."""
         self.m = len(shapes)
-        encoders = [Shape(D_X + D_EPS, *shape.encoder, D_Z) for shape in shapes]
-        decoders = [Shape(D_Z + D_EPS, *shape.decoder, D_X) for shape in shapes]
-        critics = [Shape(D_X + D_Z, *shape.critic, 1) for shape in shapes]
         drawn = [
-            [xavier(shape, rng) for shape in trio]
-            for *trio, rng in zip(encoders, decoders, critics, rngs, strict=True)
+            [(shape, xavier(shape, rng)) for shape in trio]
+            for trio, rng in zip(shapes, rngs, strict=True)
         ]
-        w_encoder, w_decoder, w_critic = zip(*drawn, strict=True)
-        self.coders = Group(encoders + decoders, w_encoder + w_decoder, device, dtype)
-        self.critics = Group(critics, w_critic, device, dtype)
+        encoders, decoders, critics = zip(*drawn, strict=True)
+        self.coders = Group(encoders + decoders, device, dtype)
+        self.critics = Group(critics, device, dtype)
 
     def code(self, x: Tensor, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of x and samples from z: z_x, x_z of (m, 2, batch), like x and z.

@@ -19,7 +19,7 @@ from bench.studies.toy_grid import data
 from bench.studies.toy_grid.study import ToySpec
 from bench.studies.toy_grid.train import BETAS, toy_shape
 from models.objectives import OBJECTIVES, regularised, squared_error
-from models.stacked import D_EPS, D_X, D_Z, Shape, xavier
+from models.stacked import Shape, xavier
 
 
 def mlp(shape: Shape, weights: list[np.ndarray]) -> nn.Sequential:
@@ -38,14 +38,9 @@ class PlainTrainer:
 
     def __init__(self, spec: ToySpec, dtype: torch.dtype = torch.float32) -> None:
         self.spec, self.dtype = spec, dtype
-        shape, rng = toy_shape(spec), generator(spec.stream, "weights")
+        rng = generator(spec.stream, "weights")
         self.encoder, self.decoder, self.critic = (
-            mlp(network, xavier(network, rng)).to(dtype)
-            for network in (
-                Shape(D_X + D_EPS, *shape.encoder, D_Z),
-                Shape(D_Z + D_EPS, *shape.decoder, D_X),
-                Shape(D_X + D_Z, *shape.critic, 1),
-            )
+            mlp(shape, xavier(shape, rng)).to(dtype) for shape in toy_shape(spec)
         )
         self.model = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=spec.lr, betas=BETAS)

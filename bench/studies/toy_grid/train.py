@@ -16,7 +16,7 @@ from bench.studies.cuda import record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.study import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
-from models.stacked import Group, ToyNetworks, ToyShape
+from models.stacked import Group, ToyNetworks, Trio, toy_shapes
 
 T = TypeVar("T")
 
@@ -215,8 +215,8 @@ def program(spec: ToySpec) -> tuple[int, ...]:
     return spec.critic_steps, spec.model_steps, spec.batch, spec.epochs
 
 
-def toy_shape(spec: ToySpec) -> ToyShape:
-    return ToyShape(
+def toy_shape(spec: ToySpec) -> Trio:
+    return toy_shapes(
         encoder=(spec.encoder_depth, spec.encoder_width),
         decoder=(spec.decoder_depth, spec.decoder_width),
         critic=(spec.critic_depth, spec.critic_width),

@@ -21,8 +21,8 @@ Every random number is a function of seed, image and temperature: of no generato
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,8 @@ class Estimate:
     """Bounds in nats, float64, one for each image; without images of a kind there are none.
 
     `log_likelihood` (n,) bounds log p(x) of the given images from below; `lower` and `upper`
-    (m,) bound it on simulated ones. `acceptance` is a mean over all trajectories.
+    (m,) bound it on simulated ones, `upper` being inf where it failed. Upper minus lower is the
+    BDMC gap. `acceptance` is a mean over all trajectories.
     """
 
     log_likelihood: np.ndarray
@@ -91,41 +92,22 @@ class Estimate:
     upper: np.ndarray
     acceptance: float
 
-    @property
-    def mean(self) -> float:
-        """Mean of `log_likelihood`; nan without images."""
-        return _mean(self.log_likelihood)
 
-    @property
-    def se(self) -> float:
-        """Standard error of `mean` over images; nan for fewer than two."""
-        return _standard_error(self.log_likelihood)
-
-    @property
-    def bdmc_gap(self) -> float:
-        """Mean of upper minus lower, nan without simulated images; inf where a bound failed."""
-        return _mean(self.upper - self.lower)
-
-    @property
-    def bdmc_gap_se(self) -> float:
-        """Standard error of `bdmc_gap` over simulated images; nan for fewer than two."""
-        return _standard_error(self.upper - self.lower)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else math.nan
-
-
-def _standard_error(values: np.ndarray) -> float:
+def mean_and_se(values: np.ndarray) -> tuple[float, float]:
+    """Mean over images, nan for none, and its standard error, nan for one and where any is inf."""
+    mean = float(values.mean()) if len(values) else math.nan
     if len(values) < 2 or not np.isfinite(values).all():
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
+        return mean, math.nan
+    return mean, float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 @dataclass
-class _Chains:
+class _State:
     """What one temperature hands to the next. The chains of an image are neighbouring rows."""
 
+    accepted: Tensor  # (), float64: how many trajectories moved
+    lower: Tensor  # (images,): the bound, once all chains have come to beta = 1
+    steps: Tensor  # (temperatures, simulated): step sizes on the way there
     u: Tensor  # (rows, d)
     log_lik: Tensor  # (rows,): log p(x|u)
     slope: Tensor  # (rows, d): its gradient
@@ -137,9 +119,10 @@ class _Chains:
 class AnnealedRun:
     """AIS on given images and BDMC on simulated ones, a temperature at a time.
 
-    All images run forward as one batch, then the simulated ones backward. `state` and `load`
-    carry a run over to another process; on a CPU it ends with the same bits. A state fits a run
-    of the same arguments; the caller sees to it that model and x are the same.
+    All images run forward as one batch, then the simulated ones backward: `t` of `total` steps
+    are made. `state` and `load` carry a run over to another process; on a CPU it ends with the
+    same bits. A state fits a run of the same arguments; the caller sees to it that model and x are
+    the same. `lower` and `upper` of the result are about `simulated_images` (m, p).
     """
 
     def __init__(
@@ -161,49 +144,39 @@ class AnnealedRun:
         for name, value in (("chains", chains), ("leapfrog", leapfrog)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; allowed: 1 or more")
-        self.model, self.seed = model, seed
-        self.temperatures, self.chains, self.leapfrog = temperatures, chains, leapfrog
+        self.model, self.seed, self.chains, self.leapfrog = model, seed, chains, leapfrog
         self.batch = batch or BATCH[torch.device(model.device).type]
-        self._beta = schedule(temperatures)
+        self._beta, self._last = schedule(temperatures), temperatures - 1
         self._given, self._simulated = 0 if x is None else len(x), simulated
         if not self._given + simulated:
             raise ValueError("no image: give x or a number of simulated images")
+        self._arguments = [seed, temperatures, chains, leapfrog, self._given, simulated]
         drawn = [_simulated(model, seed, i) for i in range(simulated)]
         given = [] if x is None else [x.to(model.device, model.dtype)]
         self._images = torch.cat([*given, *(image for image, _ in drawn)])
         self._codes = [u for _, u in drawn]
-        self.t = 0
-        self._accepted = torch.zeros((), dtype=torch.float64, device=model.device)
-        self._lower = self._accepted.new_zeros(len(self._images))
-        self._steps = self._images.new_zeros((temperatures, simulated))
-        self._places = [(GIVEN, i) for i in range(self._given)]
-        self._places += [(SIMULATED, i) for i in range(simulated)]
-        self._start(self._images, self._draw(0)[0])
-
-    @property
-    def simulated_images(self) -> Tensor:
-        """The images (m, p) that `lower` and `upper` of the result are about."""
-        return self._images[self._given :]
-
-    @property
-    def total(self) -> int:
-        """Steps of the whole run, there and back; it is over when `t` has come to it."""
-        return (self.temperatures - 1) * (2 if self._simulated else 1)
+        self.simulated_images = self._images[self._given :]
+        self.t, self.total = 0, self._last * (2 if simulated else 1)
+        accepted = torch.zeros((), dtype=torch.float64, device=model.device)
+        lower = accepted.new_zeros(len(self._images))
+        steps = self._images.new_zeros((temperatures, simulated))
+        self._now = _State(accepted, lower, steps, **self._start(self._draw(0)[0]))
 
     def step(self) -> None:
         """The next temperature: the weight of going there, then one trajectory at it."""
-        last, now = self.temperatures - 1, self._now
-        forward = self.t < last
-        i = self.t if forward else 2 * last - self.t
-        to = i + 1 if forward else i - 1
+        last, now = self._last, self._now
+        i, to = self.t, self.t + 1
+        if self._backward:
+            i, to = 2 * last - i, 2 * last - to
         now.log_w += (self._beta[to] - self._beta[i]) * now.log_lik
         if 0 < to < last:  # at 0 and 1 the weights are complete
-            self._move(to, forward)
+            self._move(to)
         self.t += 1
         if self.t == last:
-            self._lower = log_mean_exp(now.log_w.view(-1, self.chains))
-            if self._simulated:
-                self._turn()
+            now.lower = log_mean_exp(now.log_w.view(-1, self.chains))
+            if self._simulated:  # every chain starts backwards at the code behind its image
+                codes = torch.cat(self._codes).repeat_interleave(self.chains, 0)
+                self._now = replace(now, **self._start(codes))
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> Estimate:
         """Runs to the end; `progress` hears of (t, total) after every temperature."""
@@ -211,115 +184,82 @@ class AnnealedRun:
             self.step()
             if progress:
                 progress(self.t, self.total)
-        return self.result()
-
-    def result(self) -> Estimate:
-        """What the run found. Raises ValueError before its end."""
-        if self.t < self.total:
-            raise ValueError(f"the run is at temperature {self.t} of {self.total}")
-        upper = self._lower[:0]
-        if self._simulated:
-            upper = -log_mean_exp(self._now.log_w.view(-1, self.chains))
-            # a code of probability 0 cannot have made its image: nothing bounds it from above
-            upper = torch.where(upper.isfinite(), upper, math.inf)
-        trajectories = (self._given + 2 * self._simulated) * self.chains * (self.temperatures - 2)
-        lower = self._lower.cpu().numpy()
+        upper = -log_mean_exp(self._now.log_w.view(-1, self.chains))[: self._simulated]
+        # a code of probability 0 cannot have made its image: nothing bounds it from above
+        upper = torch.where(upper.isfinite(), upper, math.inf)
+        trajectories = (self._given + 2 * self._simulated) * self.chains * (self._last - 1)
+        lower = self._now.lower.cpu().numpy()
         return Estimate(
             lower[: self._given],
             lower[self._given :],
             upper.cpu().numpy(),
-            float(self._accepted) / trajectories if trajectories else math.nan,
+            float(self._now.accepted) / trajectories if trajectories else math.nan,
         )
 
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step, copied to the CPU, as safetensors takes it."""
-        tensors = {
-            "arguments": torch.tensor(self._arguments()),
-            "t": torch.tensor(self.t),
-            "accepted": self._accepted,
-            "lower": self._lower,
-            "steps": self._steps,
-            **vars(self._now),
-        }
+        numbers = {"arguments": torch.tensor(self._arguments), "t": torch.tensor(self.t)}
+        tensors = numbers | vars(self._now)
         return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Goes on where `state` was taken. Raises ValueError if that was in another run."""
-        if state["arguments"].tolist() != self._arguments():
+        if state["arguments"].tolist() != self._arguments:
             raise ValueError(
                 "state of a run with (seed, temperatures, chains, leapfrog, given, simulated) = "
-                f"{state['arguments'].tolist()}; allowed: {self._arguments()}"
+                f"{state['arguments'].tolist()}; allowed: {self._arguments}"
             )
-        here = {name: tensor.to(self.model.device, copy=True) for name, tensor in state.items()}
-        del here["arguments"]
-        t, self._accepted = int(here.pop("t")), here.pop("accepted")
-        self._lower, self._steps = here.pop("lower"), here.pop("steps")
-        if t >= self.temperatures - 1 and self._simulated:
-            self._turn()
-        self.t, self._now = t, _Chains(**here)
+        names = vars(self._now)
+        here = {name: state[name].to(self.model.device, copy=True) for name in names}
+        self.t, self._now = int(state["t"]), _State(**here)
 
-    def _arguments(self) -> list[int]:
-        sizes = [self.temperatures, self.chains, self.leapfrog, self._given, self._simulated]
-        return [self.seed, *sizes]
+    @property
+    def _backward(self) -> bool:
+        return self.t >= self._last
 
     def _draw(self, t: int) -> tuple[Tensor, Tensor]:
         """Of all rows: N(0, 1) of (rows, d) and logs of uniforms (rows,)."""
-        drawn = [draw(self.seed, place, t, self.chains, self.model.d) for place in self._places]
+        places = [(REVERSE if self._backward else SIMULATED, i) for i in range(self._simulated)]
+        if not self._backward:
+            places = [(GIVEN, i) for i in range(self._given)] + places
+        drawn = [draw(self.seed, place, t, self.chains, self.model.d) for place in places]
         normal, uniform = (
             torch.from_numpy(np.concatenate(parts)) for parts in zip(*drawn, strict=True)
         )
         device, dtype = self.model.device, self.model.dtype
         return normal.to(device, dtype), uniform.log().to(device, dtype)
 
-    def _start(self, x: Tensor, u: Tensor) -> None:
-        """Chains of weight 1 for images x (n, p) at u (rows, d)."""
-        self._x = x
-        parts = [value_and_slope(self.model, u[rows], x_rows) for rows, x_rows in self._cut()]
-        log_lik, slope = (torch.cat(part) for part in zip(*parts, strict=True))
+    def _start(self, u: Tensor) -> dict[str, Tensor]:
+        """The part of a `_State` that is about chains: of weight 1, at u (rows, d)."""
+        log_lik, slope = self._in_parts(lambda x, u: value_and_slope(self.model, u, x), u)
         log_w = torch.zeros_like(log_lik, dtype=torch.float64)
         each = torch.ones_like(log_lik[:: self.chains])
-        self._now = _Chains(u, log_lik, slope, log_w, START * each, TARGET * each)
+        chains = {"u": u, "log_lik": log_lik, "slope": slope, "log_w": log_w}
+        return chains | {"step_size": START * each, "rate": TARGET * each}
 
-    def _turn(self) -> None:
-        """From here backwards: every chain of a simulated image starts at the code behind it."""
-        self._places = [(REVERSE, i) for i in range(self._simulated)]
-        u = torch.cat(self._codes).repeat_interleave(self.chains, 0)
-        self._start(self.simulated_images, u)
+    def _in_parts(self, function: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> list[Tensor]:
+        """What a function makes of the rows' images and the rows, so many at once as `batch`."""
+        x = self.simulated_images if self._backward else self._images
+        image = torch.arange(len(x)).repeat_interleave(self.chains)
+        batches = zip(*(each.split(self.batch) for each in (image, *rows)), strict=True)
+        parts = [function(x[image], *some) for image, *some in batches]
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
-    def _cut(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows that go through the decoder together, and the image of each."""
-        n = len(self._x) * self.chains
-        for start in range(0, n, self.batch):
-            rows = slice(start, min(start + self.batch, n))
-            yield rows, self._x[torch.arange(rows.start, rows.stop) // self.chains]
-
-    def _move(self, t: int, forward: bool) -> None:
+    def _move(self, t: int) -> None:
         """One trajectory of every chain at temperature t; forward, the next step sizes too."""
-        now = self._now
-        if forward:
-            self._steps[t] = now.step_size[self._given :]
+        now, beta = self._now, self._beta[t]
+        if self._backward:
+            now.step_size = now.steps[t]
         else:
-            now.step_size = self._steps[t]
-        momentum, log_uniform = self._draw(t)
-        step_size = now.step_size.repeat_interleave(self.chains)[:, None]
-        parts = [
-            trajectory(
-                self.model,
-                x_rows,
-                self._beta[t],
-                self.leapfrog,
-                step_size[rows],
-                (now.u[rows], now.log_lik[rows], now.slope[rows]),
-                momentum[rows],
-                log_uniform[rows],
-            )
-            for rows, x_rows in self._cut()
-        ]
-        now.u, now.log_lik, now.slope, accepted = (
-            torch.cat(part) for part in zip(*parts, strict=True)
+            now.steps[t] = now.step_size[self._given :]
+        now.u, now.log_lik, now.slope, accepted = self._in_parts(
+            lambda x, *rows: trajectory(self.model, x, beta, self.leapfrog, *rows),
+            now.step_size.repeat_interleave(self.chains)[:, None],
+            *(now.u, now.log_lik, now.slope),
+            *self._draw(t),
         )
-        self._accepted += accepted.sum()
-        if forward:
+        now.accepted += accepted.sum()
+        if not self._backward:
             faster, slower = FASTER * now.step_size, SLOWER * now.step_size
             adapted = torch.where(now.rate > TARGET, faster, slower)
             now.step_size = adapted.clamp(MIN_STEP, MAX_STEP)

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from bench.scores.ais import AnnealedRun, Estimate, log_likelihood, schedule
+from bench.scores.ais import AnnealedRun, Estimate, log_likelihood, mean_and_se, schedule
 from bench.scores.latent import (
     LatentModel,
     bernoulli,
@@ -96,11 +96,16 @@ def se(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
+def gap(estimate: Estimate) -> float:
+    """The mean gap of bidirectional Monte Carlo."""
+    return mean_and_se(estimate.upper - estimate.lower)[0]
+
+
 def assert_sandwich(estimate: Estimate, simulated: Tensor, given: Tensor) -> None:
     """Truths between the bounds, to 3 standard errors of the differences, and a small gap."""
     below, above = estimate.lower - simulated.numpy(), estimate.upper - simulated.numpy()
     elsewhere = estimate.log_likelihood - given.numpy()
-    assert estimate.bdmc_gap <= 0.1
+    assert gap(estimate) <= 0.1
     assert below.mean() <= 3 * se(below)
     assert above.mean() >= -3 * se(above)
     assert_close_below(elsewhere)
@@ -167,7 +172,7 @@ def test_one_trajectory_leaves_its_distribution_as_it_is() -> None:
     uniform = torch.rand(n, generator=torch.Generator().manual_seed(9), dtype=DOUBLE)
     step_size = torch.full((n, 1), 0.95, dtype=DOUBLE)
     u, log_lik, slope, moved = trajectory(
-        model, x, beta, 3, step_size, start, normal(n, 3, seed=10), uniform.log()
+        model, x, beta, 3, step_size, *start, normal(n, 3, seed=10), uniform.log()
     )
     assert 0.4 < moved.double().mean() < 0.9
     white = (u - centre) @ root  # N(0, I)
@@ -198,9 +203,9 @@ def test_no_image_depends_on_the_others_or_on_the_cut() -> None:
             np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), rtol=0, atol=1e-9)
     few = log_likelihood(model, x[:2], **settings)
     np.testing.assert_allclose(few.log_likelihood, whole.log_likelihood[:2], rtol=0, atol=1e-9)
-    gap = AnnealedRun(model, simulated=2, **settings).finish()
-    np.testing.assert_allclose(gap.lower, whole.lower[:2], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(gap.upper, whole.upper[:2], rtol=0, atol=1e-9)
+    alone = AnnealedRun(model, simulated=2, **settings).finish()
+    np.testing.assert_allclose(alone.lower, whole.lower[:2], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(alone.upper, whole.upper[:2], rtol=0, atol=1e-9)
     other = log_likelihood(model, x[:2], **{**settings, "seed": 3})
     assert (other.log_likelihood != few.log_likelihood).all()
 
@@ -271,7 +276,7 @@ def test_a_decoder_that_always_fails_never_looks_converged() -> None:
     estimate = AnnealedRun(
         model, simulated=2, temperatures=5, chains=2, leapfrog=2, seed=0
     ).finish()
-    assert (estimate.lower == -math.inf).all() and estimate.bdmc_gap == math.inf
+    assert (estimate.lower == -math.inf).all() and gap(estimate) == math.inf
 
 
 def test_a_single_step_scores_prior_codes_and_the_true_one() -> None:
@@ -290,7 +295,7 @@ def test_few_temperatures_show_in_the_gap() -> None:
     model = linear_gaussian(weight, bias, 0.5)
     few = AnnealedRun(model, simulated=16, temperatures=5, chains=4, seed=0).finish()
     more = AnnealedRun(model, simulated=16, temperatures=100, chains=4, seed=0).finish()
-    assert few.bdmc_gap > 2 * more.bdmc_gap and few.bdmc_gap > 3
+    assert gap(few) > 2 * gap(more) and gap(few) > 3
 
 
 def test_a_trained_vae_is_at_least_its_importance_weighted_bound() -> None:
@@ -322,7 +327,7 @@ def test_a_trained_vae_is_at_least_its_importance_weighted_bound() -> None:
         for samples in (1, 1000)
     ]
     assert bounds[0].mean() < bounds[1].mean()
-    assert estimate.bdmc_gap < 1
+    assert gap(estimate) < 1
     above = estimate.log_likelihood - bounds[1]
     assert above.mean() >= -3 * se(above)
     assert abs(above.mean()) < 0.3
@@ -366,5 +371,3 @@ def test_bad_input_is_refused() -> None:
             AnnealedRun(mlp(1), simulated=1, **{**settings, name: 0})
     with pytest.raises(ValueError, match="no image"):
         AnnealedRun(mlp(1), **settings)
-    with pytest.raises(ValueError, match="at temperature 0 of 2"):
-        AnnealedRun(mlp(1), drawn(mlp(1), 1), **settings).result()

@@ -13,7 +13,7 @@ import torch
 
 from bench.cli import UsageError
 from bench.data import load as data
-from bench.scores.ais import AnnealedRun
+from bench.scores.ais import AnnealedRun, mean_and_se
 from bench.store import checkpoint
 from bench.studies.cuda import allow_tf32
 from bench.studies.images import domain, evaluate
@@ -129,12 +129,14 @@ def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dic
     run, _ = _resume(lambda: evaluate.annealed_run(trainer, bits), path)
     clock = Clock(path, beat)
     found = run.finish(lambda t, total: clock(run.state, t / total))
+    mean, se = mean_and_se(found.log_likelihood)
+    gap, gap_se = mean_and_se(found.upper - found.lower)
     return {
-        "log_likelihood": found.mean,
-        "log_likelihood_se": found.se,
+        "log_likelihood": mean,
+        "log_likelihood_se": se,
         "log_likelihoods": found.log_likelihood.tolist(),
-        "bdmc_gap": found.bdmc_gap,
-        "bdmc_gap_se": found.bdmc_gap_se,
+        "bdmc_gap": gap,
+        "bdmc_gap_se": gap_se,
         "simulated": len(found.upper),
         "acceptance": found.acceptance,
     }

@@ -101,7 +101,8 @@ class Plan:
         specs: Sequence[Spec] = select(study, scale, args)
         if args.data or not (args.status or args.json):
             specs = study.check(specs, args.data, args.inception_weights)
-            metrics.check(study.metrics(), study.columns())
+            imagenet = args.inception_weights is not None
+            metrics.check(study.metrics(), study.columns(), imagenet)
         store = study.store(args.results, scale)
         return cls(args, study, scale, why, specs, store, device, workers, rate)
 

@@ -7,6 +7,7 @@ come with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ COVERED = 20
 
 
 def inception_score(
-    logits: np.ndarray, splits: int, shuffle: bool = True, seed: int = 0
+    logits: np.ndarray, splits: int = SPLITS, shuffle: bool = True, seed: int = 0
 ) -> tuple[float, float]:
     """exp E KL(p(y|x) || p(y)) of classifier logits (n, classes): mean and sd over splits.
 
@@ -42,10 +43,9 @@ def inception_score(
         raise ValueError("logits are not finite")
     if shuffle:
         logits = logits[np.random.RandomState(seed).permutation(n)]
-    log_p = log_softmax(logits, axis=1)
+    bounds = [i * n // splits for i in range(1, splits)]
     scores = []
-    for i in range(splits):
-        part = log_p[i * n // splits : (i + 1) * n // splits]
+    for part in np.split(log_softmax(logits, axis=1), bounds):
         log_marginal = np.logaddexp.reduce(part, axis=0) - np.log(len(part))
         scores.append(np.exp((np.exp(part) * (part - log_marginal)).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
@@ -69,8 +69,7 @@ class Gaussian:
             raise ValueError(f"features are {features.shape}; allowed: (n, d) with n at least 2")
         if not np.isfinite(features).all():
             raise ValueError("features are not finite")
-        covariance = np.atleast_2d(np.cov(features, rowvar=False))
-        return cls(features.mean(0), covariance)
+        return cls(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
 
     def root(self) -> np.ndarray:
         """The symmetric square root of the covariance; rounding below 0 counts as 0."""
@@ -164,14 +163,12 @@ class Metric:
         return " ".join((self.function.__doc__ or "").split("\n\n")[0].split())
 
     def values(self, outputs: Outputs) -> dict[str, Any]:
-        """The values by column; none where it asks for what is not there.
+        """The values by column.
 
-        Raises ValueError if the function returns anything but a number for every column.
+        Raises ValueError if the function returns anything but a number for every column, and
+        Absent where it asks for what is not there.
         """
-        try:
-            found = self.function(outputs)
-        except Absent:
-            return {}
+        found = self.function(outputs)
         found = found if isinstance(found, tuple) else (found,)
         numbers = all(isinstance(each, int | float | np.number) for each in found)
         if not numbers or len(found) != len(self.columns):
@@ -182,8 +179,12 @@ class Metric:
 
 
 def measure(metrics: Sequence[Metric], outputs: Outputs) -> dict[str, Any]:
-    """The part of a row that these metrics make."""
-    return {name: value for each in metrics for name, value in each.values(outputs).items()}
+    """The part of a row that these metrics make; none of one that asks for what is not there."""
+    row: dict[str, Any] = {}
+    for metric in metrics:
+        with suppress(Absent):
+            row |= metric.values(outputs)
+    return row
 
 
 def columns(metrics: Sequence[Metric]) -> dict[str, type]:
@@ -191,30 +192,43 @@ def columns(metrics: Sequence[Metric]) -> dict[str, type]:
     return {name: each.kind for each in metrics for name in each.columns}
 
 
-def check(metrics: Sequence[Metric], others: Iterable[str]) -> None:
+def check(metrics: Sequence[Metric], others: Iterable[str], imagenet: bool = False) -> None:
     """Tries every metric on made-up outputs, so that it fails before a training and not after.
+
+    A study has points or images: all its metrics must pass on one of the two. What needs ImageNet's
+    classifier is tried only if `imagenet` says that it scores.
 
     Raises UsageError, which names the metric, if its column is another's or one of `others`, if it
     raises, if it returns what no column declares, or if it asks for what there never is.
     """
-    taken = set(others)
-    # A study of one's own may have points or images.
-    examples = [] if metrics is IMAGES else [_points()]
-    examples += [] if metrics is TOY else [_images()]
+    images = _images()
+    later = [] if imagenet else [name for name in vars(images) if name.startswith("imagenet")]
+    for name in later:
+        delattr(images, name)
+    examples = (_points(), ()), (images, later)
+    if failures := min((_failures(metrics, set(others), *each) for each in examples), key=len):
+        raise UsageError(failures[0])
+
+
+def _failures(
+    metrics: Sequence[Metric], taken: set[str], example: Outputs, later: Sequence[str]
+) -> list[str]:
+    """What is wrong with these metrics on an example that will have what is named `later`."""
+    found = []
     for metric in metrics:
-        wrong = "asks for what this study never has"
-        for example in examples:
-            try:
-                if metric.values(example):
-                    wrong = ""
-                    break
-            except Exception as error:  # a user's own function may raise anything
-                wrong = " ".join(f"{type(error).__name__}: {error}".split())
+        try:
+            metric.values(example)
+            wrong = ""
+        except Absent as absent:
+            wrong = "" if str(absent) in later else "asks for what this study never has"
+        except Exception as error:  # a user's own function may raise anything
+            wrong = " ".join(f"{type(error).__name__}: {error}".split())
         if double := taken & set(metric.columns):
             wrong = f"fills column {min(double)}, which is another's"
         if wrong:
-            raise UsageError(f"metric {metric.heading!r}, tried on made-up samples: {wrong}")
+            found.append(f"metric {metric.heading!r}, tried on made-up samples: {wrong}")
         taken |= set(metric.columns)
+    return found
 
 
 def _points() -> Outputs:
@@ -229,10 +243,11 @@ def _images() -> Outputs:
 
     rng = np.random.default_rng(0)
     x, features = rng.random((12, 3, 16, 16), np.float32), rng.random((12, 4), np.float32)
-    known = {"logits": features, "features": features, "real": Gaussian.of(features)}
-    known |= {"imagenet_logits": features, "imagenet_features": features}
-    known |= {"imagenet_real": features, "swd_real": 1.0, "samples": x, "x": x, "x_rec": x}
-    return Outputs(**known, patches=Patches.of(x), real_patches=Patches.of(x))
+    known = dict.fromkeys(("samples", "x", "x_rec"), x)
+    known |= dict.fromkeys(("logits", "features", "imagenet_logits"), features)
+    known |= dict.fromkeys(("imagenet_features", "imagenet_real"), features)
+    real = {"real": Gaussian.of(features), "real_patches": Patches.of(x), "swd_real": 1.0}
+    return Outputs(**known, **real, patches=Patches.of(x))
 
 
 def high_quality(outputs: Outputs) -> float:
@@ -266,36 +281,23 @@ def image_error(outputs: Outputs) -> float:
     return 4 * float((x - x_rec).double().square().mean())
 
 
-def _squared_error(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.square(a - b).mean())
-
-
 TOY = [
     Metric(("inception_score",), lambda o: inception_score(o.logits, 1)[0], "IS"),
-    Metric(("mse_x",), lambda o: _squared_error(o.x, o.x_rec), "MSE"),
-    Metric(("mse_z",), lambda o: _squared_error(o.z, o.z_rec), "MSE of z"),
+    Metric(("mse_x",), lambda o: np.square(o.x - o.x_rec).mean(), "MSE"),
+    Metric(("mse_z",), lambda o: np.square(o.z - o.z_rec).mean(), "MSE of z"),
     Metric(("modes",), modes, "modes", 0, int),
     Metric(("high_quality",), high_quality, "quality"),
 ]
 """The toy study's metrics, in the order of its tables."""
 
+_OWN = ("inception_score", "inception_sd")
 _IMAGENET = ("inception_score_imagenet", "inception_sd_imagenet")
 IMAGES = [
-    Metric(
-        ("inception_score", "inception_sd"),
-        lambda o: inception_score(o.logits, SPLITS),
-        "IS (referee)",
-        2,
-    ),
+    Metric(_OWN, lambda o: inception_score(o.logits), "IS (referee)", 2),
     Metric(("frechet",), lambda o: frechet_distance(o.features, o.real), "Fréchet (referee)", 2),
     Metric(("swd", "swd_real"), sliced_wasserstein, "SWD × 1000", 1),
     Metric(("mse_x",), image_error, "MSE of x"),
-    Metric(
-        _IMAGENET,
-        lambda o: inception_score(o.imagenet_logits, SPLITS, seed=SEED),
-        "IS (ImageNet)",
-        2,
-    ),
+    Metric(_IMAGENET, lambda o: inception_score(o.imagenet_logits, seed=SEED), "IS (ImageNet)", 2),
     Metric(("fid",), lambda o: frechet_distance(o.imagenet_features, o.imagenet_real), "FID", 1),
     Metric(
         ("kid", "kid_sd"),

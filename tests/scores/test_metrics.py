@@ -211,6 +211,7 @@ def test_a_metric_is_one_function_and_one_line() -> None:
 @pytest.mark.parametrize("registry", [TOY, IMAGES])
 def test_every_metric_of_the_suite_passes_its_own_check(registry: list[Metric]) -> None:
     check(registry, ["steps"])
+    check(registry, ["steps"], imagenet=True)
     assert len(columns(registry)) == sum(len(metric.columns) for metric in registry)
 
 

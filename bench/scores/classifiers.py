@@ -24,7 +24,6 @@ from torch import Tensor
 from bench.cli import UsageError
 from bench.data import download
 from bench.data.load import cache
-from models.classifiers import Classifier as Network
 from models.classifiers import network
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -62,13 +61,12 @@ class Classifier:
         finite.
         """
         if not len(images) or tuple(images.shape[1 : 1 + len(self.shape)]) != self.shape:
-            shape = ", ".join(map(str, self.shape))
+            takes = f"takes (n, {', '.join(map(str, self.shape))})"
             raise ValueError(
-                f"images are {tuple(images.shape)}; the {self.name} classifier takes (n, {shape})"
+                f"images are {tuple(images.shape)}; the {self.name} classifier {takes}"
             )
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with exact:
-            starts = range(0, len(images), self.batch)
+        starts = range(0, len(images), self.batch)
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             parts = [self._part(images[i : i + self.batch]) for i in starts]
         logits, features = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):
@@ -78,16 +76,13 @@ class Classifier:
     def _part(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
         # A copy, as torch warns of memory-mapped images, which can't be written to.
         x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
-        if x.dtype != torch.uint8:
-            low, high = x.min().item(), x.max().item()
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # not a number fails as well
-                raise ValueError(
-                    f"image values reach from {low:.4g} to {high:.4g}; allowed: 0 to 1"
-                )
-        if self.uint8 and x.dtype != torch.uint8:
-            x = (x * 255).round().clamp(0, 255).to(torch.uint8)
-        elif not self.uint8:
-            x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        low, high = x.min().item(), x.max().item()
+        if x.dtype == torch.uint8:
+            x = x if self.uint8 else x.float() / 255
+        elif not (low >= -1e-3 and high <= 1 + 1e-3):  # not a number fails as well
+            raise ValueError(f"image values reach from {low:.4g} to {high:.4g}; allowed: 0 to 1")
+        else:
+            x = (x * 255).round().clamp(0, 255).to(torch.uint8) if self.uint8 else x.float()
         return self.network(x.to(self.device))
 
 
@@ -99,35 +94,16 @@ def own(name: str, device: torch.device | str = "cpu") -> Classifier:
     """
     net = network(name)
     path = WEIGHTS / f"{name}.safetensors"
-    content = _hashed(path, PINNED[name], "restore it from the repository")
-    tensors, about = parsed(content)
-    accuracy = float(about["accuracy"])
-    return frozen(net, tensors, name, PINNED[name], accuracy, device)
-
-
-def frozen(
-    net: Network,
-    tensors: dict[str, Tensor],
-    name: str,
-    sha256: str = "",
-    accuracy: float = float("nan"),
-    device: torch.device | str = "cpu",
-) -> Classifier:
-    """The classifier of a network with these weights."""
+    tensors, about = parsed(_hashed(path, PINNED[name], "restore it from the repository"))
     net.load_state_dict(tensors)
     net.eval().requires_grad_(False).to(device)
-    return Classifier(name, sha256, net, net.shape, accuracy, device)
+    return Classifier(name, PINNED[name], net, net.shape, float(about["accuracy"]), device)
 
 
 def parsed(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return load(content), header["__metadata__"]
-
-
-def real_scores(name: str) -> dict[str, float | int | str]:
-    """What the committed classifier makes of real images, as `train_classifier measure` found."""
-    return json.loads((WEIGHTS / "real.json").read_text("utf-8"))[name]
 
 
 def _hashed(path: Path, sha256: str, advice: str) -> bytes:
@@ -155,10 +131,9 @@ def imagenet(path: Path | None = None, device: torch.device | str = "cpu") -> Cl
         path = cache() / download.INCEPTION
         if not path.exists():
             download.inception(cache())
-    advice = f"allowed: {download.INCEPTION_URL}/{download.INCEPTION}"
-    content = _hashed(path, download.INCEPTION_SHA256, advice)
-    net = _inception(content, path).to(device)
     sha256 = download.INCEPTION_SHA256
+    content = _hashed(path, sha256, f"allowed: {download.INCEPTION_URL}/{download.INCEPTION}")
+    net = _inception(content, path).to(device)
     return Classifier("ImageNet", sha256, net, (3,), device=device, uint8=True, batch=64)
 
 
@@ -167,14 +142,11 @@ def _inception(content: bytes, path: Path) -> Any:
 
     # torch-fidelity lets its file run anything. It gets one written here, of tensors alone, and
     # not the path, where another file may lie by then.
-    tensors = BytesIO()
+    weights: Any = BytesIO()
     try:
-        torch.save(torch.load(BytesIO(content), "cpu", weights_only=True), tensors)
+        torch.save(torch.load(BytesIO(content), "cpu", weights_only=True), weights)
     except UnpicklingError:
         raise ClassifierError(f"{path} holds more than tensors: not read") from None
-    tensors.seek(0)
+    weights.seek(0)
     layers = ["logits_unbiased", "2048"]  # of the inception score, and of FID and KID
-    weights: Any = tensors
-    return FeatureExtractorInceptionV3(
-        "inception-v3-compat", layers, feature_extractor_weights_path=weights
-    )
+    return FeatureExtractorInceptionV3("inception-v3-compat", layers, weights)

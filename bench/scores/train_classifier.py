@@ -35,11 +35,12 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from bench.cli import Parser, UsageError, complain, positive
 from bench.data.load import load as load_images
-from bench.scores.classifiers import frozen, own
+from bench.scores.classifiers import Classifier, own
 from bench.scores.metrics import frechet_distance, inception_score
 from bench.store import checkpoint, provenance
 from bench.store.atomic import write_atomically
-from models.classifiers import Classifier, network
+from models.classifiers import Classifier as Network
+from models.classifiers import network
 
 BATCH = 250
 PEAK, WARM_UP = 0.2, 0.2
@@ -103,28 +104,6 @@ def varied(images: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
     return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def _state(net: Classifier, sgd: torch.optim.SGD, epoch: int) -> dict[str, Tensor]:
-    """What the rest of a training depends on, after so many epochs."""
-    tensors = {f"network.{name}": each for name, each in net.state_dict().items()}
-    for name, parameter in net.named_parameters():
-        if parameter in sgd.state:
-            tensors[f"momentum.{name}"] = sgd.state[parameter]["momentum_buffer"]
-    return tensors | {"epoch": torch.tensor(epoch)}
-
-
-def _resume(net: Classifier, sgd: torch.optim.SGD, tensors: dict[str, Tensor]) -> int:
-    """Goes back to a `_state`; returns the epochs that are finished, 0 for one of other code."""
-    learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    wanted = {f"network.{name}" for name in net.state_dict()} | {f"momentum.{n}" for n in learned}
-    if not wanted <= tensors.keys():
-        return 0
-    net.load_state_dict({name: tensors[f"network.{name}"] for name in net.state_dict()})
-    for name, parameter in learned.items():
-        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-        sgd.state[parameter]["momentum_buffer"] = momentum
-    return int(tensors["epoch"])
-
-
 def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int = 0) -> float:
     """Trains the classifier of `name`, writes it to `out` and returns its test accuracy.
 
@@ -142,14 +121,23 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
     net = network(name)
     net.whiten(_scaled(images[:5000]))
     net = net.to(memory_format=torch.channels_last)
-    weights = [p for p in net.parameters() if p.requires_grad]
-    sgd = torch.optim.SGD(weights, lr=PEAK, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True)
+    learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    settings = {"momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True}
+    sgd = torch.optim.SGD(learned.values(), lr=PEAK, **settings)
+    # All that the rest of a training depends on: these tensors change in place.
+    live = {f"network.{key}": each for key, each in net.state_dict().items()}
+    for key, parameter in learned.items():
+        live[f"momentum.{key}"] = momentum = torch.zeros_like(parameter)
+        sgd.state[parameter]["momentum_buffer"] = momentum
+    live["epoch"] = torch.tensor(0)
     kept = out.with_name(f".{out.name}.{name}-{epochs}-{seed}.checkpoint")
-    state = checkpoint.load(kept)
-    done = _resume(net, sgd, state) if state else 0
+    state = checkpoint.load(kept) or {}
+    if live.keys() <= state.keys():  # else it is another's
+        for key, each in live.items():
+            each.copy_(state[key])
     steps = math.ceil(len(images) / BATCH)
     net.train()
-    for epoch in range(done, epochs):
+    for epoch in range(int(live["epoch"]), epochs):
         start, losses = time.perf_counter(), 0.0
         rng = _generator(seed, epoch)
         for step, rows in enumerate(torch.randperm(len(images), generator=rng).split(BATCH)):
@@ -165,7 +153,8 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
             loss.backward()
             sgd.step()
             losses += loss.item()
-        checkpoint.save(kept, _state(net, sgd, epoch + 1))
+        live["epoch"] += 1
+        checkpoint.save(kept, live)
         seconds = time.perf_counter() - start
         print(f"epoch {epoch + 1}/{epochs}: loss {losses / steps:.4f}, {seconds:.0f} s", flush=True)
     some = _scaled(images[:10_000])
@@ -175,7 +164,9 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
         key: (each.half() if each.ndim > 1 else each).contiguous()
         for key, each in net.state_dict().items()
     }
-    found = frozen(network(name), stored, name)(test_images)[0].argmax(1)
+    final = network(name)
+    final.load_state_dict(stored)
+    found = Classifier(name, "", final.eval(), final.shape)(test_images)[0].argmax(1)
     accuracy = float((found == test_labels).mean())
     about = {"data": name, "accuracy": accuracy, "seed": seed, "epochs": epochs}
     about["suite"] = provenance.versions()["suite"]
@@ -191,7 +182,7 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 
 @torch.inference_mode()
-def sharpen(net: Classifier, images: Tensor, labels: Tensor) -> None:
+def sharpen(net: Network, images: Tensor, labels: Tensor) -> None:
     """Scales the last layer so that `images` (n, c, h, w) get `labels` with the highest likelihood.
 
     A network trained with smoothed labels never gives a class more than about .91, which would

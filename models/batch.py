@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,21 +11,17 @@ Networks = Any
 
 
 class Batch(Protocol):
-    """Real images x (n, c, h, w), in [0, 1] for MNIST, and noise: equal names, equal numbers."""
+    """Real images x (n, c, h, w), in [0, 1] for MNIST, and noise: equal names, equal numbers.
+
+    All noise is (n, *shape): `noise` what codes and networks' own noise are drawn from, N(0, I) for
+    MNIST; `normal` N(0, I); `uniform` U[0, 1).
+    """
 
     x: Tensor
 
-    def noise(self, name: str, *shape: int) -> Tensor:
-        """What codes and noise are drawn from, (n, *shape): N(0, I) for MNIST."""
-        ...
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        """N(0, I) of (n, *shape)."""
-        ...
-
-    def uniform(self, name: str, *shape: int) -> Tensor:
-        """U[0, 1) of (n, *shape)."""
-        ...
+    def noise(self, name: str, *shape: int) -> Tensor: ...
+    def normal(self, name: str, *shape: int) -> Tensor: ...
+    def uniform(self, name: str, *shape: int) -> Tensor: ...
 
 
 def encode(nets: Networks, batch: Batch, x: Tensor, name: str = "eps") -> Tensor:
@@ -60,7 +55,7 @@ def judge(
 
 def _own_noise(network: Any, batch: Batch, name: str) -> list[Tensor]:
     """The noise that a network takes beside its inputs; only those of `models.colour` do."""
-    shapes: Sequence[tuple[int, ...]] = getattr(network, "noise", ())
+    shapes: Any = getattr(network, "noise", ())
     return [batch.noise(f"{name} {i}", *shape) for i, shape in enumerate(shapes)]
 
 

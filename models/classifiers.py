@@ -56,19 +56,17 @@ class Classifier(nn.Module):
         is added to variances so that noise is not blown up.
         """
         patches = nn.functional.unfold(images, 2).transpose(1, 2).flatten(0, 1).double()
-        mean = patches.mean(0)
         variances, axes = torch.linalg.eigh(torch.cov(patches.T))
         filters = (axes / (variances + floor).sqrt()).T
         filters = torch.cat([filters, -filters])
         self.stem.weight.copy_(filters.reshape(self.stem.weight.shape))
         assert self.stem.bias is not None
-        self.stem.bias.copy_(-filters @ mean)
+        self.stem.bias.copy_(-filters @ patches.mean(0))
 
 
 def network(name: str) -> Classifier:
     """The untrained classifier of "mnist" (1 x 28 x 28) or "cifar10" (3 x 32 x 32)."""
-    if name == "mnist":
-        return Classifier((1, 28, 28), (32, 64, 96))
-    if name == "cifar10":
-        return Classifier((3, 32, 32), (64, 160, 192))
-    raise ValueError(f"no classifier for {name!r}; allowed: mnist, cifar10")
+    shapes = {"mnist": ((1, 28, 28), (32, 64, 96)), "cifar10": ((3, 32, 32), (64, 160, 192))}
+    if name not in shapes:
+        raise ValueError(f"no classifier for {name!r}; allowed: {', '.join(shapes)}")
+    return Classifier(*shapes[name])

@@ -12,8 +12,6 @@ PLANAR_STEPS = 80
 """k of Table 1's NF (Rezende & Mohamed 2015)."""
 AUTOREGRESSIVE_STEPS = 4
 """Kingma et al. 2016, figure 2 and section 6: 4 steps on MNIST."""
-
-
 _STRAIGHT = math.log(math.e - 1)
 """softplus of this is 1."""
 
@@ -41,14 +39,12 @@ class PlanarFlow(nn.Module):
         wu = (w * u).sum(2, keepdim=True)
         bent = F.softplus(wu + _STRAIGHT) - 1
         u = u + (bent - wu) * w / w.square().sum(2, keepdim=True).clamp_min(1e-12)
-        wu = (w * u).sum(2)
-        slopes = []
+        bends = []
         for i in range(self.steps):
-            a = torch.tanh((z * w[:, i]).sum(1, keepdim=True) + b[:, i])
-            z = torch.addcmul(z, u[:, i], a)
-            slopes.append(a)
-        slope = 1 - torch.cat(slopes, 1).square()
-        return z, torch.log1p(slope * wu).sum(1)
+            bends.append(torch.tanh((z * w[:, i]).sum(1, keepdim=True) + b[:, i]))
+            z = torch.addcmul(z, u[:, i], bends[-1])
+        slope = 1 - torch.cat(bends, 1).square()
+        return z, torch.log1p(slope * (w * u).sum(2)).sum(1)
 
 
 class _Masked(nn.Linear):
@@ -71,10 +67,9 @@ class _Step(nn.Module):
         super().__init__()
         order = torch.arange(d)
         degree = torch.arange(hidden) % max(1, d - 1)
-        self.inner = _Masked((degree[:, None] >= order[None]).float())
+        self.inner = _Masked((degree[:, None] >= order).float())
         self.context = nn.Linear(d_h, hidden, bias=False)
-        outer = (order[:, None] > degree[None]).float()
-        self.shift, self.gate = _Masked(outer), _Masked(outer.clone())
+        self.shift, self.gate = (_Masked((order[:, None] > degree).float()) for _ in range(2))
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         a = F.elu(self.inner(z) + self.context(h))

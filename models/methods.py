@@ -27,11 +27,10 @@ from torch.nn.functional import softplus
 
 from models.batch import Batch, Networks, bits, decode, encode, generate, judge, prior
 from models.mnist import bernoulli_log_density, normal_log_density
-from models.objectives import OBJECTIVES, Objective, density_ratio, regularised
+from models.objectives import OBJECTIVES, Objective, density_ratio, regularised, symmetric_kl
 
 CriticLoss = Callable[[Networks, Batch], Tensor]
 ModelLoss = Callable[[Networks, Batch, float], Tensor]
-
 
 PENALTY = MARGIN = 10.0
 """Weight of WGAN-GP's penalty; EB-GAN's margin."""
@@ -53,10 +52,6 @@ class Method:
     critic_steps: int = 1  # at least so many updates of the critic for each of the model
     betas: tuple[float, float] = (0.5, 0.999)  # Adam
     clip: float = 0.0  # bound on the critic's parameters, 0 for none
-
-    def critic_updates(self, asked: int) -> int:
-        """Of each step, where a study asks for so many: no fewer than the method needs."""
-        return max(asked, self.critic_steps)
 
 
 # The paper's family -------------------------------------------------------------------------
@@ -81,19 +76,19 @@ def matching(
     """
 
     def pairs(nets: Networks, batch: Batch) -> tuple[Tensor, ...]:
-        """z ~ p(z), z_x ~ q(z|x), x_z ~ p(x|z), and f of both pairs: f_q and f_p."""
+        """f of both pairs, f_q and f_p, and z ~ p(z), z_x ~ q(z|x), x_z ~ p(x|z)."""
         z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
         x_z = sample(nets, batch, z)
         f_q = judge(nets, batch, batch.x, z_x, "q")
-        return z, z_x, x_z, f_q, judge(nets, batch, x_z, z, "p")
+        return f_q, judge(nets, batch, x_z, z, "p"), z, z_x, x_z
 
     def critic(nets: Networks, batch: Batch) -> Tensor:
-        return objective.critic(*pairs(nets, batch)[3:])
+        return objective.critic(*pairs(nets, batch)[:2])
 
     def model(nets: Networks, batch: Batch, lam: float) -> Tensor:
-        z, z_x, x_z, f_q, f_p = pairs(nets, batch)
+        f_q, f_p, *coded = pairs(nets, batch)
         loss = objective.model(f_q, f_p)
-        return regularised(loss, lam, error(nets, batch, z, z_x, x_z)) if lam else loss
+        return regularised(loss, lam, error(nets, batch, *coded)) if lam else loss
 
     parts = {"encoder": "implicit", "decoder": "conv", "critic": "f(x, z)"}
     return Method(critic, model, parts, objective.label, objective.label_cycle)
@@ -163,8 +158,7 @@ def _contrast(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         others = [encode(nets, batch, batch.x, f"eps {i}") for i in range(CONTRAST_SAMPLES)]
         codes = torch.stack(others)
-        sd = codes.std(0).clamp_min(1e-2)
-    return z, codes.mean(0), sd
+        return z, codes.mean(0), codes.std(0).clamp_min(1e-2)
 
 
 def avb_ac_critic(nets: Networks, batch: Batch) -> Tensor:
@@ -242,8 +236,7 @@ def gan(nets: Networks, batch: Batch, lam: float) -> Tensor:
 
 def wgan_critic(nets: Networks, batch: Batch) -> Tensor:
     """E_p f - E_q f for a clipped f, equation (25); Arjovsky et al. 2017, algorithm 1."""
-    f_q, f_p = _logits(nets, batch)
-    return f_p.mean() - f_q.mean()
+    return symmetric_kl(*_logits(nets, batch))
 
 
 def wgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
@@ -322,5 +315,4 @@ METHODS: MutableMapping[str, Method] = ChainMap(
 
 def label(method: str, lam: float) -> str:
     """The name a table gives to `method` at this lambda, e.g. sVAE at 0 and sVAE-r above."""
-    found = METHODS[method]
-    return found.label_cycle if lam > 0 and found.label_cycle else found.label
+    return (METHODS[method].label_cycle if lam > 0 else "") or METHODS[method].label

@@ -53,7 +53,7 @@ class Patches:
         if not x.isfinite().all():
             raise ValueError("images are not finite; allowed: finite numbers")
         rng = torch.Generator().manual_seed(seed)
-        return Patches(n, seed, [_on_lines(_patches(level, rng), rng) for level in pyramid(x)])
+        return Patches(n, seed, [_on_lines(level, rng) for level in pyramid(x)])
 
 
 def distance(a: Patches, b: Patches) -> float:
@@ -61,17 +61,14 @@ def distance(a: Patches, b: Patches) -> float:
 
     Raises ValueError for sets of different size or seed.
     """
-    drawn = [(each.seed, [tuple(level.shape) for level in each.sorted]) for each in (a, b)]
-    if drawn[0] != drawn[1]:
+    shapes, others = ([level.shape for level in each.sorted] for each in (a, b))
+    if (a.seed, shapes) != (b.seed, others):
         raise ValueError(
             f"{a.n} images with seed {a.seed} and {b.n} with {b.seed} can't be compared; "
             "allowed: equal n, size and seed"
         )
-    return 1e3 * float(np.mean([_gap(p, q) for p, q in zip(a.sorted, b.sorted, strict=True)]))
-
-
-def _gap(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().mean(dtype=torch.float64))
+    levels = zip(a.sorted, b.sorted, strict=True)
+    return 1e3 * float(np.mean([(p - q).abs().mean(dtype=torch.float64).item() for p, q in levels]))
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
@@ -82,19 +79,15 @@ def pyramid(x: Tensor) -> list[Tensor]:
     levels = []
     while x.shape[2] % 2 == 0 and x.shape[2] // 2 >= SMALLEST:
         smaller = torch.cat([_blur(part)[:, :, ::2, ::2] for part in x.split(CHUNK)])
-        levels.append(torch.cat([p - up(q) for p, q in _parts(x, smaller)]))
+        pairs = zip(x.split(CHUNK), smaller.split(CHUNK), strict=True)
+        levels.append(torch.cat([fine - up(coarse) for fine, coarse in pairs]))
         x = smaller
     return [*levels, x]
 
 
-def _parts(x: Tensor, y: Tensor) -> zip:
-    return zip(x.split(CHUNK), y.split(CHUNK), strict=True)
-
-
 def up(x: Tensor) -> Tensor:
     """Twice the size: zeros between the pixels, then blurred."""
-    n, c, h, w = x.shape
-    grown = x.new_zeros(n, c, 2 * h, 2 * w)
+    grown = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
     grown[:, :, ::2, ::2] = 4 * x
     return _blur(grown)
 
@@ -102,13 +95,15 @@ def up(x: Tensor) -> Tensor:
 def _blur(x: Tensor) -> Tensor:
     """The binomial filter 1 4 6 4 1 in both directions, borders mirrored."""
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=x.dtype, device=x.device) / 16
-    c = x.shape[1]
-    kernel = (line[:, None] * line).expand(c, 1, 5, 5)
-    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=c)
+    kernel = (line[:, None] * line).expand(x.shape[1], 1, 5, 5)
+    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=x.shape[1])
 
 
-def _patches(x: Tensor, rng: torch.Generator) -> Tensor:
-    """(n * PATCHES, c * 49), of each channel mean 0 and sd 1 over all of them."""
+def _on_lines(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Sorted places of a level's patches on each of LINES random lines.
+
+    Patches are (n * PATCHES, c * 49), of each channel mean 0 and sd 1 over all of them.
+    """
     n, c, h, _ = x.shape
     corner = torch.randint(h - SIDE + 1, (2, n, PATCHES, 1, 1), generator=rng)
     side = torch.arange(SIDE)
@@ -117,11 +112,6 @@ def _patches(x: Tensor, rng: torch.Generator) -> Tensor:
     flat = found.flatten(0, 3)
     sd = flat.std(0)  # of a collapsed model a channel may be constant: then 0, not its rounding
     flat = (flat - flat.mean(0)) * torch.where(sd > FLAT, 1 / sd, 0.0)
-    return flat.reshape(n * PATCHES, SIDE * SIDE * c)
-
-
-def _on_lines(patches: Tensor, rng: torch.Generator) -> Tensor:
-    """Sorted places of the patches on each of LINES random lines."""
-    lines = torch.randn(patches.shape[1], LINES, generator=rng)
-    places = patches @ (lines / lines.norm(dim=0))
+    lines = torch.randn(SIDE * SIDE * c, LINES, generator=rng)
+    places = flat.reshape(n * PATCHES, -1) @ (lines / lines.norm(dim=0))
     return places.T.contiguous().sort(dim=1).values

@@ -47,8 +47,6 @@ PEAK, WARM_UP = 0.2, 0.2
 """Largest learning rate, and the share of training after which it is reached."""
 MOMENTUM, DECAY, SMOOTHING = 0.9, 5e-4, 0.1
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -169,7 +167,7 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
     found = Classifier(name, "", final.eval(), final.shape)(test_images)[0].argmax(1)
     accuracy = float((found == test_labels).mean())
     about = {"data": name, "accuracy": accuracy, "seed": seed, "epochs": epochs}
-    about["suite"] = provenance.versions()["suite"]
+    about |= {"suite": provenance.versions()["suite"]}
     content = save(stored, {key: str(value) for key, value in about.items()})
     write_atomically(out, content, out.parent)
     kept.unlink()
@@ -191,20 +189,20 @@ def sharpen(net: Network, images: Tensor, labels: Tensor) -> None:
     """
     net.eval()
     logits = torch.cat([net(part)[0] for part in images.split(500)]).double()
-    scale = minimize_scalar(
-        lambda log_scale: cross_entropy(math.exp(log_scale) * logits, labels).item(),
-        bounds=(-2, 2),
-        method="bounded",
-    )
-    net.head.weight.mul_(math.exp(scale.x))
-    net.head.bias.mul_(math.exp(scale.x))
+
+    def loss(log_scale: float) -> float:
+        return cross_entropy(math.exp(log_scale) * logits, labels).item()
+
+    scale = math.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded").x)
+    net.head.weight.mul_(scale)
+    net.head.bias.mul_(scale)
 
 
 def _scaled(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).float() / 255
 
 
-def _read(name: str, folder: Path) -> Arrays:
+def _read(name: str, folder: Path) -> tuple[np.ndarray, ...]:
     """Training images uint8 (n, c, h, w) and labels (n,), test images and labels."""
     images = load_images(name, folder)
     if images.train_labels is None or images.test_labels is None:
@@ -225,9 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sub.add_argument("name", choices=sorted(RECIPES), help="the data set")
         sub.add_argument("--data", type=Path, required=True, metavar="DIR", help="where it lies")
     sub = commands.choices["train"]
-    sub.add_argument(
-        "--out", type=Path, metavar="FILE", help="results/classifiers/NAME.safetensors"
-    )
+    default = "results/classifiers/NAME.safetensors"
+    sub.add_argument("--out", type=Path, metavar="FILE", help=default)
     sub.add_argument("--epochs", type=positive, metavar="N", help="default: the recipe's")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     args = parser.parse_args(arguments)

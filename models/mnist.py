@@ -309,7 +309,6 @@ class ImageNetworks(nn.ModuleDict):
                     nn.init.xavier_uniform_(module.weight, generator=rng)
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
-
         self._learned = [name for name, p in self.named_parameters() if p.requires_grad]
 
     def critics(self) -> list[nn.Parameter]:

@@ -131,9 +131,7 @@ class Bank:
         return _Perceptrons.apply(x.expand(2, -1, -1), self.layers, *parameters)[:1]
 
 
-D_X = 2
-D_Z = 2
-D_EPS = 2
+D_X = D_Z = D_EPS = 2
 """Dimensions of data, code and injected noise in the toy study (ALICE's toy script)."""
 
 
@@ -157,10 +155,7 @@ class Group:
     """
 
     def __init__(
-        self,
-        networks: Sequence[tuple[Shape, Weights]],
-        device: torch.device,
-        dtype: torch.dtype,
+        self, networks: Sequence[tuple[Shape, Weights]], device: torch.device, dtype: torch.dtype
     ) -> None:
         by_shape: dict[Shape, list[int]] = {}
         for i, (shape, _) in enumerate(networks):
@@ -170,9 +165,8 @@ class Group:
             Bank(shape, [networks[i][1] for i in members], device, dtype)
             for shape, members in by_shape.items()
         ]
-        order = np.concatenate(self.members)
-        self._order = torch.from_numpy(order).to(device)
-        self._inverse = torch.from_numpy(np.argsort(order)).to(device)
+        self._order = torch.from_numpy(np.concatenate(self.members)).to(device)
+        self._inverse = self._order.argsort()
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """(n, d_in, batch) -> (n, d_out, batch); `frozen` parameters get no gradient."""

@@ -68,8 +68,7 @@ def value_and_slope(model: LatentModel, u: Tensor, x: Tensor) -> tuple[Tensor, T
         u = u.detach().requires_grad_()
         log_lik = model.log_likelihood(u, x)
         (slope,) = torch.autograd.grad(log_lik.sum(), u)
-    log_lik = log_lik.detach()
-    return torch.where(log_lik.isfinite(), log_lik, -math.inf), slope
+    return torch.where(log_lik.isfinite(), log_lik, -math.inf).detach(), slope
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:

@@ -300,10 +300,7 @@ IMAGES = [
     Metric(_IMAGENET, lambda o: inception_score(o.imagenet_logits, seed=SEED), "IS (ImageNet)", 2),
     Metric(("fid",), lambda o: frechet_distance(o.imagenet_features, o.imagenet_real), "FID", 1),
     Metric(
-        ("kid", "kid_sd"),
-        lambda o: kernel_distance(o.imagenet_features, o.imagenet_real),
-        "KID",
-        4,
+        ("kid", "kid_sd"), lambda o: kernel_distance(o.imagenet_features, o.imagenet_real), "KID", 4
     ),
 ]
 """The image studies' metrics, in the order of their tables."""

@@ -119,7 +119,7 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
     net = network(name)
     net.whiten(_scaled(images[:5000]))
     net = net.to(memory_format=torch.channels_last)
-    learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    learned = {key: p for key, p in net.named_parameters() if p.requires_grad}
     settings = {"momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True}
     sgd = torch.optim.SGD(learned.values(), lr=PEAK, **settings)
     # All that the rest of a training depends on: these tensors change in place.
@@ -136,8 +136,7 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
     steps = math.ceil(len(images) / BATCH)
     net.train()
     for epoch in range(int(live["epoch"]), epochs):
-        start, losses = time.perf_counter(), 0.0
-        rng = _generator(seed, epoch)
+        start, losses, rng = time.perf_counter(), 0.0, _generator(seed, epoch)
         for step, rows in enumerate(torch.randperm(len(images), generator=rng).split(BATCH)):
             share = (epoch + step / steps) / epochs
             sgd.param_groups[0]["lr"] = PEAK * min(
@@ -155,13 +154,11 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
         checkpoint.save(kept, live)
         seconds = time.perf_counter() - start
         print(f"epoch {epoch + 1}/{epochs}: loss {losses / steps:.4f}, {seconds:.0f} s", flush=True)
-    some = _scaled(images[:10_000])
-    sharpen(net, varied(some, recipe, _generator(seed, epochs)), classes[:10_000])
-    stored = {
-        # half the size where it matters; per-channel statistics stay exact
-        key: (each.half() if each.ndim > 1 else each).contiguous()
-        for key, each in net.state_dict().items()
-    }
+    some = varied(_scaled(images[:10_000]), recipe, _generator(seed, epochs))
+    sharpen(net, some, classes[:10_000])
+    # Half the size where it matters; per-channel statistics stay exact.
+    halved = {k: each.half() if each.ndim > 1 else each for k, each in net.state_dict().items()}
+    stored = {key: each.contiguous() for key, each in halved.items()}
     final = network(name)
     final.load_state_dict(stored)
     found = Classifier(name, "", final.eval(), final.shape)(test_images)[0].argmax(1)

@@ -57,8 +57,3 @@ def _own_noise(network: Any, batch: Batch, name: str) -> list[Tensor]:
     """The noise that a network takes beside its inputs; only those of `models.colour` do."""
     shapes: Any = getattr(network, "noise", ())
     return [batch.noise(f"{name} {i}", *shape) for i, shape in enumerate(shapes)]
-
-
-def bits(batch: Batch) -> Tensor:
-    """A fresh binarization of x: pixel i is 1 with probability x_i."""
-    return (batch.uniform("bits", *batch.x.shape[1:]) < batch.x).to(batch.x.dtype)

@@ -99,10 +99,6 @@ class DensityDecoder(ImplicitDecoder):
         return normal_log_density(x, self(z), self.log_sd)
 
 
-FULL = 128
-"""Channels of every residual block."""
-
-
 class Block(nn.Module):
     """x -> its shortcut plus two 3 x 3 convolutions, each after its norm and ReLU.
 
@@ -116,7 +112,7 @@ class Block(nn.Module):
         d_in: int,
         d_out: int,
         resize: float = 1.0,
-        norm: Callable[[int], nn.Module] = lambda channels: nn.Identity(),
+        norm: Callable[[int], nn.Module] = nn.Identity,
         first: bool = False,
     ) -> None:
         super().__init__()
@@ -145,8 +141,8 @@ class ResidualDecoder(ImplicitDecoder):
     """
 
     def __init__(self, shape: ImageShape) -> None:
-        super().__init__(shape, f"fc{FULL}@4 view@4")
-        units, doublings = shape.units(FULL), shape.size.bit_length() - 3
+        super().__init__(shape, "fc128@4 view@4")
+        units, doublings = shape.units(128), shape.size.bit_length() - 3
         self.layers.extend(Block(units, units, 2.0, batch_norm) for _ in range(doublings))
         last = nn.Conv2d(units, shape.channels, 3, 1, 1)
         self.layers.extend([batch_norm(units), nn.ReLU(), last, nn.Tanh()])
@@ -155,12 +151,13 @@ class ResidualDecoder(ImplicitDecoder):
 class ResidualCritic(nn.Module):
     """WGAN-GP's f(x): blocks that halve to 8 x 8, two more, ReLU, mean, dense 1; no norm.
 
-    Of the same source. It halves images of 32 twice, and bigger images once more each octave.
+    Of the same source, and of 128 channels too. It halves images of 32 twice, and bigger images
+    once more each octave.
     """
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        units, halvings = shape.units(FULL), shape.size.bit_length() - 4
+        units, halvings = shape.units(128), shape.size.bit_length() - 4
         self.layers = nn.Sequential(
             Block(shape.channels, units, 0.5, first=True),
             *(Block(units, units, 0.5) for _ in range(halvings - 1)),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from models.batch import Batch, Networks, bits, decode, encode, generate, judge, prior
+from models.batch import Batch, Networks, decode, encode, generate, judge, prior
 from models.mnist import bernoulli_log_density, normal_log_density
 from models.objectives import OBJECTIVES, Objective, density_ratio, regularised, symmetric_kl
 
@@ -114,11 +114,15 @@ def nats(nets: Networks, batch: Batch, z: Tensor, z_x: Tensor, x_z: Tensor) -> T
 
 
 def _distortion(nets: Networks, batch: Batch, z: Tensor) -> Tensor:
-    """-E log p(x|z), in nats: of a decoder's own density, or of bits of x."""
-    decoder = nets["decoder"]
+    """-E log p(x|z), in nats: of a decoder's own density, or of bits of x.
+
+    Bits are a fresh binarization: pixel i is 1 with probability x_i.
+    """
+    decoder, x = nets["decoder"], batch.x
     if hasattr(decoder, "log_density"):
-        return -decoder.log_density(batch.x, z).mean()
-    return -bernoulli_log_density(bits(batch), decoder.logits(z)).mean()
+        return -decoder.log_density(x, z).mean()
+    bits = (batch.uniform("bits", *x.shape[1:]) < x).to(x.dtype)
+    return -bernoulli_log_density(bits, decoder.logits(z)).mean()
 
 
 def vae(nets: Networks, batch: Batch, lam: float) -> Tensor:

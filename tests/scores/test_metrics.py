@@ -9,6 +9,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from bench.cli import UsageError
+from bench.scores import metrics
 from bench.scores.metrics import (
     IMAGES,
     TOY,
@@ -213,6 +214,19 @@ def test_every_metric_of_the_suite_passes_its_own_check(registry: list[Metric]) 
     check(registry, ["steps"])
     check(registry, ["steps"], imagenet=True)
     assert len(columns(registry)) == sum(len(metric.columns) for metric in registry)
+
+
+def test_what_needs_imagenets_classifier_is_tried_where_it_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And only there: the import of torch-fidelity costs more than a second."""
+    monkeypatch.setattr(metrics, "kernel_distance", lambda *_: pytest.fail("tried"))
+    check(IMAGES, [])
+    with pytest.raises(pytest.fail.Exception, match="tried"):
+        check(IMAGES, [], imagenet=True)
+    mine = Metric(("a",), lambda o: o.imagenet_features.mean(), "A")
+    with pytest.raises(UsageError, match="asks for what this study never has"):
+        check([*TOY, mine], [])
 
 
 @pytest.mark.parametrize(

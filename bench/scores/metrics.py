@@ -201,11 +201,8 @@ def check(metrics: Sequence[Metric], others: Iterable[str], imagenet: bool = Fal
     Raises UsageError, which names the metric, if its column is another's or one of `others`, if it
     raises, if it returns what no column declares, or if it asks for what there never is.
     """
-    images = _images()
-    later = [] if imagenet else [name for name in vars(images) if name.startswith("imagenet")]
-    for name in later:
-        delattr(images, name)
-    examples = (_points(), ()), (images, later)
+    later = () if imagenet else _BY_IMAGENET
+    examples = (_points(), ()), (_images(later), later)
     if failures := min((_failures(metrics, set(others), *each) for each in examples), key=len):
         raise UsageError(failures[0])
 
@@ -238,16 +235,19 @@ def _points() -> Outputs:
     return Outputs(**known, centres=centres, logits=x)
 
 
-def _images() -> Outputs:
+_BY_IMAGENET = ("imagenet_logits", "imagenet_features", "imagenet_real")
+
+
+def _images(without: Iterable[str]) -> Outputs:
     from bench.scores.swd import Patches
 
     rng = np.random.default_rng(0)
     x, features = rng.random((12, 3, 16, 16), np.float32), rng.random((12, 4), np.float32)
     known = dict.fromkeys(("samples", "x", "x_rec"), x)
-    known |= dict.fromkeys(("logits", "features", "imagenet_logits"), features)
-    known |= dict.fromkeys(("imagenet_features", "imagenet_real"), features)
-    real = {"real": Gaussian.of(features), "real_patches": Patches.of(x), "swd_real": 1.0}
-    return Outputs(**known, **real, patches=Patches.of(x))
+    known |= dict.fromkeys(("logits", "features", *_BY_IMAGENET), features)
+    known |= dict.fromkeys(("patches", "real_patches"), Patches.of(x))
+    real = {"real": Gaussian.of(features), "swd_real": 1.0}
+    return Outputs(**{**known, **real, **dict.fromkeys(without)})
 
 
 def high_quality(outputs: Outputs) -> float:

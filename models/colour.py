@@ -20,17 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.mnist import (
-    Critic,
-    GaussianEncoder,
-    ImageShape,
-    ImplicitDecoder,
-    ImplicitEncoder,
-    JointCritic,
-    Part,
-    batch_norm,
-    normal_log_density,
-)
+from models import mnist
+from models.mnist import Critic, ImageShape, ImplicitDecoder, ImplicitEncoder, JointCritic, Part
 
 SIZES, PAPER_SIZES = (16, 32, 64, 128, 256), (32, 64)
 """Heights and widths of the images that `PARTS` and `PAPER` take, of any number of channels."""
@@ -96,7 +87,7 @@ class DensityDecoder(ImplicitDecoder):
 
     def log_density(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) in nats, (n,)."""
-        return normal_log_density(x, self(z), self.log_sd)
+        return mnist.normal_log_density(x, self(z), self.log_sd)
 
 
 class Block(nn.Module):
@@ -143,9 +134,9 @@ class ResidualDecoder(ImplicitDecoder):
     def __init__(self, shape: ImageShape) -> None:
         super().__init__(shape, "fc128@4 view@4")
         units, doublings = shape.units(128), shape.size.bit_length() - 3
-        self.layers.extend(Block(units, units, 2.0, batch_norm) for _ in range(doublings))
+        self.layers.extend(Block(units, units, 2.0, mnist.batch_norm) for _ in range(doublings))
         last = nn.Conv2d(units, shape.channels, 3, 1, 1)
-        self.layers.extend([batch_norm(units), nn.ReLU(), last, nn.Tanh()])
+        self.layers.extend([mnist.batch_norm(units), nn.ReLU(), last, nn.Tanh()])
 
 
 class ResidualCritic(nn.Module):
@@ -187,7 +178,7 @@ def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, 
 
     return {
         "implicit": part(ImplicitEncoder, "{encoder} fcz tanh"),
-        "gaussian": part(GaussianEncoder, "{encoder}", bounded=True),
+        "gaussian": part(mnist.GaussianEncoder, "{encoder}", bounded=True),
         "conv": part(ImplicitDecoder, "{decoder}", noise=NOISE),
         "conv, no noise": part(ImplicitDecoder, "{decoder}"),
         "density": part(DensityDecoder, "{decoder}"),

@@ -8,7 +8,8 @@ from typing import Any
 from bench.scores import metrics
 from bench.spec import PROTOCOL, columns
 from bench.store import schema
-from bench.studies.toy_grid.study import TOY_GRID, ToySpec
+from bench.studies.toy_grid.spec import ToySpec
+from bench.studies.toy_grid.study import TOY_GRID
 
 TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY_GRID.metrics()), **TOY_GRID.columns()})
 TOY_SAMPLES = schema.samples(TOY_GRID.sample_columns())

@@ -19,7 +19,7 @@ from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
 from bench.studies.toy_grid import report as toy
 from bench.studies.toy_grid import runs
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from tests import mini
 from tests.rows import TOY_ROWS, points, row
 

@@ -15,7 +15,7 @@ from bench.spec import columns, generator, grid
 from bench.studies import STUDIES
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.job import stacks
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 
 SPEC = ToySpec(study="toy_grid", scale="quick", method="svae_r", lam=0.1)
 

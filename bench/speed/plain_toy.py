@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.spec import generator
 from bench.studies.toy_grid import data
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import BETAS, toy_shape
 from models.objectives import OBJECTIVES, regularised, squared_error
 from models.stacked import Shape, xavier

@@ -27,7 +27,7 @@ from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job
 from bench.studies.toy_grid import runs as frames
 from bench.studies.toy_grid.job import TRACES, flops, stacks
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer
 
 WIDTHS = {32: 5.5, 64: 3.0, 128: 2.0, 256: 1.4, 512: 1.1}

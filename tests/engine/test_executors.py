@@ -33,7 +33,7 @@ from bench.store.rows import FAILURES, Store
 from bench.studies import STUDIES
 from bench.studies.selection import Shard
 from bench.studies.study import Job
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from tests.conftest import PATIENCE, start
 from tests.rows import row
 from tests.test_run import SMALL_STACKS, SMOKE, rows, wait_for_rows

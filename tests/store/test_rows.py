@@ -20,7 +20,7 @@ from bench.spec import columns
 from bench.store import schema
 from bench.store.rows import BadFile, Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from tests.rows import TOY_ROWS, points, row
 
 ROWS = TOY_ROWS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.spec import generator
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 
 CENTRES = np.array([(0, 0), (2, 2), (-2, -2), (2, -2), (-2, 2)], dtype=np.float64)
 VARIANCE = 0.04

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,19 +14,8 @@ from models.objectives import OBJECTIVES
 
 N_PICTURE = 256
 """Points of a run that are kept for pictures."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one training came to; `metrics` is None where its parameters are not finite.
-
-    Points are (256, 2), float32: data, their reconstructions and samples from the prior.
-    """
-
-    metrics: dict[str, float | int] | None
-    x: np.ndarray
-    x_rec: np.ndarray
-    samples: np.ndarray
+Outcome = tuple[dict[str, float | int] | None, dict[str, np.ndarray]]
+"""A member's metrics, None where it has diverged, and its first 256 points by name, in a row."""
 
 
 def toy_metrics(
@@ -46,42 +33,39 @@ class Evaluation:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        sets = [data.toy_data(spec.stream) for spec in trainer.specs]
-        noise = [
-            generator(spec.stream, "evaluation").standard_normal(
-                (4, 2, data.N_TEST), dtype=np.float32
-            )
-            for spec in trainer.specs
-        ]
-        self.x = self._tensor([each.x_test.T for each in sets])
-        self.z = self._tensor([each.z_test.T for each in sets])
-        eps = self._tensor(noise)
-        self.eps = torch.cat([eps[:, 0], eps[:, 1]])
-        self.eps_cycle = torch.cat([eps[:, 2], eps[:, 3]])
 
-    def _tensor(self, arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).to(self.trainer.device, self.trainer.dtype)
+        def tensor(arrays: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.stack(arrays)).to(trainer.device, trainer.dtype)
+
+        streams, size = [spec.stream for spec in trainer.specs], (4, 2, data.N_TEST)
+        sets = [data.toy_data(stream) for stream in streams]
+        noise = [generator(stream, "evaluation") for stream in streams]
+        self.x = tensor([each.x_test.T for each in sets])
+        self.z = tensor([each.z_test.T for each in sets])
+        eps = tensor([each.standard_normal(size, dtype=np.float32) for each in noise])
+        # Encoders, then decoders: for codes and samples, then for the cycle.
+        self.eps, self.eps_cycle = eps.swapaxes(0, 1).unflatten(0, (2, 2)).flatten(1, 2)
 
     @torch.no_grad()
     def outcomes(self) -> list[Outcome]:
-        """One outcome a member, in the trainer's order."""
-        nets = self.trainer.nets
-        z_x, x_z = nets.code(self.x, self.z, self.eps)
-        z_rec, x_rec = nets.code(x_z, z_x, self.eps_cycle)
-        arrays = [t.mT.cpu().float().numpy() for t in (self.x, self.z, x_z, x_rec, z_rec)]
-        outcomes = []
+        """One outcome a member, in the trainer's order: data, reconstructions and samples."""
+        code = self.trainer.nets.code
+        z_x, x_z = code(self.x, self.z, self.eps)
+        z_rec, x_rec = code(x_z, z_x, self.eps_cycle)
+        tensors = {"samples": x_z, "x": self.x, "x_rec": x_rec, "z": self.z, "z_rec": z_rec}
+        arrays = {name: each.mT.cpu().float().numpy() for name, each in tensors.items()}
+        found = []
         for i, finite in enumerate(self.trainer.finite()):
-            x, z, samples, x_rec, z_rec = (array[i] for array in arrays)
-            points = (x, x_rec, samples)
-            finite = finite and all(np.isfinite(array[i]).all() for array in arrays)
-            metrics = toy_metrics(samples, x, x_rec, z, z_rec) if finite else None
-            outcomes.append(Outcome(metrics, *(array[:N_PICTURE].copy() for array in points)))
-        return outcomes
+            own = {name: each[i] for name, each in arrays.items()}
+            finite = finite and all(np.isfinite(each).all() for each in own.values())
+            points = {name: own[name][:N_PICTURE].flatten() for name in ("x", "x_rec", "samples")}
+            found.append((toy_metrics(**own) if finite else None, points))
+        return found
 
-    def decoder_gradient(self) -> list[dict[str, float]]:
+    def decoder_gradient(self) -> dict[str, list[float]]:
         """Size of the gradient that each method's loss would send to the decoder here and now.
 
-        For every member and every method of `OBJECTIVES`: the root mean square, over held-out
+        For every method of `OBJECTIVES` and every member: the root mean square, over held-out
         decoder pairs (x, z) ~ p, of the Euclidean norm of d loss / d x, the loss being that of a
         single pair. All methods are asked at the same critic and decoder, so that only the
         reduction of the logit differs. NaN where the member has diverged.
@@ -94,9 +78,9 @@ class Evaluation:
         (df_dx,) = torch.autograd.grad(f_p.sum(), x_z)
         size = df_dx.norm(dim=1)
         f_q, f_p = f_q.detach(), f_p.detach().requires_grad_()
-        found: dict[str, list[float]] = {}
+        found = {}
         for method, objective in OBJECTIVES.items():
             loss = objective.model(f_q, f_p).sum() * f_p.shape[1]
             (dl_df,) = torch.autograd.grad(loss, f_p)
             found[method] = (dl_df * size).square().mean(1).sqrt().tolist()
-        return [{k: v[i] for k, v in found.items()} for i in range(nets.m)]
+        return found

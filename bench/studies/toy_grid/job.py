@@ -9,40 +9,37 @@ from typing import Any
 from bench.studies.study import Beat, Job, Rows
 from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer, program
 from models.stacked import D_EPS, D_X, D_Z
 
 TRACES = 8
 """The decoder's gradient is measured before training and after each eighth of the epochs."""
-
-
 OVERHEAD_WIDTH = 64
 """At this width a stacked step on one CPU core takes about twice its matrix products alone."""
 
 
 def flops(spec: ToySpec) -> float:
     """Multiplications and additions of all matrix products of a training."""
-    encoder = _parameters(D_X + D_EPS, spec.encoder_depth, spec.encoder_width, D_Z)
-    decoder = _parameters(D_Z + D_EPS, spec.decoder_depth, spec.decoder_width, D_X)
-    critic = _parameters(D_X + D_Z, spec.critic_depth, spec.critic_width, 1)
+
+    def weights(d_in: int, depth: int, width: int, d_out: int) -> int:
+        return d_in * width + (depth - 1) * width**2 + width * d_out
+
+    coders = weights(D_X + D_EPS, spec.encoder_depth, spec.encoder_width, D_Z)
+    coders += weights(D_Z + D_EPS, spec.decoder_depth, spec.decoder_width, D_X)
+    critic = weights(D_X + D_Z, spec.critic_depth, spec.critic_width, 1)
     # Per sample: 2 a weight forward, 2 back to the inputs, 2 for the weight's own gradient.
-    critic_step = 2 * (encoder + decoder) + 2 * 6 * critic
+    critic_step = 2 * coders + 2 * 6 * critic
     passes = 2 if spec.lam > 0 else 1  # the cycle is a second pass through both
-    model_step = passes * 6 * (encoder + decoder) + 2 * 4 * critic
-    batches = spec.epochs * (N_TRAIN // spec.batch)
-    per_batch = spec.critic_steps * critic_step + spec.model_steps * model_step
-    return float(batches * spec.batch * per_batch)
+    model_step = passes * 6 * coders + 2 * 4 * critic
+    samples = spec.epochs * (N_TRAIN // spec.batch) * spec.batch
+    return float(samples * (spec.critic_steps * critic_step + spec.model_steps * model_step))
 
 
 def seconds(spec: ToySpec, rate: float) -> float:
     """A training's estimated share of its stack's time, where products run at `rate` FLOP/s."""
-    width = (spec.encoder_width + spec.decoder_width + spec.critic_width) / 3
+    width = sum(spec.widths) / 3
     return flops(spec) / rate * (width + OVERHEAD_WIDTH) / width
-
-
-def _parameters(d_in: int, depth: int, width: int, d_out: int) -> int:
-    return d_in * width + (depth - 1) * width**2 + width * d_out
 
 
 def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
@@ -58,8 +55,8 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
         groups.setdefault((program(spec), spec.lam > 0), []).append(spec)
     found = []
     for members in groups.values():
-        members.sort(key=lambda s: (*_shape(s), s.seed, s.lam, s.method))
-        width = max(max(s.encoder_width, s.decoder_width, s.critic_width) for s in members)
+        members.sort(key=lambda s: (s.widths, s.depths, s.seed, s.lam, s.method))
+        width = max(max(spec.widths) for spec in members)
         limit = len(members) if device == "cuda" else max(4, min(32, 2048 // width))
         pieces = -(-len(members) // limit)
         cuts = [len(members) * i // pieces for i in range(pieces + 1)]
@@ -67,17 +64,9 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
     return found
 
 
-def _shape(spec: ToySpec) -> tuple[int, ...]:
-    return (
-        *(spec.encoder_width, spec.decoder_width, spec.critic_width),
-        *(spec.encoder_depth, spec.decoder_depth, spec.critic_depth),
-    )
-
-
 def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     """Rows (what only this study knows of them) and samples of a trained and scored stack."""
-    specs = [spec for spec in job.specs if isinstance(spec, ToySpec)]
-    trainer = Trainer(specs, job.device)
+    trainer = Trainer([spec for spec in job.specs if isinstance(spec, ToySpec)], job.device)
     evaluation = Evaluation(trainer)
     epochs = trainer.specs[0].epochs
     traced = sorted({round(epochs * i / TRACES) for i in range(TRACES + 1)})
@@ -88,23 +77,18 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
             traces.append(evaluation.decoder_gradient())
         beat(epoch / epochs)
 
-    seconds = trainer.train(after_epoch) / len(specs)
+    shared = {
+        "n_samples": evaluation.z.shape[2],
+        "n_splits": 1,
+        "classifier": "exact posterior",
+        "trace_epoch": traced,
+        "train_seconds": trainer.train(after_epoch) / len(trainer.specs),
+    }
     rows, samples = [], []
-    for i, (spec, outcome) in enumerate(zip(trainer.specs, evaluation.outcomes(), strict=True)):
-        gradients = {method: [trace[i][method] for trace in traces] for method in traces[0][i]}
-        rows.append(
-            {
-                **(outcome.metrics or {}),
-                "id": spec.id,
-                "status": "ok" if outcome.metrics else "diverged",
-                "n_samples": evaluation.z.shape[2],
-                "n_splits": 1,
-                "classifier": "exact posterior",
-                "trace_epoch": traced,
-                "decoder_gradient": gradients,
-                "train_seconds": seconds,
-            }
-        )
-        points = {"x": outcome.x, "x_rec": outcome.x_rec, "samples": outcome.samples}
-        samples.append({"id": spec.id, **{k: v.ravel() for k, v in points.items()}})
+    for i, (metrics, points) in enumerate(evaluation.outcomes()):
+        id, status = trainer.specs[i].id, "ok" if metrics else "diverged"
+        gradient = {method: [trace[method][i] for trace in traces] for method in traces[0]}
+        known = {"id": id, "status": status, "decoder_gradient": gradient}
+        rows.append(shared | (metrics or {}) | known)
+        samples.append({"id": id, **points})
     return rows, samples

@@ -33,7 +33,7 @@ from bench.studies.toy_grid.runs import (
     paper_cells,
     runs,
 )
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 
 TEXT = texts("bench.studies.toy_grid")
 LAM = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.studies.study import Study
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 
 TOP = 4.6
 """A run above this inception score is in the top bin of the paper's Figure 3."""

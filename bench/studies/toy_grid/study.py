@@ -16,25 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli import UsageError
-from bench.spec import Spec
 from bench.studies.study import Beat, Job, Rows, Study
+from bench.studies.toy_grid.spec import ToySpec
 
 if TYPE_CHECKING:
     from bench.render.page import Page
     from bench.scores.metrics import Metric
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToySpec(Spec):
-    """One training of the toy study. Defaults are those of ALICE's published toy script."""
-
-    encoder_depth: int = 2  # hidden layers
-    decoder_depth: int = 2
-    critic_depth: int = 2
-    encoder_width: int = 256  # units of each hidden layer
-    decoder_width: int = 256
-    critic_width: int = 256
-    model_steps: int = 5  # updates of encoder and decoder on the same batch
 
 
 @dataclass(frozen=True, kw_only=True)

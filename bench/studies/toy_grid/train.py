@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.spec import generator
 from bench.studies.cuda import record
 from bench.studies.toy_grid import data
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
 from models.stacked import Group, ToyNetworks, Trio, toy_shapes
 
@@ -216,8 +216,5 @@ def program(spec: ToySpec) -> tuple[int, ...]:
 
 
 def toy_shape(spec: ToySpec) -> Trio:
-    return toy_shapes(
-        encoder=(spec.encoder_depth, spec.encoder_width),
-        decoder=(spec.decoder_depth, spec.decoder_width),
-        critic=(spec.critic_depth, spec.critic_width),
-    )
+    """Encoder, decoder and critic of one training."""
+    return toy_shapes(*zip(spec.depths, spec.widths, strict=True))

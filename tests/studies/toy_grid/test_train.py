@@ -10,7 +10,7 @@ import torch
 
 from bench.speed.plain_toy import PlainTrainer
 from bench.studies.toy_grid.evaluate import Evaluation
-from bench.studies.toy_grid.study import ToySpec
+from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
 from models.objectives import OBJECTIVES
 from models.stacked import Bank, Shape, _Perceptrons, xavier
@@ -178,7 +178,10 @@ def trained(specs: Sequence[ToySpec]) -> dict[str, tuple[torch.Tensor, str]]:
     evaluation = Evaluation(trainer)
     trainer.train()
     rows, gradients = parameters(trainer), evaluation.decoder_gradient()
-    reported = [f"{o.metrics} {g}" for o, g in zip(evaluation.outcomes(), gradients, strict=True)]
+    reported = [
+        f"{metrics} {[(method, sizes[i]) for method, sizes in gradients.items()]}"
+        for i, (metrics, _) in enumerate(evaluation.outcomes())
+    ]
     return {s.id: (rows[s.id], r) for s, r in zip(trainer.specs, reported, strict=True)}
 
 
@@ -225,7 +228,7 @@ def test_a_diverged_member_changes_no_other(alone_in_48: dict) -> None:
             assert torch.equal(rows[spec.id], alone_in_48[spec.id][0])
     assert trainer.finite() == [i != 2 for i in range(6)]
     outcomes = Evaluation(trainer).outcomes()
-    assert [o.metrics is None for o in outcomes] == [i == 2 for i in range(6)]
+    assert [metrics is None for metrics, _ in outcomes] == [i == 2 for i in range(6)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

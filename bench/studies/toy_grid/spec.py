@@ -1,0 +1,30 @@
+"""One training of the toy study. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToySpec(Spec):
+    """One training of the toy study. Defaults are those of ALICE's published toy script."""
+
+    encoder_depth: int = 2  # hidden layers
+    decoder_depth: int = 2
+    critic_depth: int = 2
+    encoder_width: int = 256  # units of each hidden layer
+    decoder_width: int = 256
+    critic_width: int = 256
+    model_steps: int = 5  # updates of encoder and decoder on the same batch
+
+    @property
+    def depths(self) -> tuple[int, int, int]:
+        """Of encoder, decoder and critic."""
+        return self.encoder_depth, self.decoder_depth, self.critic_depth
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Of encoder, decoder and critic."""
+        return self.encoder_width, self.decoder_width, self.critic_width

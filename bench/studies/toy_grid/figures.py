@@ -13,23 +13,15 @@ from bench.render.figures import colour, legend, panels
 from bench.render.tables import lam
 from bench.render.text import texts
 from bench.studies.toy_grid.data import CENTRES
-from bench.studies.toy_grid.runs import (
-    CLOSE,
-    GOOD,
-    NOISE_SCORES,
-    TOP,
-    Cells,
-    cells,
-    paper_bars,
-)
+from bench.studies.toy_grid.runs import CLOSE, GOOD, NOISE_SCORES, TOP, Cells, cells, paper_bars
 
 REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
 PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
 BLACK: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 
 
-def _method(runs: pd.DataFrame) -> str:
-    return str(runs["method"].iloc[0])
+def _paint(runs: pd.DataFrame) -> str:
+    return colour(str(runs["method"].iloc[0]))
 
 
 def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
@@ -50,9 +42,8 @@ def figure3(frame: pd.DataFrame) -> Figure:
         _bars(right, here, "MSE", "mse", np.linspace(0, 8, 17))
         _noise(left, "{name}: {score}" if value == lams[0] else None)
         for axes, place in ((left, "upper center"), (right, "upper right")):
-            axes.set_ylabel("% of runs")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
-            axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
+            axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
             axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
             axes.legend(fontsize=7, loc=place)
     grid[-1, 0].set_xlabel("inception score (bins of 0.4)")
@@ -70,7 +61,7 @@ def _bars(axes: Axes, here: Cells, metric: str, column: str, edges: np.ndarray) 
         share = 100 * np.histogram(runs[column], edges)[0] / len(runs)
         good = f" (n = {len(runs)}; {runs['top_good'].mean():.0%} > {TOP} with quality)"
         name = label + good if metric == "IS" else label
-        axes.bar(left, share, width, align="edge", color=colour(_method(runs)), label=name)
+        axes.bar(left, share, width, align="edge", color=_paint(runs), label=name)
         if (metric, label, value) in paper.groups:
             style = {"fill": False, "edgecolor": "#888888", "linewidth": 1}
             text = "paper (n = 576)" if i == len(here) - 1 else None
@@ -84,18 +75,18 @@ def profile(frame: pd.DataFrame) -> Figure:
     lams = sorted(frame["lam"].unique())
     figure, grid = panels(2, len(lams), 3.6, 2.6, sharex=True, sharey=True)
     at = np.linspace(1, 5, 401)
-    for j, value in enumerate(lams):
-        for axes, least in zip(grid[:, j], (0, GOOD), strict=True):
+    for column, value in zip(grid.T, lams, strict=True):
+        for axes, least in zip(column, (0, GOOD), strict=True):
             for label, _, runs in cells(frame[frame["lam"] == value]):
                 good = runs.loc[runs["high_quality_counted"] >= least, "score"]
                 above = (good.to_numpy() > at[:, None]).sum(1) / len(runs)
-                axes.plot(at, above, color=colour(_method(runs)), label=label)
+                axes.plot(at, above, color=_paint(runs), label=label)
             _noise(axes, "{name}: {score}")
             axes.axvline(TOP, label=f"top bin: {TOP}", **BLACK)
             axes.set_ylim(0, 1.02)
-        grid[0, j].set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
-        grid[0, j].legend(fontsize=7, loc="lower left")
-        grid[1, j].set_xlabel("inception score")
+        column[0].set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
+        column[0].legend(fontsize=7, loc="lower left")
+        column[1].set_xlabel("inception score")
     grid[0, 0].set_ylabel("share of runs above")
     grid[1, 0].set_ylabel(f"… and with quality ≥ {GOOD}")
     return figure
@@ -106,29 +97,22 @@ def scatter(frame: pd.DataFrame) -> Figure:
     figure, grid = panels(1, 2, 5.2, 4.0, sharey=True)
     left, right = grid[0]
     markers = dict(zip(sorted(frame["lam"].unique()), "o^sDvP*Xp", strict=False))
+    size = max(3, min(14, 5000 / len(frame)))
     for label, value, runs in cells(frame):
-        style = {
-            "s": max(3, min(14, 5000 / len(frame))),
-            "alpha": 0.6,
-            "linewidths": 0,
-            "marker": markers.get(value, "o"),
-            "color": colour(_method(runs)),
-        }
-        name = f"{label}, λ = {lam(value)}"
-        left.scatter(runs["mse"].clip(upper=20), runs["score"], label=name, **style)
+        style = {"s": size, "alpha": 0.6, "linewidths": 0, "color": _paint(runs)}
+        style |= {"marker": markers.get(value, "o"), "label": f"{label}, λ = {lam(value)}"}
+        left.scatter(runs["mse"].clip(upper=20), runs["score"], **style)
         right.scatter(runs["high_quality_counted"], runs["score"], **style)
     left.set_xscale("symlog", linthresh=0.01)
     left.set_xlim(left=0)
     left.axvline(CLOSE, **BLACK)
-    left.set_xlabel(f"MSE of x (line: {CLOSE}; above 20 drawn at 20)")
-    left.set_ylabel("inception score")
+    left.set(xlabel=f"MSE of x (line: {CLOSE}; above 20 drawn at 20)", ylabel="inception score")
     right.axvline(GOOD, **BLACK)
     right.set_xlabel(f"share of high-quality samples (line: {GOOD})")
     for axes in grid[0]:
         axes.axhline(TOP, label=f"top bin: {TOP}", **BLACK)
         _noise(axes, "{name}", across=True)
-    entries = left.get_legend_handles_labels()
-    figure.legend(*entries, loc="outside right center", fontsize=8, markerscale=2)
+    legend(figure, grid[0], loc="outside right center", fontsize=8, markerscale=2)
     return figure
 
 

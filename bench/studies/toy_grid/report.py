@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from bench.cli import UsageError
-from bench.render import claims, compare, intervals
+from bench.render import claims, compare, intervals, tables
 from bench.render.claims import Claim, claim, decide
 from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture
 from bench.render.page import Page, damage
-from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, summary, tabulate
+from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, percent
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
@@ -28,7 +28,6 @@ from bench.studies.toy_grid.runs import (
     TOP,
     at,
     cells,
-    expected,
     own,
     paper_cells,
     runs,
@@ -59,19 +58,20 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if nothing can be compared.
     """
     frame = runs(study, results, scale)
-    mine, whole = own(frame), expected(frame, study, scale)
+    mine = own(frame)
+    # A cell of a table is complete with all configurations at every seed begun.
+    whole = len({spec.config for spec in study.specs(scale)}) * (int(frame["seed"].max()) + 1)
     table = scores(frame, whole, study.metrics())
     contents = [
         claims.table(toy_claims(mine), scale),
-        summary(table, without=("IS sd", "IS median", "MSE median")),
+        tables.summary(table, without=("IS sd", "IS median", "MSE median")),
         table,
         pairs(mine),
         gradients(mine),
     ]
     if other is not None:
         contents.append(comparison(frame, runs(study, other, scale), other))
-    rate = mine["lr"].iloc[0]
-    notes = [*damage(frame), TEXT["baselines"]]
+    rate, notes = mine["lr"].iloc[0], [*damage(frame), TEXT["baselines"]]
     if frame["lr"].nunique() > 1 or rate != ToySpec.lr:
         notes.append(TEXT["one_rate"].format(rate=rate))
     if others := frame.attrs["other_precision"]:
@@ -85,7 +85,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         frame=frame,
         tables={each.name: each for each in contents},
         pictures=[
-            Picture(name, partial(draw[name], mine), text["title"], text["caption"])
+            Picture(name, partial(draw[name], mine), **text)
             for name, text in TEXT["figures"].items()
         ],
         notes=notes,
@@ -108,9 +108,6 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
 
         return Column(f"paper {heading}", paper=True), cell
 
-    def finite(runs: pd.DataFrame) -> pd.Series:
-        return runs.loc[runs["status"] == "ok", "inception_score"].astype(float)
-
     rates = sorted(frame["lr"].unique())
     rate: list[tuple[str, Cell]] = [("learning rate", lambda runs: f"{runs['lr'].iloc[0]:g}")]
     more, words = extra(metrics, frame, KNOWN)
@@ -118,8 +115,8 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
         ("λ", lambda runs: lam(runs["lam"].iloc[0])),
         (Column("method", text=True), lambda runs: runs["label"].iloc[0]),
         *(rate if len(rates) > 1 else []),
-        ("IS mean", lambda runs: number(finite(runs).mean())),
-        ("IS sd", lambda runs: number(finite(runs).std())),
+        ("IS mean", lambda runs: mean(runs["inception_score"], 3)),
+        ("IS sd", lambda runs: number(runs["inception_score"].std())),
         ("IS median", lambda runs: number(runs["score"].median())),
         published("IS mean", lambda value: number(value, 2)),
         (f"IS > {TOP}", lambda runs: percent(runs["top"].mean())),
@@ -136,7 +133,7 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
     caption = TEXT["scores"].format(noise=noise) + words
-    return tabulate("scores", "Scores", caption, columns, groups)
+    return tables.tabulate("scores", "Scores", caption, columns, groups)
 
 
 def pairs(frame: pd.DataFrame) -> Table:
@@ -152,15 +149,15 @@ def pairs(frame: pd.DataFrame) -> Table:
             if not len(x):
                 continue
             if what in SHARES:
-                what, form = f"{what}: difference", "{:+.3f}"
+                name, form = f"{what}: difference", "+.3f"
                 gain, least = intervals.difference(x, y), number(intervals.detectable(x, y))
             else:
-                what, form = f"{what}: P(sVAE better)", "{:.3f}"
+                name, form = f"{what}: P(sVAE better)", ".3f"
                 gain, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
-            middle, low, high = map(form.format, (gain.value, gain.low, gain.high))
+            middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
             p = intervals.wilcoxon(x, y)
             shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
-            rows.append([lam(value), what, middle, f"{low} to {high}", shown, least, str(len(x))])
+            rows.append([lam(value), name, middle, f"{low} to {high}", shown, least, str(len(x))])
     heads = ("value", "95 % interval", "p", "detectable", "configurations")
     columns = [Column("λ"), Column("comparison", text=True), *map(Column, heads)]
     return Table("pairs", "sVAE-r against ALICE, paired", TEXT["pairs"], columns, rows)
@@ -222,10 +219,10 @@ def _gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[str, s
 
 
 def _helps(after: Both, before: Both) -> tuple[str, str]:
-    steps = list(zip(("sVAE-r over sVAE", "ALICE over ALI"), after, before, strict=True))
+    names = "sVAE-r over sVAE", "ALICE over ALI"
     found = {
         f"{name}, {what}": intervals.difference(*pair)
-        for name, ours, theirs in steps
+        for name, ours, theirs in zip(names, after, before, strict=True)
         for what, column in (("IS", "top"), ("IS and quality", "top_good"))
         if len((pair := intervals.paired(ours, theirs, column))[0])
     }
@@ -260,21 +257,28 @@ STATISTICS = {
 def comparison(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
     """Our mean of each statistic, theirs, and whether the difference is one of seeds.
 
-    Only configurations that both have count. The spread is that over the seeds of `other` within
-    a configuration, pooled over the configurations of a cell. A cell in which all seeds agree
-    gets the spread of one seed of one configuration changing its verdict.
+    Only configurations that both have count, and an infinite MSE counts as 1e6. The spread is
+    that over the seeds of `other` within a configuration, pooled over the configurations of a
+    cell. A cell in which all seeds agree gets the spread of one seed of one configuration
+    changing its verdict.
 
     Raises UsageError if there is nothing in common to compare, or one seed only.
     """
-    mine, theirs = ({each[:2]: each[2] for each in cells(_counted(runs))} for runs in (ours, other))
+
+    def by_cell(runs: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+        counted = runs.assign(log_mse=np.log10(runs["mse"].clip(1e-6, 1e6)))
+        counted = counted.astype(dict.fromkeys(STATISTICS.values(), float))
+        return {(label, value): runs for label, value, runs in cells(counted)}
+
+    mine, theirs = by_cell(ours), by_cell(other)
     for cell in mine.keys() & theirs.keys():
-        here, there = (cells[cell] for cells in (mine, theirs))
-        common = set(here["config"]) & set(there["config"])
-        both = [each[each["config"].isin(common)] for each in (here, there)]
-        if both[1]["seed"].nunique() < 2:
+        both = mine[cell], theirs[cell]
+        common = set.intersection(*(set(runs["config"]) for runs in both))
+        here, there = (runs[runs["config"].isin(common)] for runs in both)
+        if there["seed"].nunique() < 2:
             del theirs[cell]
         else:
-            mine[cell], theirs[cell] = both
+            mine[cell], theirs[cell] = here, there
     if not mine.keys() & theirs.keys():
         raise UsageError(f"nothing to compare with in {name}: no common runs with two seeds")
     statistics = [
@@ -284,15 +288,8 @@ def comparison(ours: pd.DataFrame, other: pd.DataFrame, name: Path) -> Table:
     return compare.comparison(mine, theirs, statistics, str(name), TEXT["compared"])
 
 
-def _counted(runs: pd.DataFrame) -> pd.DataFrame:
-    """The statistics as numbers; an infinite MSE counts as 1e6."""
-    log_mse = np.log10(runs["mse"].clip(1e-6, 1e6).astype(float))
-    return runs.assign(log_mse=log_mse).astype(dict.fromkeys(STATISTICS.values(), float))
-
-
 def _spread(runs: pd.DataFrame, column: str) -> Spread:
     within = Spread.pooled(values for _, values in runs.groupby("config")[column])
     assert within is not None
-    if within.sd == 0:  # one verdict among all of a cell's that is otherwise unanimous
-        within = Spread(1 / np.sqrt(len(runs)), within.freedom)
-    return within
+    # One verdict among all of a cell's that is otherwise unanimous.
+    return within if within.sd else Spread(1 / np.sqrt(len(runs)), within.freedom)

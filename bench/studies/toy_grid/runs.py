@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,25 +35,19 @@ def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     the others and `attrs["bad"]` the files that could not be read.
     """
     table, bad = study.load(results, scale)
-    frame = table.to_pandas()
-    found = len(frame)
-    for precision in ToySpec.PRECISIONS:
-        if (frame["precision"] == precision).any():
-            frame = frame[frame["precision"] == precision]
-            break
-    others = found - len(frame)
-    diverged = frame["status"] == "diverged"
-    frame["score"] = frame["inception_score"].astype(float).where(~diverged, 1.0)
-    frame["mse"] = frame["mse_x"].astype(float).where(~diverged, np.inf)
-    quality = frame["high_quality"].astype(float).where(~diverged, 0.0)
-    frame["top"] = frame["score"] > TOP
-    frame["top_good"] = frame["top"] & (quality >= GOOD)
-    frame["high_quality_counted"] = quality
-    frame["close"] = frame["mse"] < CLOSE
+    every = table.to_pandas()
+    precision = min(set(every["precision"]), key=ToySpec.PRECISIONS.index, default=None)
     # The order of the files says nothing; that of the trainings does.
     by = ["lr", "lam", "label", "config", "seed"]
-    frame = frame.sort_values(by, ignore_index=True)
-    frame.attrs |= {"bad": len(bad), "other_precision": others}
+    frame = every[every["precision"] == precision].sort_values(by, ignore_index=True)
+    counted = {"score": 1.0, "mse": np.inf, "high_quality_counted": 0.0}
+    stored = ("inception_score", "mse_x", "high_quality")
+    for (name, worst), column in zip(counted.items(), stored, strict=True):
+        frame[name] = frame[column].where(frame["status"] != "diverged", worst)
+    frame["top"] = frame["score"] > TOP
+    frame["top_good"] = frame["top"] & (frame["high_quality_counted"] >= GOOD)
+    frame["close"] = frame["mse"] < CLOSE
+    frame.attrs |= {"bad": len(bad), "other_precision": len(every) - len(frame)}
     return frame
 
 
@@ -72,17 +67,9 @@ def at(frame: pd.DataFrame, method: str, value: float) -> pd.DataFrame:
 
 def cells(frame: pd.DataFrame) -> Cells:
     """(label, lambda, runs), by lambda and within it in the order of the paper's legend."""
-    groups = [
-        (str(rows["label"].iloc[0]), float(rows["lam"].iloc[0]), rows)
-        for _, rows in frame.groupby(["label", "lam"])
-    ]
-    return sorted(groups, key=lambda group: (group[1], LEGEND.get(group[0], 9), group[0]))
-
-
-def expected(frame: pd.DataFrame, study: Study, scale: str) -> int:
-    """How many runs a cell of a table should hold: configurations x seeds begun."""
-    configs = len({spec.config for spec in study.specs(scale)})
-    return configs * (int(frame["seed"].max()) + 1 if len(frame) else 1)
+    groups: Any = frame.groupby(["label", "lam"])
+    found = [(str(label), float(value), runs) for (label, value), runs in groups]
+    return sorted(found, key=lambda cell: (cell[1], LEGEND.get(cell[0], 9), cell[0]))
 
 
 def paper_bars() -> pd.DataFrame:

@@ -17,14 +17,16 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain
+from bench.render.compare import agrees
 from bench.render.page import Page
 from bench.render.tables import Table
 from bench.store.atomic import write_atomically
@@ -48,13 +50,12 @@ def build(study: str, scale: str, results: Path, other: Path | None = None) -> P
     Its pictures are drawn when it is written. Raises StoreError if nothing is stored, and
     UsageError if there is nothing in `other` to compare with.
     """
-    if not len(STUDIES[study].load(results, scale)[0]):
-        raise StoreError(
-            f"no results of {study} at scale {scale} in {results}: "
-            f"python -m bench.run {study} --scale {scale}"
-        )
-    page = STUDIES[study].report(scale, results, other)
-    return replace(page, title=f"{STUDIES[study].title} ({scale})")
+    chosen = STUDIES[study]
+    if not len(chosen.load(results, scale)[0]):
+        command = f"python -m bench.run {study} --scale {scale}"
+        raise StoreError(f"no results of {study} at scale {scale} in {results}: {command}")
+    page = chosen.report(scale, results, other)
+    return replace(page, title=f"{chosen.title} ({scale})")
 
 
 def write(page: Page, folder: Path) -> None:
@@ -91,8 +92,8 @@ def show(table: Table) -> None:
     """Prints a table on the terminal."""
     shown = RichTable(title=table.title)
     for column in table.columns:
-        style = "dim" if column.paper else ""
-        shown.add_column(column.name, justify="left" if column.text else "right", style=style)
+        justify, style = "left" if column.text else "right", "dim" if column.paper else ""
+        shown.add_column(column.name, justify=justify, style=style)
     for row in table.rows:
         shown.add_row(*row)
     # A pipe has no width of its own: what is read from a log should not be folded.
@@ -103,8 +104,7 @@ def stored(results: Path) -> list[tuple[str, str]]:
     """(study, scale) of all results there, published ones (a file) or one's own (a folder)."""
     return [
         (study, scale)
-        for study in STUDIES
-        for scale in SCALES
+        for study, scale in product(STUDIES, SCALES)
         if (results / study / f"{scale}.parquet").is_file() or (results / study / scale).is_dir()
     ]
 
@@ -129,7 +129,7 @@ def publish(study: str, scale: str, results: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     points = kept.load_samples().sort_by("id")
     points = points.filter([id in page.shown for id in points["id"].to_pylist()])
-    for name, found in ((scale, rows.sort_by("id")), (f"{scale}_samples", points)):
+    for name, found in {scale: rows.sort_by("id"), f"{scale}_samples": points}.items():
         write_atomically(folder / f"{name}.parquet", to_bytes(found), folder / "_tmp")
     (folder / "_tmp").rmdir()
     write(build(study, scale, REFERENCE), REFERENCE_REPORTS / study / scale)
@@ -172,11 +172,11 @@ def check() -> list[str]:
     return found
 
 
-def _differences(path: Path, rebuilt: str) -> list[str]:
+def _differences(path: Path, rebuilt: str) -> Iterator[str]:
     committed = path.read_text("utf-8") if path.is_file() else ""
     names = f"{path} (committed)", f"{path} (rebuilt)"
     texts = committed.splitlines(), rebuilt.splitlines()
-    return list(difflib.unified_diff(*texts, *names, lineterm="", n=0))
+    return difflib.unified_diff(*texts, *names, lineterm="", n=0)
 
 
 # The command
@@ -195,9 +195,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help="default: reports, or DIR/reports")
     p.add_argument("--against", type=Path, metavar="DIR", help="compare with the results there")
     p.add_argument("--check", action="store_true", help="committed reports against their rows")
-    p.add_argument(
-        "--publish", action="store_true", help="make the results of STUDY at --scale the reference"
-    )
+    made = "make the results of STUDY at --scale the reference"
+    p.add_argument("--publish", action="store_true", help=made)
     return p
 
 
@@ -224,12 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reports(args: argparse.Namespace) -> int:
     """Writes and shows the reports asked for; 1 if one differs from what it is compared with."""
     there = stored(args.results)
-    wanted = [
-        (study, scale)
-        for study in args.studies or STUDIES
-        for scale in ([args.scale] if args.scale else SCALES)
-        if args.scale or (study, scale) in there
-    ]
+    asked = product(args.studies or STUDIES, [args.scale] if args.scale else SCALES)
+    wanted = [each for each in asked if args.scale or each in there]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
     agree, compared = True, False
@@ -246,10 +241,10 @@ def _reports(args: argparse.Namespace) -> int:
         write(page, folder)
         show(page.tables["claims"])
         show(page.tables["summary"])
-        if "against" in page.tables:
-            show(page.tables["against"])
-            print(page.tables["against"].caption)
-            agree &= page.agrees
+        if against := page.tables.get("against"):
+            show(against)
+            print(against.caption)
+            agree &= agrees(against)
         print(f"report: {folder / 'report.html'}")
     if not compared:
         raise StoreError(f"nothing was compared with {args.against}")

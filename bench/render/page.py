@@ -16,7 +16,6 @@ import jinja2
 import matplotlib as mpl
 import pandas as pd
 
-from bench.render import compare
 from bench.render.figures import STYLE, Picture
 from bench.render.tables import Table
 
@@ -34,11 +33,6 @@ class Page:
     missing: int  # trainings that a complete study would have beside these
     shown: set[str]  # ids of the trainings whose samples are in the pictures
     title: str = ""  # the command gives it one
-
-    @property
-    def agrees(self) -> bool:
-        """With the results it was compared with, if it was."""
-        return "against" not in self.tables or compare.agrees(self.tables["against"])
 
     @property
     def origin(self) -> str:

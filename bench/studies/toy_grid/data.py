@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ def posterior_logits(x: np.ndarray) -> np.ndarray:
     return -squared / (2 * VARIANCE)
 
 
-@dataclass(frozen=True)
-class ToyData:
+class ToyData(NamedTuple):
     """The fixed sets of one training; every array is (n, 2), float32."""
 
     x_train: np.ndarray
@@ -48,8 +47,7 @@ def toy_data(stream: str) -> ToyData:
     return ToyData(x[:N_TRAIN], z[:N_TRAIN], x[N_TRAIN:], z[N_TRAIN:])
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What one training sees in one epoch of n batches, features before the batch.
 
     x, z (n, 2, batch); critic_eps (n, 2, 2, critic_steps * batch): noise of the encoder and of

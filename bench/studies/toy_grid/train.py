@@ -58,12 +58,8 @@ class Trainer:
         # Members of one method lie side by side, so that its loss is one call on a slice.
         self.specs = sorted(specs, key=lambda spec: spec.method)
         self.device, self.dtype = torch.device(device), dtype
-        self.nets = ToyNetworks(
-            [toy_shape(spec) for spec in self.specs],
-            [generator(spec.stream, "weights") for spec in self.specs],
-            self.device,
-            dtype,
-        )
+        weights = [generator(spec.stream, "weights") for spec in self.specs]
+        self.nets = ToyNetworks(list(map(toy_shape, self.specs)), weights, self.device, dtype)
         lrs = [spec.lr for spec in self.specs]
         self.critic_adam = StackedAdam(self.nets.critics, lrs)
         self.model_adam = StackedAdam(self.nets.coders, lrs + lrs)
@@ -73,11 +69,9 @@ class Trainer:
 
     def reduce(self, which: str, f_q: Tensor, f_p: Tensor) -> Tensor:
         """Each member's own loss (m,) from its logits; `which` is "critic" or "model"."""
-        losses = [
-            getattr(OBJECTIVES[method], which)(f_q[start:end], f_p[start:end])
-            for method, start, end in self.methods
-        ]
-        return torch.cat(losses)
+        return torch.cat(
+            [getattr(OBJECTIVES[m], which)(f_q[a:b], f_p[a:b]) for m, a, b in self.methods]
+        )
 
     def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
         """All updates of the critics on one batch.
@@ -110,21 +104,19 @@ class Trainer:
         """Epochs as lists of batches; members of one stream share its one draw."""
         sources = {spec.stream: data.epochs(spec) for spec in self.specs}
         streams = list(sources)
-        member = torch.tensor([streams.index(spec.stream) for spec in self.specs])
-        member = member.to(self.device)
+        member = [streams.index(spec.stream) for spec in self.specs]
+        member = torch.tensor(member, device=self.device)
 
         def stacked(arrays: Sequence[np.ndarray], axis: int) -> Tensor:
             tensor = torch.from_numpy(np.stack(arrays, axis)).to(self.device, self.dtype)
             return tensor.index_select(axis, member)
 
         while True:
-            drawn = [next(source) for source in sources.values()]
-            x = stacked([epoch.x for epoch in drawn], 1)
-            z = stacked([epoch.z for epoch in drawn], 1)
-            critic_eps = stacked([epoch.critic_eps for epoch in drawn], 2).flatten(1, 2)
-            model_eps = stacked([epoch.model_eps for epoch in drawn], 3)
-            model_eps = model_eps.unflatten(2, (2, 2)).flatten(3, 4)
-            yield [Batch(*parts) for parts in zip(x, z, critic_eps, model_eps, strict=True)]
+            x, z, critic_eps, model_eps = zip(*map(next, sources.values()), strict=True)
+            critic = stacked(critic_eps, 2).flatten(1, 2)
+            model = stacked(model_eps, 3).unflatten(2, (2, 2)).flatten(3, 4)
+            parts = zip(stacked(x, 1), stacked(z, 1), critic, model, strict=True)
+            yield [Batch(*each) for each in parts]
 
     def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
         """Runs all epochs and returns the seconds they took, `after_epoch` left out.

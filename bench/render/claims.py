@@ -46,8 +46,8 @@ def claim(words: Mapping[str, str], id: str, found: tuple[str, str], **values: A
 
 
 _WEIGHT = {
-    "smoke": ("smoke: no evidence", "Smoke runs only show that the suite works."),
-    "quick": ("indicative", "At this scale verdicts are indicative: the networks are narrow."),
+    "smoke": (" (smoke: no evidence)", "Smoke runs only show that the suite works."),
+    "quick": (" (indicative)", "At this scale verdicts are indicative: the networks are narrow."),
     "paper": ("", ""),
 }
 FIXED = "Rules were fixed in code before the study was run."
@@ -57,13 +57,6 @@ def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Table:
     """Each claim with its rule, verdict and evidence; `rules` says when the rules were made."""
     weight, note = _WEIGHT[scale]
     heads = ("claim", "the paper says", "rule", "verdict", "evidence")
-    return Table(
-        "claims",
-        "The paper's claims",
-        f"{rules} {note}".strip(),
-        [Column(head, text=True) for head in heads],
-        [
-            [c.id, c.text, c.rule, c.verdict + (f" ({weight})" if weight else ""), c.evidence]
-            for c in found
-        ],
-    )
+    columns = [Column(head, text=True) for head in heads]
+    rows = [[c.id, c.text, c.rule, c.verdict + weight, c.evidence] for c in found]
+    return Table("claims", "The paper's claims", f"{rules} {note}".strip(), columns, rows)

@@ -90,24 +90,19 @@ def comparison(
         agrees = verdict(abs(a - b) <= tolerance)
         rows.append([*named(both[0]), statistic.heading, *shown, agrees])
     differing = sum(row[-1] != "agrees" for row in rows)
-    outcome = f"{differing} of {len(rows)} differ beyond" if differing else ""
-    outcome = outcome or f"All {len(rows)} agree within"
-    lone = [named(runs) for cell, runs in ours.items() if cell not in theirs]
-    left_out = ", ".join(f"{label} at λ = {value}" for value, label in lone)
-    skipped = f" Not compared, nothing in common: {left_out}." if lone else ""
-    return Table(
-        "against",
-        "Against other results",
+    outcome = f"All {len(rows)} agree within"
+    if differing:
+        outcome = f"{differing} of {len(rows)} differ beyond"
+    caption = (
         f"{outcome} the spread of the seeds of {name}. Tolerance: Student's t at a "
-        f"family-wise level of {LEVEL}, {how}.{skipped}",
-        [
-            Column("λ"),
-            *(Column(head, text=True) for head in ("method", "statistic")),
-            *map(Column, (*heads, "difference", "tolerance")),
-            Column("verdict", text=True),
-        ],
-        rows,
+        f"family-wise level of {LEVEL}, {how}."
     )
+    lone = [named(runs) for cell, runs in ours.items() if cell not in theirs]
+    if left_out := ", ".join(f"{label} at λ = {value}" for value, label in lone):
+        caption += f" Not compared, nothing in common: {left_out}."
+    names = ("λ", "method", "statistic", *heads, "difference", "tolerance", "verdict")
+    columns = [Column(each, text=each in ("method", "statistic", "verdict")) for each in names]
+    return Table("against", "Against other results", caption, columns, rows)
 
 
 def named(runs: pd.DataFrame) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import pandas as pd
@@ -32,16 +33,11 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
 
-    def only(self, kept: Callable[[Column, Sequence[str]], bool]) -> Table:
-        """The table with those columns for which `kept(column, its cells)` is true."""
-        numbered = enumerate(self.columns)
-        chosen = [i for i, column in numbered if kept(column, [row[i] for row in self.rows])]
-        rows = [[row[i] for i in chosen] for row in self.rows]
-        return replace(self, columns=[self.columns[i] for i in chosen], rows=rows)
-
-    def filled(self) -> Table:
-        """The table without columns of nothing: a score that no run has."""
-        return self.only(lambda _, cells: any(cell not in ("–", "") for cell in cells))
+    def without(self, names: Collection[str]) -> Table:
+        """The table without the columns of these names."""
+        kept = [column.name not in names for column in self.columns]
+        rows = [list(compress(row, kept)) for row in self.rows]
+        return replace(self, columns=list(compress(self.columns, kept)), rows=rows)
 
     def _each(self, cells: Iterable[str], form: str) -> list[str]:
         """A row's cells, those of the paper's columns in this form."""
@@ -50,9 +46,8 @@ class Table:
 
     def markdown(self) -> str:
         """The table and its caption; the paper's values are in italics."""
-        heads, *rows = (
-            self._each(row, "*{}*") for row in ([c.name for c in self.columns], *self.rows)
-        )
+        names = [c.name for c in self.columns]
+        heads, *rows = (self._each(row, "*{}*") for row in (names, *self.rows))
         rules = ["---" if c.text else "---:" for c in self.columns]
         return f"{markdown(heads, rows, rules)}\n\n{self.caption}\n"
 
@@ -92,18 +87,20 @@ def tabulate(
 ) -> Table:
     """A table with a row for each group of runs, whose every column is a function of the group.
 
-    A heading alone stands over numbers. `hide_empty` leaves out columns of nothing.
+    A heading alone stands over numbers. `hide_empty` leaves out columns of nothing: of a score
+    that no run has.
     """
     heads = [head if isinstance(head, Column) else Column(head) for head, _ in columns]
     rows = [[cell(group) for _, cell in columns] for group in groups]
     table = Table(name, title, caption, heads, rows)
-    return table.filled() if hide_empty else table
+    pairs = zip(heads, *rows, strict=True)
+    empty = [head.name for head, *cells in pairs if {*cells} <= {"–", ""}]
+    return table.without(empty) if hide_empty else table
 
 
 def summary(table: Table, without: Collection[str]) -> Table:
     """The columns of a table that a reader looks at first: all but these."""
-    kept = table.only(lambda column, _: column.name not in without)
-    return replace(kept, name="summary", title="Summary")
+    return replace(table.without(without), name="summary", title="Summary")
 
 
 def percent(share: float) -> str:

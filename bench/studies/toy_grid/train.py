@@ -138,13 +138,16 @@ class Trainer:
             after_epoch(epoch)
         return seconds
 
+    def parameters(self, member: int) -> Tensor:
+        """All parameters of a member in one row: encoder, decoder, critic."""
+        coders, critics = self.nets.coders, self.nets.critics
+        decoder = coders.network(len(self.specs) + member)
+        return torch.cat([coders.network(member), decoder, critics.network(member)])
+
     @torch.no_grad()
     def finite(self) -> list[bool]:
         """Whether all parameters of each member are finite."""
-        m = len(self.specs)
-        coders, critics = self.nets.coders, self.nets.critics
-        rows = [(coders.network(i), coders.network(m + i), critics.network(i)) for i in range(m)]
-        return [all(bool(row.isfinite().all()) for row in member) for member in rows]
+        return [bool(self.parameters(i).isfinite().all()) for i in range(len(self.specs))]
 
 
 def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | None:

@@ -46,13 +46,7 @@ def mixed(methods: Sequence[str] = tuple(OBJECTIVES), epochs: int = EPOCHS) -> l
 
 def parameters(trainer: Trainer) -> dict[str, torch.Tensor]:
     """All parameters of each member by id, in one row."""
-    nets, m = trainer.nets, len(trainer.specs)
-    return {
-        spec.id: torch.cat(
-            [nets.coders.network(i), nets.coders.network(m + i), nets.critics.network(i)]
-        )
-        for i, spec in enumerate(trainer.specs)
-    }
+    return {spec.id: trainer.parameters(i) for i, spec in enumerate(trainer.specs)}
 
 
 def plain_row(plain: PlainTrainer) -> torch.Tensor:

@@ -222,9 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reports(args: argparse.Namespace) -> int:
     """Writes and shows the reports asked for; 1 if one differs from what it is compared with."""
-    there = stored(args.results)
     asked = product(args.studies or STUDIES, [args.scale] if args.scale else SCALES)
-    wanted = [each for each in asked if args.scale or each in there]
+    wanted = [each for each in asked if args.scale or each in stored(args.results)]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
     agree, compared = True, False

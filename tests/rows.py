@@ -8,11 +8,12 @@ from typing import Any
 from bench.scores import metrics
 from bench.spec import PROTOCOL, columns
 from bench.store import schema
+from bench.studies import STUDIES
 from bench.studies.toy_grid.spec import ToySpec
-from bench.studies.toy_grid.study import TOY_GRID
 
-TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY_GRID.metrics()), **TOY_GRID.columns()})
-TOY_SAMPLES = schema.samples(TOY_GRID.sample_columns())
+TOY = STUDIES["toy_grid"]
+TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY.metrics()), **TOY.columns()})
+TOY_SAMPLES = schema.samples(TOY.sample_columns())
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
 LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}

@@ -39,6 +39,11 @@ class Table:
         rows = [list(compress(row, kept)) for row in self.rows]
         return replace(self, columns=list(compress(self.columns, kept)), rows=rows)
 
+    @property
+    def names(self) -> list[str]:
+        """The headings."""
+        return [column.name for column in self.columns]
+
     def _each(self, cells: Iterable[str], form: str) -> list[str]:
         """A row's cells, those of the paper's columns in this form."""
         pairs = zip(self.columns, cells, strict=True)
@@ -46,19 +51,17 @@ class Table:
 
     def markdown(self) -> str:
         """The table and its caption; the paper's values are in italics."""
-        names = [c.name for c in self.columns]
-        heads, *rows = (self._each(row, "*{}*") for row in (names, *self.rows))
+        heads, *rows = (self._each(row, "*{}*") for row in (self.names, *self.rows))
         rules = ["---" if c.text else "---:" for c in self.columns]
         return f"{markdown(heads, rows, rules)}\n\n{self.caption}\n"
 
     def latex(self) -> str:
         """A booktabs table; needs the packages booktabs and xcolor."""
-        heads, *rows = (
-            " & ".join(self._each(map(_tex, row), r"\textcolor{{gray}}{{{}}}")) + r" \\"
-            for row in ([c.name for c in self.columns], *self.rows)
-        )
+        lines = ([cell.translate(_TEX) for cell in row] for row in (self.names, *self.rows))
+        grey = r"\textcolor{{gray}}{{{}}}"
+        heads, *rows = (" & ".join(self._each(line, grey)) + r" \\" for line in lines)
         return _LATEX % {
-            "caption": _tex(self.caption),
+            "caption": self.caption.translate(_TEX),
             "name": self.name,
             "align": "".join("l" if c.text else "r" for c in self.columns),
             "rows": "\n".join([heads, r"\midrule", *rows]),
@@ -66,7 +69,7 @@ class Table:
 
     def csv(self) -> str:
         """The cells under their headings."""
-        frame = pd.DataFrame(self.rows, columns=[c.name for c in self.columns])
+        frame = pd.DataFrame(self.rows, columns=self.names)
         return frame.to_csv(index=False, lineterminator="\n")
 
 
@@ -163,12 +166,9 @@ _LATEX = r"""\begin{table}
 \end{tabular}
 \end{table}
 """
-_TEX = {character: f"\\{character}" for character in "&%$#_{}"}
-_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$"}
-_TEX |= {"λ": r"$\lambda$", "σ": r"$\sigma$", "∞": r"$\infty$", "²": r"\textsuperscript{2}"}
-_TEX |= {"–": "--", "′": "'", "é": r"\'e", "…": r"\ldots{}"}
-
-
-def _tex(text: str) -> str:
-    return text.translate(str.maketrans(_TEX))
+_SPELLED = {character: f"\\{character}" for character in "&%$#_{}"}
+_SPELLED |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPELLED |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$"}
+_SPELLED |= {"λ": r"$\lambda$", "σ": r"$\sigma$", "∞": r"$\infty$", "²": r"\textsuperscript{2}"}
+_SPELLED |= {"–": "--", "′": "'", "é": r"\'e", "…": r"\ldots{}"}
+_TEX = str.maketrans(_SPELLED)

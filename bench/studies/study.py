@@ -81,20 +81,21 @@ class Study(Generic[S]):
         `given` replaces values of other axes. A method of `own_lams` (0,) is trained at 0 only.
         A value given twice counts once. Raises ValueError for values that can't be trained.
         """
-        own: dict[str, Sequence[Any]] = {"lr": list(dict.fromkeys(lrs))} if lrs else {}
         groups: dict[tuple[float, ...], list[str]] = {}
         for method in methods or self.methods:
             values = self.own_lams.get(method, self.lams[scale])
             if lams is not None and tuple(values) != (0.0,):
                 values = lams
             groups.setdefault(tuple(dict.fromkeys(values)), []).append(method)
-        axes: dict[str, Sequence[Any]] = {**self.axes[scale], **own, **(given or {})}
+        axes = {"study": [self.name], "scale": [scale], **self.axes[scale]}
+        if lrs:
+            axes["lr"] = list(dict.fromkeys(lrs))
+        axes |= given or {}
         axes |= {"seed": range(seeds or self.seeds.get(scale, 1)), "precision": [precision]}
-        first = {"study": [self.name], "scale": [scale]}
         return [
             spec
             for values, names in groups.items()
-            for spec in grid(self.kind, **first, **axes, lam=values, method=names)
+            for spec in grid(self.kind, **axes, lam=values, method=names)
         ]
 
     # Results

@@ -48,8 +48,6 @@ SHARES = {
 """What is compared of runs, by name, and its column."""
 KNOWN = ("inception_score", "mse_x", "mse_z", "modes", "high_quality")
 """Columns of metrics that the table of scores has, or leaves out."""
-Both = tuple[pd.DataFrame, pd.DataFrame]
-"""Runs of sVAE-r and of ALICE."""
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
@@ -187,12 +185,11 @@ def gradients(frame: pd.DataFrame) -> Table:
 def toy_claims(frame: pd.DataFrame) -> list[Claim]:
     """Claims 1a to 1d, from the rows of `own`."""
     both = at(frame, "svae_r", LAM), at(frame, "alice", LAM)
-    before = at(frame, "svae_r", 0.0), at(frame, "alice", 0.0)
     found = {
         "1a": _reconstructs(*both),
         "1b": _gain(*both, "top"),
         "1b'": _gain(*both, "top_good"),
-        "1c": _helps(both, before),
+        "1c": _helps(frame),
         "1d": _robust(*both),
     }
     values = {"lam": LAM, "close": CLOSE, "both": BOTH, "top": TOP, "good": GOOD}
@@ -218,19 +215,19 @@ def _gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[str, s
     )
 
 
-def _helps(after: Both, before: Both) -> tuple[str, str]:
-    names = "sVAE-r over sVAE", "ALICE over ALI"
-    found = {
-        f"{name}, {what}": intervals.difference(*pair)
-        for name, ours, theirs in zip(names, after, before, strict=True)
-        for what, column in (("IS", "top"), ("IS and quality", "top_good"))
-        if len((pair := intervals.paired(ours, theirs, column))[0])
-    }
-    evidence = "; ".join(f"{what}: {gain}" for what, gain in found.items())
-    if len(found) < 4:
-        return "no data", evidence or "no pairs"
-    gains = found.values()
-    return decide(min(gain.low for gain in gains), min(gain.high for gain in gains)), evidence
+def _helps(frame: pd.DataFrame) -> tuple[str, str]:
+    gains, evidence = [], []
+    for method, name in {"svae_r": "sVAE-r over sVAE", "alice": "ALICE over ALI"}.items():
+        for column, what in {"top": "IS", "top_good": "IS and quality"}.items():
+            after, before = (at(frame, method, value) for value in (LAM, 0.0))
+            a, b = intervals.paired(after, before, column)
+            if len(a):
+                gains.append(intervals.difference(a, b))
+                evidence.append(f"{name}, {what}: {gains[-1]}")
+    words = "; ".join(evidence) or "no pairs"
+    if len(gains) < 4:
+        return "no data", words
+    return decide(min(gain.low for gain in gains), min(gain.high for gain in gains)), words
 
 
 def _robust(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:

@@ -229,8 +229,7 @@ def _reports(args: argparse.Namespace) -> int:
     agree, compared = True, False
     for study, scale in wanted:
         try:
-            page = build(study, scale, args.results, args.against)
-            compared = True
+            page, compared = build(study, scale, args.results, args.against), True
         except StoreError as error:
             if args.against is None or len(wanted) == 1:
                 raise

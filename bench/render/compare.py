@@ -90,9 +90,8 @@ def comparison(
         agrees = verdict(abs(a - b) <= tolerance)
         rows.append([*named(both[0]), statistic.heading, *shown, agrees])
     differing = sum(row[-1] != "agrees" for row in rows)
-    outcome = f"All {len(rows)} agree within"
-    if differing:
-        outcome = f"{differing} of {len(rows)} differ beyond"
+    beyond = f"{differing} of {len(rows)} differ beyond"
+    outcome = beyond if differing else f"All {len(rows)} agree within"
     caption = (
         f"{outcome} the spread of the seeds of {name}. Tolerance: Student's t at a "
         f"family-wise level of {LEVEL}, {how}."

@@ -15,7 +15,7 @@ from models.objectives import OBJECTIVES
 N_PICTURE = 256
 """Points of a run that are kept for pictures."""
 Outcome = tuple[dict[str, float | int] | None, dict[str, np.ndarray]]
-"""A member's metrics, None where it has diverged, and its first 256 points by name, in a row."""
+"""A member's metrics, None where it has diverged; by name its first 256 points, float32, flat."""
 
 
 def toy_metrics(

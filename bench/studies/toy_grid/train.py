@@ -69,9 +69,11 @@ class Trainer:
 
     def reduce(self, which: str, f_q: Tensor, f_p: Tensor) -> Tensor:
         """Each member's own loss (m,) from its logits; `which` is "critic" or "model"."""
-        return torch.cat(
-            [getattr(OBJECTIVES[m], which)(f_q[a:b], f_p[a:b]) for m, a, b in self.methods]
-        )
+        losses = [
+            getattr(OBJECTIVES[method], which)(f_q[start:end], f_p[start:end])
+            for method, start, end in self.methods
+        ]
+        return torch.cat(losses)
 
     def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
         """All updates of the critics on one batch.

@@ -10,8 +10,7 @@ from bench.studies.study import Beat, Job, Rows
 from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
-from bench.studies.toy_grid.train import Trainer, program
-from models.stacked import D_EPS, D_X, D_Z
+from bench.studies.toy_grid.train import Trainer, program, toy_shape
 
 TRACES = 8
 """The decoder's gradient is measured before training and after each eighth of the epochs."""
@@ -21,13 +20,8 @@ OVERHEAD_WIDTH = 64
 
 def flops(spec: ToySpec) -> float:
     """Multiplications and additions of all matrix products of a training."""
-
-    def weights(d_in: int, depth: int, width: int, d_out: int) -> int:
-        return d_in * width + (depth - 1) * width**2 + width * d_out
-
-    coders = weights(D_X + D_EPS, spec.encoder_depth, spec.encoder_width, D_Z)
-    coders += weights(D_Z + D_EPS, spec.decoder_depth, spec.decoder_width, D_X)
-    critic = weights(D_X + D_Z, spec.critic_depth, spec.critic_width, 1)
+    weights = [sum(d_in * d_out for d_in, d_out in shape.layers) for shape in toy_shape(spec)]
+    coders, critic = sum(weights[:2]), weights[2]
     # Per sample: 2 a weight forward, 2 back to the inputs, 2 for the weight's own gradient.
     critic_step = 2 * coders + 2 * 6 * critic
     passes = 2 if spec.lam > 0 else 1  # the cycle is a second pass through both

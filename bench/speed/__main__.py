@@ -20,9 +20,9 @@ from rich.table import Table
 
 from bench.cli import Parser
 from bench.engine.job import keep_freed_memory
+from bench.render.tables import markdown
 from bench.speed import images, toy
-from bench.speed.turns import Line
-from bench.store import provenance
+from bench.store.provenance import cpu_name
 
 HEADINGS = ("measured", "here", "asked for")
 
@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    lines: list[Line] = []
-    console = Console(width=None if Console().is_terminal else 150)
+    console, lines = Console(width=None if Console().is_terminal else 150), []
     with tempfile.TemporaryDirectory() as folder:
         for line in chain(*toy.sections(Path(folder)), *images.sections()):
             lines.append(line)
@@ -48,14 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_row(*line)
     console.print(table)
     if args.out:
-        args.out.write_text(markdown(lines), encoding="utf-8")
+        machine = f"{cpu_name()}, torch {torch.__version__}, one thread a process"
+        text = f"{markdown(HEADINGS, lines)}\n\nRatios measured in one run: {machine}.\n"
+        args.out.write_text(text, encoding="utf-8")
     return 0
-
-
-def markdown(lines: Sequence[Line]) -> str:
-    rows = ["| " + " | ".join(cells) + " |" for cells in (HEADINGS, ("---",) * 3, *lines)]
-    machine = f"{provenance.cpu_name()}, torch {torch.__version__}, one thread a process"
-    return "\n".join([*rows, "", f"Ratios measured in one run: {machine}.", ""])
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ import math
 import random
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bench import report
 from bench.cli import Parser, UsageError, complain
+from bench.render import tables
 from bench.spec import Spec, columns
 from bench.store.rows import StoreError
 from bench.studies import STUDIES
@@ -32,39 +34,32 @@ from bench.studies.study import SCALES
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SIZES = (1, 2, 4, 8, 16, 32)
-
-HEADINGS = (
-    *("workers", "time", "efficiency", "bound by", "stragglers add"),
-    *("best stack size", "time then", "time by --shard"),
-)
+HEADINGS = ["workers", "time", "efficiency", "bound by", "stragglers add"]
+HEADINGS += ["best stack size", "time then", "time by --shard"]
 
 
-@dataclass(frozen=True)
-class Recorded:
+class Recorded(NamedTuple):
     """What the reference says of a study's times."""
 
     rate: float  # FLOP/s at which `seconds` comes out right on the whole
     scatter: tuple[float, ...]  # of single stacks: real time to that estimate
 
 
-def recorded(study: str, results: Path) -> Recorded:
+def recorded(name: str, results: Path) -> Recorded:
     """From float32's rows at the largest scale published. Raises StoreError if none is."""
-    seconds = STUDIES[study].seconds
-    names = columns(STUDIES[study].kind)
-    scales = [s for s in SCALES if (results / study / f"{s}.parquet").is_file()]
+    study = STUDIES[name]
+    scales = [s for s in SCALES if (results / name / f"{s}.parquet").is_file()]
     if not scales:
-        raise StoreError(f"no times of {study} are published in {results}")
-    real: dict[float, float] = {}
-    work: dict[float, float] = {}  # at 1 FLOP/s, without what takes its time at any rate
-    for row in STUDIES[study].load(results, scales[-1])[0].to_pylist():
-        if row["precision"] != "float32":
-            continue
-        spec = STUDIES[study].kind(**{name: row[name] for name in names})
-        stack = row["train_seconds"]  # members share one time
-        whole = stack + (row.get("evaluation_seconds") or 0.0)
-        fixed = seconds(spec, math.inf)
-        real[stack] = real.get(stack, 0.0) + whole - fixed
-        work[stack] = work.get(stack, 0.0) + seconds(spec, 1.0) - fixed
+        raise StoreError(f"no times of {name} are published in {results}")
+    real: defaultdict[float, float] = defaultdict(float)
+    work: defaultdict[float, float] = defaultdict(float)  # at 1 FLOP/s
+    for row in study.load(results, scales[-1])[0].to_pylist():
+        if row["precision"] == "float32":
+            spec = study.kind(**{column: row[column] for column in columns(study.kind)})
+            stack = row["train_seconds"]  # members share one time
+            fixed = study.seconds(spec, math.inf)  # what takes its time at any rate
+            real[stack] += stack + (row.get("evaluation_seconds") or 0.0) - fixed
+            work[stack] += study.seconds(spec, 1.0) - fixed
     rate = sum(work.values()) / sum(real.values())
     return Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real))
 
@@ -85,12 +80,14 @@ class Simulation:
         self.study = STUDIES[specs[0].study]
         self.stacks: list[list[Spec]] = self.study.stacks(specs, "cpu")
         self.each = {spec.id: self.study.seconds(spec, times.rate) for spec in specs}
+        self.largest = max(map(len, self.stacks))
 
-    def jobs(self, size: int | None = None, scatter: bool = True) -> list[float]:
+    def jobs(self, size: int = sys.maxsize, scatter: bool = True) -> list[float]:
         """Seconds of each job, the longest estimate first; stacks cut to at most `size`."""
-        return self._times(self._cut(self.stacks, size), scatter)
+        starts = ((stack, i) for stack in self.stacks for i in range(0, len(stack), size))
+        return self._times([stack[i : i + size] for stack, i in starts], scatter)
 
-    def _times(self, stacks: Sequence[Sequence[Spec]], scatter: bool) -> list[float]:
+    def _times(self, stacks: Sequence[Sequence[Spec]], scatter: bool = True) -> list[float]:
         cost = self.study.cost_of_size
         found = []
         for stack in stacks:
@@ -101,41 +98,31 @@ class Simulation:
         found.sort(key=lambda job: job[0], reverse=True)
         return [estimate * luck for estimate, luck in found]
 
-    @staticmethod
-    def _cut(stacks: Sequence[Sequence[Spec]], size: int | None) -> list[Sequence[Spec]]:
-        if size is None:
-            return list(stacks)
-        return [stack[i : i + size] for stack in stacks for i in range(0, len(stack), size)]
-
     def shards(self, n: int) -> float:
         """Seconds until the last of n processes ends, each with a shard of its own."""
         parts = [Shard(i, n).of(self.specs) for i in range(1, n + 1)]
-        return max(sum(self._times(self.study.stacks(part, "cpu"), scatter=True)) for part in parts)
+        return max(sum(self._times(self.study.stacks(part, "cpu"))) for part in parts)
 
     def line(self, workers: int) -> tuple[str, ...]:
         """One line of the table, see HEADINGS."""
-        jobs = self.jobs()
-        time, even = deal(jobs, workers), deal(self.jobs(scatter=False), workers)
-        share = sum(jobs) / workers
+        jobs, foreseen = self.jobs(), self.jobs(scatter=False)
+        time, share = deal(jobs, workers), sum(jobs) / workers
         bound = "the work" if time < 1.05 * share else "the end: few jobs a worker"
         if max(jobs) > 0.95 * time:
             bound = "the largest stack"
-        times = {size: deal(self.jobs(size), workers) for size in self.sizes()}
+        sizes = [*(size for size in SIZES if size < self.largest), self.largest]
+        times = {size: deal(self.jobs(size), workers) for size in sizes}
         best = max(size for size in times if times[size] <= 1.01 * min(times.values()))
         return (
             f"{workers:,}",
             duration(time),
             f"{share / time:.0%}",
             bound,
-            f"{time / even * sum(self.jobs(scatter=False)) / sum(jobs) - 1:+.0%}",
+            f"{time / deal(foreseen, workers) * sum(foreseen) / sum(jobs) - 1:+.0%}",
             str(best),
             duration(times[best]),
             duration(self.shards(workers)),
         )
-
-    def sizes(self) -> list[int]:
-        largest = max(map(len, self.stacks))
-        return [size for size in SIZES if size < largest] + [largest]
 
 
 def duration(seconds: float) -> str:
@@ -146,18 +133,18 @@ def duration(seconds: float) -> str:
 
 
 def markdown(study: str, scale: str, simulation: Simulation) -> str:
+    """The table of a study at a scale, and what it is made from."""
     most = min(len(simulation.specs), WORKERS[-1])  # more would have nothing to do
     lines = [simulation.line(n) for n in (*(w for w in WORKERS if w < most), most)]
-    rows = ["| " + " | ".join(cells) + " |" for cells in (HEADINGS, ("---:",) * 8, *lines)]
     jobs, scatter = simulation.jobs(), simulation.times.scatter
-    note = (
+    return (
+        f"{tables.markdown(HEADINGS, lines, ['---:'] * 8)}\n\n"
         f"{study} at scale {scale}: {len(simulation.specs):,} trainings in {len(jobs)} stacks of "
-        f"up to {simulation.sizes()[-1]}, {duration(sum(jobs))} of one core in all, the largest "
+        f"up to {simulation.largest}, {duration(sum(jobs))} of one core in all, the largest "
         f"stack {duration(max(jobs))}. Times come from {len(scatter)} recorded stacks (their "
         f"estimate, scaled; single stacks took {min(scatter):.2f} to {max(scatter):.2f} of it, sd "
-        f"{statistics.pstdev(scatter):.2f}). Simulated, not run."
+        f"{statistics.pstdev(scatter):.2f}). Simulated, not run.\n"
     )
-    return "\n".join([*rows, "", note, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,10 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")
     args = parser.parse_args(arguments)
     try:
+        times = recorded(args.study, report.REFERENCE)
         specs = STUDIES[args.study].specs(args.scale)
-        text = markdown(
-            args.study, args.scale, Simulation(specs, recorded(args.study, report.REFERENCE))
-        )
+        text = markdown(args.study, args.scale, Simulation(specs, times))
         if args.out:
             args.out.write_text(text, encoding="utf-8")
     except StoreError as error:

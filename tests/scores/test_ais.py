@@ -21,7 +21,7 @@ from bench.scores.latent import (
     trajectory,
     value_and_slope,
 )
-from bench.speed.plain_ais import plain_log_likelihood
+from bench.speed.baselines.ais import plain_log_likelihood
 
 DOUBLE = torch.float64
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ from torch import nn
 from torch.nn.functional import conv_transpose2d
 
 from bench.data.synthetic import digits, photos
-from bench.speed.plain_images import Batch, Noise, PlainTrainer
+from bench.speed.baselines.images import PlainTrainer
 from bench.studies.images import train
 from bench.studies.images.study import ImageSpec
 from bench.studies.images.train import Draws, Trainer
@@ -41,33 +40,6 @@ def spec(method: str = "svae_r", lam: float = 0.1, data: str = "stand-in digits"
     )
 
 
-def batches(trainer: Trainer) -> Iterator[Batch]:
-    """The images and noise that the trainer's own updates will see."""
-    shape = trainer.nets.shape
-    code, channel = (shape.d_z,), (1, shape.size, shape.size)
-    colour, lam = trainer.domain.channels == 3, trainer.spec.lam
-    for step in range(STEPS):
-        x = trainer.batch(step)
-
-        def noise(update: str, cycle: bool = False, x=x, step=step) -> Noise:
-            draws = trainer.draws(x, f"{step} {update}")
-            found = Noise(draws.noise("z", *code), draws.noise("eps", *channel))
-            if cycle:
-                found = found._replace(eps_cycle=draws.noise("eps of the cycle", *channel))
-            if colour:
-                pairs = {
-                    name: [draws.noise(f"critic's {name} {i}", *s) for i, s in enumerate(shapes)]
-                    for name, shapes in dict.fromkeys("qp", (channel, (20,))).items()
-                }
-                found = found._replace(decoder=[draws.noise("noise 0", 20)], **pairs)
-            if colour and cycle:
-                found = found._replace(decoder_cycle=[draws.noise("noise of the cycle 0", 20)])
-            return found
-
-        critic = [noise(f"critic {k}") for k in range(trainer.critic_steps)]
-        yield x, critic, noise("model", lam > 0)
-
-
 def unfelt(network: nn.Module) -> set[nn.Parameter]:
     """Biases that a batch norm takes away again.
 
@@ -83,7 +55,12 @@ def largest_difference(spec: ImageSpec) -> float:
     """Of any parameter, between the trainer and the plain loop after the same steps in float64."""
     trainer = Trainer(spec, IMAGES[spec.data], dtype=torch.float64)
     plain = PlainTrainer(spec, dtype=torch.float64)
-    plain.train(batches(trainer))
+    for step in range(STEPS):
+        x = trainer.batch(step)
+        # The noise that the trainer's own updates will see.
+        names = [*(f"{step} critic {k}" for k in range(trainer.critic_steps)), f"{step} model"]
+        *critic, model = (trainer.draws(x, name).noise for name in names)
+        plain.updates(x, critic, model)
     trainer.nets.train()
     for _ in range(STEPS):
         trainer.advance()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from bench.speed.plain_toy import PlainTrainer
+from bench.speed.baselines.toy import PlainTrainer
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
@@ -53,7 +54,7 @@ def plain_row(plain: PlainTrainer) -> torch.Tensor:
     """The plain loop's parameters laid out as a stacked member's."""
     parts = []
     for network in (plain.encoder, plain.decoder, plain.critic):
-        for layer in network:
+        for layer in network.modules():
             if isinstance(layer, torch.nn.Linear):
                 parts += [layer.weight.detach().flatten(), layer.bias.detach()]
     return torch.cat(parts)
@@ -72,14 +73,8 @@ def largest_difference(specs: Sequence[ToySpec], dtype: torch.dtype, batches: in
     rows, worst = parameters(stack), 0.0
     for spec in specs:
         plain = PlainTrainer(spec, dtype)
-        seen = 0
-        for epoch in plain.epochs():
-            for batch in plain.batches(epoch):
-                if seen < batches:
-                    plain.updates(*batch)
-                    seen += 1
-            if seen == batches:
-                break
+        for batch in islice(plain.batches(), batches):
+            plain.updates(*batch)
         worst = max(worst, (rows[spec.id] - plain_row(plain)).abs().max().item())
     return worst
 

@@ -1,14 +1,13 @@
-"""The yardstick: one model, `torch.nn` layers, `torch.optim.Adam`, a plain loop.
+"""The plain loop of the toy study: one model, `torch.nn` layers, `torch.optim.Adam`, batch first.
 
-Nothing here knows of stacks. Tests hold the stacked trainer to this loop's numbers, and
-`bench.speed` to its speed. It sees the same random numbers as the stacked trainer and lays
-tensors out as everybody does, batch first.
+Nothing here knows of stacks. The loop sees the same random numbers as the stacked trainer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -17,18 +16,20 @@ from torch import Tensor, nn
 from bench.spec import generator
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
-from bench.studies.toy_grid.train import BETAS, toy_shape
 from models.objectives import OBJECTIVES, regularised, squared_error
-from models.stacked import Shape, xavier
+
+BETAS = (0.5, 0.999)
+"""Adam's decay rates in the authors' code."""
 
 
-def mlp(shape: Shape, weights: list[np.ndarray]) -> nn.Sequential:
-    """A ReLU multilayer perceptron with the given matrices and biases of 0."""
+def perceptron(depth: int, width: int, d_out: int, rng: np.random.Generator) -> nn.Sequential:
+    """A ReLU multilayer perceptron of inputs (n, 4), float64, with Xavier's weights, biases 0."""
     layers: list[nn.Module] = []
-    for (d_in, d_out), matrix in zip(shape.layers, weights, strict=True):
-        linear = nn.Linear(d_in, d_out)
-        linear.weight.data = torch.from_numpy(matrix)
-        linear.bias.data = torch.zeros(d_out, dtype=torch.float64)
+    for size in pairwise([4, *[width] * depth, d_out]):
+        linear = nn.Linear(*size, dtype=torch.float64)
+        weights = rng.uniform(-1, 1, linear.weight.shape) * math.sqrt(6 / sum(size))
+        linear.weight.data = torch.from_numpy(weights)
+        nn.init.zeros_(linear.bias)
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -39,9 +40,9 @@ class PlainTrainer:
     def __init__(self, spec: ToySpec, dtype: torch.dtype = torch.float32) -> None:
         self.spec, self.dtype = spec, dtype
         rng = generator(spec.stream, "weights")
-        self.encoder, self.decoder, self.critic = (
-            mlp(shape, xavier(shape, rng)).to(dtype) for shape in toy_shape(spec)
-        )
+        self.encoder = perceptron(spec.encoder_depth, spec.encoder_width, 2, rng).to(dtype)
+        self.decoder = perceptron(spec.decoder_depth, spec.decoder_width, 2, rng).to(dtype)
+        self.critic = perceptron(spec.critic_depth, spec.critic_width, 1, rng).to(dtype)
         self.model = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr=spec.lr, betas=BETAS)
         self.model_adam = torch.optim.Adam(self.model, lr=spec.lr, betas=BETAS)
@@ -49,9 +50,7 @@ class PlainTrainer:
 
     def code(self, x: Tensor, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of x and samples from z, each (batch, 2); eps (2, batch, 2)."""
-        z_x = self.encoder(torch.cat([x, eps[0]], 1))
-        x_z = self.decoder(torch.cat([z, eps[1]], 1))
-        return z_x, x_z
+        return self.encoder(torch.cat([x, eps[0]], 1)), self.decoder(torch.cat([z, eps[1]], 1))
 
     def logits(self, x: Tensor, z_x: Tensor, x_z: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """f on encoder pairs and on decoder pairs, each (batch,)."""
@@ -78,30 +77,13 @@ class PlainTrainer:
             loss.backward(inputs=self.model)  # the critic's own gradient is not needed
             self.model_adam.step()
 
-    def batches(self, epoch: data.Epoch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """The epoch's batches with the features last, as `updates` takes them."""
-        spec = self.spec
-
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(self.dtype).mT.contiguous()
-
-        critic_eps = tensor(epoch.critic_eps).unflatten(2, (spec.critic_steps, spec.batch))
-        return list(
-            zip(
-                tensor(epoch.x),
-                tensor(epoch.z),
-                critic_eps.movedim(2, 1),
-                tensor(epoch.model_eps),
-                strict=True,
+    def batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of all epochs, features last, as `updates` takes them."""
+        steps = self.spec.critic_steps, self.spec.batch
+        for epoch in islice(data.epochs(self.spec), self.spec.epochs):
+            arrays = epoch.x, epoch.z, epoch.critic_eps, epoch.model_eps
+            x, z, critic_eps, model_eps = (
+                torch.from_numpy(array).to(self.dtype).mT.contiguous() for array in arrays
             )
-        )
-
-    def epochs(self) -> Iterator[data.Epoch]:
-        """The random numbers of every epoch, the same that the stacked trainer sees."""
-        return islice(data.epochs(self.spec), self.spec.epochs)
-
-    def train(self) -> None:
-        """Runs all epochs."""
-        for epoch in self.epochs():
-            for batch in self.batches(epoch):
-                self.updates(*batch)
+            critic_eps = critic_eps.unflatten(2, steps).movedim(2, 1)
+            yield from zip(x, z, critic_eps, model_eps, strict=True)

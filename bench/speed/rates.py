@@ -1,0 +1,60 @@
+"""Rates of rivals, measured in turns of a fraction of a second: a busy neighbour slows all."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from bench.engine.cost import matmul_rate
+
+TURN = 0.4
+TURNS = 7
+
+Line = tuple[str, str, str]
+"""What was measured, what came out, and what is asked for."""
+Rival = Callable[[], float]
+"""Works for one turn and returns its rate a second."""
+
+
+def steps_a_turn(update: Callable[[], object], steps: int = 1) -> Rival:
+    """Returns a rival that calls `update`, which makes so many steps."""
+
+    def turn() -> float:
+        calls, start = 0, time.perf_counter()
+        while time.perf_counter() - start < TURN:
+            update()
+            calls += 1
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return calls * steps / (time.perf_counter() - start)
+
+    return turn
+
+
+def products(width: int = 64, device: str = "cpu") -> Rival:
+    """Returns a rival that multiplies batches of matrices, whose rate is in FLOP/s."""
+    return lambda: matmul_rate(device, width, TURN)
+
+
+class Rates:
+    """Each rival's rate in every turn; a first turn warms up and is dropped."""
+
+    def __init__(self, **rivals: Rival) -> None:
+        turns = [{name: rival() for name, rival in rivals.items()} for _ in range(TURNS + 1)]
+        self.turns = turns[1:]
+
+    def ratio(self, one: str, other: str) -> float:
+        """The median over turns of one rival's rate to another's."""
+        return statistics.median(turn[one] / turn[other] for turn in self.turns)
+
+    def summary(self, flops: float, whose: str = "") -> str:
+        """The ratio of `suite` to `plain`, and the share of `products` that `suite` reaches.
+
+        `flops` are those of one step of `suite`; `whose` says whose products.
+        """
+        ratio, share = self.ratio("suite", "plain"), flops * self.ratio("suite", "products")
+        rate = statistics.median(turn["products"] for turn in self.turns) / 1e9
+        return f"{ratio:.2f} x, {share:.0%} of {whose}{rate:.0f} GFLOP/s in products"

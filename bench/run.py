@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.cli import Parser, UsageError, complain, positive
-from bench.engine.plan import CLUSTERS, DOWNLOAD, Counts, Plan, count, duration
+from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count, duration
 from bench.studies import STUDIES
 from bench.studies.images.study import ImageSpec
 from bench.studies.selection import Shard
@@ -120,14 +120,14 @@ def _run(args: argparse.Namespace) -> int:
     from bench.engine import executors
     from bench.store.rows import Unwritable
 
-    plan = Plan.of(args)
+    plan = Plan(args)
+    if args.json:
+        counts, _ = count(plan.specs, plan.store)
+        print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))
+        return 0
     if args.status or args.dry_run:
-        counts, left = count(plan.specs, plan.store)
-        if args.json:
-            print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))
-            return 0
-        plan.cut(left)
-        print(plan.line(counts), flush=True)
+        plan.cut()
+        print(plan.line(), flush=True)
         return 0
     executor = executors.start(args.engine, args.address, plan.workers, plan.device)
     try:
@@ -136,25 +136,24 @@ def _run(args: argparse.Namespace) -> int:
             print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
         for spec in plan.specs if args.retry_failed else []:
             plan.store.forget_failures(spec.id)
-        counts, left = count(plan.specs, plan.store)
-        plan.cut(left)
-        print(plan.line(counts), flush=True)
+        plan.cut()
+        print(plan.line(), flush=True)
         executor.ready()
-        return _train(plan, counts, executor)
+        return _train(plan, executor)
     except Unwritable as error:
         return complain("bench.run", error, 1)
     finally:
         executor.stop()
 
 
-def _train(plan: Plan, counts: Counts, executor: Sequential) -> int:
+def _train(plan: Plan, executor: Sequential) -> int:
     from bench.engine.engine import Engine
     from bench.engine.executors import EngineError
     from bench.engine.progress import Monitor, clear_drafts, clear_progress
     from bench.store.atomic import process
     from bench.store.rows import StoreError
 
-    args, store = plan.args, plan.store
+    args, store, counts = plan.args, plan.store, plan.counts
     progress = store.progress_of(process())
     clear_progress(progress)
     monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)

@@ -174,7 +174,7 @@ class Forked(engines.Sequential):
                 content = file.read()
             _, status = os.waitpid(pid, 0)
             died = os.WIFSIGNALED(status) or not content
-            verdict = engines.killed(job) if died else pickle.loads(content)  # our own child's
+            verdict = Verdict(job, "killed") if died else pickle.loads(content)  # our own child's
             future.set_result(verdict)
 
         threading.Thread(target=follow, daemon=True).start()

@@ -81,21 +81,20 @@ class Engine:
             )
             self.queue.extend(self._halves(job))
         else:
-            self._failed(job, verdict.reason, self.queue)
+            self._failed(job, verdict.reason)
 
     def _halves(self, job: Job) -> list[Job]:
         middle = len(job.specs) // 2
         halves = [replace(job, specs=part) for part in (job.specs[:middle], job.specs[middle:])]
-        cost = self.monitor.pending.pop(job.key, 0.0)
-        for half in halves:
-            self.monitor.pending[half.key] = cost * len(half.specs) / len(job.specs)
+        cost = self.monitor.pending.pop(job.key, 0.0) / len(job.specs)
+        self.monitor.pending |= {half.key: cost * len(half.specs) for half in halves}
         return halves
 
-    def _failed(self, job: Job, reason: str, retry: deque[Job]) -> None:
+    def _failed(self, job: Job, reason: str) -> None:
         """A single training failed: it is tried again, or given up."""
         times = self.store.note_failure(job.specs[0].id, reason)
         if times < FAILURES:
-            retry.append(job)
+            self.queue.append(job)
             return
         self.monitor.pending.pop(job.key, None)
         self.monitor.failed += 1
@@ -104,21 +103,31 @@ class Engine:
             raise StoreError("stopped at the first failure (--fail-fast)")
 
     def _worker_lost(self, job: Job) -> None:
+        """A job lost its worker, perhaps by a neighbour's fault."""
         begun = job.key in self.monitor.shares()
         self.unbegun = 0 if begun else self.unbegun + 1
         if self.unbegun == FAILURES * self.executor.size:
             raise EngineError("worker processes die before they begin")
-        for unstored in self._unstored([job]):
-            if begun:
-                self._blame(unstored)
+        if self._unstored([job]):
+            losses = self.losses[job.key] = self.losses.get(job.key, 0) + begun
+            if losses < FAILURES - 1 or not begun:
+                self.queue.append(job)
+            elif losses < FAILURES:
+                self.alone.append(job)
+            elif len(job.specs) == 1:
+                reason = "its worker was killed"
+                while self.store.note_failure(job.specs[0].id, reason) < FAILURES - 1:
+                    pass
+                self._failed(job, reason)
             else:
-                self.queue.append(unstored)
+                halves = self._halves(job)
+                self.losses |= {half.key: FAILURES - 1 for half in halves}
+                self.alone.extend(halves)
         self.monitor.note("a worker was killed; what it had not finished runs again")
 
     def _unstored(self, jobs: Iterable[Job]) -> list[Job]:
         """Those of the jobs that are to be run again; none of them is under way any more."""
-        stored = self.store.done()
-        left = []
+        stored, left = self.store.done(), []
         for job in jobs:
             (self.monitor.progress / f"{job.key}.json").unlink(missing_ok=True)
             if all(spec.id in stored for spec in job.specs):  # it ended between storing and telling
@@ -126,20 +135,3 @@ class Engine:
             else:
                 left.append(job)
         return left
-
-    def _blame(self, job: Job) -> None:
-        """A job lost its worker once more, perhaps by a neighbour's fault."""
-        losses = self.losses[job.key] = self.losses.get(job.key, 0) + 1
-        if losses < FAILURES - 1:
-            self.queue.append(job)
-        elif losses < FAILURES:
-            self.alone.append(job)
-        elif len(job.specs) == 1:
-            reason = "its worker was killed"
-            while self.store.note_failure(job.specs[0].id, reason) < FAILURES - 1:
-                pass
-            self._failed(job, reason, self.alone)
-        else:
-            halves = self._halves(job)
-            self.losses |= {half.key: FAILURES - 1 for half in halves}
-            self.alone.extend(halves)

@@ -17,23 +17,20 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
-from importlib import import_module
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.cli import UsageError
+from bench.engine.job import Verdict
+from bench.engine.plan import LOCAL
+from bench.studies.study import Job
 
-if TYPE_CHECKING:
-    from bench.engine.job import Verdict
-    from bench.studies.study import Job
-
-LOCAL = "local"
 FIRST_ANSWER, RECONNECT = 10, 60
 """Seconds that a cluster has for its first answer, and for coming back after it was lost."""
 
@@ -44,13 +41,6 @@ class EngineError(Exception):
 
 class Gone(Exception):
     """The cluster is gone, by no job's fault; the message says which."""
-
-
-def killed(job: Job, end: str = "killed", reason: str = "its worker was killed") -> Verdict:
-    """The verdict on a job that took its worker with it."""
-    from bench.engine.job import Verdict
-
-    return Verdict(job, end, {}, reason)
 
 
 class Sequential:
@@ -89,7 +79,7 @@ class Loky(Sequential):
 
     def __init__(self, workers: int) -> None:
         self.size = self.ahead = workers
-        self.stopped = False
+        self.pool: Any = None
         # loky replaces a worker whose memory has grown, and says so as if something were wrong.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         # The workers' imports take seconds: they begin while this process plans.
@@ -100,30 +90,30 @@ class Loky(Sequential):
 
     def _send(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         with deaf():
-            begin = {"initializer": _begin, "initargs": (os.getpid(),)}
-            return get_reusable_executor(self.size, timeout=300, **begin).submit(call, *arguments)
+            self.pool = get_reusable_executor(
+                self.size, timeout=300, initializer=_begin, initargs=(os.getpid(),)
+            )
+            return self.pool.submit(call, *arguments)
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.size == 1 and not alone:
             return super().submit(call, job)
         try:
             return self._send(call, job)
-        except BrokenProcessPool as error:  # a worker was killed just now
-            future: Future[Any] = Future()
-            future.set_exception(error)
-            return future
+        except BrokenProcessPool:  # a worker was killed just now
+            return super().submit(lambda job: Verdict(job, "killed"), job)
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
         """The verdict. loky ends all its workers with one: every job under way is killed."""
         try:
             return future.result()
         except BrokenProcessPool:
-            return killed(job)
+            return Verdict(job, "killed")
 
     def stop(self) -> None:
-        if not self.stopped and "joblib.externals.loky.reusable_executor" in sys.modules:
-            get_reusable_executor(self.size).shutdown(wait=True, kill_workers=True)
-        self.stopped = True
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, kill_workers=True)
+            self.pool = None
 
 
 class Dask(Sequential):
@@ -135,15 +125,27 @@ class Dask(Sequential):
     ahead = float("inf")  # a cluster may grow with its queue
 
     def __init__(self, address: str, workers: int, device: str) -> None:
-        self.dask = _extra("dask", "distributed")
-        self.address = address
+        import distributed
+        from dask import config
+
+        self.dask: Any = distributed
+        self.address, self.order = address, count()
         self.resources = {"GPU": 1.0} if device == "cuda" else None
-        self.cluster: Any = None
-        self.folder: str | None = None
-        self.order = count()
+        self.scheduler, self.cluster, self.folder = address, None, None
         if address == LOCAL:
             self.folder = tempfile.mkdtemp(prefix="dask-")
-            self.cluster = self._local(workers)
+            # Who dies is known at once; the engine does the counting.
+            own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
+            with config.set(own), deaf():
+                self.cluster = self.dask.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=50,
+                    local_directory=self.folder,
+                    resources=self.resources,
+                )
+            self.scheduler = self.cluster.scheduler_address
         self.client = self._connect(FIRST_ANSWER)
         if self.client is None:
             raise UsageError(f"--address {address}: no Dask scheduler answers there")
@@ -153,23 +155,9 @@ class Dask(Sequential):
             self.stop()
             raise
 
-    def _local(self, workers: int) -> Any:
-        # Who dies is known at once; the engine does the counting.
-        own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
-        with _extra("dask", "dask").config.set(own), deaf():
-            return self.dask.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                dashboard_address=None,
-                silence_logs=50,
-                local_directory=self.folder,
-                resources=self.resources,
-            )
-
     def _connect(self, seconds: float) -> Any:
-        target = self.address if self.cluster is None else self.cluster.scheduler_address
         try:
-            return self.dask.Client(target, timeout=seconds, set_as_default=False)
+            return self.dask.Client(self.scheduler, timeout=seconds, set_as_default=False)
         except (OSError, ValueError):
             return None
 
@@ -183,10 +171,9 @@ class Dask(Sequential):
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.client.status != "running":
-            client = self._connect(RECONNECT)
-            if client is None:
+            gone, self.client = self.client, self._connect(RECONNECT) or self.client
+            if self.client is gone:
                 raise EngineError(f"no Dask scheduler at {self.address} any more")
-            gone, self.client = self.client, client
             with contextlib.suppress(TimeoutError):
                 gone.close(timeout=5)
         found = self.client.submit(
@@ -207,7 +194,7 @@ class Dask(Sequential):
         try:
             return found.result()
         except self.dask.KilledWorker:
-            return killed(job)
+            return Verdict(job, "killed")
         except Exception as error:
             if found.status == "error":
                 reason = f"{type(error).__name__}: {error}"
@@ -225,10 +212,15 @@ class Dask(Sequential):
             self.client.close(timeout=5)
         if self.cluster is None or self.folder is None:
             return
-        workers = [nanny.pid for nanny in self.cluster.workers.values()]
+        import psutil  # distributed needs it
+
+        pids = [nanny.pid for nanny in self.cluster.workers.values()]
+        workers = [each for each in psutil.Process().children() if each.pid in pids]
         with contextlib.suppress(TimeoutError):  # a nanny alone waits 4 s for a busy worker
             self.cluster.close(timeout=15)
-        _end([pid for pid in workers if pid])  # some may be finishing a job
+        for busy in psutil.wait_procs(workers, timeout=5)[1]:  # with the end of a job
+            with contextlib.suppress(psutil.NoSuchProcess):
+                busy.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -239,14 +231,14 @@ class Ray(Sequential):
     """
 
     def __init__(self, address: str, workers: int, device: str) -> None:
+        import ray
+
         # Nothing leaves the machine, and a CPU job keeps the environment it was given.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        self.ray = _extra("ray", "ray")
-        self.address = address
+        self.ray: Any = ray
+        self.address, self.empty, self.folder = address, False, None
         self.gpus = 1 / workers if device == "cuda" else 0
-        self.empty = False
-        self.folder: str | None = None
         options: dict[str, Any] = {"address": address}
         if address == LOCAL:
             # Ray's own 15 would starve its workers beside anything else on this machine.
@@ -262,9 +254,8 @@ class Ray(Sequential):
         except Exception as error:  # a node that is slow to start raises just this
             self.stop()
             reason = " ".join(str(error).split())[:200]
-            what = "no Ray cluster answers there"
-            if address == LOCAL:
-                what = "no Ray could be started here"
+            local = address == LOCAL
+            what = "no Ray could be started here" if local else "no Ray cluster answers there"
             raise UsageError(f"--address {address}: {what} ({reason})") from None
         finally:
             signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
@@ -284,9 +275,9 @@ class Ray(Sequential):
         try:
             return future.result()
         except errors.OutOfMemoryError:
-            return killed(job, "memory", "out of memory")
+            return Verdict(job, "memory", reason="out of memory")
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError):
-            return killed(job)
+            return Verdict(job, "killed")
         except errors.RayError as error:
             reason = " ".join(str(error).split())[-300:]
             raise EngineError(f"workers can't run jobs: {reason}") from None
@@ -320,8 +311,8 @@ def deaf() -> Iterator[None]:
 
 
 def _begin(parent: int) -> None:
-    """Makes a worker ready: it imports what jobs need, and ends itself once its parent is gone."""
-    from bench.engine import job as job
+    """Makes a worker deaf to Ctrl-C, and has it end itself once its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -331,26 +322,6 @@ def _begin(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end(processes: Sequence[int]) -> None:
-    """Returns when the processes are gone; after some seconds they are killed."""
-    stop = time.monotonic() + 5
-    for pid in processes:
-        with contextlib.suppress(OSError):  # gone
-            while time.monotonic() < stop:
-                os.kill(pid, 0)
-                time.sleep(0.05)
-            os.kill(pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
-
-
-def _extra(name: str, module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise UsageError(
-            f'--engine {name} needs what is not installed: pip install -e ".[{name}]"'
-        ) from None
-
-
 def start(engine: str, address: str | None, workers: int, device: str) -> Sequential:
     """The executor asked for; `workers` of this machine, or of a GPU. Raises UsageError."""
     if engine == "sequential":
@@ -358,4 +329,8 @@ def start(engine: str, address: str | None, workers: int, device: str) -> Sequen
     if engine == "loky":
         return Loky(workers)
     assert address is not None
-    return {"dask": Dask, "ray": Ray}[engine](address, workers, device)
+    try:
+        return {"dask": Dask, "ray": Ray}[engine](address, workers, device)
+    except ImportError:
+        reason = f'needs what is not installed: pip install -e ".[{engine}]"'
+        raise UsageError(f"--engine {engine} {reason}") from None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import signal
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,15 +30,12 @@ class Verdict:
 
     job: Job
     end: str
-    statuses: dict[str, str]  # id -> "ok" or "diverged", of trainings now stored
+    statuses: dict[str, str] = field(default_factory=dict)  # id -> ok or diverged, where stored
     reason: str = ""
 
 
 def run_job(job: Job) -> Verdict:
     """Trains, scores and stores a stack; whatever goes wrong comes back as a verdict."""
-    if job.parent not in (None, os.getpid()):
-        # Ctrl-C reaches the whole group of processes; the parent alone decides what it means.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     beat = Heartbeat(job)
     try:
         verdict = _attempt(job, beat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from bench.studies.study import Job, Study
 if TYPE_CHECKING:
     from bench.store.rows import Store
 
-CLUSTERS = ("dask", "ray")
+CLUSTERS, LOCAL = ("dask", "ray"), "local"
 DOWNLOAD = "download"
 ADDRESSES = {
     "dask": "tcp://HOST:PORT of its scheduler",
@@ -61,73 +61,66 @@ def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
     return counts, left
 
 
-@dataclass
 class Plan:
     """What a command asks for, on which machine."""
 
-    args: argparse.Namespace
-    study: Study[Any]
-    scale: str
-    why: str  # this scale
-    specs: Sequence[Spec]
-    store: Store
-    device: str
-    workers: int
-    rate: float  # FLOP/s of a worker's matrix products
-    jobs: list[Job] = field(default_factory=list)
-    costs: dict[str, float] = field(default_factory=dict)  # seconds of each job by key
+    counts: Counts
+    """Of the specs, when the jobs were made."""
 
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> Plan:
+    def __init__(self, args: argparse.Namespace) -> None:
         """From the command's options. Raises UsageError."""
         from joblib import cpu_count
 
         from bench.engine import cost
         from bench.scores import metrics
 
-        study = STUDIES[args.study]
+        self.args, self.study = args, STUDIES[args.study]
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
-        device = choose_device(args.device, elsewhere)
-        if args.precision == "tf32" and device != "cuda":
-            allowed = ", ".join(name for name in study.kind.PRECISIONS if name != "tf32")
+        self.device = choose_device(args.device, elsewhere)
+        if args.precision == "tf32" and self.device != "cuda":
+            allowed = ", ".join(name for name in self.study.kind.PRECISIONS if name != "tf32")
             raise UsageError(f"--precision tf32 needs --device cuda; allowed on a CPU: {allowed}")
-        one = device == "cuda" or args.engine == "sequential"
-        workers = args.workers or (1 if one else cpu_count())
+        one = self.device == "cuda" or args.engine == "sequential"
+        self.workers = args.workers or (1 if one else cpu_count())
         # What a cluster is made of can't be measured from here: this machine stands for it.
-        rate = cost.matmul_rate(choose_device(None) if elsewhere else device)
-        scale, why = args.scale, "as asked"
-        if scale is None:
-            scale, why = choose_scale(study, device, workers, rate)
-        specs: Sequence[Spec] = select(study, scale, args)
+        here = choose_device(None) if elsewhere else self.device
+        self.rate = cost.matmul_rate(here)  # FLOP/s of a worker's matrix products
+        self.scale, self.why = args.scale, "as asked"
+        if args.scale is None:
+            self.scale, self.why = choose_scale(self.study, self.device, self.workers, self.rate)
+        self.specs: Sequence[Spec] = select(self.study, self.scale, args)
         if args.data or not (args.status or args.json):
-            specs = study.check(specs, args.data, args.inception_weights)
+            self.specs = self.study.check(self.specs, args.data, args.inception_weights)
             imagenet = args.inception_weights is not None
-            metrics.check(study.metrics(), study.columns(), imagenet)
-        store = study.store(args.results, scale)
-        return cls(args, study, scale, why, specs, store, device, workers, rate)
+            metrics.check(self.study.metrics(), self.study.columns(), imagenet)
+        self.store = self.study.store(args.results, self.scale)
+        self.jobs: list[Job] = []
+        self.costs: dict[str, float] = {}  # seconds of each job by key
 
-    def cut(self, left: Sequence[Spec]) -> None:
-        """Makes the jobs, the longest first so that workers end together."""
+    def cut(self) -> None:
+        """Makes the jobs that are left, the longest first so that workers end together."""
         from bench.store import provenance
         from bench.store.atomic import process
 
+        self.counts, left = count(self.specs, self.store)
         if not left:
             return
+
+        def absolute(path: Path | str) -> str:  # workers may stand in another folder
+            return str(Path(path).absolute())
+
         args, weights, origin = self.args, self.args.inception_weights, provenance.commit()
-        if weights not in (None, DOWNLOAD):
-            weights = str(Path(weights).absolute())
         self.jobs = [
             Job(
                 tuple(stack),
-                # Workers may stand in another folder.
-                str(args.results.absolute()),
+                absolute(args.results),
                 self.device,
                 origin,
                 # Those of a cluster are not children of this process.
                 None if args.engine in CLUSTERS else os.getpid(),
                 process(),
-                None if args.data is None else str(args.data.absolute()),
-                weights,
+                args.data and absolute(args.data),
+                weights if weights in (None, DOWNLOAD) else absolute(weights),
             )
             for stack in self.study.stacks(left, self.device)
         ]
@@ -135,11 +128,11 @@ class Plan:
         self.costs = {job.key: sum(seconds(s, self.rate) for s in job.specs) for job in self.jobs}
         self.jobs.sort(key=lambda job: -self.costs[job.key])
 
-    def line(self, counts: Counts) -> str:
+    def line(self) -> str:
         """What is asked for, how much of it is done and how long the rest will take."""
-        part = f", shard {self.args.shard}" if self.args.shard else ""
+        counts, shard = self.counts, f", shard {self.args.shard}" if self.args.shard else ""
         line = (
-            f"{self.study.name} at scale {self.scale} ({self.why}){part}: {counts.total} "
+            f"{self.study.name} at scale {self.scale} ({self.why}){shard}: {counts.total} "
             f"trainings, {counts.done} done ({counts.diverged} diverged), {counts.failed} failed, "
             f"{counts.pending} to go"
         )
@@ -153,8 +146,6 @@ class Plan:
 
 def check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> bool:
     """Whether jobs run on other machines. Raises UsageError for options that don't go together."""
-    from bench.engine.executors import LOCAL
-
     if engine not in CLUSTERS:
         if address is not None:
             raise UsageError(f"--address goes with --engine dask or ray, not {engine}")

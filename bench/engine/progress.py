@@ -8,9 +8,10 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -89,12 +90,7 @@ class Monitor:
 
     def shares(self) -> dict[str, float]:
         """How far each job under way has come, 0 to 1, by key."""
-        found = {}
-        for path in self.progress.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError):  # just replaced or removed
-                note = json.loads(path.read_text())
-                found[note["key"]] = float(note["share"])
-        return found
+        return {note["key"]: note["share"] for note in _notes(self.progress)}
 
     def _state(self) -> tuple[float, str]:
         pending = dict(self.pending)
@@ -104,46 +100,42 @@ class Monitor:
         elapsed = time.monotonic() - self.start
         rate = (self.done - self.at_start) / elapsed * 60
         left = _clock(elapsed * (1 - share) / share) if share > 0.01 else "?"
-        parts = [
-            f"{self.done}/{self.total} done",
-            f"{self.diverged} diverged",
-            f"{self.failed} failed",
-            f"{share:.0%} of the work",
-            f"{rate:.0f} trainings/min" if rate >= 2 else f"{60 * rate:.0f} trainings/h",
-            f"{_clock(elapsed)} gone, {left} left",
-        ]
-        return share, " · ".join(parts)
+        counts = f"{self.done}/{self.total} done · {self.diverged} diverged · {self.failed} failed"
+        speed = f"{rate:.0f} trainings/min" if rate >= 2 else f"{60 * rate:.0f} trainings/h"
+        times = f"{share:.0%} of the work · {speed} · {_clock(elapsed)} gone, {left} left"
+        return share, f"{counts} · {times}"
 
     def _show(self) -> None:
-        if self.console.is_terminal:
-            with Live(console=self.console, refresh_per_second=4) as live:
-                self._every(0.25, lambda: live.update(self._bar()))
-        else:
-            self._every(10.0, lambda: print(self._state()[1], file=sys.stderr, flush=True))
-
-    def _bar(self) -> Table:
-        share, text = self._state()
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(ProgressBar(total=1.0, completed=share, width=24), text)
-        return grid
-
-    def _every(self, seconds: float, show: Callable[[], None]) -> None:
-        while not self._stop.wait(seconds):
-            show()
-        show()
+        terminal, over = self.console.is_terminal, False
+        live = Live(console=self.console, refresh_per_second=4)
+        with live if terminal else contextlib.nullcontext():
+            while not over:
+                over = self._stop.wait(0.25 if terminal else 10.0)
+                share, text = self._state()
+                if terminal:
+                    grid = Table.grid(padding=(0, 1))
+                    grid.add_row(ProgressBar(total=1.0, completed=share, width=24), text)
+                    live.update(grid)
+                else:
+                    print(text, file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def _notes(progress: Path) -> Iterator[dict[str, Any]]:
+    """What the heartbeats in this folder say."""
+    for path in progress.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):  # just replaced or removed
+            yield json.loads(path.read_text())
+
+
 def clear_drafts(progress: Path) -> None:
     """Removes what workers that were just killed amid a write have left, by their heartbeats."""
-    for path in progress.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            writer = json.loads(path.read_text())["process"]
-            for draft in (progress.parent.parent / "_tmp").glob(f"{writer}-*"):
-                draft.unlink(missing_ok=True)
+    for note in _notes(progress):
+        for draft in (progress.parent.parent / "_tmp").glob(f"{note['process']}-*"):
+            draft.unlink(missing_ok=True)
 
 
 def clear_progress(folder: Path) -> None:

@@ -119,10 +119,7 @@ def test_engines_that_cannot_be(
 def test_an_extra_that_is_missing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def none(module: str) -> None:
-        raise ModuleNotFoundError(module)
-
-    monkeypatch.setattr(engines, "import_module", none)
+    monkeypatch.setitem(sys.modules, name, None)
     asked = ["--engine", name, "--address", "local", "--results", str(tmp_path / "r")]
     assert run.main([*SMOKE, *asked]) == 2
     assert f'pip install -e ".[{name}]"' in capsys.readouterr().err
@@ -150,10 +147,10 @@ def test_what_dask_workers_must_be() -> None:
 def test_what_travels_fits_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, parent in (("loky", os.getpid()), ("dask", None), ("ray", None)):
-        args = run.parser().parse_args([*SMOKE, "--engine", name, "--results", "r"])
-        store = STUDIES["toy_grid"].store(Path("r"), "smoke")
-        plan = Plan(args, STUDIES["toy_grid"], "smoke", "", SPECS, store, "cpu", 1, 1e9)
-        plan.cut(SPECS)
+        there = ["--address", "local"] if parent is None else []
+        asked = [*SMOKE, "--engine", name, *there, "--seeds", "4", "--results", "r"]
+        plan = Plan(run.parser().parse_args(asked))
+        plan.cut()
         (job, *_) = plan.jobs
         assert job.results == str(tmp_path / "r")
         assert job.parent == parent  # a cluster's worker is no child of this process
@@ -212,7 +209,7 @@ def test_one_that_kills_its_worker_fails_alone(
             return None
         begin(job)
         last.append((len(job.specs), alone))
-        return engines.killed(job)
+        return jobs.Verdict(job, "killed")
 
     runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
     runner.run(plan)
@@ -231,7 +228,7 @@ def test_killed_between_storing_and_telling_is_done(
         seen.append(job.key)
         begin(job)
         stored(job)
-        return engines.killed(job)
+        return jobs.Verdict(job, "killed")
 
     runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
     runner.run(plan)
@@ -244,7 +241,7 @@ def test_workers_that_never_begin_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, plan, kept = engine_on(
-        Fake(lambda job, alone: engines.killed(job)), tmp_path, monkeypatch
+        Fake(lambda job, alone: jobs.Verdict(job, "killed")), tmp_path, monkeypatch
     )
     with pytest.raises(engines.EngineError, match="die before they begin"):
         runner.run(plan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -113,14 +112,9 @@ def annealing(model: LatentModel, x: Tensor, chains: int, leapfrog: int) -> Rate
     """Gradients of single chains a second: of all chains at once and of one by one."""
 
     def rival(estimate: Callable[..., object], x: Tensor) -> Rival:
+        settings = {"temperatures": TEMPERATURES, "chains": chains, "leapfrog": leapfrog}
         gradients = len(x) * chains * (leapfrog * (TEMPERATURES - 2) + 1)
-
-        def turn() -> float:
-            start = time.perf_counter()
-            estimate(model, x, temperatures=TEMPERATURES, chains=chains, leapfrog=leapfrog, seed=0)
-            return gradients / (time.perf_counter() - start)
-
-        return turn
+        return steps_a_turn(lambda: estimate(model, x, **settings, seed=0), gradients)
 
     together, alone = rival(log_likelihood, x), rival(plain_log_likelihood, x[:2])
     return Rates(suite=together, plain=alone, products=products())

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bench.cli import Parser, UsageError, complain, positive
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count, duration
 from bench.studies import STUDIES
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.selection import Shard
 from bench.studies.study import SCALES
 

@@ -18,7 +18,7 @@ from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.images.cost import decoder_flops, step_flops
 from bench.studies.images.evaluate import annealed_run, test_bits
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Trainer
 
 LEAST = {"mnist": {"cpu": 1.05, "cuda": 5.0}, "cifar10": {"cpu": 1.2, "cuda": 4.0}}

@@ -10,7 +10,7 @@ from bench import report
 from bench.spec import columns
 from bench.speed import simulate
 from bench.studies import STUDIES
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.toy_grid.job import seconds
 from tests import overload
 from tests.engine.test_executors import needs

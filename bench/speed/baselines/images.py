@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from bench.studies.images.domain import domain
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import seed
 from models.methods import METHODS
 from models.objectives import OBJECTIVES

@@ -9,29 +9,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.studies.images.study import NO_AIS, OWN_LAMS, TINY, ImageSpec, ImageStudy
+from bench.studies.images.study import NO_AIS, TINY, ImageStudy
 
 if TYPE_CHECKING:
     from bench.render.page import Page
 
 
-@dataclass(frozen=True, kw_only=True)
-class CelebA(ImageStudy):
-    """An image study without a classifier, whose images are private."""
+def page(*asked: Any) -> Page:
+    from bench.studies.celeba.report import build
 
-    def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        from bench.studies.celeba.report import build
-
-        return build(self, scale, results, other)
+    return build(*asked)
 
 
-CELEBA = CelebA(
+CELEBA = ImageStudy(
     name="celeba",
-    kind=ImageSpec,
     title="CelebA: sVAE-r and ALICE as lambda grows",
     axes={
         "smoke": {**TINY, "data": ["stand-in faces"], "critic_steps": [2]},
@@ -45,13 +38,7 @@ CELEBA = CelebA(
             "epochs": [3],
             "samples": [1_000],
         },
-        "paper": {
-            **NO_AIS,
-            "data": ["celeba"],
-            "lr": [2e-4],
-            "critic_steps": [2],
-            "epochs": [16],
-        },
+        "paper": {**NO_AIS, "data": ["celeba"], "lr": [2e-4], "critic_steps": [2], "epochs": [16]},
     },
     methods=("svae_r", "alice"),
     lams={
@@ -59,5 +46,5 @@ CELEBA = CelebA(
         "quick": (0.0, 0.1, 1.0, 10.0),
         "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 1000.0),
     },
-    own_lams=OWN_LAMS,
+    page=page,
 )

@@ -9,39 +9,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.studies.images.study import NO_AIS, OWN_LAMS, TINY, ImageSpec, ImageStudy
+from bench.studies.images.study import NO_AIS, TINY, ImageStudy
 
 if TYPE_CHECKING:
     from bench.render.page import Page
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cifar10(ImageStudy):
-    """An image study whose report is about what becomes of scores over lambda."""
+def page(*asked: Any) -> Page:
+    from bench.studies.cifar10.report import build
 
-    def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        from bench.studies.cifar10.report import build
-
-        return build(self, scale, results, other)
+    return build(*asked)
 
 
-CIFAR10 = Cifar10(
+CIFAR10 = ImageStudy(
     name="cifar10",
-    kind=ImageSpec,
     title="CIFAR-10: generation and reconstruction as lambda grows",
     axes={
         "smoke": {**TINY, "data": ["stand-in photos"]},
-        "quick": {
-            **NO_AIS,
-            "data": ["cifar10"],
-            "width": [0.25],
-            "lr": [5e-4],
-            "epochs": [4],
-        },
+        "quick": {**NO_AIS, "data": ["cifar10"], "width": [0.25], "lr": [5e-4], "epochs": [4]},
         "paper": {**NO_AIS, "data": ["cifar10"], "epochs": [101]},
     },
     methods=("svae_r", "alice", "alice_sigmoid"),
@@ -50,5 +37,5 @@ CIFAR10 = Cifar10(
         "quick": (0.0, 0.1, 10.0, 1000.0),
         "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 10.0, 50.0, 100.0, 1000.0),
     },
-    own_lams=OWN_LAMS,
+    page=page,
 )

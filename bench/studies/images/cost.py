@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.studies.images.domain import domain as domain_of
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, learn
 from models.methods import METHODS, decode, prior
 
@@ -40,18 +40,12 @@ class _Flops(TorchDispatchMode):
 
 @cache
 def step_flops(
-    method: str,
-    cycle: bool,
-    width: float,
-    data: str,
-    networks: str = "suite",
-    critic_steps: int = 1,
+    method: str, cycle: bool, width: float, data: str, kind: str = "suite", critic_steps: int = 1
 ) -> float:
     """Multiplications and additions of all updates of one step, for each image of the batch."""
-    n = 2
     found, domain = METHODS[method], domain_of(data)
-    nets = domain.networks(found, width, lambda role: 0, networks)
-    x = torch.zeros(n, domain.channels, domain.size, domain.size)
+    nets = domain.networks(found, width, lambda role: 0, kind)
+    x = torch.zeros(2, domain.channels, domain.size, domain.size)
     with _Flops() as counter:
         learn(nets.critics(), nets.models())
         if found.critic is not None:
@@ -59,14 +53,13 @@ def step_flops(
         once = counter.total
         learn(nets.models(), nets.critics())
         found.model(nets, Draws(x, "", ""), float(cycle)).backward()
-    return (counter.total + (critic_steps - 1) * once) / n
+    return (counter.total + (critic_steps - 1) * once) / len(x)
 
 
 @cache
 def decoder_flops(method: str, width: float, data: str) -> float:
     """Of one image generated."""
-    domain = domain_of(data)
-    nets = domain.networks(METHODS[method], width, lambda role: 0).eval()
+    nets = domain_of(data).networks(METHODS[method], width, lambda role: 0).eval()
     draws = Draws(torch.zeros(1), "", "")
     with _Flops() as counter:
         decode(nets, draws, prior(nets, draws))
@@ -90,8 +83,3 @@ def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     gradients = rows * spec.temperatures * spec.leapfrog
     flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
     return SCORES + flops / (rate * EFFICIENCY)
-
-
-def seconds(spec: ImageSpec, rate: float) -> float:
-    """Of a whole job."""
-    return training_seconds(spec, rate) + evaluation_seconds(spec, rate)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.cli import UsageError
 from bench.data.load import DATASETS, Images
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from models import colour, mnist
 from models.methods import METHODS, Method
 from models.mnist import ImageNetworks, ImageShape, Part
@@ -24,20 +24,18 @@ class Domain:
     channels: int
     size: int
     d_z: int
-    parts: Mapping[str, Part]
+    kinds: Mapping[str, Mapping[str, Part]]  # parts of networks by `ImageSpec.networks`
     low: float  # pixels are in [low, 1]
     uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
     efficiency: float  # share of the speed of plain matrix products that a core reaches
-    sizes: tuple[int, ...]  # that `parts` take
-    paper: Mapping[str, Part]  # `parts` by the paper, or none
+    sizes: tuple[int, ...]  # that the parts take
 
     def networks(
         self, method: Method, width: float, seed: Callable[[str], int], kind: str = "suite"
     ) -> ImageNetworks:
         """The networks of a method; `seed(role)` as for `ImageNetworks`, `kind` a spec's."""
         shape = ImageShape(self.channels, self.size, self.d_z, width)
-        parts = {"suite": self.parts, "paper": self.paper}[kind]
-        return ImageNetworks(method.parts, shape, seed, parts)
+        return ImageNetworks(method.parts, shape, seed, self.kinds[kind])
 
     def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """uint8 images as the networks see them."""
@@ -50,7 +48,8 @@ class Domain:
 
     def methods(self) -> list[str]:
         """Methods whose every network there is for these images."""
-        return [name for name, m in METHODS.items() if set(m.parts.values()) <= set(self.parts)]
+        there = self.kinds["suite"].keys()
+        return [name for name, method in METHODS.items() if {*method.parts.values()} <= there]
 
 
 _FOLDER = " folder "
@@ -66,31 +65,29 @@ def domain(data: str) -> Domain:
     entry = DATASETS[dataset(data)]
     shape = entry.train, entry.channels, entry.size, entry.d_z
     if entry.networks == "mnist":
-        return Domain(*shape, mnist.PARTS, 0.0, False, 0.25, mnist.SIZES, {})
-    paper = colour.PAPER if entry.size in colour.PAPER_SIZES else {}
-    efficiency = 0.7 if entry.size <= 32 else 0.55
-    return Domain(*shape, colour.PARTS, -1.0, True, efficiency, colour.SIZES, paper)
+        return Domain(*shape, {"suite": mnist.PARTS}, 0.0, False, 0.25, mnist.SIZES)
+    kinds = {"suite": colour.PARTS}
+    if entry.size in colour.PAPER_SIZES:
+        kinds["paper"] = colour.PAPER
+    return Domain(*shape, kinds, -1.0, True, 0.7 if entry.size <= 32 else 0.55, colour.SIZES)
 
 
 def check(spec: ImageSpec) -> None:
     """Raises UsageError, with what is allowed, for a data set that is unknown, or one whose
     images or other fields the networks of `spec` do not take."""
-    name = dataset(spec.data)
+    name, ais = dataset(spec.data), spec.ais_images
     if name not in DATASETS:
         raise UsageError(f"data is {name}; allowed: {', '.join(DATASETS)}")
     found = domain(name)
-    if found.channels not in (1, 3):
-        raise UsageError(f"channels of {name} are {found.channels}; allowed: 1, 3")
-    if found.size not in found.sizes:
-        allowed = ", ".join(map(str, found.sizes))
-        raise UsageError(f"size of {name} is {found.size}; allowed: {allowed}")
-    if spec.method not in found.methods():
-        allowed = ", ".join(found.methods())
-        raise UsageError(f"method is {spec.method}; allowed for {name}: {allowed}")
-    if spec.networks == "paper" and not found.paper:
-        raise UsageError(f"networks is paper; allowed for {name}: suite")
-    if spec.ais_images and found.low != 0:
-        raise UsageError(f"ais_images is {spec.ais_images}; allowed for {name}: 0")
+    for value, allowed, wrong in (
+        (found.channels, (1, 3), f"channels of {name} are {found.channels}; allowed"),
+        (found.size, found.sizes, f"size of {name} is {found.size}; allowed"),
+        (spec.method, found.methods(), f"method is {spec.method}; allowed for {name}"),
+        (spec.networks, found.kinds, f"networks is {spec.networks}; allowed for {name}"),
+        (ais, (0,) if found.low else (ais,), f"ais_images is {ais}; allowed for {name}"),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{wrong}: {', '.join(map(str, allowed))}")
 
 
 def data_of(asked: str, images: Images) -> str:
@@ -98,6 +95,5 @@ def data_of(asked: str, images: Images) -> str:
 
     Images of a folder have a digest in it: they are another experiment than the data set's own.
     """
-    if images.name in DATASETS:
-        return asked
-    return f"{dataset(asked)}{_FOLDER}{images.sha256[:12]}"
+    known = images.name in DATASETS
+    return asked if known else f"{dataset(asked)}{_FOLDER}{images.sha256[:12]}"

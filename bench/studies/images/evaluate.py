@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.load import DATASETS, Images, static_bits, static_labels
-from bench.scores import classifiers
+from bench.scores import classifiers, metrics
 from bench.scores.ais import AnnealedRun
 from bench.scores.classifiers import Classifier
 from bench.scores.latent import bernoulli
-from bench.scores.metrics import (
-    IMAGES,
-    SEED,
-    SPLITS,
-    SUBSETS,
-    Gaussian,
-    Outputs,
-    inception_score,
-    measure,
-    subset_size,
-)
 from bench.scores.swd import Patches, distance
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Trainer
 from models import batch
 from models.batch import Networks, decode, encode
@@ -41,14 +30,6 @@ PICTURES = 64
 """Images of each kind that are kept for pictures."""
 CHUNK = 500
 """Images in one pass."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Metrics by column, and uint8 images (64, c, h, w) by column."""
-
-    metrics: dict[str, Any]
-    pictures: dict[str, np.ndarray]
 
 
 def freeze(trainer: Trainer) -> None:
@@ -75,12 +56,9 @@ def freeze(trainer: Trainer) -> None:
 @torch.no_grad()
 def generate(trainer: Trainer, n: int) -> Tensor:
     """n images (n, c, h, w) in [0, 1] from the prior, by frozen networks."""
-    parts = []
     every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
-    for i, rows in enumerate(every.split(CHUNK)):
-        draws = trainer.draws(rows, f"generate {i}")
-        parts.append(batch.generate(trainer.nets, draws))
-    return trainer.domain.unit(torch.cat(parts))
+    draws = (trainer.draws(rows, f"generate {i}") for i, rows in enumerate(every.split(CHUNK)))
+    return trainer.domain.unit(torch.cat([batch.generate(trainer.nets, each) for each in draws]))
 
 
 @torch.no_grad()
@@ -95,22 +73,30 @@ def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
     return trainer.domain.unit(torch.cat(parts))
 
 
-def scores(trainer: Trainer, images: Images, weights: str | None = None) -> Scores | None:
-    """What frozen networks are worth beside log p(x); None if what they give is not finite.
+def scores(
+    trainer: Trainer, images: Images, wanted: Sequence[metrics.Metric], weights: str | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a trained model is worth beside log p(x) by column, and uint8 images (64, c, h, w).
 
-    With `weights`, see `imagenet`, also by ImageNet's classifier.
+    Freezes the networks. Both are empty if the training has diverged: parameters or images are not
+    finite. With `weights`, see `imagenet`, there are scores by ImageNet's classifier too.
     """
-    given = generate(trainer, trainer.spec.samples)
+    if not trainer.finite():
+        return {}, {}
+    freeze(trainer)
     test = torch.from_numpy(np.array(images.test))
-    again = reconstruct(trainer, test) if "encoder" in trainer.nets else None
-    if not all(bool(t.isfinite().all()) for t in (given, again) if t is not None):
-        return None
-    samples, x_rec = given.cpu().numpy(), None if again is None else again.cpu().numpy()
-    x = (test.to(trainer.dtype) / 255).numpy()
-    known: dict[str, Any] = {"samples": samples, "x": x, "x_rec": x_rec}
+    given = {"samples": generate(trainer, trainer.spec.samples)}
+    if "encoder" in trainer.nets:
+        given["x_rec"] = reconstruct(trainer, test)
+    if not all(bool(each.isfinite().all()) for each in given.values()):
+        return {}, {}
+    given["x"] = test.to(trainer.dtype) / 255
+    known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
+    pictures = {name: (x[:PICTURES] * 255).round().astype(np.uint8) for name, x in known.items()}
+    samples = known["samples"]
     if name := classifier_of(images):
         known["logits"], known["features"] = own(name)(samples.astype(np.float32))
-        known["real"] = _real(images).features
+        known["real"] = _real(images)[1]
     if trainer.domain.channels == 3:
         n = min(len(samples), len(images.test), len(images.train))
         known["patches"] = Patches.of(samples, n)
@@ -119,24 +105,18 @@ def scores(trainer: Trainer, images: Images, weights: str | None = None) -> Scor
     if weights is not None:
         network = imagenet(weights, str(trainer.device))
         known["imagenet_logits"], known["imagenet_features"] = network(samples)
-        real = known["imagenet_real"] = _imagenet_features(images, weights, str(trainer.device))
+        real = known["imagenet_real"] = _real_features(images, weights, str(trainer.device))
         columns = {
             "imagenet_n_samples": len(samples),
             "imagenet_n_real": len(real),
-            "imagenet_splits": SPLITS,
+            "imagenet_splits": metrics.SPLITS,
             "imagenet_shuffle": True,
-            "imagenet_seed": SEED,
-            "imagenet_kid_subsets": SUBSETS,
-            "imagenet_kid_subset_size": subset_size(samples, real),
+            "imagenet_seed": metrics.SEED,
+            "imagenet_kid_subsets": metrics.SUBSETS,
+            "imagenet_kid_subset_size": metrics.subset_size(samples, real),
             "imagenet_weights_sha256": network.sha256,
         }
-    kept = {name: known[name] for name in ("samples", "x", "x_rec") if known[name] is not None}
-    pictures = {name: _pixels(each) for name, each in kept.items()}
-    return Scores(measure(IMAGES, Outputs(**known)) | columns, pictures)
-
-
-def _pixels(x: np.ndarray) -> np.ndarray:
-    return (x[:PICTURES] * 255).round().astype(np.uint8)
+    return metrics.measure(wanted, metrics.Outputs(**known)) | columns, pictures
 
 
 def classifier_of(images: Images) -> str:
@@ -144,48 +124,39 @@ def classifier_of(images: Images) -> str:
     return DATASETS[images.name].classifier if images.name in DATASETS else ""
 
 
-# What is computed of real images is kept, once a process, by their hash.
+def _once(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps what is computed of real images and other arguments, in a process, by their hash."""
+    kept: dict[tuple[Any, ...], Any] = {}
+
+    def found(images: Images, *others: Any) -> Any:
+        key = images.sha256, *others
+        if key not in kept:
+            kept[key] = view(images, *others)
+        return kept[key]
+
+    return found
 
 
-@dataclass(frozen=True)
-class _Real:
-    score: float  # inception score of the real test images
-    features: Gaussian
+@_once
+def _real(images: Images) -> tuple[float, metrics.Gaussian]:
+    """Their inception score by the suite's own classifier, and the moments of its features."""
+    logits, features = own(classifier_of(images))(images.test)
+    return metrics.inception_score(logits, metrics.SPLITS)[0], metrics.Gaussian.of(features)
 
 
-_REAL: dict[str, _Real] = {}
-_FEATURES: dict[str, np.ndarray] = {}
-_PATCHES: dict[tuple[str, int], tuple[Patches, float]] = {}
+@_once
+def _real_features(images: Images, weights: str, device: str) -> np.ndarray:
+    return imagenet(weights, device)(images.test)[1]
 
 
-def _real(images: Images) -> _Real:
-    """The view that the suite's own classifier has of the real test images."""
-    if images.sha256 not in _REAL:
-        logits, features = own(classifier_of(images))(images.test)
-        score = inception_score(logits, SPLITS)[0]
-        _REAL[images.sha256] = _Real(score, Gaussian.of(features))
-    return _REAL[images.sha256]
-
-
-def _imagenet_features(images: Images, weights: str, device: str) -> np.ndarray:
-    if images.sha256 not in _FEATURES:
-        _FEATURES[images.sha256] = imagenet(weights, device)(images.test)[1]
-    return _FEATURES[images.sha256]
-
-
+@_once
 def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
     """Those of n real test images, and the distance of n training images to them: the floor."""
-    key = images.sha256, n
-    if key not in _PATCHES:
-        test = Patches.of(images.test[:n])
-        _PATCHES[key] = test, distance(Patches.of(images.train[:n]), test)
-    return _PATCHES[key]
+    test = Patches.of(images.test[:n])
+    return test, distance(Patches.of(images.train[:n]), test)
 
 
-@cache
-def own(name: str) -> Classifier:
-    """The suite's own classifier, once a process."""
-    return classifiers.own(name)
+own = cache(classifiers.own)
 
 
 @cache
@@ -203,8 +174,8 @@ def classifier_columns(images: Images) -> dict[str, str | float | int]:
         "classifier": f"{classifier.name} referee",
         "classifier_sha256": classifier.sha256,
         "classifier_accuracy": classifier.accuracy,
-        "real_score": _real(images).score,
-        "n_splits": SPLITS,
+        "real_score": _real(images)[0],
+        "n_splits": metrics.SPLITS,
     }
 
 
@@ -245,24 +216,12 @@ def stratified(
 
 def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
     """The AIS of a frozen decoder: log p(bits), and the BDMC gap on images of its own."""
-    spec = trainer.spec
     nets: Networks = trainer.nets
+    spec, d_z = trainer.spec, trainer.nets.shape.d_z
     decoder = folded(nets["decoder"]).to(memory_format=torch.channels_last)
-    model = bernoulli(
-        lambda u: decoder.logits(u).flatten(1),
-        trainer.nets.shape.d_z,
-        trainer.dtype,
-        trainer.device,
-    )
-    return AnnealedRun(
-        model,
-        bits,
-        simulated=spec.simulated,
-        temperatures=spec.temperatures,
-        chains=spec.chains,
-        leapfrog=spec.leapfrog,
-        seed=spec.seed,
-    )
+    model = bernoulli(lambda u: decoder.logits(u).flatten(1), d_z, trainer.dtype, trainer.device)
+    names = ("simulated", "temperatures", "chains", "leapfrog", "seed")
+    return AnnealedRun(model, bits, **{name: getattr(spec, name) for name in names})
 
 
 def folded(decoder: Decoder) -> Decoder:

@@ -14,14 +14,14 @@ import torch
 from bench.cli import UsageError
 from bench.data import load as data
 from bench.scores.ais import AnnealedRun, mean_and_se
+from bench.scores.metrics import Metric
 from bench.store import checkpoint
 from bench.studies.cuda import allow_tf32
 from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Trainer
-from bench.studies.study import Beat, Job, Rows, Study
-from models.methods import METHODS
+from bench.studies.study import Beat, Job, Rows
 
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
@@ -31,15 +31,7 @@ KINDS = ("train", "ais")
 """Of checkpoints."""
 
 
-def methods(study: Study[ImageSpec]) -> dict[str, bool]:
-    """Every method this study can train, and whether lambda means something to it."""
-    names = domain.domain(study.name).methods()
-    return {name: bool(METHODS[name].label_cycle) for name in names}
-
-
-def check(
-    study: Study[ImageSpec], specs: Sequence[ImageSpec], folder: Path | None, weights: str | None
-) -> list[ImageSpec]:
+def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) -> list[ImageSpec]:
     """The specs, those of a folder's images by its digest.
 
     Raises UsageError, before anything is trained, for images or weights that can't be used.
@@ -66,7 +58,7 @@ def check(
     return [replace(spec, data=found[spec.data]) for spec in specs]
 
 
-def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
+def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     """The row (what only this study knows of it) and the pictures of one training.
 
     Goes on from the checkpoint of a job that was killed; on a CPU the row is the same.
@@ -81,13 +73,11 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     trainer = _trained(job, spec, images, lambda share: beat(first * share))
     start = time.perf_counter()
     allow_tf32(False)  # scores are float32's
-    scores = _scored(trainer, images, job.inception)
-    row: dict[str, Any] = {"id": spec.id, "status": "diverged" if scores is None else "ok"}
-    if scores is not None:
-        row |= scores.metrics
-        if spec.ais_images:
-            bits = evaluate.test_bits(spec, images, source)
-            row |= _annealed(job, trainer, bits, lambda share: beat(first + (1 - first) * share))
+    scores, pictures = evaluate.scores(trainer, images, metrics, job.inception)
+    row: dict[str, Any] = {"id": spec.id, "status": "ok" if pictures else "diverged", **scores}
+    if pictures and spec.ais_images:
+        bits = evaluate.test_bits(spec, images, source)
+        row |= _annealed(job, trainer, bits, lambda share: beat(first + (1 - first) * share))
     row |= {
         "train_seconds": trainer.seconds,
         "evaluation_seconds": time.perf_counter() - start,
@@ -97,10 +87,9 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
         **trainer.curves(),
         **evaluate.classifier_columns(images),
     }
-    pictures = {} if scores is None else scores.pictures
-    kept = {name: pictures[name].tobytes() for name in pictures}
-    shape = list(images.test.shape[1:])
-    return [row], [{"id": spec.id, "shape": shape, "x": b"", "x_rec": b"", "samples": b"", **kept}]
+    kept = {name: image.tobytes() for name, image in pictures.items()}
+    kept = dict.fromkeys(("x", "x_rec", "samples"), b"") | kept
+    return [row], [{"id": spec.id, "shape": list(images.test.shape[1:]), **kept}]
 
 
 def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:
@@ -113,14 +102,6 @@ def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trai
     trainer.train(lambda: clock(trainer.state, trainer.step / trainer.steps))
     _save(path, trainer.state())
     return trainer
-
-
-def _scored(trainer: Trainer, images: data.Images, weights: str | None) -> evaluate.Scores | None:
-    """The scores beside log p(x); None where the training has diverged."""
-    if not trainer.finite():
-        return None
-    evaluate.freeze(trainer)
-    return evaluate.scores(trainer, images, weights)
 
 
 def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dict[str, Any]:
@@ -165,8 +146,7 @@ def _save(path: Path, state: dict[str, torch.Tensor]) -> None:
 def _resume(make: Callable[[], Whole], path: Path) -> tuple[Whole, bool]:
     """What `make` makes, and whether it goes on from a state at `path`; one of other code goes."""
     whole = make()
-    state = checkpoint.load(path)
-    if state is None:
+    if (state := checkpoint.load(path)) is None:
         return whole, False
     try:
         whole.load(state)

@@ -219,10 +219,7 @@ def comparisons(
 
 
 def comparison(
-    frame: pd.DataFrame,
-    other: pd.DataFrame,
-    name: str,
-    heads: tuple[str, str] = ("ours", "theirs"),
+    frame: pd.DataFrame, other: pd.DataFrame, name: str, heads: tuple[str, str] = ("ours", "theirs")
 ) -> Table:
     """Our mean of each score, theirs, and whether the difference is one of seeds.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.spec import columns
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.study import Study
 
 CELL = ("method", "lam", "seed", "precision")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from bench.spec import generator
 from bench.studies.cuda import record
 from bench.studies.images.domain import domain
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from models.methods import METHODS
 
 Losses = tuple[Tensor, Tensor]
@@ -35,9 +36,7 @@ class Draws:
 
     def noise(self, name: str, *shape: int) -> Tensor:
         """N(0, I), or U[-1, 1), of (n, *shape)."""
-        if self._uniform:
-            return self.uniform(name, *shape) * 2 - 1
-        return self.normal(name, *shape)
+        return self.uniform(name, *shape) * 2 - 1 if self._uniform else self.normal(name, *shape)
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, I) of (n, *shape)."""
@@ -88,14 +87,10 @@ class Trainer:
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
         self.method, self.domain = METHODS[spec.method], domain(spec.data)
-        mine = images[: spec.images] if spec.images else images
-        self.images = torch.from_numpy(np.array(mine)).to(self.device)
-        self.nets = self.domain.networks(
-            self.method,
-            spec.width,
-            lambda role: seed(spec.stream, "weights", role),
-            spec.networks,
-        ).to(self.device, dtype)
+        self.images = torch.from_numpy(np.array(images[: spec.images or None])).to(self.device)
+        seeds = partial(seed, spec.stream, "weights")
+        self.nets = self.domain.networks(self.method, spec.width, seeds, spec.networks)
+        self.nets.to(self.device, dtype)
         self.nets.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
         self.rounded = spec.precision == "bf16"
         if self.rounded:
@@ -107,8 +102,7 @@ class Trainer:
         self.graphs = self.device.type == "cuda"
         self._replay: Callable[[Tensor, Sequence[str]], Losses] | None = None
         self._epoch, self._order = -1, torch.empty(0)
-        self.step = 0
-        self.seconds = 0.0
+        self.step, self.seconds = 0, 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
@@ -164,11 +158,11 @@ class Trainer:
 
     def advance(self) -> Losses:
         """Makes the next step; returns its last losses, which the one after may overwrite."""
-        x = self.batch(self.step)
+        x, names = self.batch(self.step), self.update_names(self.step)
         if self._replay is not None:
-            losses = self._replay(x, self.update_names(self.step))
+            losses = self._replay(x, names)
         else:
-            draws = [self.draws(x, name) for name in self.update_names(self.step)]
+            draws = [self.draws(x, name) for name in names]
             losses = self.updates(draws)
             if self.graphs:
                 self._record(x, draws)
@@ -274,10 +268,9 @@ def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:
 
 def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:
     """Gradients reach these parameters and not those."""
-    for parameter in these:
-        parameter.requires_grad_(True)
-    for parameter in not_those:
-        parameter.requires_grad_(False)
+    for parameters, learning in ((these, True), (not_those, False)):
+        for parameter in parameters:
+            parameter.requires_grad_(learning)
 
 
 def _descend(adam: torch.optim.Adam, loss: Tensor) -> None:

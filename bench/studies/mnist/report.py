@@ -19,16 +19,7 @@ from bench.render.text import texts
 from bench.scores.metrics import IMAGES
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, score, spread, told
-from bench.studies.images.runs import (
-    diverged,
-    first,
-    gone,
-    headline,
-    missing,
-    paper,
-    runs,
-    samples,
-)
+from bench.studies.images.runs import diverged, first, gone, headline, missing, paper, runs, samples
 from bench.studies.study import Study
 
 TEXT = texts("bench.studies.mnist")

@@ -9,30 +9,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.studies.images.study import OWN_LAMS, ImageSpec, ImageStudy
+from bench.studies.images.study import ImageStudy
 from bench.studies.study import SCALES
 
 if TYPE_CHECKING:
     from bench.render.page import Page
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mnist(ImageStudy):
-    """An image study whose report is about likelihoods."""
+def page(*asked: Any) -> Page:
+    from bench.studies.mnist.report import build
 
-    def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        from bench.studies.mnist.report import build
-
-        return build(self, scale, results, other)
+    return build(*asked)
 
 
-MNIST = Mnist(
+MNIST = ImageStudy(
     name="mnist",
-    kind=ImageSpec,
     title="MNIST: likelihood, inception score and reconstruction of every method of Table 1",
     axes={
         "smoke": {
@@ -61,5 +54,5 @@ MNIST = Mnist(
     methods=("nf_vae", "avb_ac", "as_vae", "gan", "wgan_gp", "dcgan", "svae_r", "alice"),
     lams=dict.fromkeys(SCALES, (0.0, 0.1)),
     seeds={"paper": 5},
-    own_lams=OWN_LAMS,
+    page=page,
 )

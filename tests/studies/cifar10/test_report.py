@@ -20,7 +20,7 @@ from bench.studies.cifar10 import report as cifar10
 from bench.studies.images import figures, over_lambda
 from bench.studies.images import report as images_report
 from bench.studies.images import runs as frames
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from models.methods import METHODS
 
 

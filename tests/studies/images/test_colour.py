@@ -13,6 +13,7 @@ from torch import nn
 
 from bench import run
 from bench.data import load as data
+from bench.scores.metrics import IMAGES
 from bench.studies import STUDIES
 from bench.studies.images import evaluate
 from bench.studies.images.cost import training_seconds
@@ -235,9 +236,8 @@ def test_images_that_no_referee_knows_get_no_inception_score() -> None:
     assert evaluate.classifier_of(images) == "" and evaluate.classifier_columns(images) == {}
     spec = STUDIES["celeba"].specs("smoke", given={"samples": [20]})[0]
     trainer = Trainer(spec, images.train[:128])
-    evaluate.freeze(trainer)
-    found = evaluate.scores(trainer, images)
-    assert found is not None and set(found.metrics) == {"swd", "swd_real", "mse_x"}
+    found, _ = evaluate.scores(trainer, images, IMAGES)
+    assert set(found) == {"swd", "swd_real", "mse_x"}
 
 
 def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,14 +245,12 @@ def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyP
     images = data.load("stand-in photos")
     spec = STUDIES["cifar10"].specs("smoke", given={"samples": [20]})[0]
     trainer = Trainer(spec, images.train[:128])
-    evaluate.freeze(trainer)
-    found = evaluate.scores(trainer, images, "any")
-    assert found is not None
+    found, _ = evaluate.scores(trainer, images, IMAGES, "any")
     named = set(STUDIES["cifar10"].store(Path(), "smoke").rows.columns.names)
     theirs = {name for name in named if name.startswith(("imagenet_", "fid", "kid"))}
-    assert theirs <= set(found.metrics) <= named
-    assert found.metrics["imagenet_n_samples"] == 20 and found.metrics["imagenet_splits"] == 10
-    assert found.metrics["imagenet_n_real"] == 500
+    assert theirs <= set(found) <= named
+    assert found["imagenet_n_samples"] == 20 and found["imagenet_splits"] == 10
+    assert found["imagenet_n_real"] == 500
 
 
 @pytest.mark.parametrize(

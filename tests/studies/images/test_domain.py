@@ -11,7 +11,7 @@ from bench.cli import UsageError
 from bench.data import load as data
 from bench.data.sources import images_in
 from bench.studies.images.domain import check, data_of, dataset, domain
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Trainer
 
 

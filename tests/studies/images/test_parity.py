@@ -13,7 +13,7 @@ from torch.nn.functional import conv_transpose2d
 from bench.data.synthetic import digits, photos
 from bench.speed.baselines.images import PlainTrainer
 from bench.studies.images import train
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from models.methods import METHODS, Networks, encode, prior
 from models.mnist import Deconv, ImageNetworks

@@ -18,11 +18,12 @@ from torch.utils._pytree import tree_leaves
 
 from bench import run
 from bench.data import load as data
+from bench.scores.metrics import IMAGES
 from bench.store import checkpoint
 from bench.studies import STUDIES, cuda
 from bench.studies.images import evaluate, job
 from bench.studies.images.domain import domain as domain_of
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from bench.studies.study import Job
 
@@ -254,8 +255,8 @@ class TestCheckpoint:
         path = tmp_path / "mnist" / "smoke" / "_checkpoints" / f"{one.id}.train.safetensors"
         checkpoint.save(path, other.state())
         beat: Any = _Beat()
-        rows, _ = job.train(_job(one, tmp_path), beat)
-        again, _ = job.train(_job(one, tmp_path / "again"), beat)
+        rows, _ = job.train(_job(one, tmp_path), beat, IMAGES)
+        again, _ = job.train(_job(one, tmp_path / "again"), beat, IMAGES)
         assert rows[0]["model_loss"] == again[0]["model_loss"]
 
     def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
@@ -316,14 +317,12 @@ class TestScores:
 
     def test_mse_is_on_minus_one_to_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one = trainer(spec())
-        evaluate.freeze(one)
         x = torch.from_numpy(np.array(DIGITS.test)).float() / 255
         monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x.float() / 255 + 0.25)
-        found = evaluate.scores(one, DIGITS)
-        assert found is not None
-        assert found.metrics["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
-        assert len(found.pictures["samples"]) == 40
-        assert found.pictures["x"].shape == (64, 1, 28, 28)
+        scores, pictures = evaluate.scores(one, DIGITS, IMAGES)
+        assert scores["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
+        assert len(pictures["samples"]) == 40
+        assert pictures["x"].shape == (64, 1, 28, 28)
         assert x.max() <= 1
 
     def test_images_of_ais_are_the_same_for_all_and_of_every_class(self) -> None:
@@ -338,7 +337,7 @@ class TestScores:
 
     def test_a_training_that_is_not_finite_has_diverged(self, tmp_path: Path) -> None:
         one = spec(lr=1e30)
-        rows, samples = job.train(_job(one, tmp_path), _Beat())  # type: ignore[arg-type]
+        rows, samples = job.train(_job(one, tmp_path), _Beat(), IMAGES)  # type: ignore[arg-type]
         assert rows[0]["status"] == "diverged" and "inception_score" not in rows[0]
         assert samples[0]["samples"] == b""
 
@@ -357,7 +356,7 @@ def _job(one: ImageSpec, folder: Path) -> Job:
 
 def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None:
     beat = _Beat()
-    rows, _ = job.train(_job(spec(epochs=1), tmp_path), beat)  # type: ignore[arg-type]
+    rows, _ = job.train(_job(spec(epochs=1), tmp_path), beat, IMAGES)  # type: ignore[arg-type]
     shares = beat.shares
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
     (row,) = rows

@@ -17,7 +17,7 @@ from bench.studies import STUDIES
 from bench.studies.images import figures
 from bench.studies.images import runs as frames
 from bench.studies.images.report import comparison, spread
-from bench.studies.images.study import ImageSpec
+from bench.studies.images.spec import ImageSpec
 from bench.studies.mnist.report import mnist_claims, sweep, table1
 from models.methods import METHODS
 

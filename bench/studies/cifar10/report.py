@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from bench.render.claims import Claim
+from bench.render.claims import Claim, claim
 from bench.render.page import Page
 from bench.render.tables import Table, tabulate
 from bench.render.text import texts
+from bench.scores.metrics import Metric
 from bench.studies.images import over_lambda, report
 from bench.studies.images.over_lambda import RIVALS, protocol, reconstruct, trade
-from bench.studies.images.report import METHOD, counted, ours, score, scores_beside, told
+from bench.studies.images.report import METHOD, better, counted, ours, scored, told
 from bench.studies.images.runs import judged, paper, runs
 from bench.studies.study import Study
 
@@ -27,17 +29,17 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if there is nothing in `other` to compare with.
     """
     frame = runs(study, results, scale)
-    tables = [table2(frame), figure7(frame)]
+    tables = [table2(frame, study.metrics()), figure7(frame)]
     boxes = paper("cifar10", "fig7_digitised.csv")
     found = cifar10_claims(frame)
     return over_lambda.build(study, scale, results, other, frame, found, TEXT, tables, boxes)
 
 
-def table2(frame: pd.DataFrame) -> Table:
+def table2(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
     """Table 2: the paper's rows in its order and ours beside, by our own classifier."""
     names = ("inception_score_imagenet", "inception_score", "frechet", "swd", "mse_x")
     form = "{inception_score:.2f} ± {inception_sd:.2f}"
-    columns = [*METHOD, told("paper IS (ImageNet)", form, paper=True), *map(score, names)]
+    columns = [*METHOD, told("paper IS (ImageNet)", form, paper=True), *scored(metrics, names)]
     columns.append(ours("n", counted, "not run"))
     published = paper("cifar10", "table2.csv")
     rows = report.beside(published, frame)[: len(published)]
@@ -74,8 +76,8 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
         here = scored[scored["lam"] == 0]
         mine, theirs = (here[here["method"] == each] for each in ("svae_r", method))
         words = TEXT["claims"]["better" if margin is None else "comparable"]
-        values = {"rival": rival, "judge": judge, "comparable": margin}
-        return scores_beside(words, id, mine, theirs, margin, **values)
+        values = {"rival": rival, "comparable": margin, "spread": report.TEXT["spread"]}
+        return claim(words, id, better(mine, theirs, margin), judge=judge, **values)
 
     return [
         *(trade(frame, f"3{part}", rival, "swd", distance) for part, rival in parts),

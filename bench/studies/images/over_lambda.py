@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from bench.render import claims
 from bench.render.claims import Claim, claim
-from bench.render.figures import Picture
 from bench.render.intervals import Estimate, student
 from bench.render.page import Page
 from bench.render.tables import Table, extra, tabulate
-from bench.scores.metrics import IMAGES
+from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT, score
-from bench.studies.images.runs import diverged, first, gone, judged, missing, samples
+from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT
+from bench.studies.images.runs import diverged, first, gone, judged, samples
 from bench.studies.study import Study
 
 HIGH = 10.0
@@ -46,38 +45,27 @@ def build(
     study's `text` explains, and titles of pictures. Images that are `private` are drawn from one's
     own results only.
     """
-    contents = [claims.table(found, scale, TEXT["rules"]), scores(frame), *tables]
-    contents += report.comparisons(frame, study, scale, results, other)
-    encoded = frame[frame["mse_x"].notna() | gone(frame)]
     load, panels = partial(samples, study, results, scale), figures.panels_over_lambda
-    here = swept(frame)
-    boxes = TEXT["boxes"]
-    if "inception_score" in here:
-        boxes += TEXT["whose"].format(judge=judged(frame)[1])
-    boxes += text.get("boxes", "").format_map(text)
-    drawn = {
-        "figure7": (partial(figures.boxes, frame, here, published), boxes),
-        "samples": (partial(panels, frame, load, "samples"), TEXT["samples"]),
-        "reconstructions": (partial(panels, encoded, load, "x_rec"), TEXT["reconstructions"]),
-        "curves": (partial(figures.curves, frame), TEXT["curves"]),
-    }
-    if not here:  # Table 2's other methods alone
-        del drawn["figure7"]
-    if not len(encoded):
-        del drawn["reconstructions"]
-    if private and (results / study.name / f"{scale}.parquet").is_file():  # once published
-        drawn = {name: drawn[name] for name in drawn if name in ("figure7", "curves")}
-    titles = TEXT["titles"] | text["titles"]
-    return Page(
-        frame=frame,
-        tables={each.name: each for each in contents},
-        pictures=[
-            Picture(name, draw, titles[name], caption.format_map(TEXT))
-            for name, (draw, caption) in drawn.items()
-        ],
-        notes=report.remarks(frame, TEXT["faithful"], *([text["private"]] if private else [])),
-        missing=missing(frame, study, scale),
-        shown=set() if private else set(figures.shown(frame)["id"]),
+    encoded, here = frame[frame["mse_x"].notna() | gone(frame)], swept(frame)
+    drawn: dict[str, Callable[[], Figure]] = {}
+    if here:  # else these are Table 2's other methods alone
+        drawn["figure7"] = partial(figures.boxes, frame, here, published)
+    if not (private and (results / study.name / f"{scale}.parquet").is_file()):  # published
+        drawn["samples"] = partial(panels, frame, load, "samples")
+        if len(encoded):
+            drawn["reconstructions"] = partial(panels, encoded, load, "x_rec")
+    drawn["curves"] = partial(figures.curves, frame)
+    judged_by = "inception_score" in here and TEXT["judged"].format(judge=judged(frame)[1])
+    return report.page(
+        frame,
+        *(study, scale, results, other),
+        text,
+        found,
+        [scores(frame, study.metrics()), *tables],
+        drawn,
+        [TEXT["faithful"], *([text["private"]] if private else [])],
+        () if private else figures.shown(frame)["id"],
+        judged=judged_by or "",
     )
 
 
@@ -89,35 +77,24 @@ def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: each for name, each in here.items() if each[name].notna().any()}
 
 
-def scores(frame: pd.DataFrame) -> Table:
+def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
     """A row for each method and lambda: every score of ours, without columns of nothing."""
-    columns = [*METHOD, *(score(metric.columns[0]) for metric in IMAGES), *NUMBERS]
-    caption = protocol(frame) + extra(IMAGES, frame, report.KNOWN)[1]
+    cells = report.scored(metrics, [each.columns[0] for each in metrics])
+    caption = protocol(frame) + extra(metrics, frame, report.KNOWN)[1]
     rows = report.beside(pd.DataFrame(), frame)
+    columns = [*METHOD, *cells, *NUMBERS]
     return tabulate("summary", "Scores", caption, columns, rows, hide_empty=True)
 
 
 def protocol(frame: pd.DataFrame) -> str:
     """How the numbers of this frame were made, from its own columns."""
-    one = first(frame)
-    scored = TEXT["unscored"]
-    if frame["classifier"].notna().any():
-        scored = TEXT["scored"].format(**one, classified=report.classified(frame))
-    if frame["fid"].notna().any():
-        scored += TEXT["imagenet"].format(**first(frame[frame["fid"].notna()]))
+    one, known = first(frame), frame[frame["fid"].notna()]
     images = TEXT["some"].format(**one) if one["images"] else "all images"
     if " folder " in one["data"]:
         images += TEXT["folder"].format(**one)
-    return TEXT["protocol"].format(
-        **one
-        | {
-            "stand_in": TEXT["stand_in"] if frame["stand_in"].any() else "",
-            "scored": scored,
-            "floor": frame["swd_real"].mean(),
-            "whose": TEXT["networks"][one["networks"]],
-            "images": images,
-        }
-    )
+    imagenet = TEXT["imagenet"].format(**first(known)) if len(known) else ""
+    values = {"whose": TEXT["networks"][one["networks"]], "floor": frame["swd_real"].mean()}
+    return report.protocol(frame, TEXT, images=images, imagenet=imagenet, **values)
 
 
 # Claims

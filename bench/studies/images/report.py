@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,23 +13,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.cli import UsageError
-from bench.render import compare, intervals
-from bench.render.claims import Claim, claim, decide
+from bench.render import claims, compare, intervals
+from bench.render.claims import Claim, decide
 from bench.render.compare import LEVEL, Spread, Statistic, named, verdict
+from bench.render.figures import Picture
 from bench.render.intervals import Estimate, critical
-from bench.render.page import damage
+from bench.render.page import Page, damage
 from bench.render.tables import Column, Table, number, tabulate
 from bench.render.text import texts
-from bench.scores.metrics import IMAGES
+from bench.scores.metrics import Metric
 from bench.studies.images.runs import (
     SETTINGS,
     at_precisions,
     cells,
     diverged,
     first,
+    missing,
     precision,
     runs,
 )
@@ -94,10 +97,15 @@ def ours(
     return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
 
 
-def score(column: str) -> tuple[Column, Callable[[Row], str]]:
-    """A column of a score: its heading, and its spread over the seeds of our runs."""
-    metric = next(each for each in IMAGES if each.columns[0] == column)
-    return ours(metric.heading, lambda runs: spread(runs[column], metric.digits))
+def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:
+    """Columns of those scores that the study has: headings, and spreads over our seeds."""
+    found = {
+        each.columns[0]: ours(
+            each.heading, lambda runs, each=each: spread(runs[each.columns[0]], each.digits)
+        )
+        for each in metrics
+    }
+    return [found[name] for name in names if name in found]
 
 
 METHOD = [told("method", "{label}", text=True), told("λ", "{lam:g}")]
@@ -147,35 +155,74 @@ def classified(frame: pd.DataFrame) -> str:
     )
 
 
-def scores_beside(
-    words: Mapping[str, str],
-    id: str,
-    mine: pd.DataFrame,
-    theirs: pd.DataFrame,
-    margin: float | None = None,
-    **values: Any,
-) -> Claim:
-    """A claim on the inception scores of two methods: better, or comparable within a margin.
+def protocol(frame: pd.DataFrame, text: Mapping[str, Any], **values: Any) -> str:
+    """How the numbers of this frame were made: from its own columns, by a study's text."""
+    one = first(frame)
+    scored = text["scored"] if frame["classifier"].notna().any() else TEXT["unscored"]
+    values["scored"] = scored.format(**one, classified=classified(frame))
+    values["stand_in"] = text["stand_in"] if frame["stand_in"].any() else ""
+    return text["protocol"].format(**one | values)
+
+
+def better(
+    mine: pd.DataFrame, theirs: pd.DataFrame, margin: float | None = None
+) -> tuple[str, str]:
+    """Whether the inception scores are better, or comparable within a margin, and the evidence.
 
     The interval is Student's t at the fewer degrees of freedom. A method of one seed is taken to
     spread as the other does; diverged runs count as 1.
     """
-    outcome = "no data", "no runs"
-    if len(mine) and len(theirs):
-        both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (mine, theirs)]
-        a, b = (float(scores.mean()) for scores in both)
-        several = [scores for scores in both if len(scores) > 1]
-        error = math.inf
-        if any(scores.std() > 0 for scores in several):
-            sds = [(scores if len(scores) > 1 else several[0]).std() for scores in both]
-            pairs = zip(sds, both, strict=True)
-            t = critical(1 - intervals.LEVEL, min(map(len, several)) - 1)
-            error = t * math.hypot(*(sd / math.sqrt(len(scores)) for sd, scores in pairs))
-        gain = Estimate(a - b, a - b - error, a - b + error)
-        seeds = f"from {len(mine)} and {len(theirs)} seed(s)"
-        evidence = f"{a:.2f} against {b:.2f}: difference {gain:+.2f} {seeds}"
-        outcome = decide(gain.low, gain.high, margin), evidence
-    return claim(words, id, outcome, **values, spread=TEXT["spread"])
+    if not (len(mine) and len(theirs)):
+        return "no data", "no runs"
+    both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (mine, theirs)]
+    a, b = (float(scores.mean()) for scores in both)
+    several = [scores for scores in both if len(scores) > 1]
+    error = math.inf
+    if any(scores.std() > 0 for scores in several):
+        sds = [(scores if len(scores) > 1 else several[0]).std() for scores in both]
+        errors = (sd / math.sqrt(len(each)) for sd, each in zip(sds, both, strict=True))
+        t = critical(1 - intervals.LEVEL, min(map(len, several)) - 1)
+        error = t * math.hypot(*errors)
+    gain = Estimate(a - b, a - b - error, a - b + error)
+    seeds = f"from {len(mine)} and {len(theirs)} seed(s)"
+    evidence = f"{a:.2f} against {b:.2f}: difference {gain:+.2f} {seeds}"
+    return decide(gain.low, gain.high, margin), evidence
+
+
+def page(
+    frame: pd.DataFrame,
+    study: Study,
+    scale: str,
+    results: Path,
+    other: Path | None,
+    text: Mapping[str, Any],
+    found: Sequence[Claim],
+    tables: Sequence[Table],
+    drawn: Mapping[str, Callable[[], Figure]],
+    about: Sequence[str],
+    shown: Iterable[str],
+    **values: str,
+) -> Page:
+    """The page of these claims, tables and pictures, with all that pages of images share.
+
+    The study's `text` has their titles and captions, which `values` fill in; notes are `about` it.
+    """
+    rules = {**TEXT, **text}["rules"]
+    tables = [claims.table(found, scale, rules), *tables]
+    tables += comparisons(frame, study, scale, results, other)
+    titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
+    values = {**TEXT, **text, **values}
+    return Page(
+        frame=frame,
+        tables={each.name: each for each in tables},
+        pictures=[
+            Picture(name, draw, titles[name], captions[name].format(**values))
+            for name, draw in drawn.items()
+        ],
+        notes=remarks(frame, *about),
+        missing=missing(frame, study, scale),
+        shown=set(shown),
+    )
 
 
 def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
@@ -203,23 +250,27 @@ def comparisons(
 
     Raises UsageError if there is nothing in `other` to compare with.
     """
-    found = []
+    found, metrics = [], study.metrics()
     for base, *rounded in at_precisions(study, results, scale):
         for each in rounded:
-            heads = precision(each), precision(base)
-            apart = each.attrs["apart"]
+            heads, apart = (precision(each), precision(base)), each.attrs["apart"]
             with contextlib.suppress(UsageError):  # nothing in common
-                table = comparison(each, base, f"trainings in {heads[1]}", heads)
+                table = comparison(each, base, metrics, f"trainings in {heads[1]}", heads)
                 name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
                 title = ", ".join([" beside ".join(heads), *apart])
                 found.append(replace(table, name=name, title=title))
     if other is not None:
-        found.append(comparison(frame, runs(study, other, scale, like=frame), str(other)))
+        there = runs(study, other, scale, like=frame)
+        found.append(comparison(frame, there, metrics, str(other)))
     return found
 
 
 def comparison(
-    frame: pd.DataFrame, other: pd.DataFrame, name: str, heads: tuple[str, str] = ("ours", "theirs")
+    frame: pd.DataFrame,
+    other: pd.DataFrame,
+    metrics: Sequence[Metric],
+    name: str,
+    heads: tuple[str, str] = ("ours", "theirs"),
 ) -> Table:
     """Our mean of each score, theirs, and whether the difference is one of seeds.
 
@@ -231,43 +282,38 @@ def comparison(
     """
     nothing = f"nothing to compare with in {name}"
     if not len(other):
-        one = first(frame)
-        raise UsageError(f"{nothing}: no {one['study']} at {one['scale']} scale")
+        raise UsageError(f"{nothing}: no {{study}} at {{scale}} scale".format(**first(frame)))
     # Images may differ, and then it is said: of a data set there are copies that are not the
     # published files to the last pixel.
     for column in (*SETTINGS, "classifier_sha256"):
         here, there = (set(each[column].dropna()) for each in (frame, other))
         if here and there and here != there:
-            raise UsageError(f"{nothing}: {column} is {_words(there)}, not {_words(here)}")
+            is_, not_ = (", ".join(sorted(map(str, values))) for values in (there, here))
+            raise UsageError(f"{nothing}: {column} is {is_}, not {not_}")
     mine, theirs = cells(frame), cells(other)
     common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
     if not common:
         raise UsageError(f"{nothing}: no method in common at one λ")
-    pooled = [
-        (heading, column, spread)
-        for heading, column in _COMPARED
-        if (spread := Spread.pooled(_values(runs, column).dropna() for runs in theirs.values()))
-    ]
-    if not pooled:
+    compared = {each.columns[0]: each.heading for each in metrics if each.columns[0] != "kid"}
+    statistics, freedom = [], 0
+    for column, heading in (compared | {_NATS: "log p(x) ≥, nats"}).items():
+        values = partial(_values, column=column)
+        if found := Spread.pooled(values(runs).dropna() for runs in theirs.values()):
+            shown = _nats if column == _NATS else _ratios
+            statistics.append(Statistic(heading, values, lambda _, found=found: found, shown))
+            freedom = max(freedom, found.freedom)
+    if not statistics:
         raise UsageError(f"{nothing}: it has one seed only")
     images, others = (set(each["data_sha256"].dropna()) for each in (frame, other))
     if others - images:
         digests = ", ".join(sorted(each[:12] for each in others - images))
         name += f" (whose images are not all ours: {digests})"
-    how = TEXT["compared"].format(freedom=max(spread.freedom for *_, spread in pooled))
-    statistics = [_statistic(*each) for each in pooled]
+    how = TEXT["compared"].format(freedom=freedom)
     gone = [_divergence(*both) for both in common if any(map(diverged, both))]
     return compare.comparison(mine, theirs, statistics, name, how, heads, gone)
 
 
 _NATS = "log_likelihood"
-_COMPARED = [(m.heading, m.columns[0]) for m in IMAGES if m.columns[0] != "kid"]
-_COMPARED += [("log p(x) ≥, nats", _NATS)]
-
-
-def _statistic(heading: str, column: str, spread: Spread) -> Statistic:
-    shown = _nats if column == _NATS else _ratios
-    return Statistic(heading, partial(_values, column=column), lambda _: spread, shown)
 
 
 def _values(runs: pd.DataFrame, column: str) -> pd.Series:
@@ -276,20 +322,16 @@ def _values(runs: pd.DataFrame, column: str) -> pd.Series:
     return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
 
 
-def _nats(*values: float) -> list[str]:
-    return [f"{value:{sign}.2f}" for value, sign in zip(values, ("", "", "+", ""), strict=True)]
+def _nats(a: float, b: float, difference: float, tolerance: float) -> list[str]:
+    return [f"{a:.2f}", f"{b:.2f}", f"{difference:+.2f}", f"{tolerance:.2f}"]
 
 
 def _ratios(*logarithms: float) -> list[str]:
     """Means, whose logarithms these are, and ratios, none of them over MOST."""
-    shown = [f"{math.exp(x):.3f}" if x <= math.log(MOST) else f"{MOST}" for x in logarithms]
-    over = ["> " if x > math.log(MOST) else "" for x in logarithms]
-    marks = ("", "", "× ", "× ")
-    return [f"{more}{mark}{x}" for more, mark, x in zip(over, marks, shown, strict=True)]
-
-
-def _words(values: set[Any]) -> str:
-    return ", ".join(sorted(map(str, values)))
+    return [
+        f"{mark}{math.exp(x):.3f}" if x <= math.log(MOST) else f"> {mark}{MOST}"
+        for mark, x in zip(("", "", "× ", "× "), logarithms, strict=True)
+    ]
 
 
 def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
@@ -297,6 +339,6 @@ def _divergence(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
     gone = [(diverged(runs), len(runs)) for runs in (here, there)]
     p = float(stats.fisher_exact(np.array([[k, n - k] for k, n in gone])).pvalue)
     lost = [k == n for k, n in gone]
-    counts = [f"{k} of {n}" for k, n in gone]
     agrees = verdict(p >= LEVEL and lost[0] == lost[1])
+    counts = [f"{k} of {n}" for k, n in gone]
     return [*named(here), "diverged", *counts, f"p = {p:.2f}", f"{LEVEL}", agrees]

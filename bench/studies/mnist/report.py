@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,16 +11,24 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.render import claims
 from bench.render.claims import Claim, claim, decide
-from bench.render.figures import Picture
 from bench.render.page import Page
 from bench.render.tables import Column, Table, extra, number, summary, tabulate
 from bench.render.text import texts
-from bench.scores.metrics import IMAGES
+from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, score, spread, told
-from bench.studies.images.runs import diverged, first, gone, headline, missing, paper, runs, samples
+from bench.studies.images.report import (
+    METHOD,
+    NUMBERS,
+    Cells,
+    Row,
+    better,
+    ours,
+    scored,
+    spread,
+    told,
+)
+from bench.studies.images.runs import diverged, first, gone, headline, paper, runs, samples
 from bench.studies.study import Study
 
 TEXT = texts("bench.studies.mnist")
@@ -39,31 +48,21 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     """
     frame = runs(study, results, scale)
     main = headline(frame, study, scale)
-    table = table1(main)
-    contents = [
-        claims.table(mnist_claims(frame), scale, TEXT["rules"]),
-        summary(table, without=("s.e. over images",)),
-        table,
-        sweep(frame),
-        *report.comparisons(frame, study, scale, results, other),
-    ]
+    table = table1(main, study.metrics())
     load = partial(samples, study, results, scale)
-    losses = {"losses": report.TEXT["losses"]}
-    drawn = {
-        "figure4": (partial(figures.figure4, main, load), TEXT["figure4"]),
-        "sweep": (partial(figures.sweep, frame, alice_sweep()), TEXT["over_lambda"]),
-        "curves": (partial(figures.curves, main), TEXT["curves"]),
-    }
-    return Page(
-        frame=frame,
-        tables={each.name: each for each in contents},
-        pictures=[
-            Picture(name, draw, text["title"], text["caption"].format(**losses))
-            for name, (draw, text) in drawn.items()
-        ],
-        notes=report.remarks(frame, TEXT["notes"]),
-        missing=missing(frame, study, scale),
-        shown=set(figures.shown(main)["id"]),
+    return report.page(
+        frame,
+        *(study, scale, results, other),
+        TEXT,
+        mnist_claims(frame),
+        [summary(table, without=("s.e. over images",)), table, sweep(frame)],
+        {
+            "figure4": partial(figures.figure4, main, load),
+            "sweep": partial(figures.sweep, frame, alice_sweep()),
+            "curves": partial(figures.curves, main),
+        },
+        [TEXT["notes"]],
+        figures.shown(main)["id"],
     )
 
 
@@ -79,10 +78,10 @@ def _likelihood(row: Row) -> str:
     return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
 
 
-def table1(frame: pd.DataFrame) -> Table:
+def table1(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
     """Table 1: the paper's rows in its order, then every other method that was trained."""
     names = ["inception_score", "frechet", "mse_x"]
-    more, words = extra(IMAGES, frame, names, spread)
+    more, words = extra(metrics, frame, names, spread)
     columns: Cells = [
         *METHOD,
         told("paper log p(x) ≥", "{log_likelihood:g}", paper=True),
@@ -90,37 +89,27 @@ def table1(frame: pd.DataFrame) -> Table:
         ours("s.e. over images", lambda runs: number(float(runs["log_likelihood_se"].mean()), 2)),
         ours("BDMC gap", lambda runs: number(_gap(runs), 2)),
         told("paper IS", "{inception_score:g}", paper=True),
-        *map(score, names),
+        *scored(metrics, names),
         *(ours(head.name, cell) for head, cell in more),
         *NUMBERS,
     ]
     rows = report.beside(paper("mnist", "table1.csv"), frame)
-    return tabulate("table1", "Table 1", _caption(frame) + words, columns, rows)
+    return tabulate("table1", "Table 1", _protocol(frame) + words, columns, rows)
 
 
-def _caption(frame: pd.DataFrame) -> str:
-    """How the numbers of this frame were made, from its own columns."""
+def _protocol(frame: pd.DataFrame) -> str:
     one = first(frame)
-    simulated = frame["simulated"].dropna()
-    whose, scored = "", report.TEXT["unscored"]
-    if frame["stand_in"].any():
-        whose = TEXT["stand_in"]
-    elif one["data"] != "mnist":
-        whose = TEXT["own"].format(**one)
-    if frame["classifier"].notna().any():
-        scored = TEXT["scored"].format(**one, classified=report.classified(frame))
-    return TEXT["table1"].format(
-        **one
-        | {
-            "whose": whose,
-            # Of MNIST alone there is a static binarization.
-            "binarized": TEXT["binarized"][one["bits"] if one["data"] == "mnist" else "dynamic"],
-            "simulated": int(simulated.max()) if len(simulated) else 0,
-            "converged": CONVERGED,
-            "scored": scored,
-            # What lambda means to this method, if it is there.
-            "nats": TEXT["nats"] if "svae_r_density" in set(frame["method"]) else "",
-        }
+    mnist = one["data"] == "mnist"
+    return report.protocol(
+        frame,
+        TEXT,
+        own="" if mnist or frame["stand_in"].any() else TEXT["own"].format(**one),
+        # Of MNIST alone there is a static binarization.
+        binarized=TEXT["binarized"][one["bits"] if mnist else "dynamic"],
+        simulated=int(max(frame["simulated"].dropna(), default=0)),
+        converged=CONVERGED,
+        # What lambda means to this method, if it is there.
+        nats=TEXT["nats"] if "svae_r_density" in set(frame["method"]) else "",
     )
 
 
@@ -149,11 +138,15 @@ def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
         return frame[frame["method"] == method]
 
     mine, words = of("svae_r")[of("svae_r")["lam"] == LAM], TEXT["claims"]
+    rivals = (("2c", "gan", "GAN"), ("2d", "wgan_gp", "WGAN-GP"))
+    values = {"spread": report.TEXT["spread"]}
     return [
         claim(words["likelier"], "2a", _likelier(mine, of("nf_vae"))),
         claim(words["near"], "2b", _near(mine), least=PIXEL_RNN - NEAR),
-        report.scores_beside(words["scores"], "2c", mine, of("gan"), rival="GAN"),
-        report.scores_beside(words["scores"], "2d", mine, of("wgan_gp"), rival="WGAN-GP"),
+        *(
+            claim(words["scores"], id, better(mine, of(method)), rival=rival, **values)
+            for id, method, rival in rivals
+        ),
     ]
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench import report, run
+from bench.scores.metrics import IMAGES
 from bench.spec import columns, protocol
 from bench.store.rows import to_bytes
 from bench.studies import STUDIES
@@ -132,7 +133,7 @@ def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -
     nobodys = runs.assign(classifier=None, inception_score=np.nan)
     assert verdicts(nobodys)["4a"] == "no data"
     assert "inception_score" not in over_lambda.swept(nobodys)
-    assert "IS (referee)" not in {c.name for c in over_lambda.scores(nobodys).columns}
+    assert "IS (referee)" not in {c.name for c in over_lambda.scores(nobodys, IMAGES).columns}
 
 
 def test_comparable_means_within_a_fifth(tmp_path: Path) -> None:
@@ -158,11 +159,11 @@ def test_the_papers_numbers_stand_beside_and_never_in_ours(tmp_path: Path) -> No
     assert by_lam["10"][1:5] == ["1.94 ± 0.02", "0.032 ± 0.002", "5.96", "0.058"]
     assert by_lam["10"][5] == "6.11 ± 0.11" and by_lam["50"][5:8] == ["–", "–", "0"]
     assert [c.name for c in table.columns if c.paper] == [c.name for c in table.columns[1:5]]
-    second = cifar10.table2(frame(tmp_path))
+    second = cifar10.table2(frame(tmp_path), IMAGES)
     assert [row[0] for row in second.rows][:2] == ["ALI", "DCGAN"]
     assert second.rows[0][3] == "6.01 ± 0.01"  # the referee's: nobody has ImageNet's
     assert (second.rows[1][2], second.rows[1][-1]) == ("6.16 ± 0.07", "not run")
-    known = cifar10.table2(frame(tmp_path).assign(inception_score_imagenet=7.0))
+    known = cifar10.table2(frame(tmp_path).assign(inception_score_imagenet=7.0), IMAGES)
     assert known.rows[0][3:5] == ["7.00 ± 0.00", "6.01 ± 0.01"]
     assert "STAND-IN" in table.caption and "ImageNet" in table.caption
 

@@ -13,6 +13,7 @@ from bench import report
 from bench.cli import UsageError
 from bench.render.compare import agrees
 from bench.render.tables import Table
+from bench.scores.metrics import IMAGES
 from bench.studies import STUDIES
 from bench.studies.images import figures
 from bench.studies.images import runs as frames
@@ -147,7 +148,7 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
 
     def compared(seeds: int, drift: float = 1.0, there: int = 5, **here: Any) -> Table:
         ours = _again(rng, seeds, drift, **here)
-        return comparison(ours, _again(rng, there), "there")
+        return comparison(ours, _again(rng, there), IMAGES, "there")
 
     assert sum(agrees(compared(1)) for _ in range(40)) >= 35  # family-wise level 5 %
     found = compared(3, drift=1.5)
@@ -171,17 +172,17 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert {tuple(row[3:5]) for row in lost.rows} >= {("3 of 3", "0 of 5")}
     some = _again(rng, 3)
     some.loc[some.index[0], list(gone)] = list(gone.values())
-    beside = comparison(some, _again(rng, 5), "there")
+    beside = comparison(some, _again(rng, 5), IMAGES, "there")
     assert [[*row[3:5], row[-1]] for row in beside.rows if row[2] == "diverged"] == [
         ["1 of 3", "0 of 5", "agrees"]
     ]
     here, there = (_again(rng, 5).assign(data_sha256=each * 32) for each in ("cd", "ab"))
-    assert "not all ours" not in comparison(here, here, "there").caption
-    beside = comparison(here, there, "there")
+    assert "not all ours" not in comparison(here, here, IMAGES, "there").caption
+    beside = comparison(here, there, IMAGES, "there")
     assert "there (whose images are not all ours: abababababab)" in beside.caption
     wild = _again(rng, 2)
     wild["mse_x"] *= np.exp(40.0 * wild["seed"])
-    assert "> × 1000" in {row[6] for row in comparison(wild, wild, "there").rows}
+    assert "> × 1000" in {row[6] for row in comparison(wild, wild, IMAGES, "there").rows}
     with pytest.raises(UsageError, match=r"width is 0\.125, not 0\.5"):
         compared(5, width=0.5)
 
@@ -250,7 +251,7 @@ def test_images_of_ones_own_are_not_said_to_be_mnist(page: report.Page) -> None:
     scores = ["classifier", "classifier_accuracy", "classifier_sha256", "real_score", "n_splits"]
     frame = page.frame.assign(data="tiny folder abc", stand_in=False, bits="static")
     frame = frame.assign(**dict.fromkeys((*scores, "inception_score", "frechet"), np.nan))
-    captions = table1(frame).caption + sweep(frame).caption
+    captions = table1(frame, IMAGES).caption + sweep(frame).caption
     assert "tiny folder abc" in captions and captions.count("o classifier of the suite") == 2
     assert "nan" not in captions and "statically" not in captions
 

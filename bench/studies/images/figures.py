@@ -47,16 +47,6 @@ def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return tiles.reshape(rows * h, columns * w, c).squeeze()
 
 
-def pictures(stored: pd.DataFrame, id: str) -> dict[str, np.ndarray]:
-    """What is kept of a training by name, uint8 (n, c, h, w), none if it diverged; {}: nothing."""
-    if id not in stored.index:
-        return {}
-    kept = stored.loc[[id]].to_dict("records")[0]
-    shape = (-1, *(int(side) for side in kept["shape"]))
-    names = ("samples", "x", "x_rec")
-    return {name: np.frombuffer(kept[name], np.uint8).reshape(shape) for name in names}
-
-
 def _name(axes: Axes, run: Any, **kw: Any) -> None:
     axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", loc="left", **kw)
 
@@ -64,9 +54,13 @@ def _name(axes: Axes, run: Any, **kw: Any) -> None:
 def _draw(
     axes: Axes, run: Any, stored: pd.DataFrame, kind: str, lay: Callable[..., np.ndarray]
 ) -> None:
-    """A run's images as `lay` lays them out, under its name, or why there are none of a kind."""
+    """A run's images, uint8 (n, c, h, w) by name, as `lay` lays them out, or why there are none."""
     _name(axes, run, fontsize=8, pad=2)
-    images = pictures(stored, run["id"])
+    images = {
+        name: np.frombuffer(kept[name], np.uint8).reshape(-1, *map(int, kept["shape"]))
+        for kept in stored[stored.index == run["id"]].to_dict("records")
+        for name in ("samples", "x", "x_rec")
+    }
     if len(images.get(kind, ())):
         axes.imshow(lay(**images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
@@ -83,8 +77,7 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
         pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]]) if len(x_rec) else x[:0]
         return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
 
-    stored = load()
-    picked = shown(frame)
+    stored, picked = load(), shown(frame)
     rows = -(-len(picked) // COLUMNS)
     figure = Figure(figsize=(COLUMNS * 3.6, rows * 1.12))
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
@@ -106,10 +99,8 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
     known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
     for axes, column, (value, sd) in zip(grid[0], ("inception_score", "mse_x"), known, strict=True):
-        name = "ALICE's own (paper)"
-        axes.errorbar(
-            at(published["lam"]), published[value], published[sd], color="#888888", label=name
-        )
+        theirs = {"color": "#888888", "label": "ALICE's own (paper)"}
+        axes.errorbar(at(published["lam"]), published[value], published[sd], **theirs)
         for method in SWEPT:
             runs = frame[(frame["method"] == method) & frame[column].notna()]
             if len(runs):
@@ -138,9 +129,7 @@ def curves(frame: pd.DataFrame) -> Figure:
                 loss = run[f"{label}_loss"]
                 if label == "model" or np.any(loss):  # not of a method without a critic
                     axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
-        axes.set_title(
-            f"{runs['label'].iloc[0]}, λ = {lam(runs['lam'].iloc[0])}", loc="left", fontsize=7
-        )
+        _name(axes, runs.iloc[0], fontsize=7)
         axes.tick_params(labelsize=6)
         if i >= len(groups) - columns:  # the last of its column
             axes.tick_params(labelbottom=True)
@@ -165,32 +154,31 @@ def boxes(
     lams = sorted({*known, *here["lam"]})
     figure, grid = panels(1, len(scored), 4.6, 3.4)
     for axes, (column, runs) in zip(grid[0], scored.items(), strict=True):
-        drawn = [("ours", method) for method in SWEPT if (here["method"] == method).any()]
+        drawn: list[tuple[str, str, dict[float, dict], bool]] = []
         if published is not None and column != "swd":
-            drawn = [*(("paper", name) for name in GREY), *drawn]
+            for name, grey in GREY.items():
+                drawn.append((PAPERS[name], grey, _published(published, name, column), True))
+        for method in filter({*here["method"]}.__contains__, SWEPT):
+            mine = cells(runs[(runs["method"] == method) & runs[column].notna()])
+            stats = {at: boxplot_stats(each[column])[0] for (_, at), each in mine.items()}
+            drawn.append((method, colour(method), stats, False))
         width = 0.8 / len(drawn)
-        for i, (whose, method) in enumerate(drawn):
-            at = {lam: k + (i - (len(drawn) - 1) / 2) * width for k, lam in enumerate(lams)}
-            if whose == "ours":
-                stats = _ours(runs[runs["method"] == method], column)
-                label, paint, alpha = method, colour(method), 0.4
-                middle, style = paint, {"flierprops": {"markersize": 3}}
-            else:
-                stats = _published(published, method, column)
-                label, paint, alpha = PAPERS[method], GREY[method], None
-                middle, style = "#444444", {"showfliers": False, "showcaps": False}
-            if stats:
-                axes.bxp(
-                    list(stats.values()),
-                    positions=[at[lam] for lam in stats],
-                    widths=0.9 * width,
-                    patch_artist=True,
-                    manage_ticks=False,
-                    boxprops={"facecolor": paint, "edgecolor": paint, "alpha": alpha},
-                    medianprops={"color": middle},
-                    **style,
-                )
-                axes.plot([], [], color=paint, label=label)
+        for i, (label, paint, stats, paper) in enumerate(drawn):
+            if not stats:
+                continue
+            shift = (i - (len(drawn) - 1) / 2) * width
+            plain = {"showfliers": False, "showcaps": False}
+            axes.bxp(
+                list(stats.values()),
+                positions=[lams.index(at) + shift for at in stats],
+                widths=0.9 * width,
+                patch_artist=True,
+                manage_ticks=False,
+                boxprops={"facecolor": paint, "edgecolor": paint, "alpha": None if paper else 0.4},
+                medianprops={"color": "#444444" if paper else paint},
+                **(plain if paper else {"flierprops": {"markersize": 3}}),
+            )
+            axes.plot([], [], color=paint, label=label)
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
         axes.set_ylabel(SCORES[column])
@@ -198,12 +186,6 @@ def boxes(
             axes.axhline(runs["swd_real"].mean(), color="#888888", linestyle=":")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
-
-
-def _ours(runs: pd.DataFrame, column: str) -> dict[float, dict]:
-    """The box over seeds at each lambda."""
-    values = {lam: each for (_, lam), each in cells(runs[runs[column].notna()]).items()}
-    return {lam: boxplot_stats(each[column])[0] for lam, each in values.items()}
 
 
 def _published(boxes: Any, method: str, column: str) -> dict[float, dict]:
@@ -230,8 +212,7 @@ def panels_over_lambda(frame: pd.DataFrame, load: Callable[[], pd.DataFrame], ki
             sheet = np.concatenate([each[i : i + SIDE] for i in starts for each in (x, x_rec)])
         return mosaic(sheet, SIDE, SIDE)
 
-    picked = shown(frame)
-    stored = load()
+    stored, picked = load(), shown(frame)
     rows = _laid_out(picked)
     figure, grid = panels(len(rows), max(map(len, rows)), 1.9, 2.05)
     for axes in grid.flat:

@@ -15,10 +15,7 @@ from bench.studies.study import Study
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
-    """The page of what is stored; `other` are results to compare with.
-
-    Raises UsageError if there is nothing in `other` to compare with.
-    """
+    """The page of what is stored, see `Study.report`."""
     frame = runs(study, results, scale)
     private = not frame["stand_in"].all()
     found, text = celeba_claims(frame), texts("bench.studies.celeba")

@@ -24,10 +24,7 @@ COMPARABLE = 0.2
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
-    """The page of what is stored; `other` are results to compare with.
-
-    Raises UsageError if there is nothing in `other` to compare with.
-    """
+    """The page of what is stored, see `Study.report`."""
     frame = runs(study, results, scale)
     tables = [table2(frame, study.metrics()), figure7(frame)]
     boxes = paper("cifar10", "fig7_digitised.csv")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.render.claims import Claim, claim
+from bench.render.claims import VERDICTS, Claim, claim
 from bench.render.intervals import Estimate, student
 from bench.render.page import Page
 from bench.render.tables import Table, extra, tabulate
@@ -105,15 +105,11 @@ def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> C
     changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
     verdict, evidence = "no data", f"no scores of both at λ = 0 and {HIGH:g}"
     if all(map(len, changes)):
-        verdict = "undecided"
-        theirs, ours = map(_seeds, changes)
-        more = _seeds(changes[0] - changes[1])
-        if theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r")):
-            verdict = "holds"
-        elif ours.low > 0 or theirs.high < 0:
-            verdict = "fails"
+        theirs, ours, more = map(_seeds, (*changes, changes[0] - changes[1]))
+        holds = theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r"))
         evidence = f"change for the worse {theirs:+.2f} against sVAE-r's {ours:+.2f}"
         evidence += f", difference {more:+.2f}"
+        verdict = VERDICTS[int(holds) - int(ours.low > 0 or theirs.high < 0)]
     outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
     values = {"whose": RIVALS[rival], "high": HIGH, "name": name, "rival": rival}
     return claim(TEXT["claims"]["trade"], id, outcome, **values)
@@ -125,10 +121,10 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
     verdict, evidence = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
     if all(map(len, changes.values())):
         found = {method: _seeds(change) for method, change in changes.items()}
-        verdict = "holds" if all(change.high < 0 for change in found.values()) else "undecided"
-        if any(change.low > 0 for change in found.values()):
-            verdict = "fails"
+        fall = all(change.high < 0 for change in found.values())
+        rise = any(change.low > 0 for change in found.values())
         evidence = ", ".join(f"{method} {change:+.2f}" for method, change in found.items())
+        verdict = VERDICTS[fall - rise]
     outcome = verdict, evidence + _lost(frame, methods)
     values = {"high": HIGH, "methods": ", ".join(methods)}
     return claim(TEXT["claims"]["reconstruct"], id, outcome, **values)

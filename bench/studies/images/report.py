@@ -26,16 +26,7 @@ from bench.render.page import Page, damage
 from bench.render.tables import Column, Table, number, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
-from bench.studies.images.runs import (
-    SETTINGS,
-    at_precisions,
-    cells,
-    diverged,
-    first,
-    missing,
-    precision,
-    runs,
-)
+from bench.studies.images.runs import SETTINGS, at_precisions, cells, diverged, first, missing, runs
 from bench.studies.study import Study
 
 TEXT = texts("bench.studies.images")
@@ -51,7 +42,8 @@ LEAST = 1e-3
 
 Row = tuple[dict[str, Any], pd.DataFrame]
 """What a row of a table is told of: what is known by name, and our runs, maybe none."""
-Cells = list[tuple[Column, Callable[[Row], str]]]
+Cell = tuple[Column, Callable[[Row], str]]
+Cells = list[Cell]
 
 
 def spread(values: pd.Series, digits: int = 2) -> str:
@@ -79,7 +71,7 @@ def beside(
     ]
 
 
-def told(heading: str, form: str, **kind: bool) -> tuple[Column, Callable[[Row], str]]:
+def told(heading: str, form: str, **kind: bool) -> Cell:
     """A column of what is known, in this format; blank where something is not."""
 
     def cell(row: Row) -> str:
@@ -90,21 +82,19 @@ def told(heading: str, form: str, **kind: bool) -> tuple[Column, Callable[[Row],
     return Column(heading, **kind), cell
 
 
-def ours(
-    heading: str, cell: Callable[[pd.DataFrame], str], absent: str = ""
-) -> tuple[Column, Callable[[Row], str]]:
+def ours(heading: str, cell: Callable[[pd.DataFrame], str], absent: str = "") -> Cell:
     """A column of our runs, `absent` where there are none."""
     return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
 
 
 def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:
     """Columns of those scores that the study has: headings, and spreads over our seeds."""
-    found = {
-        each.columns[0]: ours(
-            each.heading, lambda runs, each=each: spread(runs[each.columns[0]], each.digits)
-        )
-        for each in metrics
-    }
+
+    def cell(metric: Metric) -> Cell:
+        column, digits = metric.columns[0], metric.digits
+        return ours(metric.heading, lambda runs: spread(runs[column], digits))
+
+    found = {each.columns[0]: cell(each) for each in metrics}
     return [found[name] for name in names if name in found]
 
 
@@ -144,15 +134,10 @@ def over_lambda(
 
 def classified(frame: pd.DataFrame) -> str:
     """Which classifier scored, if any, how good it is and what it gives real images."""
-    one = frame.iloc[0]
+    one = first(frame)
     if pd.isna(one["classifier"]):
         return TEXT["unclassified"]
-    return TEXT["classified"].format(
-        name=one["classifier"],
-        accuracy=100 * one["classifier_accuracy"],
-        sha256=one["classifier_sha256"],
-        real=one["real_score"],
-    )
+    return TEXT["classified"].format(**one, accuracy=100 * one["classifier_accuracy"])
 
 
 def protocol(frame: pd.DataFrame, text: Mapping[str, Any], **values: Any) -> str:
@@ -207,22 +192,16 @@ def page(
 
     The study's `text` has their titles and captions, which `values` fill in; notes are `about` it.
     """
-    rules = {**TEXT, **text}["rules"]
-    tables = [claims.table(found, scale, rules), *tables]
+    words: dict[str, Any] = {**TEXT, **text, **values}
+    tables = [claims.table(found, scale, words["rules"]), *tables]
     tables += comparisons(frame, study, scale, results, other)
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
-    values = {**TEXT, **text, **values}
-    return Page(
-        frame=frame,
-        tables={each.name: each for each in tables},
-        pictures=[
-            Picture(name, draw, titles[name], captions[name].format(**values))
-            for name, draw in drawn.items()
-        ],
-        notes=remarks(frame, *about),
-        missing=missing(frame, study, scale),
-        shown=set(shown),
-    )
+    pictures = [
+        Picture(name, draw, titles[name], captions[name].format(**words))
+        for name, draw in drawn.items()
+    ]
+    notes, lacking = remarks(frame, *about), missing(frame, study, scale)
+    return Page(frame, {each.name: each for each in tables}, pictures, notes, lacking, set(shown))
 
 
 def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
@@ -253,7 +232,8 @@ def comparisons(
     found, metrics = [], study.metrics()
     for base, *rounded in at_precisions(study, results, scale):
         for each in rounded:
-            heads, apart = (precision(each), precision(base)), each.attrs["apart"]
+            heads = each["precision"].iloc[0], base["precision"].iloc[0]
+            apart = each.attrs["apart"]
             with contextlib.suppress(UsageError):  # nothing in common
                 table = comparison(each, base, metrics, f"trainings in {heads[1]}", heads)
                 name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.spec import columns
@@ -35,7 +36,7 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     alike = next(filter(len, found), frame)
     kept, *rounded = _by_precision(alike) or [alike]
     kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
-    kept.attrs["precisions"] = {precision(each): len(each) for each in rounded}
+    kept.attrs["precisions"] = {each["precision"].iloc[0]: len(each) for each in rounded}
     return kept
 
 
@@ -49,23 +50,16 @@ def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataF
 
     `attrs["apart"]` of each says in which settings they differ from the study's own.
     """
-    own = own_settings(study, scale)
-    found = []
+    own, found = own_settings(study, scale), []
     rows = study.load(results, scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
-        pairs = zip(SETTINGS, settings, strict=True)
-        apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
-        groups = _by_precision(alike)
-        for each in groups:
-            each.attrs["apart"] = apart
-        if len(groups) > 1:
+        if len(groups := _by_precision(alike)) > 1:
+            pairs = zip(SETTINGS, settings, strict=True)
+            apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
+            for each in groups:
+                each.attrs["apart"] = apart
             found.append(groups)
     return sorted(found, key=lambda groups: groups[0].attrs["apart"])
-
-
-def precision(frame: pd.DataFrame) -> str:
-    """The one that all these runs have."""
-    return str(frame["precision"].iloc[0])
 
 
 def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
@@ -109,12 +103,10 @@ def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:
 
     Those are of methods at other lambdas than the study's own, where it has its own as well.
     """
-    own = [
-        lam in study.own_lams.get(method, study.lams[scale])
-        for method, lam in zip(frame["method"], frame["lam"], strict=True)
-    ]
-    own = pd.Series(own, index=frame.index, dtype=bool)
-    return frame[own | ~frame["method"].isin(set(frame["method"][own]))]
+    pairs = zip(frame["method"], frame["lam"], strict=True)
+    lams = ((lam, study.own_lams.get(method, study.lams[scale])) for method, lam in pairs)
+    own = np.array([lam in known for lam, known in lams], bool)
+    return frame[own | ~frame["method"].isin(frame["method"][own])]
 
 
 def cells(frame: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:

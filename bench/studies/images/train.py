@@ -214,8 +214,8 @@ class Trainer:
 
     def curves(self) -> dict[str, list[Any]]:
         """The columns of a row that hold the losses over training."""
-        steps, critic, model = zip(*self.losses, strict=True) if self.losses else ((), (), ())
-        return {"trace_step": [*steps], "critic_loss": [*critic], "model_loss": [*model]}
+        columns = ("trace_step", "critic_loss", "model_loss")
+        return {name: [each[i] for each in self.losses] for i, name in enumerate(columns)}
 
     def finite(self) -> bool:
         """Whether all parameters are finite."""

@@ -17,17 +17,7 @@ from bench.render.tables import Column, Table, extra, number, summary, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
-from bench.studies.images.report import (
-    METHOD,
-    NUMBERS,
-    Cells,
-    Row,
-    better,
-    ours,
-    scored,
-    spread,
-    told,
-)
+from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, scored, spread, told
 from bench.studies.images.runs import diverged, first, gone, headline, paper, runs, samples
 from bench.studies.study import Study
 
@@ -42,10 +32,7 @@ NEAR = 1.0
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
-    """The page of what is stored; `other` are results to compare with.
-
-    Raises UsageError if there is nothing in `other` to compare with.
-    """
+    """The page of what is stored, see `Study.report`."""
     frame = runs(study, results, scale)
     main = headline(frame, study, scale)
     table = table1(main, study.metrics())
@@ -58,7 +45,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         [summary(table, without=("s.e. over images",)), table, sweep(frame)],
         {
             "figure4": partial(figures.figure4, main, load),
-            "sweep": partial(figures.sweep, frame, alice_sweep()),
+            "sweep": partial(figures.sweep, frame, paper("mnist", "alice_mnist.csv")),
             "curves": partial(figures.curves, main),
         },
         [TEXT["notes"]],
@@ -113,11 +100,6 @@ def _protocol(frame: pd.DataFrame) -> str:
     )
 
 
-def alice_sweep() -> pd.DataFrame:
-    """ALICE's published MNIST sweep over lambda, from its authors' notebook."""
-    return paper("mnist", "alice_mnist.csv")
-
-
 def sweep(frame: pd.DataFrame) -> Table:
     """Inception score and MSE over lambda beside ALICE's published sweep."""
     cited = [
@@ -125,7 +107,8 @@ def sweep(frame: pd.DataFrame) -> Table:
         told("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
     ]
     caption = TEXT["sweep"].format(classified=report.classified(frame))
-    return report.over_lambda("sweep", "Over λ", caption, cited, alice_sweep(), frame)
+    published = paper("mnist", "alice_mnist.csv")
+    return report.over_lambda("sweep", "Over λ", caption, cited, published, frame)
 
 
 # Claim 2 of the paper in parts
@@ -144,7 +127,7 @@ def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
         claim(words["likelier"], "2a", _likelier(mine, of("nf_vae"))),
         claim(words["near"], "2b", _near(mine), least=PIXEL_RNN - NEAR),
         *(
-            claim(words["scores"], id, better(mine, of(method)), rival=rival, **values)
+            claim(words["scores"], id, report.better(mine, of(method)), rival=rival, **values)
             for id, method, rival in rivals
         ),
     ]
@@ -159,12 +142,10 @@ def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
     error = stats.norm.ppf(0.975) * float((a - b).std(ddof=1)) / math.sqrt(len(a))
     gain = float((a - b).mean())
     low, high = gain - error - max(gaps[1], 0), gain + error + max(gaps[0], 0)
-    verdict = "undecided" if max(gaps) > CONVERGED else decide(low, high)
-    return verdict, (
-        f"{a.mean():.2f} against {b.mean():.2f} nats: difference {gain:+.2f} "
-        f"[{low:+.2f}, {high:+.2f}] over {len(a)} images; gaps {gaps[0]:.2f} and {gaps[1]:.2f}"
-        f"{_gone(pd.concat([mine, rival]))}"
-    )
+    evidence = f"{a.mean():.2f} against {b.mean():.2f} nats: difference {gain:+.2f} "
+    evidence += f"[{low:+.2f}, {high:+.2f}] over {len(a)} images; gaps {gaps[0]:.2f} and "
+    evidence += f"{gaps[1]:.2f}{_gone(pd.concat([mine, rival]))}"
+    return "undecided" if max(gaps) > CONVERGED else decide(low, high), evidence
 
 
 def _near(mine: pd.DataFrame) -> tuple[str, str]:
@@ -177,10 +158,8 @@ def _near(mine: pd.DataFrame) -> tuple[str, str]:
     verdict = "holds" if mean - error >= need else "fails"
     if verdict == "fails" and (gap > CONVERGED or mean + gap + error >= need):
         verdict = "undecided"
-    return verdict, (
-        f"{mean:.2f} ± {error:.2f} nats over images, gap {gap:.2f}, where PixelRNN has "
-        f"{PIXEL_RNN}{_gone(mine)}"
-    )
+    evidence = f"{mean:.2f} ± {error:.2f} nats over images, gap {gap:.2f}, where PixelRNN has "
+    return verdict, f"{evidence}{PIXEL_RNN}{_gone(mine)}"
 
 
 def _gone(runs: pd.DataFrame) -> str:

@@ -27,9 +27,7 @@ SCORES = 15.0
 class _Flops(TorchDispatchMode):
     """Counts as `FlopCounterMode`, whose tracking of modules forbids a gradient penalty."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0.0
+    total = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

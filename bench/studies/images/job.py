@@ -95,8 +95,8 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
 def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:
     """The trainer at the end of its training."""
     path = _checkpoint(job, "train")
-    trainer, resumed = _resume(lambda: Trainer(spec, images.train, job.device), path)
-    if not resumed:
+    trainer = _resume(lambda: Trainer(spec, images.train, job.device), path)
+    if not trainer.step:
         _checkpoint(job, "ais").unlink(missing_ok=True)  # it was about other weights
     clock = Clock(path, beat)
     trainer.train(lambda: clock(trainer.state, trainer.step / trainer.steps))
@@ -107,7 +107,7 @@ def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trai
 def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dict[str, Any]:
     """The row's part on log p(x), by annealed importance sampling."""
     path = _checkpoint(job, "ais")
-    run, _ = _resume(lambda: evaluate.annealed_run(trainer, bits), path)
+    run = _resume(lambda: evaluate.annealed_run(trainer, bits), path)
     clock = Clock(path, beat)
     found = run.finish(lambda t, total: clock(run.state, t / total))
     mean, se = mean_and_se(found.log_likelihood)
@@ -143,19 +143,18 @@ def _save(path: Path, state: dict[str, torch.Tensor]) -> None:
         checkpoint.save(path, state)
 
 
-def _resume(make: Callable[[], Whole], path: Path) -> tuple[Whole, bool]:
-    """What `make` makes, and whether it goes on from a state at `path`; one of other code goes."""
+def _resume(make: Callable[[], Whole], path: Path) -> Whole:
+    """What `make` makes, which goes on from a state at `path`; a state of other code goes."""
     whole = make()
-    if (state := checkpoint.load(path)) is None:
-        return whole, False
     try:
-        whole.load(state)
+        if state := checkpoint.load(path):
+            whole.load(state)
     except torch.OutOfMemoryError:
         raise  # no fault of the state
     except (KeyError, RuntimeError, ValueError):
         path.unlink(missing_ok=True)
-        return make(), False
-    return whole, True
+        return make()
+    return whole
 
 
 def _checkpoint(job: Job, kind: str) -> Path:

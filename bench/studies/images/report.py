@@ -230,15 +230,13 @@ def comparisons(
     Raises UsageError if there is nothing in `other` to compare with.
     """
     found, metrics = [], study.metrics()
-    for base, *rounded in at_precisions(study, results, scale):
-        for each in rounded:
-            heads = each["precision"].iloc[0], base["precision"].iloc[0]
-            apart = each.attrs["apart"]
-            with contextlib.suppress(UsageError):  # nothing in common
-                table = comparison(each, base, metrics, f"trainings in {heads[1]}", heads)
-                name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
-                title = ", ".join([" beside ".join(heads), *apart])
-                found.append(replace(table, name=name, title=title))
+    for each, base, apart in at_precisions(study, results, scale):
+        heads = each["precision"].iloc[0], base["precision"].iloc[0]
+        with contextlib.suppress(UsageError):  # nothing in common
+            table = comparison(each, base, metrics, f"trainings in {heads[1]}", heads)
+            name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
+            title = ", ".join([" beside ".join(heads), *apart])
+            found.append(replace(table, name=name, title=title))
     if other is not None:
         there = runs(study, other, scale, like=frame)
         found.append(comparison(frame, there, metrics, str(other)))

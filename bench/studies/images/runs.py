@@ -45,21 +45,22 @@ def samples(study: Study, results: Path, scale: str) -> pd.DataFrame:
     return study.store(results, scale).load_samples().to_pandas().set_index("id")
 
 
-def at_precisions(study: Study, results: Path, scale: str) -> list[list[pd.DataFrame]]:
-    """The rows by precision at all settings that have several precisions, the study's own first.
+def at_precisions(
+    study: Study, results: Path, scale: str
+) -> list[tuple[pd.DataFrame, pd.DataFrame, list[str]]]:
+    """The rows at each other precision, those at the first, and their settings in words.
 
-    `attrs["apart"]` of each says in which settings they differ from the study's own.
+    They are of all settings that have several precisions, the study's own first; the words say in
+    which settings they differ from the study's own.
     """
     own, found = own_settings(study, scale), []
     rows = study.load(results, scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
-        if len(groups := _by_precision(alike)) > 1:
-            pairs = zip(SETTINGS, settings, strict=True)
-            apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
-            for each in groups:
-                each.attrs["apart"] = apart
-            found.append(groups)
-    return sorted(found, key=lambda groups: groups[0].attrs["apart"])
+        base, *rounded = _by_precision(alike)
+        pairs = zip(SETTINGS, settings, strict=True)
+        apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
+        found += [(each, base, apart) for each in rounded]
+    return sorted(found, key=lambda each: each[2])
 
 
 def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:

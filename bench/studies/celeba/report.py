@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from bench.render.claims import Claim
 from bench.render.page import Page
 from bench.render.text import texts
 from bench.studies.images import over_lambda
-from bench.studies.images.runs import runs
-from bench.studies.study import Study
+from bench.studies.images.runs import Asked, runs
 
 
-def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(asked: Asked) -> Page:
     """The page of what is stored, see `Study.report`."""
-    frame = runs(study, results, scale)
+    frame = runs(asked.study, asked.results, asked.scale)
     private = not frame["stand_in"].all()
     found, text = celeba_claims(frame), texts("bench.studies.celeba")
-    return over_lambda.build(study, scale, results, other, frame, found, text, private=private)
+    return over_lambda.build(asked, frame, found, text, private=private)
 
 
 def celeba_claims(frame: pd.DataFrame) -> list[Claim]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,21 +14,20 @@ from bench.scores.metrics import Metric
 from bench.studies.images import over_lambda, report
 from bench.studies.images.over_lambda import RIVALS, protocol, reconstruct, trade
 from bench.studies.images.report import METHOD, better, counted, ours, scored, told
-from bench.studies.images.runs import judged, paper, runs
-from bench.studies.study import Study
+from bench.studies.images.runs import Asked, judged, paper, runs
 
 TEXT = texts("bench.studies.cifar10")
 COMPARABLE = 0.2
 """Inception scores that differ by less are comparable."""
 
 
-def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(asked: Asked) -> Page:
     """The page of what is stored, see `Study.report`."""
-    frame = runs(study, results, scale)
-    tables = [table2(frame, study.metrics()), figure7(frame)]
+    frame = runs(asked.study, asked.results, asked.scale)
+    tables = [table2(frame, asked.study.metrics()), figure7(frame)]
     boxes = paper("cifar10", "fig7_digitised.csv")
     found = cifar10_claims(frame)
-    return over_lambda.build(study, scale, results, other, frame, found, TEXT, tables, boxes)
+    return over_lambda.build(asked, frame, found, TEXT, tables, boxes)
 
 
 def table2(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:

@@ -9,18 +9,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.studies.images.study import NO_AIS, TINY, ImageStudy
 
 if TYPE_CHECKING:
     from bench.render.page import Page
+    from bench.studies.images.runs import Asked
 
 
-def page(*asked: Any) -> Page:
+def page(asked: Asked) -> Page:
     from bench.studies.cifar10.report import build
 
-    return build(*asked)
+    return build(asked)
 
 
 CIFAR10 = ImageStudy(

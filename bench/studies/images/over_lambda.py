@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,8 +16,7 @@ from bench.render.tables import Table, extra, tabulate
 from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT
-from bench.studies.images.runs import diverged, first, gone, judged, samples
-from bench.studies.study import Study
+from bench.studies.images.runs import Asked, diverged, first, gone, judged, samples
 
 HIGH = 10.0
 """The lambda at which generation is compared with that at 0."""
@@ -28,10 +26,7 @@ WORSE = {"swd": 1, "mse_x": 1, "inception_score": -1}
 
 
 def build(
-    study: Study,
-    scale: str,
-    results: Path,
-    other: Path | None,
+    asked: Asked,
     frame: pd.DataFrame,
     found: Sequence[Claim],
     text: Mapping[str, Any],
@@ -45,23 +40,24 @@ def build(
     study's `text` explains, and titles of pictures. Images that are `private` are drawn from one's
     own results only.
     """
-    load, panels = partial(samples, study, results, scale), figures.panels_over_lambda
+    load, panels = partial(samples, asked), figures.panels_over_lambda
     encoded, here = frame[frame["mse_x"].notna() | gone(frame)], swept(frame)
     drawn: dict[str, Callable[[], Figure]] = {}
     if here:  # else these are Table 2's other methods alone
         drawn["figure7"] = partial(figures.boxes, frame, here, published)
-    if not (private and (results / study.name / f"{scale}.parquet").is_file()):  # published
+    published_file = asked.results / asked.study.name / f"{asked.scale}.parquet"
+    if not (private and published_file.is_file()):
         drawn["samples"] = partial(panels, frame, load, "samples")
         if len(encoded):
             drawn["reconstructions"] = partial(panels, encoded, load, "x_rec")
     drawn["curves"] = partial(figures.curves, frame)
     judged_by = "inception_score" in here and TEXT["judged"].format(judge=judged(frame)[1])
     return report.page(
+        asked,
         frame,
-        *(study, scale, results, other),
         text,
         found,
-        [scores(frame, study.metrics()), *tables],
+        [scores(frame, asked.study.metrics()), *tables],
         drawn,
         [TEXT["faithful"], *([text["private"]] if private else [])],
         () if private else figures.shown(frame)["id"],

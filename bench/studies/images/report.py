@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from bench.render.page import Page, damage
 from bench.render.tables import Column, Table, number, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
-from bench.studies.images.runs import SETTINGS, at_precisions, cells, diverged, first, missing, runs
-from bench.studies.study import Study
+from bench.studies.images import runs as frames
+from bench.studies.images.runs import Asked, diverged, first
 
 TEXT = texts("bench.studies.images")
 SWEPT = ("svae_r", "alice", "alice_sigmoid")
@@ -175,11 +174,8 @@ def better(
 
 
 def page(
+    asked: Asked,
     frame: pd.DataFrame,
-    study: Study,
-    scale: str,
-    results: Path,
-    other: Path | None,
     text: Mapping[str, Any],
     found: Sequence[Claim],
     tables: Sequence[Table],
@@ -193,14 +189,14 @@ def page(
     The study's `text` has their titles and captions, which `values` fill in; notes are `about` it.
     """
     words: dict[str, Any] = {**TEXT, **text, **values}
-    tables = [claims.table(found, scale, words["rules"]), *tables]
-    tables += comparisons(frame, study, scale, results, other)
+    tables = [claims.table(found, asked.scale, words["rules"]), *tables]
+    tables += comparisons(frame, asked)
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
     pictures = [
         Picture(name, draw, titles[name], captions[name].format(**words))
         for name, draw in drawn.items()
     ]
-    notes, lacking = remarks(frame, *about), missing(frame, study, scale)
+    notes, lacking = remarks(frame, *about), frames.missing(frame, asked.study, asked.scale)
     return Page(frame, {each.name: each for each in tables}, pictures, notes, lacking, set(shown))
 
 
@@ -222,24 +218,22 @@ def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
 # Comparisons
 
 
-def comparisons(
-    frame: pd.DataFrame, study: Study, scale: str, results: Path, other: Path | None
-) -> list[Table]:
-    """These runs beside those in `other`, and at any settings precisions beside the first.
+def comparisons(frame: pd.DataFrame, asked: Asked) -> list[Table]:
+    """These runs beside the other results, and at any settings precisions beside the first.
 
-    Raises UsageError if there is nothing in `other` to compare with.
+    Raises UsageError if there is nothing in the other results to compare with.
     """
-    found, metrics = [], study.metrics()
-    for each, base, apart in at_precisions(study, results, scale):
+    found, metrics = [], asked.study.metrics()
+    for each, base, apart in frames.at_precisions(asked):
         heads = each["precision"].iloc[0], base["precision"].iloc[0]
         with contextlib.suppress(UsageError):  # nothing in common
             table = comparison(each, base, metrics, f"trainings in {heads[1]}", heads)
             name = re.sub(r"[^\w.]+", "-", "-".join([heads[0], *apart]))
             title = ", ".join([" beside ".join(heads), *apart])
             found.append(replace(table, name=name, title=title))
-    if other is not None:
-        there = runs(study, other, scale, like=frame)
-        found.append(comparison(frame, there, metrics, str(other)))
+    if asked.other is not None:
+        there = frames.runs(asked.study, asked.other, asked.scale, like=frame)
+        found.append(comparison(frame, there, metrics, str(asked.other)))
     return found
 
 
@@ -263,12 +257,12 @@ def comparison(
         raise UsageError(f"{nothing}: no {{study}} at {{scale}} scale".format(**first(frame)))
     # Images may differ, and then it is said: of a data set there are copies that are not the
     # published files to the last pixel.
-    for column in (*SETTINGS, "classifier_sha256"):
+    for column in (*frames.SETTINGS, "classifier_sha256"):
         here, there = (set(each[column].dropna()) for each in (frame, other))
         if here and there and here != there:
             is_, not_ = (", ".join(sorted(map(str, values))) for values in (there, here))
             raise UsageError(f"{nothing}: {column} is {is_}, not {not_}")
-    mine, theirs = cells(frame), cells(other)
+    mine, theirs = frames.cells(frame), frames.cells(other)
     common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
     if not common:
         raise UsageError(f"{nothing}: no method in common at one λ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ CELL = ("method", "lam", "seed", "precision")
 """What rows of one table may differ in."""
 SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
 """What they share."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report is asked for: a study at a scale, its results, others to compare with."""
+
+    study: Study
+    scale: str
+    results: Path
+    other: Path | None
 
 
 def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -40,21 +51,20 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     return kept
 
 
-def samples(study: Study, results: Path, scale: str) -> pd.DataFrame:
+def samples(asked: Asked) -> pd.DataFrame:
     """What is kept of trainings for pictures, by their ids."""
-    return study.store(results, scale).load_samples().to_pandas().set_index("id")
+    store = asked.study.store(asked.results, asked.scale)
+    return store.load_samples().to_pandas().set_index("id")
 
 
-def at_precisions(
-    study: Study, results: Path, scale: str
-) -> list[tuple[pd.DataFrame, pd.DataFrame, list[str]]]:
+def at_precisions(asked: Asked) -> list[tuple[pd.DataFrame, pd.DataFrame, list[str]]]:
     """The rows at each other precision, those at the first, and their settings in words.
 
     They are of all settings that have several precisions, the study's own first; the words say in
     which settings they differ from the study's own.
     """
-    own, found = own_settings(study, scale), []
-    rows = study.load(results, scale)[0].to_pandas()
+    own, found = own_settings(asked.study, asked.scale), []
+    rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
         base, *rounded = _by_precision(alike)
         pairs = zip(SETTINGS, settings, strict=True)

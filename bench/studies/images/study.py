@@ -13,6 +13,7 @@ from bench.studies.study import Beat, Job, Rows, Study
 if TYPE_CHECKING:
     from bench.render.page import Page
     from bench.scores.metrics import Metric
+    from bench.studies.images.runs import Asked
 
 AT_ZERO = ("vae", "avb", "avb_ac", "aae", "as_vae", "nf_vae", "iaf_vae", "gan", "dcgan", "wgan")
 AT_ZERO += ("wgan_gp", "wgan_gp_residual", "ebgan")
@@ -32,7 +33,7 @@ class ImageStudy(Study[ImageSpec]):
 
     kind: type[ImageSpec] = ImageSpec
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=lambda: OWN_LAMS)
-    page: Callable[[ImageStudy, str, Path, Path | None], Page]
+    page: Callable[[Asked], Page]
 
     def every_method(self) -> dict[str, bool]:
         from bench.studies.images.domain import domain
@@ -110,4 +111,6 @@ class ImageStudy(Study[ImageSpec]):
         clear(job)
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        return self.page(self, scale, results, other)
+        from bench.studies.images.runs import Asked
+
+        return self.page(Asked(self, scale, results, other))

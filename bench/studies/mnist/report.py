@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,7 @@ from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
 from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, scored, spread, told
-from bench.studies.images.runs import diverged, first, gone, headline, paper, runs, samples
-from bench.studies.study import Study
+from bench.studies.images.runs import Asked, diverged, first, gone, headline, paper, runs, samples
 
 TEXT = texts("bench.studies.mnist")
 CONVERGED = 3.0
@@ -31,20 +29,19 @@ NEAR = 1.0
 """Nats that "near PixelRNN" means."""
 
 
-def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(asked: Asked) -> Page:
     """The page of what is stored, see `Study.report`."""
-    frame = runs(study, results, scale)
-    main = headline(frame, study, scale)
-    table = table1(main, study.metrics())
-    load = partial(samples, study, results, scale)
+    frame = runs(asked.study, asked.results, asked.scale)
+    main = headline(frame, asked.study, asked.scale)
+    table = table1(main, asked.study.metrics())
     return report.page(
+        asked,
         frame,
-        *(study, scale, results, other),
         TEXT,
         mnist_claims(frame),
         [summary(table, without=("s.e. over images",)), table, sweep(frame)],
         {
-            "figure4": partial(figures.figure4, main, load),
+            "figure4": partial(figures.figure4, main, partial(samples, asked)),
             "sweep": partial(figures.sweep, frame, paper("mnist", "alice_mnist.csv")),
             "curves": partial(figures.curves, main),
         },

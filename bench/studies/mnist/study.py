@@ -9,19 +9,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.studies.images.study import ImageStudy
 from bench.studies.study import SCALES
 
 if TYPE_CHECKING:
     from bench.render.page import Page
+    from bench.studies.images.runs import Asked
 
 
-def page(*asked: Any) -> Page:
+def page(asked: Asked) -> Page:
     from bench.studies.mnist.report import build
 
-    return build(*asked)
+    return build(asked)
 
 
 MNIST = ImageStudy(

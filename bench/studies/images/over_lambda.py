@@ -51,7 +51,7 @@ def build(
         if len(encoded):
             drawn["reconstructions"] = partial(panels, encoded, load, "x_rec")
     drawn["curves"] = partial(figures.curves, frame)
-    judged_by = "inception_score" in here and TEXT["judged"].format(judge=judged(frame)[1])
+    whose = TEXT["judged"].format(judge=judged(frame)[1]) if "inception_score" in here else ""
     return report.page(
         asked,
         frame,
@@ -61,7 +61,7 @@ def build(
         drawn,
         [TEXT["faithful"], *([text["private"]] if private else [])],
         () if private else figures.shown(frame)["id"],
-        judged=judged_by or "",
+        judged=whose,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -35,8 +36,8 @@ def fetch(
     option: str = "--data",
     by_hand: str = "",
     get: Callable[[str, str], object] | None = None,
-) -> None:
-    """Downloads `url` to `path`, which appears only when whole and right.
+) -> Path:
+    """`path`, downloaded from `url`, which appears only when whole and right.
 
     Right means this SHA-256, or that `check` does not raise DataError. `get(url, draft)` writes
     the bytes, by HTTPS without it. Raises DataError if the file can't be had; the error tells the
@@ -45,11 +46,9 @@ def fetch(
     import pooch
     from torch.hub import download_url_to_file  # costs seconds, and downloads are rare
 
-    def https(url: str, draft: str) -> None:
-        download_url_to_file(url, draft, progress=os.isatty(2))
-
     def download(url: str, draft: str, _: object) -> None:
-        (get or https)(url, str(draft))  # gdown takes no Path
+        write = get or partial(download_url_to_file, progress=os.isatty(2))
+        write(url, str(draft))  # gdown takes no Path
         if check:
             check(Path(draft))
 
@@ -68,23 +67,23 @@ def fetch(
             error.close()
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{url} can't be downloaded ({reason}): {by_hand}") from None
+    return path
 
 
 def mnist(cache: Path) -> None:
     """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout, each
     checked by its content."""
     found = files.mnist_files(cache)
-    for name, file in MNIST.items():
-        if name not in found:
-            path = cache / "MNIST" / "raw" / f"{file}.gz"
-            url = f"{MNIST_URL}/{path.name}"
-            fetch(url, path, check=lambda draft, name=name: files.mnist({name: draft}))
+    for name in (name for name in MNIST if name not in found):
+        path = cache / "MNIST" / "raw" / f"{MNIST[name]}.gz"
+        url = f"{MNIST_URL}/{path.name}"
+        fetch(url, path, check=lambda draft, name=name: files.mnist({name: draft}))
 
 
-def bits(cache: Path) -> None:
+def bits(cache: Path) -> Path:
     """The test set of statically binarized MNIST, 16 MB, checked by its content."""
     name = "binarized_mnist_test.amat"
-    fetch(f"{BITS_URL}/{name}", cache / name, check=files.bits)
+    return fetch(f"{BITS_URL}/{name}", cache / name, check=files.bits)
 
 
 def cifar10(cache: Path) -> None:
@@ -93,10 +92,10 @@ def cifar10(cache: Path) -> None:
     fetch(f"{CIFAR10_URL}/{name}", cache / name, sha256=CIFAR10_SHA256)
 
 
-def inception(cache: Path) -> None:
+def inception(cache: Path) -> Path:
     """The weights of torch-fidelity's Inception network, 96 MB, the file it takes itself."""
     url = f"{INCEPTION_URL}/{INCEPTION}"
-    fetch(url, cache / INCEPTION, sha256=INCEPTION_SHA256, option="--inception-weights")
+    return fetch(url, cache / INCEPTION, sha256=INCEPTION_SHA256, option="--inception-weights")
 
 
 CELEBA = {
@@ -129,10 +128,7 @@ def celeba(cache: Path) -> None:
         raise DataError(
             f"CelebA's download needs gdown (pip install 'svae-bench[celeba]'); or {CELEBA_BY_HAND}"
         ) from None
-
-    def get(url: str, draft: str) -> None:
-        gdown.download(url, draft, quiet=False)
-
+    get = partial(gdown.download, quiet=False)
     for name, (id, sha256) in CELEBA.items():
         path, url = cache / "celeba" / name, f"https://drive.google.com/uc?id={id}"
         if not path.is_file():

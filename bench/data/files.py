@@ -42,9 +42,10 @@ def sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
-def fingerprint(arrays: Arrays) -> tuple[str, dict[str, str]]:
-    """One SHA-256 over names, types, shapes and bytes of the arrays, and the `sha256` of each."""
-    hashes = {name: sha256(array) for name, array in arrays.items()}
+def fingerprint(arrays: Arrays, hashes: dict[str, str] | None = None) -> tuple[str, dict[str, str]]:
+    """One SHA-256 over names, types, shapes and bytes of the arrays, and the `sha256` of each,
+    which is what `hashes` may give."""
+    hashes = hashes or {name: sha256(array) for name, array in arrays.items()}
     lines = [f"{n} {arrays[n].dtype} {arrays[n].shape} {hashes[n]}\n" for n in sorted(arrays)]
     return hashlib.sha256("".join(lines).encode()).hexdigest(), hashes
 
@@ -87,38 +88,31 @@ def mnist_files(folder: Path) -> dict[str, Path]:
 
 def mnist(files: dict[str, Path]) -> Arrays:
     """MNIST, or parts of it, from `mnist_files`; DataError unless they are right, bit for bit."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # costs a second
+
     arrays: Arrays = {}
     for name, path in files.items():
-        arrays[name] = _idx(path, "labels" in name)
+        content = _read(path)
+        try:
+            if content.startswith(b"\x1f\x8b"):
+                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(IDX_LIMIT)
+            with TemporaryDirectory() as folder:  # torchvision reads no .gz: it gets a copy
+                plain = Path(folder) / "idx"
+                plain.write_bytes(content)
+                if "labels" in name:
+                    arrays[name] = read_label_file(str(plain)).numpy()
+                else:
+                    arrays[name] = read_image_file(str(plain)).numpy().reshape(-1, 1, 28, 28)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} can't be read: {error}") from None
+        except Exception:  # torchvision asserts, casts and reshapes
+            raise DataError(f"{path} is damaged: it can't be read as idx data") from None
         if sha256(arrays[name]) != MNIST_SHA256[name]:
             raise DataError(
                 f"{path} is not the file of MNIST it is named after (another SHA-256): "
                 "damaged, or another data set of the same layout; delete it, or give another --data"
             )
     return arrays
-
-
-def _idx(path: Path, labels: bool) -> np.ndarray:
-    """Labels int64 (n,) or images uint8 (n, 1, 28, 28) of an idx file, plain or gzipped.
-
-    torchvision, which reads them, knows no .gz: it gets a copy in a temporary folder.
-    """
-    from torchvision.datasets.mnist import read_image_file, read_label_file  # costs a second
-
-    content = _read(path)
-    try:
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(IDX_LIMIT)
-        with TemporaryDirectory() as folder:
-            plain = Path(folder) / "idx"
-            plain.write_bytes(content)
-            if labels:
-                return read_label_file(str(plain)).numpy()
-            return read_image_file(str(plain)).numpy().reshape(-1, 1, 28, 28)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} can't be read: {error}") from None
-    except Exception:  # torchvision asserts, casts and reshapes
-        raise DataError(f"{path} is damaged: it can't be read as idx data") from None
 
 
 CIFAR10 = ("cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -172,8 +166,7 @@ def npz(path: Path, *names: str) -> Arrays:
             if sum(member.file_size for member in archive.infolist()) > NPZ_LIMIT:
                 raise DataError(f"{path} would unpack to more than {NPZ_LIMIT >> 30} GiB")
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file.files]
-            if missing:
+            if missing := [name for name in names if name not in file.files]:
                 raise DataError(f"{path} has no array {missing[0]}, only {', '.join(file.files)}")
             return {name: file[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -184,8 +177,7 @@ def unlabelled_npz(path: Path, channels: int, size: int) -> Arrays:
     """The array `images` of an .npz file, uint8 (n, size, size, channels), or (n, size, size) of
     grey images; every tenth image is for the test. Raises DataError for anything else."""
     images = _planes(path, "images", npz(path, "images")["images"], channels, size)
-    test = np.arange(len(images)) % 10 == 9
-    return {"train": images[~test], "test": images[test]}
+    return {"train": np.delete(images, np.s_[9::10], axis=0), "test": images[9::10]}
 
 
 def cifar10_npz(path: Path) -> Arrays:
@@ -222,15 +214,9 @@ values in every pixel (no bit is 1 where the image is 0, none is 0 where it is 2
 are the original files' could not be checked."""
 
 
-def bits_file(folder: Path) -> Path | None:
-    """FOLDER/binarized_mnist.npz or FOLDER/binarized_mnist_test.amat."""
-    paths = (folder / "binarized_mnist.npz", folder / "binarized_mnist_test.amat")
-    return next((path for path in paths if path.is_file()), None)
-
-
 def bits(path: Path) -> np.ndarray:
-    """The test set of statically binarized MNIST from a `bits_file`, uint8 (10000, 784): an .npz
-    with `test`, or else rows of figures 0 or 1. Raises DataError if the file holds other bits."""
+    """The test set of statically binarized MNIST from a file, uint8 (10000, 784): an .npz with
+    `test`, or else rows of figures 0 or 1. Raises DataError if the file holds other bits."""
     if path.suffix == ".npz":
         array = npz(path, "test")["test"].astype(np.uint8, copy=False)
     else:

@@ -17,10 +17,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -68,16 +68,15 @@ def load(name: str, data: Path | None = None) -> Images:
     are prepared in the cache at first use. Without, from the entry's own path or the cache;
     others are downloaded to it if need be (CelebA with gdown). Raises DataError with what to do.
     """
-    entry = _entry(name)
-    if entry.draw:
-        arrays = entry.draw()
+    if draw := _entry(name).draw:
+        arrays = draw()
         return Images(name, fingerprint(arrays)[0], True, **arrays, origin="drawn")
     if data is None:
         return prepare(name)
     place = _existing(data)
     key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    found = read(place / "prepared" / name)
-    return found or _prepare(name, place, cache() / "prepared" / f"{name}-{key}")
+    folder = cache() / "prepared" / f"{name}-{key}"
+    return read(place / "prepared" / name) or _prepare(name, place, folder)
 
 
 def prepare(name: str, data: Path | None = None) -> Images:
@@ -91,8 +90,10 @@ def prepare(name: str, data: Path | None = None) -> Images:
     if data is None:
         if found := read(folder):
             return found
-        source = entry.locate(cache())
-        if entry.download and (source is None or source.missing):
+        source = None
+        with contextlib.suppress(DataError):  # there may be a part of it
+            source = entry.locate(cache())
+        if entry.download and not source:
             entry.download(cache())
     return _prepare(name, _existing(data or cache()), folder)
 
@@ -108,8 +109,7 @@ def _prepare(name: str, place: Path, folder: Path) -> Images:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             with contextlib.suppress(DataError):
-                found = read(folder)
-                if found and _about(folder).get("stamp") == stamp:
+                if found := read(folder, stamp=stamp):
                     return found
             shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
             draft.mkdir()
@@ -133,20 +133,22 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
     train, test = len(rows["train"]), len(rows["test"])
     if not (train and test):
         raise DataError(f"{source.place} gave for training {train} of {train + test} images")
-    kinds = [kind for kind, parts in PARTS.items() if parts[0] in rows]
-    for kind in kinds:
-        _save(draft / kind, *(rows[part] for part in PARTS[kind]))
-    arrays = _arrays(draft / "images", draft / "labels", train)
+    drafts = {kind: draft / kind for kind, parts in PARTS.items() if parts[0] in rows}
+    for kind, path in drafts.items():
+        _save(path, *(rows[part] for part in PARTS[kind]))
+    arrays = _arrays(drafts, train)
     sha256, hashes = fingerprint(arrays)
-    about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
-    about |= {"stamp": stamp, "train": train, "test": test, "shape": arrays["train"].shape[1:]}
-    about |= {"hashes": hashes, "sha256": sha256}
-    about["bytes"] = {kind: (draft / kind).stat().st_size for kind in kinds}
-    current = {_file(folder, kind, sha256) for kind in kinds}
-    for kind in kinds:
-        os.replace(draft / kind, _file(folder, kind, sha256))
+    about = {
+        **{"version": VERSION, "name": source.name, "origin": str(source.place), "stamp": stamp},
+        **{"train": train, "test": test, "shape": arrays["train"].shape[1:]},
+        **{"hashes": hashes, "sha256": sha256},
+        "bytes": {kind: path.stat().st_size for kind, path in drafts.items()},
+    }
+    new = _files(folder, drafts, sha256)
+    for kind, path in new.items():
+        os.replace(drafts[kind], path)
     write_atomically(folder / "about.json", json.dumps(about, indent=1).encode(), draft)
-    for old in set(folder.glob("*.npy")) - current:
+    for old in {*folder.glob("*.npy")} - {*new.values()}:
         old.unlink(missing_ok=True)
 
 
@@ -159,58 +161,46 @@ def _save(path: Path, *parts: Rows) -> None:
                 header = {"descr": row.dtype.str, "fortran_order": False, "shape": (n, *row.shape)}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(row.tobytes())
-        _sync(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _files(folder: Path, kinds: Iterable[str], sha256: str) -> dict[str, Path]:
+    return {kind: folder / f"{kind}-{sha256[:16]}.npy" for kind in kinds}
 
 
-def _file(folder: Path, kind: str, sha256: str) -> Path:
-    return folder / f"{kind}-{sha256[:16]}.npy"
-
-
-def _arrays(images: Path, labels: Path, train: int) -> Arrays:
+def _arrays(paths: dict[str, Path], train: int) -> Arrays:
     """Memory-mapped, copy on write: a change stays in the process that makes it."""
-    files = [np.load(images, mmap_mode="c", allow_pickle=False)]
-    if labels.exists():
-        files.append(np.load(labels, allow_pickle=False))
     arrays: Arrays = {}
-    for both, parts in zip(files, PARTS.values(), strict=False):
-        arrays |= zip(parts, (both[:train], both[train:]), strict=True)
+    for kind, path in paths.items():
+        both = np.load(path, mmap_mode="c", allow_pickle=False)
+        arrays |= zip(PARTS[kind], (both[:train], both[train:]), strict=True)
     return arrays
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    """What about.json says; raises FileNotFoundError, or DataError for a newer version."""
-    about = json.loads((folder / "about.json").read_text())
-    if about["version"] > VERSION:
-        raise DataError(f"{folder} was prepared by a newer version of the suite")
-    return about
-
-
-def read(folder: Path, check: bool = False) -> Images | None:
+def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images | None:
     """The data set that was prepared in the folder, memory-mapped, or None.
 
-    Sizes and shapes are compared with what was recorded, with `check` every byte. Raises
-    DataError if they differ, or for a folder of a newer version of the suite.
+    Sizes and shapes are compared with what was recorded, every byte with `check`. With `stamp` it
+    is None for other files than those of this stamp. Raises DataError if something differs, or
+    for a folder of a newer version of the suite.
     """
-    reason = "another size, shape or SHA-256 than recorded"
     try:
-        known = _about(folder)
-        paths = {kind: _file(folder, kind, known["sha256"]) for kind in PARTS}
-        sizes = {kind: paths[kind].stat().st_size for kind in known["bytes"]}
-        arrays = _arrays(paths["images"], paths["labels"], known["train"])
-        shapes = [list(arrays[part].shape) for part in PARTS["images"]]
-        recorded = [[known[part], *known["shape"]] for part in PARTS["images"]]
-        same = sizes == known["bytes"] and shapes == recorded and {*arrays} == {*known["hashes"]}
-        if same and (not check or fingerprint(arrays) == (known["sha256"], known["hashes"])):
-            return Images(known["name"], known["sha256"], False, **arrays, origin=known["origin"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
-        if absent and Path(error.filename).name == "about.json":
+        if not (folder / "about.json").exists():
             return None
+        known = json.loads((folder / "about.json").read_text())
+        if known["version"] > VERSION:
+            raise DataError(f"{folder} was prepared by a newer version of the suite")
+        if stamp not in (None, known.get("stamp")):
+            return None
+        paths = _files(folder, known["bytes"], known["sha256"])
+        sizes = {kind: path.stat().st_size for kind, path in paths.items()}
+        arrays = _arrays(paths, known["train"])
+        found = fingerprint(arrays, None if check else known["hashes"])
+        if sizes == known["bytes"] and found == (known["sha256"], known["hashes"]):
+            return Images(known["name"], known["sha256"], False, **arrays, origin=known["origin"])
+        reason = "another size, shape or SHA-256 than recorded"
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = str(error)
     raise DataError(f"{folder} is damaged ({reason}): delete it and prepare again")
 
@@ -234,15 +224,15 @@ def static_bits(data: Path | None = None) -> np.ndarray:
     of Larochelle). Raises DataError.
     """
     place = cache() if data is None else _existing(data)
-    if data is None and files.bits_file(place) is None:
-        download.bits(place)
-    path = files.bits_file(place)
-    if path is None:
-        raise DataError(
-            f"no statically binarized MNIST in {place}: looked for binarized_mnist.npz and "
-            "binarized_mnist_test.amat; without --data it is downloaded"
-        )
-    return files.bits(path)
+    paths = [place / "binarized_mnist.npz", place / "binarized_mnist_test.amat"]
+    if found := [path for path in paths if path.is_file()]:
+        return files.bits(found[0])
+    if data is None:
+        return files.bits(download.bits(place))
+    raise DataError(
+        f"no statically binarized MNIST in {place}: looked for binarized_mnist.npz and "
+        "binarized_mnist_test.amat; without --data it is downloaded"
+    )
 
 
 def static_labels() -> np.ndarray:

@@ -21,15 +21,13 @@ from bench.data.files import Arrays, DataError, Rows
 class Source:
     """A data set in `place`: the files it is made from, and how to read them.
 
-    `name` is that of the data set, or "folder" for images whose digest tells them apart;
-    `missing` is the line that names files which are not in `place`.
+    `name` is that of the data set, or "folder" for images whose digest tells them apart.
     """
 
     name: str
     place: Path
     files: Sequence[Path]
     read: Callable[[], Mapping[str, Rows]]
-    missing: str = ""
 
     def stamp(self) -> str:
         """Another one if a file is added, taken away, resized or written."""
@@ -42,7 +40,8 @@ class Source:
 class Dataset:
     """All there is to say of a data set of images (channels, size, size).
 
-    `locate(place)` is the data set in a folder or file, or None. `download(cache)` fetches what
+    `locate(place)` is the data set in a folder or file. Without it, images of the place can take
+    its place, named by their digest, unless it raises DataError. `download(cache)` fetches what
     the cache lacks of it. `draw()` makes the arrays of a synthetic data set, which has no files.
     """
 
@@ -50,14 +49,17 @@ class Dataset:
     size: int
     train: int  # images for training, for estimates of how long a training takes
     d_z: int  # dimension of codes
-    networks: str  # of models.mnist or models.colour: "mnist" or "colour"
-    classifier: str = ""  # of bench.scores, trained on these images
     locate: Callable[[Path], Source | None] = lambda place: None
     looked: str = "images"  # for what, as an error says
     download: Callable[[Path], None] | None = None
     draw: Callable[[], Arrays] | None = None
-    any_images: bool = True  # images of any folder may take its place, named by their digest
+    classifier: str = ""  # of bench.scores, trained on these images
     path: str = ""  # where the images are without --data; "": in the cache
+
+    @property
+    def networks(self) -> str:
+        """Whose networks the images take: "mnist" or "colour" of `models`."""
+        return "mnist" if self.channels == 1 else "colour"
 
 
 def images_in(
@@ -69,8 +71,7 @@ def images_in(
     An .npz has `images`, uint8 (n, size, size, channels), or (n, size, size) of grey images.
     Every tenth image is for the test. Specs and rows name these images with their digest.
     """
-    networks = "mnist" if channels == 1 else "colour"
-    return Dataset(channels, size, train, d_z, networks, path=path)
+    return Dataset(channels, size, train, d_z, path=path)
 
 
 def find(name: str, place: Path) -> Source:
@@ -79,13 +80,9 @@ def find(name: str, place: Path) -> Source:
     Raises DataError, with what was looked for, if there is nothing.
     """
     entry = DATASETS[name]
-    source = entry.locate(place)
-    if source is None and entry.any_images:
-        source = _images("folder", place, entry.channels, entry.size)
+    source = entry.locate(place) or _images("folder", place, entry.channels, entry.size)
     if source is None:
         raise DataError(f"no {name} in {place}: looked for {entry.looked}")
-    if source.missing:
-        raise DataError(source.missing)
     return source
 
 
@@ -94,13 +91,16 @@ def _named(place: Path, name: str, *ends: str) -> Path:
     return place if place.is_file() and place.name.endswith(ends) else place / name
 
 
-def _mnist(place: Path) -> Source | None:
+def _mnist(place: Path) -> Source:
     found = files.mnist_files(place)
-    lacking = [f"{file}[.gz]" for name, file in files.MNIST.items() if name not in found]
-    source = Source("mnist", place, list(found.values()), partial(files.mnist, found))
-    looked = f"looked for {', '.join(lacking)} there and in MNIST/raw"
-    missing = f"no MNIST in {place}: {looked}; without --data it is downloaded"
-    return replace(source, missing=missing) if lacking else source
+    if lacking := [f"{file}[.gz]" for name, file in files.MNIST.items() if name not in found]:
+        looked = f"looked for {', '.join(lacking)} there and in MNIST/raw"
+        raise DataError(f"no MNIST in {place}: {looked}; without --data it is downloaded")
+    return Source("mnist", place, list(found.values()), partial(files.mnist, found))
+
+
+_CIFAR10_FILES = "cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images"
+_CELEBA_FILES = "celeba64.npz, img_align_celeba (a folder or .zip) or images"
 
 
 def _cifar10(place: Path) -> Source | None:
@@ -147,38 +147,11 @@ def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
     return Source(name, place, [*inside, *official], read_pictures) if names else None
 
 
-_MNIST = Dataset(
-    channels=1,
-    size=28,
-    train=60_000,
-    d_z=64,
-    networks="mnist",
-    classifier="mnist",
-    locate=_mnist,
-    download=download.mnist,
-    any_images=False,
-)
+_MNIST = Dataset(1, 28, 60_000, 64, _mnist, "", download.mnist, classifier="mnist")
 _CIFAR10 = Dataset(
-    channels=3,
-    size=32,
-    train=50_000,
-    d_z=256,
-    networks="colour",
-    classifier="cifar10",
-    locate=_cifar10,
-    looked="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images",
-    download=download.cifar10,
+    3, 32, 50_000, 256, _cifar10, _CIFAR10_FILES, download.cifar10, classifier="cifar10"
 )
-_CELEBA = Dataset(
-    channels=3,
-    size=64,
-    train=162_770,
-    d_z=64,
-    networks="colour",
-    locate=_celeba,
-    looked="celeba64.npz, img_align_celeba (a folder or .zip) or images",
-    download=download.celeba,
-)
+_CELEBA = Dataset(3, 64, 162_770, 64, _celeba, _CELEBA_FILES, download.celeba)
 DATASETS: dict[str, Dataset] = {
     "mnist": _MNIST,
     "cifar10": _CIFAR10,

@@ -18,18 +18,7 @@ N_TRAIN, N_TEST = 2000, 500
 
 _CORNERS = ((-1, -2), (1, -2), (-1, 0), (1, 0), (-1, 2), (1, 2))
 _LINES = ((0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5))
-_DIGITS = (
-    (0, 1, 2, 4, 5, 6),
-    (2, 5),
-    (0, 2, 3, 4, 6),
-    (0, 2, 3, 5, 6),
-    (1, 2, 3, 5),
-    (0, 1, 3, 5, 6),
-    (0, 1, 3, 4, 5, 6),
-    (0, 2, 5),
-    (0, 1, 2, 3, 4, 5, 6),
-    (0, 1, 2, 3, 5, 6),
-)
+_DIGITS = ["012456", "25", "02346", "02356", "1235", "01356", "013456", "025", "0123456", "012356"]
 """The lines of a seven-segment display, between the six corners, that each digit lights."""
 
 
@@ -47,7 +36,6 @@ def digits() -> Arrays:
     Seven-segment figures whose corners, slant, size, place and stroke width vary.
     """
     n = N_TRAIN + N_TEST
-    label = np.arange(n, dtype=np.int64) % 10
     corner = np.asarray(_CORNERS, dtype=np.float32) * 4
     corner = corner + _uniform("digits corners", n, 6, 2)
     affine = _uniform("digits affine", n, 6, 1) * np.float32(0.2)
@@ -59,7 +47,7 @@ def digits() -> Arrays:
     at = np.arange(28, dtype=np.float32)
     distance2 = np.full((n, 28, 28), 1e6, dtype=np.float32)
     for line, (a, b) in enumerate(_LINES):
-        lit = np.flatnonzero([line in _DIGITS[c] for c in label])
+        lit = np.flatnonzero([str(line) in _DIGITS[i % 10] for i in range(n)])
         ax, ay = x[lit, a, None, None], y[lit, a, None, None]
         dx, dy = x[lit, b, None, None] - ax, y[lit, b, None, None] - ay
         px, py = at - ax, at[:, None] - ay
@@ -67,7 +55,7 @@ def digits() -> Arrays:
         px, py = px - share * dx, py - share * dy
         distance2[lit] = np.minimum(distance2[lit], px * px + py * py)
     ink = np.clip(stroke - np.sqrt(distance2) + np.float32(0.5), 0, 1)
-    return _split((ink * 255).astype(np.uint8)[:, None], label)
+    return _split((ink * 255).astype(np.uint8)[:, None])
 
 
 def photos(size: int = 32) -> Arrays:
@@ -77,7 +65,6 @@ def photos(size: int = 32) -> Arrays:
     from one colour to another.
     """
     n = N_TRAIN + N_TEST
-    label = np.arange(n, dtype=np.int64) % 10
     u = _uniform(f"photos {size}", n, 4, 1, 1)
     colour = np.floor(_uniform(f"photos {size} colours", n, 3, 3, 1, 1) * 128) + 128
     at = (np.arange(size, dtype=np.float32) * 2 + 1) / np.float32(size) - 1
@@ -88,10 +75,10 @@ def photos(size: int = 32) -> Arrays:
     for c, shape in enumerate(_SHAPES):
         mask = shape(x[c::10], y[c::10])
         slope = (at[:, None] + at * u[c::10, 3]) * np.float32(0.25) + np.float32(0.5)
-        for channel in range(3):
-            low, high, inside = (colour[c::10, i, channel] for i in range(3))
-            images[c::10, channel] = np.where(mask, inside, low + (high - low) * slope)
-    return _split(images, label)
+        low, high, inside = colour[c::10].swapaxes(0, 1)  # (n / 10, 3, 1, 1)
+        shaded = low + (high - low) * slope[:, None]
+        images[c::10] = np.where(mask[:, None], inside, shaded)
+    return _split(images)
 
 
 def _stripes(v: np.ndarray) -> np.ndarray:
@@ -112,6 +99,7 @@ _SHAPES = (
 )
 
 
-def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
+def _split(images: np.ndarray) -> Arrays:
+    labels = np.arange(len(images), dtype=np.int64) % 10
     arrays = {"train": images[:N_TRAIN], "test": images[N_TRAIN:]}
     return arrays | {"train_labels": labels[:N_TRAIN], "test_labels": labels[N_TRAIN:]}

@@ -594,7 +594,7 @@ def killed_at(step):
                 os._exit(9)
             return call(*arguments, **kw)
         return wrapped
-    data._sync, os.replace, os.fsync = map(deadly, (data._sync, os.replace, os.fsync))
+    os.replace, os.fsync = map(deadly, (os.replace, os.fsync))
     Path.unlink, data.shutil.rmtree = map(deadly, (Path.unlink, data.shutil.rmtree))
     prepare("cifar10", new)
 
@@ -643,7 +643,7 @@ def test_the_old_stays_whole_when_the_disk_is_full_and_for_who_has_it_open(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left on device"):
-        patch.setattr(data, "_sync", full)
+        patch.setattr(os, "fsync", full)
         data.prepare("celeba", tmp_path / "new.npz")
     assert load("celeba").sha256 == old
     folder = cache / "prepared" / "celeba"

@@ -200,7 +200,7 @@ def _report(plan: Plan, executor: Sequential) -> int:
     counts, _ = count(plan.specs, plan.store)
     try:
         if counts.done:
-            with plan.store.lock("report"):  # shards may end together
+            with plan.store.rows.lock("report"):  # shards may end together
                 report.after_run(plan.study.name, plan.scale, plan.args.results)
     except StoreError as error:
         return complain("bench.run", error, 1)

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 OLD = 3600
@@ -15,11 +16,8 @@ OLD = 3600
 
 def process() -> str:
     """Names this process among all that share a folder: its host and number."""
-    return f"{_host()}-{os.getpid()}"
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
+    host = re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
+    return f"{host}-{os.getpid()}"
 
 
 def left_behind(path: Path) -> bool:
@@ -27,17 +25,14 @@ def left_behind(path: Path) -> bool:
 
     Processes of other hosts can't be asked: what they left goes when a run starts there.
     """
-    host, _, rest = path.name.removeprefix("_probe-").partition("-")
-    pid = rest.partition("-")[0]
-    if host != _host() or not pid.isdecimal() or os.name != "posix":
+    host, pid, *_ = [*path.name.removeprefix("_probe-").split("-"), ""]
+    if host != process().partition("-")[0] or not pid.isdecimal() or os.name != "posix":
         return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
-        try:
+        with suppress(FileNotFoundError):
             return time.time() - path.stat().st_mtime > OLD
-        except FileNotFoundError:
-            return False
     except (OSError, OverflowError):
         pass  # it is another user's
     return False

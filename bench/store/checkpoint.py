@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -22,15 +23,10 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def load(path: Path) -> dict[str, Tensor] | None:
     """What `save` wrote; None where there is nothing or something damaged, which is removed."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if (file.metadata() or {}).get("sha256") == _digest(tensors):
-                return tensors
-    except FileNotFoundError:
-        return None
-    except (OSError, SafetensorError, ValueError):
-        pass
+    with suppress(OSError, SafetensorError, ValueError), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if (file.metadata() or {}).get("sha256") == _digest(tensors):
+            return tensors
     path.unlink(missing_ok=True)
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -37,27 +38,18 @@ def commit() -> dict[str, Any]:
 @cache
 def versions() -> dict[str, str | None]:
     """Versions of the suite and of what computes its numbers."""
-    return {
-        "suite": _version("svae-bench"),
-        "python": platform.python_version(),
-        "torch": _version("torch"),
-        "numpy": _version("numpy"),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    found: dict[str, str | None] = {"suite": None, "python": platform.python_version()}
+    for column, package in (("suite", "svae-bench"), ("torch", "torch"), ("numpy", "numpy")):
+        with suppress(metadata.PackageNotFoundError):
+            found[column] = metadata.version(package)
+    return found
 
 
 @cache
 def cpu_name() -> str:
     """The processor's own name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -27,8 +27,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,7 @@ FAILURES = 3
 """A training that has failed this often is given up: runs go on without it until told otherwise."""
 
 _ID = re.compile("[0-9a-f]{16}")
-_DIGEST = "bench.sha256"
-_BLANK = "0" * 64
+_DIGEST, _BLANK = b"bench.sha256", b"0" * 64
 
 
 class StoreError(UsageError):
@@ -65,24 +63,18 @@ class BadFile(Exception):
 def to_bytes(table: pa.Table) -> bytes:
     """A parquet file of `table` that carries its schema version and its own SHA-256."""
     buffer = io.BytesIO()
-    with pq.ParquetWriter(
-        buffer, table.schema, compression="zstd", write_page_checksum=True
-    ) as writer:
+    options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    with pq.ParquetWriter(buffer, table.schema, **options) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(
-            {"bench.schema": str(schema.SCHEMA_VERSION), _DIGEST: _BLANK},
-        )
+        version = str(schema.SCHEMA_VERSION).encode()
+        writer.add_key_value_metadata({b"bench.schema": version, _DIGEST: _BLANK})
     content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()
-    return _replace_digest(content, _BLANK, digest)
+    return _with_digest(content, _BLANK, hashlib.sha256(content).hexdigest().encode())
 
 
-def _replace_digest(content: bytes, old: str, new: str) -> bytes:
-    at = content.rfind(_DIGEST.encode())
-    start = content.find(old.encode(), at)
-    if at < 0 or start < 0 or start > at + 128:
-        raise BadFile("carries no checksum: not a file of this suite, or a damaged one")
-    return content[:start] + new.encode() + content[start + len(old) :]
+def _with_digest(content: bytes, old: bytes, new: bytes) -> bytes:
+    before, key, after = content.rpartition(_DIGEST)
+    return before + key + after.replace(old, new, 1)
 
 
 def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Table:
@@ -99,10 +91,11 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
         metadata = file.metadata.metadata or {}
     except Exception as error:  # a damaged file may raise anything
         raise BadFile(f"is not a whole parquet file: {_one_line(error)}") from None
-    digest = metadata.get(_DIGEST.encode(), b"").decode(errors="replace")
+    digest = metadata.get(_DIGEST, b"")
     if len(digest) != len(_BLANK):
         raise BadFile("carries no checksum: not a file of this suite, or a damaged one")
-    if hashlib.sha256(_replace_digest(content, digest, _BLANK)).hexdigest() != digest:
+    blank = _with_digest(content, digest, _BLANK)
+    if hashlib.sha256(blank).hexdigest().encode() != digest:
         raise BadFile("does not match its checksum: damaged")
     version = int(metadata[b"bench.schema"])
     if version > schema.SCHEMA_VERSION:
@@ -116,10 +109,9 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
             default = json.loads((field.metadata or {}).get(schema.DEFAULT.encode(), b"null"))
             table = table.append_column(field, pa.array([default] * len(table), field.type))
     extra = [field for field in table.schema if keep and field.name not in columns.names]
+    wanted = pa.schema([*columns, *extra])
     try:
-        return table.select([*columns.names, *(field.name for field in extra)]).cast(
-            pa.schema([*columns, *extra])
-        )
+        return table.select(wanted.names).cast(wanted)
     except (pa.ArrowException, KeyError) as error:
         raise BadFile(f"has other columns: {_one_line(error)}") from None
 
@@ -137,18 +129,15 @@ class Buckets:
     def read(self) -> tuple[pa.Table, dict[Path, str]]:
         """All rows that can be trusted, and the files that can't with the reason."""
         tables, bad = [], {}
-        entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        for path in entries:
-            if path.name.startswith(("_", ".")):
-                continue
+        entries = self.folder.iterdir() if self.folder.is_dir() else ()
+        for path in sorted(each for each in entries if not each.name.startswith(("_", "."))):
             try:
                 tables.append(self._load(path))
             except BadFile as error:
                 bad[path] = str(error)
             except FileNotFoundError:
                 continue  # set aside by another runner since it was listed
-        table = pa.concat_tables(tables) if tables else self.columns.empty_table()
-        return table, bad
+        return pa.concat_tables([self.columns.empty_table(), *tables]), bad
 
     def _load(self, path: Path, keep: bool = False) -> pa.Table:
         if path.is_dir():
@@ -179,7 +168,7 @@ class Buckets:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, new in sorted(buckets.items()):
             path = self.folder / f"{name}.parquet"
-            with self._lock(path):
+            with self.lock(path.stem):
                 table = self._load_or_set_aside(path)
                 kept = table.filter(~pc.field("id").isin(list(new)))
                 added = pa.Table.from_pylist(list(new.values()), schema=self.columns)
@@ -187,10 +176,11 @@ class Buckets:
                 content = to_bytes(both.combine_chunks())
                 write_atomically(path, content, self.root / "_tmp")
 
-    def _lock(self, path: Path) -> FileLock:
+    def lock(self, name: str) -> FileLock:
+        """One process at a time, over all machines."""
         locks = self.root / "_locks"
         locks.mkdir(exist_ok=True)
-        return FileLock(locks / f"{self.folder.name}-{path.stem[:64]}.lock")
+        return FileLock(locks / f"{self.folder.name}-{name[:64]}.lock")
 
     def _load_or_set_aside(self, path: Path) -> pa.Table:
         """The table at `path`, empty if there is none; a file that is bad goes. Needs the lock."""
@@ -211,7 +201,7 @@ class Buckets:
         """Moves files that can't be trusted out of the way; returns them with the reason."""
         bad = self.read()[1]
         for path in bad:
-            with self._lock(path):
+            with self.lock(path.stem):
                 self._load_or_set_aside(path)
         return bad
 
@@ -237,31 +227,25 @@ class Store:
         Changes nothing on disk. Raises StoreError for results of a newer version of the suite or
         a damaged reference.
         """
-        table, bad = self._published("", self.rows) or self.rows.read()
+        table, bad = self._read("", self.rows)
         return table.filter(pc.field("protocol") == self.protocol), bad
 
     def load_samples(self) -> pa.Table:
         """What is kept for pictures; raises as `load`."""
-        return (self._published("_samples", self.samples) or self.samples.read())[0]
+        return self._read("_samples", self.samples)[0]
 
-    def _published(self, kind: str, as_in: Buckets) -> tuple[pa.Table, dict[Path, str]] | None:
-        path = self.folder.with_name(f"{self.folder.name}{kind}.parquet")
+    def _read(self, kind: str, buckets: Buckets) -> tuple[pa.Table, dict[Path, str]]:
+        path = self.folder.with_name(f"{self.folder.name}{kind}.parquet")  # where it is published
         if not path.is_file():
-            return None
+            return buckets.read()
         try:
-            return from_bytes(path.read_bytes(), as_in.columns), {}
+            return from_bytes(path.read_bytes(), buckets.columns), {}
         except (BadFile, StoreError) as error:
             raise StoreError(f"{path} {error}") from None
 
     def progress_of(self, run: str | None) -> Path:
         """Where the jobs of one run, known by its `process`, tell how far they have come."""
         return self.folder / "_progress" / str(run)
-
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """One process at a time, over all machines."""
-        with self.rows._lock(Path(name)):
-            yield
 
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready to be written; returns the files it had to set aside.
@@ -274,8 +258,14 @@ class Store:
             probe = self.folder / f"_probe-{process()}"
             write_atomically(probe, b"probe", self.folder / "_tmp")
             probe.unlink()
-            with self.lock("probe"):
-                self._sweep()
+            with self.rows.lock("probe"):
+                # What dead processes left of their drafts and progress goes.
+                for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
+                    for path in filter(left_behind, self.folder.glob(pattern)):
+                        if path.is_dir():
+                            shutil.rmtree(path, ignore_errors=True)
+                        else:
+                            path.unlink(missing_ok=True)
         except (OSError, ValueError, NotImplementedError) as error:
             # ValueError: a zero byte in the name; NotImplementedError: a file system without locks.
             reason = getattr(error, "strerror", None) or error
@@ -285,15 +275,6 @@ class Store:
                 "choose another with --results"
             ) from None
         return self.rows.set_aside_bad() | self.samples.set_aside_bad()
-
-    def _sweep(self) -> None:
-        """Removes what dead processes left of their drafts and progress."""
-        for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
-            for path in filter(left_behind, self.folder.glob(pattern)):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
 
     def done(self) -> dict[str, str]:
         """Status of every finished training by id."""
@@ -311,24 +292,18 @@ class Store:
         self.samples.write(samples)
         self.rows.write(rows)
         for row in rows:
-            self._failure(row["id"]).unlink(missing_ok=True)
+            self.forget_failures(row["id"])
 
     # A failure is no result, but a run must remember it.
-
-    def _failure(self, id: str) -> Path:
-        return self.failed / f"{id}.json"
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """{"times": n, "reason": text} by id of every training that has failed here."""
         found = {}
-        for path in sorted(self.failed.glob("*.json")) if self.failed.is_dir() else []:
+        for path in sorted(self.failed.glob("*.json")):
             try:
                 note = json.loads(path.read_text())
-                # Earlier versions of the suite wrote "deaths".
-                found[path.stem] = {
-                    "times": note.get("times") or note["deaths"],
-                    "reason": note["reason"],
-                }
+                times = note.get("times") or note["deaths"]  # of earlier versions of the suite
+                found[path.stem] = {"times": times, "reason": note["reason"]}
             except (OSError, ValueError, KeyError, AttributeError):
                 path.unlink(missing_ok=True)  # a torn note: the training is simply tried again
         return found
@@ -338,9 +313,9 @@ class Store:
         times = self.failures().get(id, {}).get("times", 0) + 1
         note = json.dumps({"times": times, "reason": reason}).encode()
         self.failed.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._failure(id), note, self.folder / "_tmp")
+        write_atomically(self.failed / f"{id}.json", note, self.folder / "_tmp")
         return times
 
     def forget_failures(self, id: str) -> None:
         """Forgets what became of a training, so that it is tried again."""
-        self._failure(id).unlink(missing_ok=True)
+        (self.failed / f"{id}.json").unlink(missing_ok=True)

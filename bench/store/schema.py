@@ -57,15 +57,9 @@ def rows(kind: type[Spec], own: Mapping[str, Any]) -> pa.Schema:
     The metadata of a spec's field carry its default as JSON: what rows have that are older than
     the field.
     """
-    defaults = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
-    spec = [
-        pa.field(
-            name,
-            TYPES[type_],
-            metadata={DEFAULT: json.dumps(defaults[name])} if name in defaults else None,
-        )
-        for name, type_ in columns(kind).items()
-    ]
+    given = [(f.name, f.default) for f in fields(kind) if f.default is not MISSING]
+    defaults = {name: {DEFAULT: json.dumps(default)} for name, default in given}
+    spec = _fields(columns(kind), defaults)
     return pa.schema([*_fields(IDENTITY), *spec, *_fields(own), *_fields(PROVENANCE)])
 
 
@@ -74,5 +68,5 @@ def samples(own: Mapping[str, Any]) -> pa.Schema:
     return pa.schema(_fields({"id": str, **own}))
 
 
-def _fields(declared: Mapping[str, Any]) -> list[pa.Field]:
-    return [pa.field(name, TYPES[type_]) for name, type_ in declared.items()]
+def _fields(declared: Mapping[str, Any], metadata: Mapping[str, Any] = {}) -> list[pa.Field]:
+    return [pa.field(n, TYPES[kind], metadata=metadata.get(n)) for n, kind in declared.items()]

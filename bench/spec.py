@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class Spec:
             value = getattr(self, name)
             if type(value) is not kind or value == 0:
                 object.__setattr__(self, name, kind(value or 0))  # -0.0 is 0.0
-        if not (self.lam >= 0 and math.isfinite(self.lam)):
+        if not 0 <= self.lam < math.inf:
             raise ValueError(f"lam is {self.lam}; allowed: a finite number >= 0")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr}; allowed: a finite number > 0")
         self.one_of("precision", self.PRECISIONS)
         self.at_least(batch=1, epochs=1, critic_steps=1, seed=0)
@@ -66,9 +66,8 @@ class Spec:
     def at_least(self, **least: int) -> None:
         """Raises ValueError for a field that is smaller than it may be."""
         for name, value in least.items():
-            if getattr(self, name) < value:
-                allowed = f"an integer >= {value}"
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {allowed}")
+            if (given := getattr(self, name)) < value:
+                raise ValueError(f"{name} is {given}; allowed: an integer >= {value}")
 
     def one_of(self, name: str, allowed: tuple[str, ...]) -> None:
         """Raises ValueError for a field that has another value than these."""
@@ -96,61 +95,31 @@ class Spec:
 
     def _given(self, *without: str) -> dict[str, Any]:
         """The fields that differ from their default: a later field keeps today's identities."""
-        values = self.__dict__
-        return {
-            name: values[name]
-            for name, default in _defaults(type(self))
-            if values[name] != default and name not in without
-        }
-
-
-_KINDS = {"str": str, "int": int, "float": float}
+        kind, values = type(self), vars(self)
+        given = [name for name in columns(kind) if values[name] != getattr(kind, name, None)]
+        return {name: values[name] for name in given if name not in without}
 
 
 @cache
 def columns(kind: type[Spec]) -> dict[str, type]:
     """Every field of this kind of spec and its type, in the order of the columns."""
-    return {f.name: _KINDS[str(f.type)] for f in fields(kind)}
-
-
-@cache
-def _defaults(kind: type[Spec]) -> list[tuple[str, Any]]:
-    return [(f.name, f.default) for f in fields(kind)]
-
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+    return {f.name: {"str": str, "int": int, "float": float}[str(f.type)] for f in fields(kind)}
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
     """Specs of every combination of the given values, the last axis varying fastest.
 
     An axis whose name joins several fields by commas takes tuples for values. Raises ValueError
-    like the spec itself. The constructor checks every value once and not every combination:
-    fields are independent, and 100,000 checks would take seconds.
+    like the spec itself.
     """
-    choices = []
-    for name, values in axes.items():
-        names = name.split(",")
-        choices.append([dict(zip(names, v if names[1:] else (v,), strict=True)) for v in values])
-    if not all(choices):
-        return []
-    first = {k: v for values in choices for k, v in values[0].items()}
-    base = vars(kind(**first))
-    checked = [
-        [{k: vars(kind(**first | value))[k] for k in value} for value in values]
-        for values in choices
-    ]
-    specs = []
-    for combination in product(*checked):
-        spec = object.__new__(kind)
-        for part in (base, *combination):
-            spec.__dict__.update(part)
-        specs.append(spec)
-    return specs
+    names = ",".join(axes).split(",")
+    choices = [v if "," in name else [(each,) for each in v] for name, v in axes.items()]
+    return [kind(**dict(zip(names, chain(*values), strict=True))) for values in product(*choices)]
 
 
 def generator(stream: str, purpose: str) -> Generator:

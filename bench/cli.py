@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
-def complain(module: str, error: Exception, status: int = 2) -> int:
+def complain(module: str, error: Exception | str, status: int = 2) -> int:
     """Prints the one line and returns the exit status."""
     print(f"python -m {module}: {error}", file=sys.stderr)
     return status

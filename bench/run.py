@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 _START = time.monotonic()
+_terminated = threading.Event()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,13 +94,10 @@ def _floats(text: str) -> list[float]:
 
 
 def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: minutes > 0")
-    return minutes
+    with suppress(ValueError):
+        if 0 < (minutes := float(text)) < float("inf"):
+            return minutes
+    raise argparse.ArgumentTypeError(f"{text!r}; allowed: minutes > 0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("bench.run", error)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there", file=sys.stderr)
-        return 143 if _Terminated.came else 130
+        return 143 if _terminated.is_set() else 130
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -160,11 +159,16 @@ def _train(plan: Plan, executor: Sequential) -> int:
     monitor.pending = dict(plan.costs)
     # What the report needs takes seconds to import: that may as well happen while others train.
     threading.Thread(target=_import_report, daemon=True).start()
-    timer = _Deadline(args.max_time)
+    seconds = min(60 * (args.max_time or float("inf")), threading.TIMEOUT_MAX)
+    deadline = time.monotonic() + seconds
+    # Not SIGINT: what a script starts in the background ignores it.
+    timer = threading.Timer(seconds, _thread.interrupt_main, [signal.SIGTERM])
     try:
-        with timer, monitor:
+        timer.start()
+        with monitor:
             Engine(store, monitor, executor, args.fail_fast).run(plan.jobs)
     except KeyboardInterrupt:
+        time_is_up = time.monotonic() >= deadline
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         executor.stop()
@@ -177,18 +181,19 @@ def _train(plan: Plan, executor: Sequential) -> int:
             "the same command goes on from there",
             file=sys.stderr,
         )
-        if timer.up:
+        if time_is_up:
             return 3 if state.pending else int(state.failed > 0)
-        return 143 if _Terminated.came else 130
+        return 143 if _terminated.is_set() else 130
     except StoreError as error:
         return complain("bench.run", error, 1)
     except EngineError as error:
-        again = EngineError(f"{error}; nothing stored is lost, the same command goes on from there")
+        again = f"{error}; nothing stored is lost, the same command goes on from there"
         return complain("bench.run", again, 1)
     except OSError as error:
-        reason = StoreError(f"results can't be written: {error.strerror}; nothing stored is lost")
+        reason = f"results can't be written: {error.strerror}; nothing stored is lost"
         return complain("bench.run", reason, 1)
     finally:
+        timer.cancel()
         clear_progress(progress)
     return _report(plan, executor)
 
@@ -216,38 +221,9 @@ def _import_report() -> None:
     from bench import report as report
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-    came = False
-
-
 def _terminate(signum: int, frame: object) -> NoReturn:
-    _Terminated.came = True
-    raise _Terminated
-
-
-class _Deadline:
-    """Interrupts the main thread once the given minutes are over; `up` says that it did."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self.up = False
-        self._timer = threading.Timer((minutes or 0) * 60, self._fire) if minutes else None
-
-    def _fire(self) -> None:
-        self.up = True
-        # Not SIGINT: what a script starts in the background ignores it.
-        _thread.interrupt_main(signal.SIGTERM)
-
-    def __enter__(self) -> _Deadline:
-        if self._timer:
-            self._timer.daemon = True
-            self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer:
-            self._timer.cancel()
+    _terminated.set()
+    raise KeyboardInterrupt
 
 
 def command() -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +50,10 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     asked = _assignments("--only", args.only, ["label", *kinds])
     every = study.every_method()
     methods = list(every) if {"method", "label"} & asked.keys() else None
-    joined = {
-        n for axes in study.axes.values() for axis in axes if "," in axis for n in axis.split(",")
-    }
-    free = kinds.keys() - joined - {"study", "scale", "method", "precision", *OWN_OPTION}
+    joined = ",".join(axis for axes in study.axes.values() for axis in axes if "," in axis)
+    fixed = {*joined.split(","), "study", "scale", "method", "precision", *OWN_OPTION}
     given = {}
-    for field, texts in _assignments("--set", args.set, sorted(free)).items():
+    for field, texts in _assignments("--set", args.set, sorted(kinds.keys() - fixed)).items():
         try:
             given[field] = list(dict.fromkeys(map(kinds[field], texts)))
         except ValueError:
@@ -79,10 +78,10 @@ def _assignments(
 ) -> dict[str, list[str]]:
     """{field: values} of all FIELD=VALUE[,VALUE] that an option was given."""
     found: dict[str, list[str]] = {}
+    allowed = f"FIELD=VALUE[,VALUE]; allowed fields: {', '.join(fields)}"
     for text in texts:
         field, _, values = text.partition("=")
         if not values or field not in fields:
-            allowed = f"FIELD=VALUE[,VALUE]; allowed fields: {', '.join(fields)}"
             raise UsageError(f"{option} {text}; allowed: {allowed}")
         found.setdefault(field, []).extend(values.split(","))
     return found
@@ -92,19 +91,16 @@ def _kept(specs: Sequence[Spec], field: str, texts: Sequence[str], kind: type) -
     """The specs whose field, or label, has one of these values."""
     from models.methods import label
 
-    def value(spec: Spec) -> Any:
-        return label(spec.method, spec.lam) if field == "label" else getattr(spec, field)
-
-    present = sorted({value(spec) for spec in specs})
-    allowed = f"allowed: {field} in this selection: {', '.join(map(str, present))}"
-    if field in OWN_OPTION:
-        allowed += f" (own values: {OWN_OPTION[field]})"
-    wanted = set()
+    labels = field == "label"
+    values = [label(s.method, s.lam) if labels else getattr(s, field) for s in specs]
+    present, wanted = set(values), set()
     for text in texts:
-        try:
-            wanted.add(each := kind(text))
-        except ValueError:
-            each = None
+        each = None
+        with suppress(ValueError):
+            each = kind(text)
         if each not in present:
-            raise UsageError(f"--only {field}={text}; {allowed}")
-    return [spec for spec in specs if value(spec) in wanted]
+            allowed = f"{field} in this selection: {', '.join(map(str, sorted(present)))}"
+            own = f" (own values: {OWN_OPTION[field]})" if field in OWN_OPTION else ""
+            raise UsageError(f"--only {field}={text}; allowed: {allowed}{own}")
+        wanted.add(each)
+    return [spec for spec, value in zip(specs, values, strict=True) if value in wanted]

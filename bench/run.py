@@ -211,7 +211,8 @@ def _report(plan: Plan, executor: Sequential) -> int:
         return complain("bench.run", error, 1)
     if plan.jobs:
         wall = time.monotonic() - _START
-        trained = plan.store.train_seconds({s.id for job in plan.jobs for s in job.specs})
+        seconds = plan.store.done("train_seconds")
+        trained = sum(seconds.get(spec.id, 0.0) for job in plan.jobs for spec in job.specs)
         share = 1 - trained / wall / executor.size
         print(f"{duration(wall)} in all, {share:.1%} of it outside training")
     return int(counts.failed > 0)

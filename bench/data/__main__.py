@@ -38,16 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["SVAE_BENCH_DATA"] = str(a.cache)
     folder = cache() / "prepared" / a.name
     try:
-        images = read(folder, check=True) if a.check else prepare(a.name, a.data)
-        if images is None:
-            raise DataError(f"no {a.name} has been prepared in {cache()}")
+        found = read(folder, check=True) if a.check else prepare(a.name, a.data)
     except DataError as error:
         return complain("bench.data", error)
-    shape = " x ".join(map(str, images.train.shape[1:]))
+    if found is None:
+        return complain("bench.data", f"no {a.name} has been prepared in {cache()}")
+    shape = " x ".join(map(str, found.train.shape[1:]))
     print(
-        f"{a.name}: {len(images.train)} + {len(images.test)} images ({images.name}) of {shape}, "
-        f"SHA-256 {images.sha256}{' verified' if a.check else ''}, from {images.origin}, "
-        f"in {folder}"
+        f"{a.name}: {len(found.train)} + {len(found.test)} images ({found.name}) of {shape}, "
+        f"SHA-256 {found.sha256}{' verified' if a.check else ''}, "
+        f"from {found.origin}, in {folder}"
     )
     return 0
 

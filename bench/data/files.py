@@ -307,12 +307,15 @@ def _decode(archive: zipfile.ZipFile | None, pictures: Pictures, name: str) -> n
         raise DataError(f"{where} is not a whole image: {error}") from None
 
 
-def split(names: list[str], partition: Path | None) -> tuple[list[str], list[str]]:
-    """Names of training and test images: parts 0 and 2 of CelebA's official `partition`, the list
-    of its authors or the .csv of its copies; every tenth is for the test without one.
+def pictures(
+    place: Path, names: list[str], partition: Path | None, channels: int, size: int
+) -> dict[str, Pictures]:
+    """Training and test images: parts 0 and 2 of CelebA's official `partition`, the list of its
+    authors or the .csv of its copies; every tenth is for the test without one.
 
     Raises DataError for a damaged list, or a name that is not in it.
     """
+    train, test = [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
     if partition is not None:
         lines = partition.read_text(errors="replace").replace(",", " ").splitlines()
         pairs = [line.split() for line in lines if line.strip()]
@@ -323,10 +326,10 @@ def split(names: list[str], partition: Path | None) -> tuple[list[str], list[str
         files = {name: PurePosixPath(name).name for name in names}
         if unknown := [name for name in names if files[name] not in parts]:
             raise DataError(f"{unknown[0]} is not in list_eval_partition: another data set?")
-        train, test = ([n for n in names if parts[files[n]] == part] for part in "02")
-        if train and test:
-            return train, test
-    return [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
+        official = [[n for n in names if parts[files[n]] == part] for part in "02"]
+        train, test = official if all(official) else (train, test)
+    parted = {"train": train, "test": test}
+    return {part: Pictures(place, each, channels, size) for part, each in parted.items()}
 
 
 Rows = np.ndarray | Pictures

@@ -40,9 +40,9 @@ class Source:
 class Dataset:
     """All there is to say of a data set of images (channels, size, size).
 
-    `locate(place)` is the data set in a folder or file. Without it, images of the place can take
-    its place, named by their digest, unless it raises DataError. `download(cache)` fetches what
-    the cache lacks of it. `draw()` makes the arrays of a synthetic data set, which has no files.
+    `locate(place)` is the data set in a folder or file. It is None where other images may replace
+    it, named by their digest, and raises DataError where they may not. `download(cache)` fetches
+    what the cache lacks. `draw()` makes the arrays of a synthetic data set, which has no files.
     """
 
     channels: int
@@ -137,14 +137,10 @@ def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
     names = files.picture_names(place)
     lists = [place.parent / f"list_eval_partition{end}" for end in (".txt", ".csv")]
     official = [path for path in lists if name == "celeba" and path.is_file()][:1]
-
-    def read_pictures() -> Mapping[str, Rows]:
-        parts = files.split(names, official[0] if official else None)
-        train, test = (files.Pictures(place, part, channels, size) for part in parts)
-        return {"train": train, "test": test}
-
     inside = [place] if place.is_file() else [place / file for file in names]
-    return Source(name, place, [*inside, *official], read_pictures) if names else None
+    partition = official[0] if official else None
+    read = partial(files.pictures, place, names, partition, channels, size)
+    return Source(name, place, [*inside, *official], read) if names else None
 
 
 _MNIST = Dataset(1, 28, 60_000, 64, _mnist, "", download.mnist, classifier="mnist")

@@ -14,13 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _git(*arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+    options: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 20}
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["git", *arguments], check=True, **options).stdout.strip()
+    return None
 
 
 def commit() -> dict[str, Any]:

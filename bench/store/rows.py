@@ -187,7 +187,7 @@ class Buckets:
         try:
             return self._load(path, keep=True)
         except FileNotFoundError:
-            return self.columns.empty_table()
+            pass
         except BadFile as error:
             aside = self.root / "_aside"
             aside.mkdir(exist_ok=True)
@@ -195,7 +195,7 @@ class Buckets:
             os.replace(path, target)
             reason = f"{path.relative_to(self.root)} {error}\n"
             write_atomically(aside / f"{target.name}.reason.txt", reason.encode(), aside)
-            return self.columns.empty_table()
+        return self.columns.empty_table()
 
     def set_aside_bad(self) -> dict[Path, str]:
         """Moves files that can't be trusted out of the way; returns them with the reason."""
@@ -268,24 +268,17 @@ class Store:
                             path.unlink(missing_ok=True)
         except (OSError, ValueError, NotImplementedError) as error:
             # ValueError: a zero byte in the name; NotImplementedError: a file system without locks.
-            reason = getattr(error, "strerror", None) or error
             wrong = isinstance(error, FileExistsError | NotADirectoryError | ValueError)
             raise (StoreError if wrong else Unwritable)(
-                f"results folder {self.folder} can't be written ({reason}); "
-                "choose another with --results"
+                f"results folder {self.folder} can't be written "
+                f"({getattr(error, 'strerror', None) or error}); choose another with --results"
             ) from None
         return self.rows.set_aside_bad() | self.samples.set_aside_bad()
 
-    def done(self) -> dict[str, str]:
-        """Status of every finished training by id."""
+    def done(self, column: str = "status") -> dict[str, Any]:
+        """The status, or another column, of every finished training by id."""
         table = self.rows.read()[0]
-        return dict(zip(table["id"].to_pylist(), table["status"].to_pylist(), strict=True))
-
-    def train_seconds(self, ids: set[str]) -> float:
-        """Seconds of training, evaluation left out, that these trainings took together."""
-        table = self.rows.read()[0]
-        times = zip(table["id"].to_pylist(), table["train_seconds"].to_pylist(), strict=True)
-        return sum(seconds for id, seconds in times if id in ids)
+        return dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
 
     def write(self, rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> None:
         """Keeps finished trainings; their rows come last, since the row is what says done."""

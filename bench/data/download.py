@@ -74,10 +74,11 @@ def mnist(cache: Path) -> None:
     """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout, each
     checked by its content."""
     found = files.mnist_files(cache)
-    for name in (name for name in MNIST if name not in found):
-        path = cache / "MNIST" / "raw" / f"{MNIST[name]}.gz"
-        url = f"{MNIST_URL}/{path.name}"
-        fetch(url, path, check=lambda draft, name=name: files.mnist({name: draft}))
+    for name, file in MNIST.items():
+        path = cache / "MNIST" / "raw" / f"{file}.gz"
+        if name not in found:
+            url = f"{MNIST_URL}/{path.name}"
+            fetch(url, path, check=lambda draft, name=name: files.mnist({name: draft}))
 
 
 def bits(cache: Path) -> Path:

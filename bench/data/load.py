@@ -138,12 +138,10 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
         _save(path, *(rows[part] for part in PARTS[kind]))
     arrays = _arrays(drafts, train)
     sha256, hashes = fingerprint(arrays)
-    about = {
-        **{"version": VERSION, "name": source.name, "origin": str(source.place), "stamp": stamp},
-        **{"train": train, "test": test, "shape": arrays["train"].shape[1:]},
-        **{"hashes": hashes, "sha256": sha256},
-        "bytes": {kind: path.stat().st_size for kind, path in drafts.items()},
-    }
+    about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
+    about |= {"stamp": stamp, "train": train, "test": test, "shape": arrays["train"].shape[1:]}
+    about |= {"hashes": hashes, "sha256": sha256}
+    about["bytes"] = {kind: path.stat().st_size for kind, path in drafts.items()}
     new = _files(folder, drafts, sha256)
     for kind, path in new.items():
         os.replace(drafts[kind], path)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 _START = time.monotonic()
-_terminated = threading.Event()
+_terminated: list[int] = []  # each SIGTERM that came
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("bench.run", error)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there", file=sys.stderr)
-        return 143 if _terminated.is_set() else 130
+        return 143 if _terminated else 130
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -183,7 +183,7 @@ def _train(plan: Plan, executor: Sequential) -> int:
         )
         if time_is_up:
             return 3 if state.pending else int(state.failed > 0)
-        return 143 if _terminated.is_set() else 130
+        return 143 if _terminated else 130
     except StoreError as error:
         return complain("bench.run", error, 1)
     except EngineError as error:
@@ -223,7 +223,7 @@ def _import_report() -> None:
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
-    _terminated.set()
+    _terminated.append(signum)
     raise KeyboardInterrupt
 
 

@@ -43,8 +43,10 @@ def sha256(array: np.ndarray) -> str:
 
 
 def fingerprint(arrays: Arrays, hashes: dict[str, str] | None = None) -> tuple[str, dict[str, str]]:
-    """One SHA-256 over names, types, shapes and bytes of the arrays, and the `sha256` of each,
-    which is what `hashes` may give."""
+    """One SHA-256 over names, types, shapes and bytes of the arrays, and the `sha256` of each.
+
+    Known `hashes` save the reading of every byte.
+    """
     hashes = hashes or {name: sha256(array) for name, array in arrays.items()}
     lines = [f"{n} {arrays[n].dtype} {arrays[n].shape} {hashes[n]}\n" for n in sorted(arrays)]
     return hashlib.sha256("".join(lines).encode()).hexdigest(), hashes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UsageError(Exception):
@@ -12,7 +12,11 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers bad arguments in one line."""
+    """Answers bad arguments in one line; descriptions keep their lines."""
+
+    def __init__(self, prog: str, description: str | None = None, **kw: Any) -> None:
+        super().__init__(prog, description=description, **kw)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see --help)\n")

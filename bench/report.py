@@ -184,11 +184,7 @@ def _differences(path: Path, rebuilt: str) -> Iterator[str]:
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    p = Parser(
-        prog="python -m bench.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = Parser("python -m bench.report", __doc__)
     p.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     p.add_argument("--scale", choices=SCALES, help="default: every scale with results")
     p.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")

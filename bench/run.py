@@ -41,11 +41,7 @@ _terminated: list[int] = []  # each SIGTERM that came
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    p = Parser(
-        prog="python -m bench.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = Parser("python -m bench.run", __doc__)
     add = p.add_argument
     add("study", choices=STUDIES, metavar="STUDY", help=", ".join(STUDIES))
     about = "smoke: seconds; quick: minutes on two CPU cores; paper: the paper's own size "

@@ -141,14 +141,6 @@ class Coins(Study[Spec]):
     def sample_columns(self) -> dict[str, Any]:
         return {"throws": "ints"}
 
-    def check(
-        self, specs: Sequence[Spec], data: Path | None, weights: str | None
-    ) -> Sequence[Spec]:
-        return specs
-
-    def stacks(self, specs: Sequence[Spec], device: str) -> list[list[Spec]]:
-        return [[spec] for spec in specs]
-
     def seconds(self, spec: Spec, rate: float) -> float:
         return 1.0
 

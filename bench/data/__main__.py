@@ -10,7 +10,6 @@ every byte of what was prepared with its SHA-256 instead.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -23,11 +22,7 @@ from bench.data.load import DATASETS, DataError, cache, prepare, read
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of `python -m bench.data`: 0, or 2 after one line on standard error."""
     names = [name for name, entry in DATASETS.items() if not entry.draw]
-    p = Parser(
-        prog="python -m bench.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = Parser("python -m bench.data", __doc__)
     p.add_argument("command", choices=["prepare"])
     p.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
     p.add_argument("--from", dest="data", type=Path, metavar="PATH", help="files you have")

@@ -17,7 +17,6 @@ replacing bench/scores/weights/NAME.safetensors, its SHA-256 in `PINNED` and tha
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -209,11 +208,7 @@ def _read(name: str, folder: Path) -> tuple[np.ndarray, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = Parser(
-        prog="python -m bench.scores.train_classifier",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m bench.scores.train_classifier", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="train|measure")
     for command in ("train", "measure"):
         sub = commands.add_parser(command)

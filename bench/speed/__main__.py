@@ -8,7 +8,6 @@ busy neighbour slows both. The ratio shown is the median over turns.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from itertools import chain
@@ -28,11 +27,7 @@ HEADINGS = ("measured", "here", "asked for")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="python -m bench.speed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m bench.speed", __doc__)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -12,7 +12,6 @@ starting them and storing rows are left out.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import math
 import random
@@ -148,11 +147,7 @@ def markdown(study: str, scale: str, simulation: Simulation) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(
-        prog="python -m bench.speed.simulate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m bench.speed.simulate", __doc__)
     parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar="STUDY")
     parser.add_argument("--scale", choices=SCALES, default="paper", help="paper")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")

@@ -128,16 +128,16 @@ class Study(Generic[S]):
         raise NotImplementedError
 
     def sample_columns(self) -> dict[str, Any]:
-        """Columns of what is kept of a training for pictures, beside its id."""
-        raise NotImplementedError
+        """Columns of what is kept of a training for pictures, beside its id; by default none."""
+        return {}
 
     def check(self, specs: Sequence[S], data: Path | None, weights: str | None) -> Sequence[S]:
         """The specs as they are trained. Raises UsageError, before anything is trained."""
-        raise NotImplementedError
+        return specs
 
     def stacks(self, specs: Sequence[S], device: str) -> list[list[S]]:
-        """The trainings, cut into what one job trains together."""
-        raise NotImplementedError
+        """The trainings, cut into what one job trains together; by default each is a job."""
+        return [[spec] for spec in specs]
 
     def seconds(self, spec: S, rate: float) -> float:
         """A training's estimated share of its job, where products run at `rate` FLOP/s."""

@@ -29,7 +29,10 @@ TINY = {**NO_AIS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStudy(Study[ImageSpec]):
-    """Trains one model of images at a time; `page` makes its report, see `Study.report`."""
+    """Trains one model of images at a time, which fills a core.
+
+    `page` makes its report, see `Study.report`.
+    """
 
     kind: type[ImageSpec] = ImageSpec
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=lambda: OWN_LAMS)
@@ -39,7 +42,8 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.domain import domain
         from models.methods import METHODS
 
-        return {name: bool(METHODS[name].label_cycle) for name in domain(self.name).methods()}
+        data = next(iter(self.axes.values()))["data"][0]
+        return {name: bool(METHODS[name].label_cycle) for name in domain(data).methods()}
 
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES
@@ -90,10 +94,6 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.job import check
 
         return check(specs, data, weights)
-
-    def stacks(self, specs: Sequence[ImageSpec], device: str) -> list[list[ImageSpec]]:
-        """Every training of images is a job of its own: one model fills a core."""
-        return [[spec] for spec in specs]
 
     def seconds(self, spec: ImageSpec, rate: float) -> float:
         from bench.studies.images.cost import evaluation_seconds, training_seconds

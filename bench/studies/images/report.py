@@ -254,7 +254,8 @@ def comparison(
     """
     nothing = f"nothing to compare with in {name}"
     if not len(other):
-        raise UsageError(f"{nothing}: no {{study}} at {{scale}} scale".format(**first(frame)))
+        one = first(frame)
+        raise UsageError(f"{nothing}: no {one['study']} at {one['scale']} scale")
     # Images may differ, and then it is said: of a data set there are copies that are not the
     # published files to the last pixel.
     for column in (*frames.SETTINGS, "classifier_sha256"):

@@ -20,15 +20,19 @@ def record(work: Callable[[], T], device: torch.device, name: str) -> Callable[[
     with `name` says why there is no graph.
     """
     try:
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(device)
-        # The stream that is set here comes back where a recording fails, too.
-        with torch.cuda.stream(torch.cuda.current_stream(device)), torch.cuda.graph(graph):
-            results = work()
+        return _graph(work, device)
     except RuntimeError as error:  # slower, but nothing is lost
         why = error.__context__ or error  # the end of a recording that failed fails as well
         warnings.warn(f"{name} goes on without a CUDA graph: {why}", stacklevel=2)
         return None
+
+
+def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    # The stream that is set here comes back where a recording fails, too.
+    with torch.cuda.stream(torch.cuda.current_stream(device)), torch.cuda.graph(graph):
+        results = work()
 
     def replay() -> T:
         graph.replay()

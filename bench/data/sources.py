@@ -99,10 +99,6 @@ def _mnist(place: Path) -> Source:
     return Source("mnist", place, list(found.values()), partial(files.mnist, found))
 
 
-_CIFAR10_FILES = "cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images"
-_CELEBA_FILES = "celeba64.npz, img_align_celeba (a folder or .zip) or images"
-
-
 def _cifar10(place: Path) -> Source | None:
     npz = _named(place, "cifar10.npz", ".npz")
     if npz.is_file():
@@ -143,11 +139,34 @@ def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
     return Source(name, place, [*inside, *official], read) if names else None
 
 
-_MNIST = Dataset(1, 28, 60_000, 64, _mnist, "", download.mnist, classifier="mnist")
-_CIFAR10 = Dataset(
-    3, 32, 50_000, 256, _cifar10, _CIFAR10_FILES, download.cifar10, classifier="cifar10"
+_MNIST = Dataset(
+    channels=1,
+    size=28,
+    train=60_000,
+    d_z=64,
+    locate=_mnist,
+    download=download.mnist,
+    classifier="mnist",
 )
-_CELEBA = Dataset(3, 64, 162_770, 64, _celeba, _CELEBA_FILES, download.celeba)
+_CIFAR10 = Dataset(
+    channels=3,
+    size=32,
+    train=50_000,
+    d_z=256,
+    locate=_cifar10,
+    looked="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images",
+    download=download.cifar10,
+    classifier="cifar10",
+)
+_CELEBA = Dataset(
+    channels=3,
+    size=64,
+    train=162_770,
+    d_z=64,
+    locate=_celeba,
+    looked="celeba64.npz, img_align_celeba (a folder or .zip) or images",
+    download=download.celeba,
+)
 DATASETS: dict[str, Dataset] = {
     "mnist": _MNIST,
     "cifar10": _CIFAR10,

@@ -160,7 +160,8 @@ def _train(plan: Plan, executor: Sequential) -> int:
     # Not SIGINT: what a script starts in the background ignores it.
     timer = threading.Timer(seconds, _thread.interrupt_main, [signal.SIGTERM])
     try:
-        timer.start()
+        if args.max_time:
+            timer.start()
         with monitor:
             Engine(store, monitor, executor, args.fail_fast).run(plan.jobs)
     except KeyboardInterrupt:

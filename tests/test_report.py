@@ -50,6 +50,19 @@ def test_the_miniature_table_is_right() -> None:
     assert cells["0.1", "ALICE"]["paper IS > 4.6"] == "73.5 %"
 
 
+@pytest.mark.parametrize("study", ["toy_grid", "cifar10"])
+def test_a_precision_that_only_another_version_knows_is_left_out(
+    study: str, tmp_path: Path
+) -> None:
+    known = STUDIES[study].load(report.REFERENCE, "quick")[0].slice(0, 12)
+    first, *rows = known.to_pylist()
+    rows.append({**first, "precision": "fp8", "epochs": 7})
+    (tmp_path / study).mkdir()
+    content = to_bytes(pa.Table.from_pylist(rows, schema=known.schema))
+    (tmp_path / study / "quick.parquet").write_bytes(content)
+    assert len(report.build(study, "quick", tmp_path).frame) == 11
+
+
 def test_paper_cells_are_figure_3() -> None:
     cells = runs.paper_cells()
     assert len(cells) == 6

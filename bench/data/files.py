@@ -37,6 +37,10 @@ class DataError(UsageError):
     """A data set is missing, damaged or not what it should be; one line says what to do."""
 
 
+class Lacking(DataError):
+    """Some files of a data set are not there, or none."""
+
+
 def sha256(array: np.ndarray) -> str:
     """The SHA-256 of an array's bytes in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

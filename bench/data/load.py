@@ -26,7 +26,7 @@ import numpy as np
 from filelock import FileLock
 
 from bench.data import download, files
-from bench.data.files import Arrays, DataError, Rows, fingerprint
+from bench.data.files import Arrays, DataError, Lacking, Rows, fingerprint
 from bench.data.sources import DATASETS, Dataset, Source, find
 from bench.store.atomic import write_atomically
 
@@ -91,7 +91,7 @@ def prepare(name: str, data: Path | None = None) -> Images:
         if found := read(folder):
             return found
         source = None
-        with contextlib.suppress(DataError):  # there may be a part of it
+        with contextlib.suppress(Lacking):
             source = entry.locate(cache())
         if entry.download and not source:
             entry.download(cache())

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.data import download, files, synthetic
-from bench.data.files import Arrays, DataError, Rows
+from bench.data.files import Arrays, DataError, Lacking, Rows
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _mnist(place: Path) -> Source:
     found = files.mnist_files(place)
     if lacking := [f"{file}[.gz]" for name, file in files.MNIST.items() if name not in found]:
         looked = f"looked for {', '.join(lacking)} there and in MNIST/raw"
-        raise DataError(f"no MNIST in {place}: {looked}; without --data it is downloaded")
+        raise Lacking(f"no MNIST in {place}: {looked}; without --data it is downloaded")
     return Source("mnist", place, list(found.values()), partial(files.mnist, found))
 
 

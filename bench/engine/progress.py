@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -90,7 +89,7 @@ class Monitor:
 
     def shares(self) -> dict[str, float]:
         """How far each job under way has come, 0 to 1, by key."""
-        return {note["key"]: note["share"] for note in _notes(self.progress)}
+        return {key: share for key, share, _ in _notes(self.progress)}
 
     def _state(self) -> tuple[float, str]:
         pending = dict(self.pending)
@@ -124,18 +123,20 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _notes(progress: Path) -> Iterator[dict[str, Any]]:
-    """What the heartbeats in this folder say."""
+def _notes(progress: Path) -> Iterator[tuple[str, float, str]]:
+    """Key, share and process of each heartbeat in this folder."""
     for path in progress.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError):  # just replaced or removed
-            yield json.loads(path.read_text())
+        with contextlib.suppress(OSError, ValueError, KeyError):  # just replaced or removed
+            note = json.loads(path.read_text())
+            yield note["key"], note["share"], note["process"]
 
 
 def clear_drafts(progress: Path) -> None:
     """Removes what workers that were just killed amid a write have left, by their heartbeats."""
-    for note in _notes(progress):
-        for draft in (progress.parent.parent / "_tmp").glob(f"{note['process']}-*"):
-            draft.unlink(missing_ok=True)
+    for *_, writer in _notes(progress):
+        for draft in (progress.parent.parent / "_tmp").glob(f"{writer}-*"):
+            with contextlib.suppress(OSError):
+                draft.unlink()
 
 
 def clear_progress(folder: Path) -> None:

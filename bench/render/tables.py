@@ -95,10 +95,10 @@ def tabulate(
     """
     heads = [head if isinstance(head, Column) else Column(head) for head, _ in columns]
     rows = [[cell(group) for _, cell in columns] for group in groups]
-    table = Table(name, title, caption, heads, rows)
     pairs = zip(heads, *rows, strict=True)
-    empty = [head.name for head, *cells in pairs if {*cells} <= {"–", ""}]
-    return table.without(empty) if hide_empty else table
+    kept = [not hide_empty or not {*cells} <= {"–", ""} for _, *cells in pairs]
+    rows = [list(compress(row, kept)) for row in rows]
+    return Table(name, title, caption, list(compress(heads, kept)), rows)
 
 
 def summary(table: Table, without: Collection[str]) -> Table:

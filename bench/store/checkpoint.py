@@ -23,6 +23,8 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def load(path: Path) -> dict[str, Tensor] | None:
     """What `save` wrote; None where there is nothing or something damaged, which is removed."""
+    if not path.exists():
+        return None
     with suppress(OSError, SafetensorError, ValueError), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if (file.metadata() or {}).get("sha256") == _digest(tensors):

@@ -456,6 +456,13 @@ def test_a_zip_is_as_good_as_its_folder_and_its_names_are_no_paths(tmp_path: Pat
         load("celeba", tmp_path / "broken.zip")
 
 
+def test_a_damaged_file_in_the_cache_is_named_before_anything_is_downloaded(cache: Path) -> None:
+    (cache / "celeba").mkdir(parents=True)
+    (cache / "celeba" / "img_align_celeba.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="can't be read as a zip"):
+        load("celeba")
+
+
 def test_any_images_stand_in(tmp_path: Path) -> None:
     place = tmp_path / "mine"
     (place / "sub").mkdir(parents=True)

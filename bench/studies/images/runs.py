@@ -66,7 +66,7 @@ def at_precisions(asked: Asked) -> list[tuple[pd.DataFrame, pd.DataFrame, list[s
     own, found = own_settings(asked.study, asked.scale), []
     rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
-        base, *rounded = _by_precision(alike)
+        base, *rounded = _by_precision(alike) or [alike]
         pairs = zip(SETTINGS, settings, strict=True)
         apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
         found += [(each, base, apart) for each in rounded]

@@ -36,7 +36,8 @@ def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     """
     table, bad = study.load(results, scale)
     every = table.to_pandas()
-    precision = min(set(every["precision"]), key=ToySpec.PRECISIONS.index, default=None)
+    there = sorted(set(every["precision"]))  # a newer version of the suite may know others
+    precision = min(there, key=[*ToySpec.PRECISIONS, *there].index, default=None)
     # The order of the files says nothing; that of the trainings does.
     by = ["lr", "lam", "label", "config", "seed"]
     frame = every[every["precision"] == precision].sort_values(by, ignore_index=True)

@@ -15,6 +15,8 @@ image's value depends on the others. The backward chains replay the forward step
 order, so their kernels do not depend on their own past. Forward kernels do; there the mean weight
 was within its standard error of 1 % of p(x) on linear-Gaussian models.
 
+It is written here because no library that the suite uses has it.
+
 Every random number is a function of seed, image and temperature: of no generator's past.
 """
 

@@ -31,7 +31,8 @@ def inception_score(
     """exp E KL(p(y|x) || p(y)) of classifier logits (n, classes): mean and sd over splits.
 
     Salimans et al. 2016; the same numbers as torch-fidelity's `isc_features_to_metric`, whose
-    permutation it draws, so that sorted samples don't fall into single-class splits.
+    permutation it draws, so that sorted samples don't fall into single-class splits. It is
+    written here because scores of points need no torch, which that function does.
 
     Raises ValueError for fewer samples than splits and for logits that are not finite.
     """

@@ -3,7 +3,8 @@
 Karras et al. 2018, *Progressive Growing of GANs*, section 5: each level of a Laplacian pyramid,
 down to 16 pixels, shows structure of one size; patches of 7 x 7 of all images of a set are
 normalised by channel and compared as distributions, on random lines. 10,000 images of 32 pixels
-take about 5 seconds of a core. Each set is normalised by itself, as in the authors' code.
+take about 5 seconds of a core. Each set is normalised by itself, as in the authors' code. It is
+written here because torchvision and torch-fidelity have none.
 """
 
 from __future__ import annotations

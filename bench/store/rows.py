@@ -15,6 +15,8 @@ gives exactly one row per finished training (names beginning with `_` are skippe
     _failed/                    trainings that failed, how often and why
     _locks/, _progress/, _tmp/  of the runs under way; what dead ones left goes when one starts
 
+No database is needed: many processes of many machines write, and any tool reads plain parquet.
+
 Each file carries a SHA-256 of itself: one flipped bit anywhere and it is set aside, never read.
 """
 

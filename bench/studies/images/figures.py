@@ -168,7 +168,7 @@ def boxes(
                 continue
             shift = (i - (len(drawn) - 1) / 2) * width
             plain = {"showfliers": False, "showcaps": False}
-            axes.bxp(
+            axes.bxp(  # seaborn draws boxes of samples alone, and the paper gives quartiles
                 list(stats.values()),
                 positions=[lams.index(at) + shift for at in stats],
                 widths=0.9 * width,

@@ -219,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reports(args: argparse.Namespace) -> int:
     """Writes and shows the reports asked for; 1 if one differs from what it is compared with."""
     asked = product(args.studies or STUDIES, [args.scale] if args.scale else SCALES)
-    wanted = [each for each in asked if args.scale or each in stored(args.results)]
+    there = stored(args.results)
+    wanted = [each for each in asked if args.scale or each in there]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
     agree, compared = True, False
@@ -233,10 +234,10 @@ def _reports(args: argparse.Namespace) -> int:
             page = build(study, scale, args.results)
         folder = out_folder(args.out, args.results) / study / scale
         write(page, folder)
-        show(page.tables["claims"])
-        show(page.tables["summary"])
+        for name in ("claims", "summary", "against"):
+            if name in page.tables:
+                show(page.tables[name])
         if against := page.tables.get("against"):
-            show(against)
             print(against.caption)
             agree &= agrees(against)
         print(f"report: {folder / 'report.html'}")

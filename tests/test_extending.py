@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from bench import run
+from bench import report, run
 from bench.data.sources import DATASETS, images_in
 from bench.render.page import Page
 from bench.render.tables import mean, tabulate
@@ -170,5 +170,6 @@ def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coins = Coins(name="coins", title="Coins", kind=Spec, axes=axes, methods=("svae_r",), lams=lams)
     monkeypatch.setitem(STUDIES, "coins", coins)
     assert "| sVAE-r | 0.25 |" in ran(tmp_path, "coins")
+    assert report.main(["coins", "--results", str(tmp_path)]) == 0
     stored = coins.store(tmp_path, "smoke").load_samples().to_pandas()
     assert [list(throws) for throws in stored["throws"]] == [[0, 1]] * 2

@@ -76,12 +76,13 @@ class Classifier:
     def _part(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
         # A copy, as torch warns of memory-mapped images, which can't be written to.
         x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
-        low, high = x.min().item(), x.max().item()
         if x.dtype == torch.uint8:
             x = x if self.uint8 else x.float() / 255
-        elif not (low >= -1e-3 and high <= 1 + 1e-3):  # not a number fails as well
-            raise ValueError(f"image values reach from {low:.4g} to {high:.4g}; allowed: 0 to 1")
         else:
+            low, high = x.min().item(), x.max().item()
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # not a number fails as well
+                allowed = "allowed: 0 to 1"
+                raise ValueError(f"image values reach from {low:.4g} to {high:.4g}; {allowed}")
             x = (x * 255).round().clamp(0, 255).to(torch.uint8) if self.uint8 else x.float()
         return self.network(x.to(self.device))
 

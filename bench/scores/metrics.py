@@ -6,7 +6,7 @@ come with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +193,7 @@ def columns(metrics: Sequence[Metric]) -> dict[str, type]:
     return {name: each.kind for each in metrics for name in each.columns}
 
 
-def check(metrics: Sequence[Metric], others: Iterable[str], imagenet: bool = False) -> None:
+def check(metrics: Sequence[Metric], others: Collection[str], imagenet: bool = False) -> None:
     """Tries every metric on made-up outputs, so that it fails before a training and not after.
 
     A study has points or images: all its metrics must pass on one of the two. What needs ImageNet's
@@ -203,9 +203,10 @@ def check(metrics: Sequence[Metric], others: Iterable[str], imagenet: bool = Fal
     raises, if it returns what no column declares, or if it asks for what there never is.
     """
     later = () if imagenet else _BY_IMAGENET
-    examples = (_points(), ()), (_images(later), later)
-    if failures := min((_failures(metrics, set(others), *each) for each in examples), key=len):
-        raise UsageError(failures[0])
+    if of_points := _failures(metrics, set(others), _points(), ()):
+        of_images = _failures(metrics, set(others), _images(later), later)
+        if failures := min(of_points, of_images, key=len):
+            raise UsageError(failures[0])
 
 
 def _failures(

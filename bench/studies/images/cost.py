@@ -69,7 +69,7 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     domain = domain_of(spec.data)
     images = min(spec.images or math.inf, domain.train)
     steps = spec.epochs * max(1, images // spec.batch)
-    critic_steps = max(spec.critic_steps, METHODS[spec.method].critic_steps)
+    critic_steps = METHODS[spec.method].critic_updates(spec.critic_steps)
     where = spec.width, spec.data, spec.networks, critic_steps
     flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
     return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)

@@ -45,7 +45,7 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     common = frame[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
     found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
     alike = next(filter(len, found), frame)
-    kept, *rounded = _by_precision(alike) or [alike]
+    kept, *rounded = _by_precision(alike)
     kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
     kept.attrs["precisions"] = {each["precision"].iloc[0]: len(each) for each in rounded}
     return kept
@@ -66,7 +66,7 @@ def at_precisions(asked: Asked) -> list[tuple[pd.DataFrame, pd.DataFrame, list[s
     own, found = own_settings(asked.study, asked.scale), []
     rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
-        base, *rounded = _by_precision(alike) or [alike]
+        base, *rounded = _by_precision(alike)
         pairs = zip(SETTINGS, settings, strict=True)
         apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
         found += [(each, base, apart) for each in rounded]
@@ -79,9 +79,10 @@ def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
 
 
 def _by_precision(alike: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows at each precision; all together where this version knows none of theirs."""
     found = [alike[alike["precision"] == name] for name in ImageSpec.PRECISIONS]
     order = ["lam", "label", "seed"]
-    return [rows.sort_values(order, ignore_index=True) for rows in found if len(rows)]
+    return [rows.sort_values(order, ignore_index=True) for rows in found if len(rows)] or [alike]
 
 
 def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:

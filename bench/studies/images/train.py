@@ -98,7 +98,7 @@ class Trainer:
         self.critics, self.models = self.nets.critics(), self.nets.models()
         self.critic_adam = self._adam(self.critics) if self.critics else None
         self.model_adam = self._adam(self.models)
-        self.critic_steps = max(spec.critic_steps, self.method.critic_steps)
+        self.critic_steps = self.method.critic_updates(spec.critic_steps)
         self.graphs = self.device.type == "cuda"
         self._replay: Callable[[Tensor, Sequence[str]], Losses] | None = None
         self._epoch, self._order = -1, torch.empty(0)

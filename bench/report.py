@@ -5,8 +5,8 @@
     python -m bench.report --against results/reference
     python -m bench.report --check               the committed reports against the committed rows
 
-Each report is a folder: report.html (self-contained), report.md, every table as .md, .tex and
-.csv, every figure as .png and .svg. Imports no torch.
+Each report is a folder: report.html, report.md, every table as .md, .tex and .csv, every figure
+as .svg or .png. Imports no torch.
 
 Exit status: 0, 1 if --check or --against found a difference, 2 usage.
 """
@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
+import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -27,8 +29,8 @@ from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain
 from bench.render.compare import agrees
-from bench.render.page import Page
-from bench.render.tables import Table
+from bench.render.page import FIGURES, Page, sha256
+from bench.render.tables import Table, markdown
 from bench.store.atomic import write_atomically
 from bench.store.provenance import ROOT
 from bench.store.rows import StoreError, to_bytes
@@ -41,7 +43,7 @@ REPORTS = Path("reports")
 # What is committed lies in the checkout, wherever the command is called from.
 REFERENCE = ROOT / "results" / "reference"
 REFERENCE_REPORTS = ROOT / "reports" / "reference"
-README = ROOT / "README.md"
+VERDICTS = "claims.md"
 
 
 def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
@@ -71,12 +73,24 @@ def after_run(study: str, scale: str, results: Path) -> None:
     page = build(study, scale, results)
     folder = out_folder(None, results) / study / scale
     write(page, folder)
-    if "summary" in page.tables:
-        show(page.tables["summary"])
-    if "claims" in page.tables:
-        for id, says, _, verdict, evidence in page.tables["claims"].rows:
-            print(f"{id} {verdict}: {says} {evidence}")
+    tell(page, folder)
+
+
+def tell(page: Page, folder: Path) -> None:
+    """Prints a report's main table, a line per claim, its comparison, and where it lies."""
+    if page.main:
+        show(page.main)
+    for id, verdict, says, evidence, _ in claims_of(page):
+        print(f"{id} {verdict}: {says} {evidence}")
+    if against := page.tables.get("against"):
+        show(against)
+        print(against.caption)
     print(f"report: {folder / 'report.html'}")
+
+
+def claims_of(page: Page) -> Sequence[Sequence[str]]:
+    """The rows of a report's claims, see `bench.render.claims.HEADS`; none without claims."""
+    return page.tables["claims"].rows if "claims" in page.tables else []
 
 
 def out_folder(out: Path | None, results: Path) -> Path:
@@ -113,7 +127,7 @@ def stored(results: Path) -> list[tuple[str, str]]:
 
 
 def publish(study: str, scale: str, results: Path) -> None:
-    """Makes the stored results the committed reference: rows, points shown, report, README.
+    """Makes the stored results the committed reference: rows, points shown, report, documents.
 
     Raises StoreError for rows of uncommitted code, which nobody could make again, and for a
     study with trainings missing.
@@ -133,14 +147,41 @@ def publish(study: str, scale: str, results: Path) -> None:
         write_atomically(folder / f"{name}.parquet", to_bytes(found), folder / "_tmp")
     (folder / "_tmp").rmdir()
     write(build(study, scale, REFERENCE), REFERENCE_REPORTS / study / scale)
-    README.write_text(_embed(README.read_text("utf-8")), encoding="utf-8")
+    _renew_documents()
+
+
+def _renew_documents() -> None:
+    """Writes the table of all claims, and documents with what they show of reports."""
+    pages = {each: build(*each, REFERENCE) for each in stored(REFERENCE)}
+    (REFERENCE_REPORTS / VERDICTS).write_text(verdicts(pages), encoding="utf-8")
+    for document in documents():
+        document.write_text(_embed(document), encoding="utf-8")
+
+
+def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
+    """Every claim of the paper in one Markdown table, of each study at its largest scale."""
+    largest = {study: scale for study, scale in pages if scale != "smoke"}
+    rows = [
+        [f"{id}: {says}", verdict, evidence, f"[{study}]({study}/{scale}/report.md)"]
+        for study, scale in largest.items()
+        for id, verdict, says, evidence, _ in claims_of(pages[study, scale])
+    ]
+    return markdown(["claim", "verdict", "why", "where"], rows) + "\n"
+
+
+def documents() -> list[Path]:
+    """The documents of the checkout: its READMEs."""
+    rooms = ("", "models", "results", "reports")
+    there = [*(ROOT / room / "README.md" for room in rooms), *ROOT.glob("bench/**/README.md")]
+    return [path for path in there if path.is_file()]
 
 
 BLOCK = re.compile(r"(<!-- report: (\S+) -->\n)(.*?)(<!-- end of report -->)", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)")
 
 
-def _embed(readme: str) -> str:
-    """The README with every block `<!-- report: FILE -->` holding that committed file.
+def _embed(document: Path) -> str:
+    """A document with every block `<!-- report: FILE -->` holding that committed file.
 
     Raises StoreError if there is no such file.
     """
@@ -148,28 +189,50 @@ def _embed(readme: str) -> str:
     def block(match: re.Match[str]) -> str:
         path = REFERENCE_REPORTS / match[2]
         if not path.is_file():
-            raise StoreError(f"{README.name} shows {path}, which is not there")
-        return f"{match[1]}\n{path.read_text('utf-8')}\n{match[4]}"
+            raise StoreError(f"{document.name} shows {path}, which is not there")
+        # A link in the file starts from where the file lies.
+        place = os.path.relpath(path.parent, document.parent)
+        text = LINK.sub(f"]({Path(place).as_posix()}/", path.read_text("utf-8"))
+        return f"{match[1]}\n{text}\n{match[4]}"
 
-    return BLOCK.sub(block, readme)
+    return BLOCK.sub(block, document.read_text("utf-8"))
 
 
 def check() -> list[str]:
-    """Differences between the committed reports and README and what the rows say, as diffs."""
-    published = stored(REFERENCE)
-    found = [] if published else [f"no reference in {REFERENCE}"]
-    for study, scale in published:
-        folder = REFERENCE_REPORTS / study / scale
-        texts = build(study, scale, REFERENCE).texts()
-        files = folder.iterdir() if folder.is_dir() else []
-        kept = {path.name for path in files if path.suffix in (".md", ".tex", ".csv")}
-        for name in sorted(texts.keys() | kept):
-            found += _differences(folder / name, texts.get(name, ""))
-    try:
-        found += _differences(README, _embed(README.read_text("utf-8")))
-    except StoreError as error:
-        found.append(str(error))
+    """Differences between what is committed and what the rows say, as diffs and lines.
+
+    Reports, their figures and the documents are checked: a figure by what it plots and by its
+    files' digests.
+    """
+    pages = {each: build(*each, REFERENCE) for each in stored(REFERENCE)}
+    found = [] if pages else [f"no reference in {REFERENCE}"]
+    for (study, scale), page in pages.items():
+        folder, texts = REFERENCE_REPORTS / study / scale, page.texts()
+        for name, text in texts.items():
+            found += _differences(folder / name, text)
+        found += _figures(folder, page)
+        known = {*texts, FIGURES, "report.html", *(f for p in page.pictures for f in p.files)}
+        kept = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        found += [f"{folder / name} belongs to no report" for name in sorted(kept - known)]
+    found += _differences(REFERENCE_REPORTS / VERDICTS, verdicts(pages))
+    for document in documents():
+        try:
+            found += _differences(document, _embed(document))
+        except StoreError as error:
+            found.append(str(error))
     return found
+
+
+def _figures(folder: Path, page: Page) -> Iterator[str]:
+    """A line for each figure that plots something else, or whose file is another, than noted."""
+    path = folder / FIGURES
+    noted = json.loads(path.read_text("utf-8")) if path.is_file() else {"plotted": {}, "files": {}}
+    for picture in page.pictures:
+        if noted["plotted"].get(picture.name) != picture.plotted():
+            yield f"{folder / picture.name} does not plot what the rows say; --publish draws it"
+        for file in picture.files:
+            if not noted["files"].get(file) == sha256(folder / file) != "":
+                yield f"{folder / file} is not the file that was published"
 
 
 def _differences(path: Path, rebuilt: str) -> Iterator[str]:
@@ -204,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown study {unknown[0]!r}; allowed: {', '.join(STUDIES)}")
         if args.check:
             differences = check()
-            print("\n".join(differences) or "committed reports and README agree with their rows")
+            print("\n".join(differences) or "committed reports and documents agree with their rows")
             return 1 if differences else 0
         if args.publish:
             if len(args.studies) != 1 or args.scale is None:
@@ -234,15 +297,13 @@ def _reports(args: argparse.Namespace) -> int:
             page = build(study, scale, args.results)
         folder = out_folder(args.out, args.results) / study / scale
         write(page, folder)
-        for name in ("claims", "summary", "against"):
-            if name in page.tables:
-                show(page.tables[name])
+        tell(page, folder)
         if against := page.tables.get("against"):
-            print(against.caption)
             agree &= agrees(against)
-        print(f"report: {folder / 'report.html'}")
     if not compared:
         raise StoreError(f"nothing was compared with {args.against}")
+    if out_folder(args.out, args.results) == REFERENCE_REPORTS:
+        _renew_documents()
     return 0 if agree else 1
 
 

@@ -160,7 +160,7 @@ class Coins(Study[Spec]):
         table = tabulate(
             "coins", "Coins", "All of them.", columns, [g for _, g in frame.groupby("label")]
         )
-        return Page(frame, {"coins": table}, [], [], 0, set())
+        return Page(frame, [table])
 
 
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

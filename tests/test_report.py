@@ -9,16 +9,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 
 from bench import report
 from bench.cli import UsageError
+from bench.render import figures as render
 from bench.render import intervals as stats
+from bench.render import tables
 from bench.render.compare import agrees
+from bench.render.figures import plotted
 from bench.render.tables import Column, Table
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
+from bench.studies.toy_grid import figures, runs
 from bench.studies.toy_grid import report as toy
-from bench.studies.toy_grid import runs
 from bench.studies.toy_grid.spec import ToySpec
 from tests import mini
 from tests.rows import TOY_ROWS, points, row
@@ -39,8 +45,8 @@ def test_the_miniature_table_is_right() -> None:
     ali, svae = cells["0", "ALI"], cells["0", "sVAE"]
     assert (ali["n"], ali["diverged"], ali["missing"]) == ("3", "0", "1")
     assert (svae["n"], svae["diverged"], svae["missing"]) == ("4", "1", "0")
-    assert svae["IS mean"] == "4.233"  # of 4.9, 4.8, 3.0: the diverged run is not among them
-    assert svae["IS median"] == "3.900"  # of 1 (diverged), 3.0, 4.8, 4.9
+    # Of 4.9, 4.8, 3.0: the diverged run is not among them.
+    assert svae["IS mean ± sd"] == "4.233 ± 1.069"
     assert svae["IS > 4.6"] == "50.0 %"  # the diverged run counts
     assert svae["MSE median"] == "5.500"  # of 4, 5, 6, infinity
     assert ali["IS > 4.6"] == "66.7 %"
@@ -161,36 +167,101 @@ class TestClaims:
 
 
 class Page(html.parser.HTMLParser):
-    """Collects what matters of a page: tags, and addresses that point outside."""
+    """Collects what matters of a page: tags, pictures, and addresses."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.outside: list[str] = []
+        self.addresses: list[str] = []
         self.images: list[dict[str, str | None]] = []
+        self.heads: list[str | None] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag == "img":
             self.images.append(dict(attrs))
+        if tag == "h2":
+            self.heads.append(dict(attrs)["id"])
         for name, value in attrs:
-            if name in ("src", "href") and not (value or "").startswith(("#", "data:image/png")):
-                self.outside.append(value or "")
+            if name in ("src", "srcset", "href") and not (value or "").startswith("#"):
+                self.addresses.append(value or "")
 
 
-def test_every_file_is_written_and_the_page_stands_alone(tmp_path: Path) -> None:
+def test_every_file_is_written_and_the_page_needs_no_other(tmp_path: Path) -> None:
     made = mini.build()
     report.write(made, tmp_path)
-    for name in toy.TEXT["figures"]:
-        assert (tmp_path / f"{name}.png").stat().st_size > 5000
-        assert "<svg" in (tmp_path / f"{name}.svg").read_text("utf-8")[:1000]
     page = Page((tmp_path / "report.html").read_text("utf-8"))
-    assert page.outside == []
+    pictures = [file for picture in made.pictures for file in picture.files]
+    assert sorted(page.addresses) == sorted(pictures)
+    assert {p.name for p in made.pictures if p.dots} == {"scatter", "points"}
+    for file in pictures:
+        content = (tmp_path / file).read_bytes()
+        assert content.startswith(b"\x89PNG" if file.endswith(".png") else b"<?xml")
+        # Lines and words of an SVG follow the reader's choice of light and dark.
+        assert file.endswith(".png") or content.count(b"prefers-color-scheme: dark") == 1
     assert "script" not in page.tags and "link" not in page.tags
-    assert len(page.images) == len(toy.TEXT["figures"])
-    assert all(image["alt"] for image in page.images)
-    assert page.tags.count("table") == page.tags.count("caption") == len(made.tables)
+    assert len(page.images) == len(made.pictures) and all(each["alt"] for each in page.images)
+    assert page.tags.count("table") == len(made.tables) - 1  # claims are a list
+    known = {path.name for path in tmp_path.iterdir()}
+    assert known == {*made.texts(), *pictures, "figures.json", "report.html"}
+
+
+def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
+    """Then come the other pictures, then verdicts, then the other tables, none twice."""
+    made = mini.build()
+    names = [part.name for part in made.parts]
+    assert names[:2] == ["figure3", "scores"] and len({*names}) == len(names)
+    others = ["profile", "scatter", "points", "gradient"]
+    assert names[2:] == [*others, "claims", "pairs", "gradients"]
+    assert [row[1] for row in made.tables["scores"].rows] == ["sVAE", "ALI", "sVAE-r", "ALICE"]
+    assert made.main is made.tables["scores"]
+    assert (
+        "24.7\N{NO-BREAK SPACE}%"
+        in tables.Table("t", "T", "", [tables.Column("share")], [["24.7 %"]]).markdown()
+    )
+
+
+def test_what_a_figure_plots_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of the data: any run, label or colourless word changes it, style does not."""
+    frame = runs.own(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
+    digests = {name: plotted(getattr(figures, name)(frame)) for name in DRAWN}
+    monkeypatch.setitem(render.COLOURS, "svae_r", "#123456")
+    for name, digest in digests.items():
+        assert plotted(getattr(figures, name)(frame)) == digest
+    changed = frame.assign(score=2.0, mse=7.0, high_quality_counted=0.1)
+    stronger = [[(name, np.asarray(s) * 9) for name, s in g] for g in frame["decoder_gradient"]]
+    changed = pd.concat(
+        [frame.iloc[:-1], changed.assign(decoder_gradient=pd.Series(stronger)).tail(1)]
+    )
+    for name, digest in digests.items():
+        assert plotted(getattr(figures, name)(changed)) != digest, name
+    renamed = frame.assign(label=frame["label"].replace("ALICE", "another"))
+    assert plotted(figures.figure3(renamed)) != digests["figure3"]
+
+
+DRAWN = ("figure3", "profile", "scatter", "gradient")
+
+
+def test_figure_3_counts_every_run_and_keeps_bars_in_their_places() -> None:
+    """A diverged run is in the lowest bin of scores and in no bin of errors."""
+    frame = runs.own(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
+    figure = figures.figure3(frame)
+    left, right = figure.axes[:2]  # lambda 0: four runs of sVAE, three of ALI
+
+    def bars(axes: Axes, colour: str) -> dict[float, float]:
+        bars = [bar for bar in axes.patches if isinstance(bar, Rectangle) and bar.get_height()]
+        mine = [bar for bar in bars if to_hex(bar.get_facecolor()) == colour.lower()]
+        return {round(bar.get_x() + bar.get_width() / 2, 2): bar.get_height() for bar in mine}
+
+    ours, theirs = (bars(left, render.COLOURS[name]) for name in ("svae_r", "alice"))
+    assert sorted(ours.values()) == [25.0, 25.0, 50.0] and min(ours) < 1.4
+    assert sum(theirs.values()) == pytest.approx(100)
+    # In one bin sVAE stands on the left.
+    assert max(ours) < max(theirs) < 5.0 and max(theirs) - max(ours) == pytest.approx(
+        0.18, abs=0.02
+    )
+    assert sum(bars(right, render.COLOURS["svae_r"]).values()) == pytest.approx(75)
 
 
 def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
@@ -227,9 +298,11 @@ def publish_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkout in which the miniature study is published."""
     monkeypatch.setattr(report, "REFERENCE", folder / "results" / "reference")
     monkeypatch.setattr(report, "REFERENCE_REPORTS", folder / "reports" / "reference")
-    monkeypatch.setattr(report, "README", folder / "README.md")
-    block = "<!-- report: toy_grid/smoke/summary.md -->\nold\n<!-- end of report -->\n"
-    (folder / "README.md").write_text(f"# A title\n\n{block}\nafter\n")
+    monkeypatch.setattr(report, "ROOT", folder)
+    block = "<!-- report: toy_grid/smoke/scores.md -->\nold\n<!-- end of report -->\n"
+    for room in (folder, folder / "models"):
+        room.mkdir(exist_ok=True)
+        (room / "README.md").write_text(f"# A title\n\n{block}\nafter\n")
     # The miniature study lacks a run on purpose: its reference is a complete one.
     rows = mini.rows()
     done = {r["id"] for r in rows}
@@ -245,23 +318,52 @@ def test_check_agrees_after_publishing_and_sees_any_change(
 ) -> None:
     publish_mini(tmp_path, monkeypatch)
     assert report.main(["--check"]) == 0
-    readme = tmp_path / "README.md"
-    text = readme.read_text()
+    folder = tmp_path / "reports/reference/toy_grid/smoke"
+    documents = [tmp_path / "README.md", tmp_path / "models" / "README.md"]
+    text = documents[0].read_text()
     assert "| 0.1 | sVAE-r |" in text and "after" in text and "old" not in text
-    table = tmp_path / "reports/reference/toy_grid/smoke/scores.csv"
-    for path in (readme, table):
-        whole = path.read_text()
-        path.write_text(whole.replace("4.893", "4.894"))
+
+    def told() -> str:
         capsys.readouterr()
         assert report.main(["--check"]) == 1
-        out = capsys.readouterr().out
-        assert "4.894" in out and "4.893" in out and path.name in out
-        path.write_text(whole)
+        return capsys.readouterr().out
+
+    whole = {path: path.read_bytes() for path in (*documents, *folder.iterdir())}
+    for path in (*documents, folder / "scores.csv"):
+        path.write_bytes(whole[path].replace(b"4.893", b"4.894"))
+    (folder / "figure3.svg").write_bytes(whole[folder / "figure3.svg"] + b" ")
+    for name in ("profile.narrow.svg", "scatter.png"):
+        (folder / name).unlink()
+    (folder / "old.png").write_bytes(b"")
+    out = told()
+    for path in (*documents, folder / "scores.csv"):
+        assert f"{path} (rebuilt)" in out
+    assert out.count("4.894") == out.count("4.893") == 3
+    for name in ("figure3.svg", "profile.narrow.svg", "scatter.png"):
+        assert f"{name} is not the file that was published" in out
+    assert out.count("is not the file") == 3 and "does not plot" not in out
+    assert "old.png belongs to no report" in out
+    (folder / "old.png").unlink()
+    for path, content in whole.items():
+        path.write_bytes(content)
+    assert report.main(["--check"]) == 0
     rows = mini.rows()
     rows[-1]["inception_score"] = 2.0
     changed = to_bytes(pa.Table.from_pylist(rows, schema=TOY_ROWS))
     (tmp_path / "results/reference/toy_grid/smoke.parquet").write_bytes(changed)
-    assert report.main(["--check"]) == 1
+    out = told()
+    assert "figure3 does not plot what the rows say" in out and "scores.csv" in out
+
+
+def test_every_claim_stands_in_one_table_with_its_report() -> None:
+    """Of the largest scale that is published; links start from where a document lies."""
+    page = mini.build()
+    found = report.verdicts({("toy_grid", scale): page for scale in ("smoke", "quick", "paper")})
+    lines = found.splitlines()
+    assert len(lines) == 2 + len(page.tables["claims"].rows)
+    assert lines[2].startswith("| 1a: At λ = 0.1 both methods reconstruct. | fails (no evidence) |")
+    assert all("| [toy_grid](toy_grid/paper/report.md) |" in line for line in lines[2:])
+    assert report.verdicts({("toy_grid", "smoke"): page}).count("\n") == 2
 
 
 def test_incomplete_studies_are_not_published(

@@ -13,6 +13,14 @@ from bench.render.tables import Column, Table
 
 VERDICTS = {1: "holds", -1: "fails", 0: "undecided"}
 """By the sign of an interval that lies on one side of 0; 0 where it does not."""
+WEIGHT = {
+    "smoke": ("no evidence", "Smoke runs only show that the suite works."),
+    "quick": ("indicative", "At this scale verdicts are indicative: the networks are narrow."),
+    "paper": ("", ""),
+}
+"""What a verdict weighs at each scale, in a word and in a sentence."""
+FIXED = "Rules were fixed in code before the study was run."
+HEADS = ("claim", "verdict", "the paper says", "evidence", "rule")
 
 
 def decide(low: float, high: float, margin: float | None = None) -> str:
@@ -45,18 +53,23 @@ def claim(words: Mapping[str, str], id: str, found: tuple[str, str], **values: A
     return Claim(id, words["says"].format(**values), words["rule"].format(**values), *found)
 
 
-_WEIGHT = {
-    "smoke": (" (smoke: no evidence)", "Smoke runs only show that the suite works."),
-    "quick": (" (indicative)", "At this scale verdicts are indicative: the networks are narrow."),
-    "paper": ("", ""),
-}
-FIXED = "Rules were fixed in code before the study was run."
+@dataclass(frozen=True)
+class Claims(Table):
+    """All claims of a study: a table whose Markdown is a line per claim."""
+
+    def markdown(self) -> str:
+        """A line per claim, and when the rules were made."""
+        lines = (
+            f"- **{id} {verdict}**: {says} *{evidence}.* Rule: {rule}"
+            for id, verdict, says, evidence, rule in self.rows
+        )
+        return "\n".join([*lines, "", self.caption, ""])
 
 
-def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Table:
-    """Each claim with its rule, verdict and evidence; `rules` says when the rules were made."""
-    weight, note = _WEIGHT[scale]
-    heads = ("claim", "the paper says", "rule", "verdict", "evidence")
-    columns = [Column(head, text=True) for head in heads]
-    rows = [[c.id, c.text, c.rule, c.verdict + weight, c.evidence] for c in found]
-    return Table("claims", "The paper's claims", f"{rules} {note}".strip(), columns, rows)
+def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Claims:
+    """The claims with verdict, evidence and rule; `rules` says when the rules were made."""
+    word, note = WEIGHT[scale]
+    weight = f" ({word})" if word else ""
+    columns = [Column(head, text=True) for head in HEADS]
+    rows = [[c.id, c.verdict + weight, c.text, c.evidence, c.rule] for c in found]
+    return Claims("claims", "The paper's claims", f"{rules} {note}".strip(), columns, rows)

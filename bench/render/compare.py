@@ -94,7 +94,7 @@ def comparison(
     outcome = beyond if differing else f"All {len(rows)} agree within"
     caption = (
         f"{outcome} the spread of the seeds of {name}. Tolerance: Student's t at a "
-        f"family-wise level of {LEVEL}, {how}."
+        f"family-wise level of {LEVEL}. {how}"
     )
     lone = [named(runs) for cell, runs in ours.items() if cell not in theirs]
     if left_out := ", ".join(f"{label} at λ = {value}" for value, label in lone):

@@ -1,57 +1,163 @@
-"""What every figure shares: style, colours, panels."""
+"""What every figure shares: style, colours, panels, its files and a digest of what it plots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-STYLE = {
+mpl.use("Agg")
+DPI = 150
+INK, INK_IN_THE_DARK = "#1b1b1d", "#e8e8e8"
+GREY = "#7a7a7a"
+"""Reads on white as well as on black: reference lines, and all text of a PNG."""
+STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
+    "axes.facecolor": "none",
+    "grid.color": "#80808040",
     "legend.frameon": False,
+    "savefig.transparent": True,
     "svg.hashsalt": "svae-bench",
     "svg.fonttype": "none",
 }
+_DARK = f"""<style>@media (prefers-color-scheme: dark) {{
+[style*="stroke: {INK}"] {{ stroke: {INK_IN_THE_DARK} !important }}
+[style*="fill: {INK}"] {{ fill: {INK_IN_THE_DARK} !important }}
+}}</style>"""
+_LONG = re.compile(r"(\d\.\d\d)\d+")
+"""Digits of coordinates that nobody sees."""
 
-# Okabe & Ito's palette: told apart by colour-blind readers and in grey.
-COLOURS = {"svae_r": "#0072B2", "alice": "#D55E00", "alice_minimax": "#CC79A7"}
-COLOURS |= {"alice_sigmoid": "#009E73"}
-OTHER = ["#E69F00", "#56B4E9", "#000000", "#F0E442"]
+# After Okabe & Ito: colour-blind readers tell them apart, and all read on white and on black.
+COLOURS = {"svae_r": "#0072B2", "alice": "#D55E00", "alice_sigmoid": "#009E73"}
+COLOURS |= {"alice_minimax": "#C0639D", "critic": "#7A5CC7", "model": "#A87400"}
+OTHER = ["#2E8FC4", "#8A8A00", "#B04A4A", "#5F7F5F"]
+ORDER = ("svae_r", "alice", "alice_sigmoid", "alice_minimax", "svae_r_density")
+"""The methods that come first in every table, legend and figure."""
+
+_PHONE = 3.4
+"""Inches that a phone shows."""
+_narrow: ContextVar[bool] = ContextVar("narrow", default=False)
+
+
+def rank(method: str) -> int:
+    """The place of a method in every table and figure; others come after those of ORDER."""
+    return ORDER.index(method) if method in ORDER else len(ORDER)
 
 
 def colour(method: str) -> str:
-    """The method's own colour; a method without one always gets the same of the others."""
+    """The method's own colour; a method without one always gets the same of OTHER."""
     return COLOURS.get(method) or OTHER[sum(method.encode()) % len(OTHER)]
 
 
-def panels(rows: int, columns: int, width: float, height: float, **kw) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **kw)
+def panels(
+    rows: int, columns: int, width: float, height: float, narrow: int = 1, **kw: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (rows, columns), of panels of this size in inches.
+
+    On a phone the same panels stand `narrow` to a row.
+    """
+    n, across = rows * columns, columns
+    if _narrow.get():
+        across = narrow
+        width, height = _PHONE / across, _PHONE / across * max(height / width, 0.65)
+    down = -(-n // across)
+    figure = Figure(figsize=(across * width, down * height), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, **kw).flatten()
+    for axes in grid[n:]:
+        axes.set_visible(False)
+    return figure, grid[:n].reshape(rows, columns)
 
 
-def legend(figure: Figure, grid: Iterable[Axes], **kw: Any) -> None:
-    """One legend for all panels, each label once."""
+def legend(figure: Figure, grid: Iterable[Axes], loc: Any, ncols: int = 1) -> None:
+    """One legend for all panels, each label once; on a phone it stands above them."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid]
     named = {label: handle for pair in pairs for handle, label in pair}
-    figure.legend(named.values(), named.keys(), **kw)
+    if _narrow.get():
+        loc, ncols = "outside upper center", 2 if max(map(len, named)) < 24 else 1
+    figure.legend(named.values(), named.keys(), loc=loc, ncols=ncols, fontsize=8, markerscale=2)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of a report; it is drawn when the report is written."""
+    """One figure of a report, drawn when the report is written.
+
+    It is an SVG, and another one for phones; a picture of `dots` or images is a PNG.
+    """
 
     name: str
     draw: Callable[[], Figure]
     title: str
     caption: str
+    dots: bool = False
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files."""
+        return [f"{self.name}.{end}" for end in (["png"] if self.dots else ["svg", "narrow.svg"])]
+
+    def plotted(self) -> str:
+        """A digest of what it plots, see `plotted`."""
+        with _styled(GREY if self.dots else INK):
+            return plotted(self.draw())
+
+    def write(self, folder: Path) -> str:
+        """Writes its files and returns the digest of what it plots. Raises OSError."""
+        digest = ""
+        for path in (folder / file for file in self.files):
+            with _styled(GREY if self.dots else INK, narrow=".narrow." in path.name):
+                figure = self.draw()
+                figure.savefig(path, dpi=DPI, metadata=None if self.dots else {"Date": None})
+            digest = digest or plotted(figure)
+            if not self.dots:
+                text = path.read_text("utf-8").replace("<defs>", f"{_DARK}\n<defs>", 1)
+                path.write_text(_LONG.sub(r"\1", text), encoding="utf-8")
+        return digest
+
+
+@contextmanager
+def _styled(ink: str, narrow: bool = False) -> Iterator[None]:
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    token = _narrow.set(narrow)
+    try:
+        with mpl.rc_context(cast(Any, STYLE | dict.fromkeys(inked, ink))):
+            yield
+    finally:
+        _narrow.reset(token)
+
+
+def plotted(figure: Figure) -> str:
+    """A digest of what a figure plots: lines, bars, bands, dots, images and words.
+
+    Numbers count to five digits, so that it is the same on every machine.
+    """
+    digest = hashlib.sha256()
+    for axes in figure.axes:
+        arrays = [line.get_xydata() for line in axes.lines]
+        for patch in axes.patches:
+            arrays.append(patch.get_path().transformed(patch.get_patch_transform()).vertices)
+        for dots in axes.collections:
+            arrays += [dots.get_offsets(), *(path.vertices for path in dots.get_paths())]
+        arrays += [image.get_array() for image in axes.images]
+        for array in arrays:
+            values = np.ma.filled(np.ma.asarray(array, dtype=float), np.nan).ravel()
+            least = 1e-9 * np.nanmax(np.abs(values), initial=0, where=np.isfinite(values))
+            values[np.abs(values) <= least] = 0  # where sums cancel, what is left is rounding
+            digest.update(" ".join(f"{value:.5g}" for value in values).encode())
+        words = [axes.get_title("left"), axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        words += [text.get_text() for text in axes.texts]
+        digest.update("\n".join([*words, *axes.get_legend_handles_labels()[1]]).encode())
+    return digest.hexdigest()

@@ -1,38 +1,55 @@
 """What a report says of the runs of a study at one scale, and the files that it becomes.
 
-A report is report.html (self-contained), report.md, every table as .md, .tex and .csv, and every
-figure as .png and .svg.
+A report is a folder: report.html, report.md, every table as .md, .tex and .csv, and every figure
+as .svg (one of them for phones) or as .png. figures.json says what each figure plots.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import jinja2
-import matplotlib as mpl
 import pandas as pd
+from PIL import Image
 
-from bench.render.figures import STYLE, Picture
+from bench.render.claims import Claims
+from bench.render.figures import DPI, Picture
 from bench.render.tables import Table
 
-DPI = 150
+FIGURES = "figures.json"
 
 
 @dataclass(frozen=True)
 class Page:
-    """Tables by name (the terminal shows `claims` and `summary`), pictures and notes."""
+    """Pictures, claims and tables in the order in which they are read."""
 
     frame: pd.DataFrame  # one row a training
-    tables: dict[str, Table]
-    pictures: Sequence[Picture]
-    notes: Sequence[str]
-    missing: int  # trainings that a complete study would have beside these
-    shown: set[str]  # ids of the trainings whose samples are in the pictures
+    parts: Sequence[Picture | Table]
+    warnings: Sequence[str] = ()  # that stand above everything
+    notes: Sequence[str] = ()  # that stand below
+    missing: int = 0  # trainings that a complete study would have beside these
+    shown: Collection[str] = ()  # ids of the trainings whose samples are in the pictures
     title: str = ""  # the command gives it one
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Tables and claims by name."""
+        return {part.name: part for part in self.parts if isinstance(part, Table)}
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The figures alone."""
+        return [part for part in self.parts if isinstance(part, Picture)]
+
+    @property
+    def main(self) -> Table | None:
+        """The table that the terminal shows: the first."""
+        tables = (table for table in self.tables.values() if not isinstance(table, Claims))
+        return next(tables, None)
 
     @property
     def origin(self) -> str:
@@ -56,16 +73,16 @@ class Page:
 
     def texts(self) -> dict[str, str]:
         """Every text file but the HTML, by name; equal rows give equal texts."""
-        texts = {}
-        parts = [f"# {self.title}", *self.notes, self.origin]
-        for table in self.tables.values():
-            parts.append(f"## {table.title}\n\n{table.markdown()}")
-            texts[f"{table.name}.md"] = table.markdown()
-            texts[f"{table.name}.tex"] = table.latex()
-            texts[f"{table.name}.csv"] = table.csv()
-        parts += [
-            f"## {p.title}\n\n![{p.title}]({p.name}.png)\n\n{p.caption}" for p in self.pictures
-        ]
+        texts, parts = {}, [f"# {self.title}", *self.warnings]
+        for part in self.parts:
+            if isinstance(part, Picture):
+                body = f"![{part.title}]({part.files[0]})\n\n{part.caption}"
+            else:
+                body = texts[f"{part.name}.md"] = part.markdown()
+                texts[f"{part.name}.tex"] = part.latex()
+                texts[f"{part.name}.csv"] = part.csv()
+            parts.append(f"## {part.title}\n\n{body}")
+        parts += ["## How these results were made", *self.notes, self.origin]
         return texts | {"report.md": "\n\n".join(part.strip() for part in parts) + "\n"}
 
     def write(self, folder: Path) -> None:
@@ -73,22 +90,29 @@ class Page:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.texts().items():
             (folder / name).write_text(text, encoding="utf-8")
-        with mpl.rc_context(cast(Any, STYLE)):
-            for picture in self.pictures:
-                figure = picture.draw()
-                figure.savefig(folder / f"{picture.name}.png", dpi=DPI)
-                figure.set_layout_engine("none")  # it stands: don't work it out twice
-                figure.savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
+        digests = {"plotted": {p.name: p.write(folder) for p in self.pictures}}
+        files = [name for picture in self.pictures for name in picture.files]
+        digests["files"] = {name: sha256(folder / name) for name in files}
+        (folder / FIGURES).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
         templates = jinja2.Environment(
             loader=jinja2.PackageLoader("bench.render"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
         )
-        html = templates.get_template("report.html.j2").render(
-            page=self,
-            png=lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode(),
-        )
+        template = templates.get_template("report.html.j2")
+        html = template.render(page=self, width=lambda name: _width(folder / name))
         (folder / "report.html").write_text(html, encoding="utf-8")
+
+
+def _width(png: Path) -> int:
+    """The width of an image in a browser's pixels, of which an inch has 96."""
+    with Image.open(png) as image:
+        return round(image.width * 96 / DPI)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def damage(frame: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -33,12 +33,6 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
 
-    def without(self, names: Collection[str]) -> Table:
-        """The table without the columns of these names."""
-        kept = [column.name not in names for column in self.columns]
-        rows = [list(compress(row, kept)) for row in self.rows]
-        return replace(self, columns=list(compress(self.columns, kept)), rows=rows)
-
     @property
     def names(self) -> list[str]:
         """The headings."""
@@ -50,8 +44,9 @@ class Table:
         return [form.format(cell) if column.paper and cell else cell for column, cell in pairs]
 
     def markdown(self) -> str:
-        """The table and its caption; the paper's values are in italics."""
+        """The table and its caption; the paper's values are in italics, and no cell breaks."""
         heads, *rows = (self._each(row, "*{}*") for row in (self.names, *self.rows))
+        rows = [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in rows]
         rules = ["---" if c.text else "---:" for c in self.columns]
         return f"{markdown(heads, rows, rules)}\n\n{self.caption}\n"
 
@@ -101,11 +96,6 @@ def tabulate(
     return Table(name, title, caption, list(compress(heads, kept)), rows)
 
 
-def summary(table: Table, without: Collection[str]) -> Table:
-    """The columns of a table that a reader looks at first: all but these."""
-    return replace(table.without(without), name="summary", title="Summary")
-
-
 def percent(share: float) -> str:
     """A share for a cell: blank where there is none."""
     return "–" if math.isnan(share) else f"{100 * share:.1f} %"
@@ -126,6 +116,13 @@ def number(value: float, digits: int = 3) -> str:
 def mean(values: pd.Series, digits: int) -> str:
     """The mean of those values that there are, for a cell."""
     return number(float(values.astype(float).mean()), digits)
+
+
+def spread(values: pd.Series, digits: int = 3) -> str:
+    """The mean ± the standard deviation of those values that there are; of one, the mean alone."""
+    values = values.dropna().astype(float)
+    shown = mean(values, digits)
+    return shown if len(values) < 2 else f"{shown} ± {number(float(values.std()), digits)}"
 
 
 def extra(

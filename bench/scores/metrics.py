@@ -292,11 +292,15 @@ TOY = [
 ]
 """The toy study's metrics, in the order of its tables."""
 
+OURS = "our classifier"
+"""What headings and rules call the suite's own classifier of images."""
 _OWN = ("inception_score", "inception_sd")
 _IMAGENET = ("inception_score_imagenet", "inception_sd_imagenet")
 IMAGES = [
-    Metric(_OWN, lambda o: inception_score(o.logits), "IS (referee)", 2),
-    Metric(("frechet",), lambda o: frechet_distance(o.features, o.real), "Fréchet (referee)", 2),
+    Metric(_OWN, lambda o: inception_score(o.logits), "IS (our classifier)", 2),
+    Metric(
+        ("frechet",), lambda o: frechet_distance(o.features, o.real), "Fréchet (our classifier)", 2
+    ),
     Metric(("swd", "swd_real"), sliced_wasserstein, "SWD × 1000", 1),
     Metric(("mse_x",), image_error, "MSE of x"),
     Metric(_IMAGENET, lambda o: inception_score(o.imagenet_logits, seed=SEED), "IS (ImageNet)", 2),

@@ -16,7 +16,8 @@ def build(asked: Asked) -> Page:
     frame = runs(asked.study, asked.results, asked.scale)
     private = not frame["stand_in"].all()
     found, text = celeba_claims(frame), texts("bench.studies.celeba")
-    return over_lambda.build(asked, frame, found, text, private=private)
+    table = over_lambda.scores(frame, asked.study.metrics(), "Scores")
+    return over_lambda.build(asked, frame, found, text, table, private=private)
 
 
 def celeba_claims(frame: pd.DataFrame) -> list[Claim]:

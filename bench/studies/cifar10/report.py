@@ -8,12 +8,12 @@ import pandas as pd
 
 from bench.render.claims import Claim, claim
 from bench.render.page import Page
-from bench.render.tables import Table, tabulate
+from bench.render.tables import Table
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import over_lambda, report
-from bench.studies.images.over_lambda import RIVALS, protocol, reconstruct, trade
-from bench.studies.images.report import METHOD, better, counted, ours, scored, told
+from bench.studies.images.over_lambda import RIVALS, reconstruct, trade
+from bench.studies.images.report import better, told
 from bench.studies.images.runs import Asked, judged, paper, runs
 
 TEXT = texts("bench.studies.cifar10")
@@ -24,41 +24,34 @@ COMPARABLE = 0.2
 def build(asked: Asked) -> Page:
     """The page of what is stored, see `Study.report`."""
     frame = runs(asked.study, asked.results, asked.scale)
-    tables = [table2(frame, asked.study.metrics()), figure7(frame)]
     boxes = paper("cifar10", "fig7_digitised.csv")
-    found = cifar10_claims(frame)
-    return over_lambda.build(asked, frame, found, TEXT, tables, boxes)
+    table = scores(frame, asked.study.metrics())
+    return over_lambda.build(asked, frame, cifar10_claims(frame), TEXT, table, boxes)
 
 
-def table2(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
-    """Table 2: the paper's rows in its order and ours beside, by our own classifier."""
-    names = ("inception_score_imagenet", "inception_score", "frechet", "swd", "mse_x")
-    form = "{inception_score:.2f} ± {inception_sd:.2f}"
-    columns = [*METHOD, told("paper IS (ImageNet)", form, paper=True), *scored(metrics, names)]
-    columns.append(ours("n", counted, "not run"))
-    published = paper("cifar10", "table2.csv")
-    rows = report.beside(published, frame)[: len(published)]
-    caption = TEXT["table2"].format(protocol=protocol(frame))
-    return tabulate("table2", "Table 2", caption, columns, rows, hide_empty=True)
-
-
-def figure7(frame: pd.DataFrame) -> Table:
-    """Figure 7 in numbers: inception score and MSE over lambda."""
-    alice = paper("cifar10", "alice_cifar10.csv").set_index("lam")
-    svae = paper("cifar10", "fig7_digitised.csv").set_index("likely_true_lambda")
+def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
+    """Table 2 and Figure 7 in numbers: the paper's beside every score of ours."""
     cited = [
-        told("ALICE IS, paper", "{inception_score:.2f} ± {inception_sd:.2f}", paper=True),
-        told("ALICE MSE, paper", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
-        told("sVAE-r IS, paper", "{svaer_IS_med:.2f}", paper=True),
-        told("sVAE-r MSE, paper", "{svaer_MSE_med:.3f}", paper=True),
+        told("paper IS, Table 2", "{inception_score:.2f} ± {inception_sd:.2f}", paper=True),
+        told("paper IS, Figure 7", "{seventh_score:.2f}", paper=True),
+        told("paper MSE, Figure 7", "{seventh_mse:.3f}", paper=True),
     ]
-    scored, judge = judged(frame)
-    whose = "" if judge == "referee" else TEXT["whose"].format(judge=judge)
-    values = {"whose": whose, "protocol": protocol(frame), "ticks": TEXT["ticks"]}
-    caption, published = TEXT["figure7"].format(**values), alice.join(svae).reset_index()
-    here = frame.assign(inception_score=scored["inception_score"])
-    title = "Figure 7 in numbers"
-    return report.over_lambda("figure7", title, caption, cited, published, here)
+    title, caption = TEXT["titles"]["scores"], TEXT["scores"].format(ticks=TEXT["ticks"])
+    return over_lambda.scores(frame, metrics, title, caption, cited, published(frame))
+
+
+def published(frame: pd.DataFrame) -> pd.DataFrame:
+    """The paper's scores by method and lambda: Table 2's, and Figure 7's where we have runs."""
+    boxes = paper("cifar10", "fig7_digitised.csv").rename(columns={"likely_true_lambda": "lam"})
+    kept = ["method", "lam", "seventh_score", "seventh_mse"]
+    seventh = pd.concat(
+        boxes.assign(method=method, seventh_score=boxes[score], seventh_mse=boxes[error])[kept]
+        for method, score, error in (
+            ("svae_r", "svaer_IS_med", "svaer_MSE_med"),
+            ("alice_sigmoid", "alice_IS_med", "alice_MSE_med"),
+        )
+    )
+    return report.joined(paper("cifar10", "table2.csv"), frame, seventh)
 
 
 def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:

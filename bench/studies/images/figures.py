@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
-from bench.render.figures import colour, legend, panels
+from bench.render.figures import COLOURS, GREY, colour, legend, panels, rank
 from bench.render.tables import lam
-from bench.studies.images.report import SWEPT
-from bench.studies.images.runs import cells, gone
+from bench.studies.images.runs import SWEPT, cells, gone, names
 
 COLUMNS = 3
-GREY = {"ALICE": "#bbbbbb", "sVAE-r": "#777777"}
+IMAGES = ("figure4", "samples", "reconstructions")
+"""Pictures of images, which are PNGs."""
+GREYS = {"sVAE-r": "#777777", "ALICE": "#bbbbbb"}
 PAPERS = {"ALICE": "ALICE (paper: with its code's sigmoid)", "sVAE-r": "sVAE-r (paper)"}
 STEMS = {"ALICE": "alice", "sVAE-r": "svaer", "inception_score": "_IS", "mse_x": "_MSE"}
 """Parts of the columns of the digitised Figure 7."""
@@ -73,8 +75,10 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
 
     def lay(samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray) -> np.ndarray:
         left = mosaic(samples, 4, 8)
+        if not len(x_rec):
+            return left
         gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
-        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]]) if len(x_rec) else x[:0]
+        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]])
         return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
 
     stored, picked = load(), shown(frame)
@@ -86,6 +90,7 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
         axes.set_axis_off()
     for axes, (_, run) in zip(grid.flat, picked.iterrows(), strict=False):
         _draw(axes, run, stored, "samples", lay)
+        axes.set_anchor("W")
     return figure
 
 
@@ -93,23 +98,20 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Inception score and MSE over lambda, every seed a dot, ALICE's own sweep in grey."""
     figure, grid = panels(1, 2, 5.0, 3.4)
     smallest = float(published["lam"].iloc[1]) / 10
-
-    def at(lams: pd.Series) -> pd.Series:
-        return lams.clip(lower=smallest)
-
+    theirs, ours = (each.assign(lam=each["lam"].clip(smallest)) for each in (published, frame))
     known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
+    called = {name: label for name, label in names(frame).items() if name in SWEPT}
+    style: dict[str, Any] = {"x": "lam", "hue": "method", "hue_order": [*called]}
+    style |= {"palette": {name: colour(name) for name in called}, "legend": False}
     for axes, column, (value, sd) in zip(grid[0], ("inception_score", "mse_x"), known, strict=True):
-        theirs = {"color": "#888888", "label": "ALICE's own (paper)"}
-        axes.errorbar(at(published["lam"]), published[value], published[sd], **theirs)
-        for method in SWEPT:
-            runs = frame[(frame["method"] == method) & frame[column].notna()]
-            if len(runs):
-                paint = {"color": colour(method)}
-                axes.plot(at(runs["lam"]), runs[column], "o", markersize=4, alpha=0.7, **paint)
-                means = runs.groupby("lam")[column].mean()
-                axes.plot(at(means.index.to_series()), means, label=method, **paint)
-        axes.set_xscale("log")
-        axes.set_xlabel(f"λ (0 drawn at {smallest:g})")
+        bars = theirs["lam"], theirs[value], theirs[sd]
+        axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
+        runs = ours[ours["method"].isin(called)]
+        sns.lineplot(runs, y=column, errorbar=None, ax=axes, **style)
+        sns.scatterplot(runs, y=column, s=16, alpha=0.7, linewidth=0, ax=axes, **style)
+        for name, label in called.items():
+            axes.plot([], [], color=colour(name), label=label)
+        axes.set(xscale="log", xlabel=f"λ (0 drawn at {smallest:g})")
         axes.legend(fontsize=7)
     grid[0, 0].set_ylabel("inception score (each by its own classifier)")
     grid[0, 1].set_ylabel("MSE of reconstructions")
@@ -119,26 +121,24 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
 def curves(frame: pd.DataFrame) -> Figure:
     """Losses of critic and model over training, every seed a line."""
     groups = list(cells(frame).values())
-    columns = 5
-    figure, grid = panels(-(-len(groups) // columns), columns, 2.3, 1.7, sharex=True)
+    columns = min(5, len(groups))
+    figure, grid = panels(-(-len(groups) // columns), columns, 2.1, 1.7, narrow=2)
     for axes in grid.flat[len(groups) :]:
         axes.set_visible(False)
-    for i, (axes, runs) in enumerate(zip(grid.flat, groups, strict=False)):
+    for axes, runs in zip(grid.flat, groups, strict=False):
         for _, run in runs.iterrows():
-            for label, paint in (("critic", "#D55E00"), ("model", "#0072B2")):
-                loss = run[f"{label}_loss"]
+            for label in ("critic", "model"):
+                loss, paint = run[f"{label}_loss"], COLOURS[label]
                 if label == "model" or np.any(loss):  # not of a method without a critic
                     axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
         _name(axes, runs.iloc[0], fontsize=7)
         axes.tick_params(labelsize=6)
-        if i >= len(groups) - columns:  # the last of its column
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel("step", fontsize=6)
+        axes.set_xlabel("step", fontsize=6)
         low, high = axes.get_ylim()
         # Within a decade, or where it is linear, a logarithmic axis may show no number or odd ones.
         if max(-low, high) > 1 and (low <= 0 or high > 10 * low):
             axes.set_yscale("symlog", linthresh=1.0)
-    legend(figure, grid.flat, loc="outside upper right", ncols=2, fontsize=8)
+    legend(figure, grid.flat, "outside upper center", ncols=2)
     return figure
 
 
@@ -150,18 +150,18 @@ def boxes(
     `scored` has the runs by score.
     """
     here = frame[frame["method"].isin(SWEPT)]
-    known = [] if published is None else published["likely_true_lambda"]
+    called, known = names(here), [] if published is None else published["likely_true_lambda"]
     lams = sorted({*known, *here["lam"]})
     figure, grid = panels(1, len(scored), 4.6, 3.4)
     for axes, (column, runs) in zip(grid[0], scored.items(), strict=True):
         drawn: list[tuple[str, str, dict[float, dict], bool]] = []
         if published is not None and column != "swd":
-            for name, grey in GREY.items():
+            for name, grey in GREYS.items():
                 drawn.append((PAPERS[name], grey, _published(published, name, column), True))
-        for method in filter({*here["method"]}.__contains__, SWEPT):
+        for method in sorted({*here["method"]}, key=rank):
             mine = cells(runs[(runs["method"] == method) & runs[column].notna()])
             stats = {at: boxplot_stats(each[column])[0] for (_, at), each in mine.items()}
-            drawn.append((method, colour(method), stats, False))
+            drawn.append((called[method], colour(method), stats, False))
         width = 0.8 / len(drawn)
         for i, (label, paint, stats, paper) in enumerate(drawn):
             if not stats:
@@ -176,15 +176,17 @@ def boxes(
                 manage_ticks=False,
                 boxprops={"facecolor": paint, "edgecolor": paint, "alpha": None if paper else 0.4},
                 medianprops={"color": "#444444" if paper else paint},
-                **(plain if paper else {"flierprops": {"markersize": 3}}),
+                whiskerprops={"color": paint},
+                capprops={"color": paint},
+                **(plain if paper else {"flierprops": {"markersize": 3, "markeredgecolor": paint}}),
             )
             axes.plot([], [], color=paint, label=label)
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
         axes.set_xlabel("λ")
         axes.set_ylabel(SCORES[column])
         if column == "swd":
-            axes.axhline(runs["swd_real"].mean(), color="#888888", linestyle=":")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+            axes.axhline(runs["swd_real"].mean(), color=GREY, linestyle=":")
+    legend(figure, grid.flat, "outside upper center", ncols=5)
     return figure
 
 
@@ -228,10 +230,10 @@ def _laid_out(picked: pd.DataFrame) -> list[list[str]]:
     """Rows of ids, "" where nothing stands."""
     by_method = {
         str(method): dict(zip(runs["lam"], runs["id"], strict=True))
-        for method, runs in picked.sort_values("label").groupby("method", sort=False)
+        for method, runs in picked.groupby("method")
     }
     lams = sorted({value for runs in by_method.values() if len(runs) > 1 for value in runs})
-    order = sorted(by_method, key=lambda m: SWEPT.index(m) if m in SWEPT else len(SWEPT))
+    order = sorted(by_method, key=rank)
     rows = [[by_method[m].get(v, "") for v in lams] for m in order if len(by_method[m]) > 1]
     alone = [id for m in order if len(by_method[m]) == 1 for id in by_method[m].values()]
     columns = len(lams) if rows else ALONE

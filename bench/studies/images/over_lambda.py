@@ -15,12 +15,13 @@ from bench.render.page import Page
 from bench.render.tables import Table, extra, tabulate
 from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, SWEPT, TEXT
-from bench.studies.images.runs import Asked, diverged, first, gone, judged, samples
+from bench.studies.images.report import METHOD, NUMBERS, TEXT
+from bench.studies.images.runs import SWEPT, Asked, diverged, first, gone, judged, samples
 
 HIGH = 10.0
 """The lambda at which generation is compared with that at 0."""
-RIVALS = {"alice": "ALICE", "alice_sigmoid": "ALICE with its code's sigmoid"}
+RIVALS = ("alice", "alice_sigmoid")
+NAMES = {"svae_r": "sVAE-r", "alice": "ALICE", "alice_sigmoid": "ALICE-sigmoid"}
 WORSE = {"swd": 1, "mse_x": 1, "inception_score": -1}
 """Sign of a change for the worse: a distance, an error and a score."""
 
@@ -30,15 +31,14 @@ def build(
     frame: pd.DataFrame,
     found: Sequence[Claim],
     text: Mapping[str, Any],
-    tables: Sequence[Table] = (),
+    table: Table,
     published: pd.DataFrame | None = None,
     private: bool = False,
 ) -> Page:
-    """The page of a study of colour images.
+    """The page of a study of colour images: its claims, its `table` and the pictures they share.
 
-    Beside what such studies share, it has `tables` of its own, `published` boxes, which the
-    study's `text` explains, and titles of pictures. Images that are `private` are drawn from one's
-    own results only.
+    The study's `text` explains the `published` boxes. Images that are `private` are drawn from
+    one's own results only.
     """
     load, panels = partial(samples, asked), figures.panels_over_lambda
     encoded, here = frame[frame["mse_x"].notna() | gone(frame)], swept(frame)
@@ -57,7 +57,7 @@ def build(
         frame,
         text,
         found,
-        [scores(frame, asked.study.metrics()), *tables],
+        [table],
         drawn,
         [TEXT["faithful"], *([text["private"]] if private else [])],
         () if private else figures.shown(frame)["id"],
@@ -73,13 +73,23 @@ def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: each for name, each in here.items() if each[name].notna().any()}
 
 
-def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
-    """A row for each method and lambda: every score of ours, without columns of nothing."""
+def scores(
+    frame: pd.DataFrame,
+    metrics: Sequence[Metric],
+    title: str,
+    caption: str = "",
+    cited: Sequence[report.Cell] = (),
+    published: pd.DataFrame | None = None,
+) -> Table:
+    """A row for each method and lambda: what is `cited` of the `published`, every score of ours.
+
+    Columns of nothing are left out. The `caption` follows on how the numbers were made.
+    """
     cells = report.scored(metrics, [each.columns[0] for each in metrics])
-    caption = protocol(frame) + extra(metrics, frame, report.KNOWN)[1]
-    rows = report.beside(pd.DataFrame(), frame)
-    columns = [*METHOD, *cells, *NUMBERS]
-    return tabulate("summary", "Scores", caption, columns, rows, hide_empty=True)
+    caption = " ".join([protocol(frame) + extra(metrics, frame, report.KNOWN)[1], caption])
+    rows = report.beside(pd.DataFrame() if published is None else published, frame)
+    columns = [*METHOD, *cited, *cells, *NUMBERS]
+    return tabulate("scores", title, caption.strip(), columns, rows, hide_empty=True)
 
 
 def protocol(frame: pd.DataFrame) -> str:
@@ -103,11 +113,11 @@ def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> C
     if all(map(len, changes)):
         theirs, ours, more = map(_seeds, (*changes, changes[0] - changes[1]))
         holds = theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r"))
-        evidence = f"change for the worse {theirs:+.2f} against sVAE-r's {ours:+.2f}"
-        evidence += f", difference {more:+.2f}"
+        evidence = f"{name}: {NAMES[rival]} worse by {theirs:+.2f}, sVAE-r by {ours:+.2f}, "
+        evidence += f"difference {more:+.2f}"
         verdict = VERDICTS[int(holds) - int(ours.low > 0 or theirs.high < 0)]
     outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
-    values = {"whose": RIVALS[rival], "high": HIGH, "name": name, "rival": rival}
+    values = {"high": HIGH, "name": name, "rival": NAMES[rival]}
     return claim(TEXT["claims"]["trade"], id, outcome, **values)
 
 
@@ -119,10 +129,10 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
         found = {method: _seeds(change) for method, change in changes.items()}
         fall = all(change.high < 0 for change in found.values())
         rise = any(change.low > 0 for change in found.values())
-        evidence = ", ".join(f"{method} {change:+.2f}" for method, change in found.items())
+        evidence = ", ".join(f"{NAMES[method]} {change:+.2f}" for method, change in found.items())
         verdict = VERDICTS[fall - rise]
     outcome = verdict, evidence + _lost(frame, methods)
-    values = {"high": HIGH, "methods": ", ".join(methods)}
+    values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}
     return claim(TEXT["claims"]["reconstruct"], id, outcome, **values)
 
 
@@ -138,7 +148,7 @@ def _ends(frame: pd.DataFrame, method: str) -> pd.DataFrame:
 
 def _lost(frame: pd.DataFrame, methods: Sequence[str]) -> str:
     counts = {method: diverged(_ends(frame, method)) for method in methods}
-    return "".join(f"; {n} of {method} diverged" for method, n in counts.items() if n)
+    return "".join(f"; {n} of {NAMES[method]} diverged" for method, n in counts.items() if n)
 
 
 def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:

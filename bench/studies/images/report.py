@@ -19,19 +19,17 @@ from bench.cli import UsageError
 from bench.render import claims, compare, intervals
 from bench.render.claims import Claim, decide
 from bench.render.compare import LEVEL, Spread, Statistic, named, verdict
-from bench.render.figures import Picture
+from bench.render.figures import ORDER, Picture, rank
 from bench.render.intervals import Estimate, critical
 from bench.render.page import Page, damage
-from bench.render.tables import Column, Table, number, tabulate
+from bench.render.tables import Column, Table, spread
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
+from bench.studies.images.figures import IMAGES
 from bench.studies.images.runs import Asked, diverged, first
 
 TEXT = texts("bench.studies.images")
-SWEPT = ("svae_r", "alice", "alice_sigmoid")
-"""Methods that are compared over lambda."""
-
 KNOWN = ("inception_score", "frechet", "swd", "mse_x", "inception_score_imagenet", "fid", "kid")
 """Columns of metrics that captions explain by themselves."""
 MOST = 1000
@@ -45,29 +43,34 @@ Cell = tuple[Column, Callable[[Row], str]]
 Cells = list[Cell]
 
 
-def spread(values: pd.Series, digits: int = 2) -> str:
-    """mean ± sd over seeds; the mean alone of one."""
-    values = values.dropna().astype(float)
-    if not len(values):
-        return "–"
-    mean = number(float(values.mean()), digits)
-    return mean if len(values) < 2 else f"{mean} ± {number(float(values.std()), digits)}"
+def beside(published: pd.DataFrame, frame: pd.DataFrame) -> list[Row]:
+    """What is published by method and lambda and our runs, then what is ours alone.
 
-
-def beside(
-    published: pd.DataFrame, frame: pd.DataFrame, by: Sequence[str] = ("method", "lam")
-) -> list[Row]:
-    """What is published by these columns in its order and our runs; then what is ours alone."""
+    The methods of ORDER come first, by lambda.
+    """
+    by = ["method", "lam"]
     names: dict[tuple[Any, ...], dict[Any, Any]] = {}
     for row in (*published.to_dict("records"), *frame[[*by, "label"]].to_dict("records")):
         names.setdefault(tuple(row[name] for name in by), row)
-    return [
+    rows = [
         (
             {str(name): value for name, value in row.items() if pd.notna(value)},
-            frame[(frame[[*by]] == [*key]).all(axis=1)],
+            frame[(frame[by] == [*key]).all(axis=1)],
         )
         for key, row in names.items()
     ]
+
+    def place(row: Row) -> tuple[int, float]:
+        method = row[0].get("method", "")
+        return rank(method), row[0]["lam"] if method in ORDER else 0.0
+
+    return sorted(rows, key=place)
+
+
+def joined(published: pd.DataFrame, frame: pd.DataFrame, elsewhere: pd.DataFrame) -> pd.DataFrame:
+    """What is published and our methods and lambdas, with what is known of them elsewhere."""
+    both = pd.concat([published, frame[["method", "lam", "label"]]])
+    return both.drop_duplicates(["method", "lam"]).merge(elsewhere, "left", on=["method", "lam"])
 
 
 def told(heading: str, form: str, **kind: bool) -> Cell:
@@ -98,37 +101,8 @@ def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:
 
 
 METHOD = [told("method", "{label}", text=True), told("λ", "{lam:g}")]
-NUMBERS = [ours("n", lambda runs: str(len(runs)), "0")]
-NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)), "0")]
-
-
-def counted(runs: pd.DataFrame) -> str:
-    """How many runs there are, and how many of them diverged."""
-    gone = diverged(runs)
-    return f"{len(runs)}, {gone} diverged" if gone else str(len(runs))
-
-
-def over_lambda(
-    name: str, title: str, caption: str, cited: Cells, published: pd.DataFrame, frame: pd.DataFrame
-) -> Table:
-    """A table over lambda: what is published, by `lam`, and our score, error and number of runs."""
-
-    def of(method: str, cell: Callable[[pd.DataFrame], str]) -> Callable[[Row], str]:
-        return lambda row: cell(row[1][row[1]["method"] == method])
-
-    kinds: dict[str, Callable[[pd.DataFrame], str]] = {
-        "IS": lambda runs: spread(runs["inception_score"]),
-        "MSE": lambda runs: spread(runs["mse_x"], 3),
-        "n": counted,
-    }
-    own = [
-        (Column(f"{method} {kind}"), of(method, cell))
-        for method in SWEPT
-        for kind, cell in kinds.items()
-    ]
-    rows = beside(published, frame[frame["method"].isin(SWEPT)], ["lam"])
-    rows.sort(key=lambda row: row[0]["lam"])
-    return tabulate(name, title, caption, [METHOD[1], *cited, *own], rows)
+NUMBERS = [ours("n", lambda runs: str(len(runs)), "not run")]
+NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)))]
 
 
 def classified(frame: pd.DataFrame) -> str:
@@ -136,6 +110,8 @@ def classified(frame: pd.DataFrame) -> str:
     one = first(frame)
     if pd.isna(one["classifier"]):
         return TEXT["unclassified"]
+    # Stored names say referee, which is what the suite called a classifier.
+    one["classifier"] = one["classifier"].removesuffix(" referee")
     return TEXT["classified"].format(**one, accuracy=100 * one["classifier_accuracy"])
 
 
@@ -189,30 +165,36 @@ def page(
     The study's `text` has their titles and captions, which `values` fill in; notes are `about` it.
     """
     words: dict[str, Any] = {**TEXT, **text, **values}
-    tables = [claims.table(found, asked.scale, words["rules"]), *tables]
-    tables += comparisons(frame, asked)
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
     pictures = [
-        Picture(name, draw, titles[name], captions[name].format(**words))
+        Picture(name, draw, titles[name], captions[name].format(**words), name in IMAGES)
         for name, draw in drawn.items()
     ]
-    notes, lacking = remarks(frame, *about), frames.missing(frame, asked.study, asked.scale)
-    return Page(frame, {each.name: each for each in tables}, pictures, notes, lacking, set(shown))
+    verdicts = claims.table(found, asked.scale, words["rules"])
+    notes = [*about, *left_out(frame)]
+    return Page(
+        frame,
+        [*pictures, verdicts, *tables, *comparisons(frame, asked)],
+        remarks(frame),
+        notes,
+        frames.missing(frame, asked.study, asked.scale),
+        {*shown},
+    )
 
 
-def remarks(frame: pd.DataFrame, *about: str) -> list[str]:
-    """Notes on the runs of any study of images, and what there is to say `about` this one."""
-    notes = damage(frame)
+def remarks(frame: pd.DataFrame) -> list[str]:
+    """What a reader must know of the runs before any number: damage, and images not the paper's."""
     if frame["stand_in"].any():
-        notes.append(TEXT["drawn"])
-    elif (one := first(frame))["data"] != one["study"]:
-        notes.append(TEXT["own"].format(**one))
-    notes += about
-    if others := frame.attrs["others"]:
-        notes.append(TEXT["others"].format(n=others))
-    for name, n in frame.attrs["precisions"].items():
-        notes.append(TEXT["precisions"].format(n=n, precision=name))
-    return notes
+        return [*damage(frame), TEXT["drawn"]]
+    one = first(frame)
+    return [*damage(frame), *([TEXT["own"].format(**one)] if one["data"] != one["study"] else [])]
+
+
+def left_out(frame: pd.DataFrame) -> list[str]:
+    """Which runs stand in no table, or in one of their own."""
+    others, precisions = frame.attrs["others"], frame.attrs["precisions"]
+    notes = [TEXT["others"].format(n=others)] if others else []
+    return notes + [TEXT["precisions"].format(n=n, precision=p) for p, n in precisions.items()]
 
 
 # Comparisons

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.render.figures import rank
+from bench.scores.metrics import OURS
 from bench.spec import columns
 from bench.studies.images.spec import ImageSpec
 from bench.studies.study import Study
@@ -19,6 +21,8 @@ CELL = ("method", "lam", "seed", "precision")
 """What rows of one table may differ in."""
 SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
 """What they share."""
+SWEPT = ("svae_r", "alice", "alice_sigmoid")
+"""Methods that are compared over lambda."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,10 @@ def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
 
 def _by_precision(alike: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows at each precision; all together where this version knows none of theirs."""
-    found = [alike[alike["precision"] == name] for name in ImageSpec.PRECISIONS]
-    order = ["lam", "label", "seed"]
-    return [rows.sort_values(order, ignore_index=True) for rows in found if len(rows)] or [alike]
+    order = alike.assign(rank=alike["method"].map(rank))
+    order = order.sort_values(["rank", "method", "lam", "seed"]).drop(columns="rank")
+    found = [order[order["precision"] == name] for name in ImageSpec.PRECISIONS]
+    return [rows.reset_index(drop=True) for rows in found if len(rows)] or [alike]
 
 
 def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -93,7 +98,7 @@ def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """
     good = frame["inception_score_imagenet"][~gone(frame)]
     if not len(good) or good.isna().any():
-        return frame[frame["classifier"].notna()], "referee"
+        return frame[frame["classifier"].notna()], OURS
     return frame.assign(inception_score=frame["inception_score_imagenet"]), "ImageNet"
 
 
@@ -125,6 +130,11 @@ def cells(frame: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
     """The runs of each method and lambda, by both, in the order of the frame."""
     groups = (rows for _, rows in frame.groupby(["method", "lam"], sort=False))
     return {(str(rows["method"].iloc[0]), float(rows["lam"].iloc[0])): rows for rows in groups}
+
+
+def names(frame: pd.DataFrame) -> dict[str, str]:
+    """The paper's name of each method, by method: that at its largest lambda."""
+    return dict(zip(*frame.sort_values("lam")[["method", "label"]].to_numpy().T, strict=True))
 
 
 def first(frame: pd.DataFrame) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from scipy import stats
 
 from bench.render.claims import Claim, claim, decide
 from bench.render.page import Page
-from bench.render.tables import Column, Table, extra, number, summary, tabulate
+from bench.render.tables import Column, Table, extra, number, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, scored, spread, told
+from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, scored, told
 from bench.studies.images.runs import Asked, diverged, first, gone, headline, paper, runs, samples
 
 TEXT = texts("bench.studies.mnist")
@@ -33,13 +33,16 @@ def build(asked: Asked) -> Page:
     """The page of what is stored, see `Study.report`."""
     frame = runs(asked.study, asked.results, asked.scale)
     main = headline(frame, asked.study, asked.scale)
-    table = table1(main, asked.study.metrics())
+    others, metrics = frame[~frame["id"].isin(main["id"])], asked.study.metrics()
+    tables = [table1(main, metrics)]
+    if len(others):
+        tables.append(sweep(others, metrics))
     return report.page(
         asked,
         frame,
         TEXT,
         mnist_claims(frame),
-        [summary(table, without=("s.e. over images",)), table, sweep(frame)],
+        tables,
         {
             "figure4": partial(figures.figure4, main, partial(samples, asked)),
             "sweep": partial(figures.sweep, frame, paper("mnist", "alice_mnist.csv")),
@@ -58,12 +61,25 @@ def _likelihood(row: Row) -> str:
     known, runs = row
     if not len(runs):
         return str(known.get("note", "not run"))
-    found = spread(runs["log_likelihood"])
+    found = spread(runs["log_likelihood"], 2)
     return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
 
 
 def table1(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
-    """Table 1: the paper's rows in its order, then every other method that was trained."""
+    """Table 1: the paper's rows, and every other method that was trained."""
+    published = paper("mnist", "table1.csv")
+    return _scores("table1", _protocol(frame), published, frame, metrics)
+
+
+def sweep(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
+    """The runs at lambdas that Table 1 does not have."""
+    return _scores("over_lambda", TEXT["over_lambda"], pd.DataFrame(), frame, metrics)
+
+
+def _scores(
+    name: str, caption: str, published: pd.DataFrame, frame: pd.DataFrame, metrics: Sequence[Metric]
+) -> Table:
+    """A row for each method and lambda: what is published, ALICE's own sweep, all our scores."""
     names = ["inception_score", "frechet", "mse_x"]
     more, words = extra(metrics, frame, names, spread)
     columns: Cells = [
@@ -73,12 +89,17 @@ def table1(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
         ours("s.e. over images", lambda runs: number(float(runs["log_likelihood_se"].mean()), 2)),
         ours("BDMC gap", lambda runs: number(_gap(runs), 2)),
         told("paper IS", "{inception_score:g}", paper=True),
+        told("ALICE's own IS", "{own_score:.2f} ± {own_sd:.2f}", paper=True),
+        told("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
         *scored(metrics, names),
         *(ours(head.name, cell) for head, cell in more),
         *NUMBERS,
     ]
-    rows = report.beside(paper("mnist", "table1.csv"), frame)
-    return tabulate("table1", "Table 1", _protocol(frame) + words, columns, rows)
+    own = paper("mnist", "alice_mnist.csv").assign(method="alice")
+    own = own.rename(columns={"inception_score": "own_score", "inception_sd": "own_sd"})
+    rows = report.beside(report.joined(published, frame, own), frame)
+    title = TEXT["titles"][name]
+    return tabulate(name, title, caption + words, columns, rows, hide_empty=True)
 
 
 def _protocol(frame: pd.DataFrame) -> str:
@@ -95,17 +116,6 @@ def _protocol(frame: pd.DataFrame) -> str:
         # What lambda means to this method, if it is there.
         nats=TEXT["nats"] if "svae_r_density" in set(frame["method"]) else "",
     )
-
-
-def sweep(frame: pd.DataFrame) -> Table:
-    """Inception score and MSE over lambda beside ALICE's published sweep."""
-    cited = [
-        told("ALICE's own IS", "{inception_score:.2f} ± {inception_sd:.2f}", paper=True),
-        told("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
-    ]
-    caption = TEXT["sweep"].format(classified=report.classified(frame))
-    published = paper("mnist", "alice_mnist.csv")
-    return report.over_lambda("sweep", "Over λ", caption, cited, published, frame)
 
 
 # Claim 2 of the paper in parts

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.render.figures import colour, legend, panels
+from bench.render.figures import GREY, colour, legend, panels, rank
 from bench.render.tables import lam
 from bench.render.text import texts
 from bench.studies.toy_grid.data import CENTRES
@@ -17,11 +18,15 @@ from bench.studies.toy_grid.runs import CLOSE, GOOD, NOISE_SCORES, TOP, Cells, c
 
 REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
 PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
-BLACK: dict[str, Any] = {"color": "black", "linewidth": 0.8}
+THRESHOLD: dict[str, Any] = {"color": GREY, "linewidth": 1}
+OUTLINE: dict[str, Any] = {"fill": False, "edgecolor": GREY, "linewidth": 1}
+SCORES, ERRORS = np.linspace(1, 5, 11), np.linspace(0, 8, 17)
+"""Edges of the bins of the paper's Figure 3."""
 
 
-def _paint(runs: pd.DataFrame) -> str:
-    return colour(str(runs["method"].iloc[0]))
+def _colours(here: Cells) -> dict[str, str]:
+    """The colour of each label, in their order."""
+    return {label: colour(str(runs["method"].iloc[0])) for label, _, runs in here}
 
 
 def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
@@ -29,66 +34,92 @@ def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
     line = axes.axhline if across else axes.axvline
     for (name, score), style in zip(NOISE_SCORES.items(), ("--", ":"), strict=True):
         label = form and form.format(name=name, score=score)
-        line(score, color="#777777", linestyle=style, linewidth=1, label=label)
+        line(score, color=GREY, linestyle=style, linewidth=1, label=label)
 
 
 def figure3(frame: pd.DataFrame) -> Figure:
     """Figure 3: share of runs by inception score and by MSE, the paper's bars as grey outlines."""
     lams = sorted(frame["lam"].unique())
-    figure, grid = panels(len(lams), 2, 5.2, 2.3)
+    figure, grid = panels(len(lams), 2, 5.2, 2.5)
     for (left, right), value in zip(grid, lams, strict=True):
-        here = cells(frame[frame["lam"] == value])
-        _bars(left, here, "IS", "score", np.linspace(1, 5, 11))
-        _bars(right, here, "MSE", "mse", np.linspace(0, 8, 17))
+        runs = frame[frame["lam"] == value]
+        _bars(left, runs, "IS", "score", SCORES)
+        _bars(right, runs, "MSE", "mse", ERRORS)
         _noise(left, "{name}: {score}" if value == lams[0] else None)
+        left.set_xlabel("inception score (bins of 0.4)")
+        right.set_xlabel("MSE of x (bins of 0.5; none above 8 is drawn)")
         for axes, place in ((left, "upper center"), (right, "upper right")):
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
-            axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
+            axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend
             axes.legend(fontsize=7, loc=place)
-    grid[-1, 0].set_xlabel("inception score (bins of 0.4)")
-    grid[-1, 1].set_xlabel("MSE of x (bins of 0.5; runs above 8 not drawn)")
     return figure
 
 
-def _bars(axes: Axes, here: Cells, metric: str, column: str, edges: np.ndarray) -> None:
-    """The share of each cell's runs in each bin, the paper's share outlined."""
-    paper = paper_bars().groupby(["metric", "label", "lam"])["percent"]
-    step = edges[1] - edges[0]
-    width = step * 0.9 / len(here)
-    for i, (label, value, runs) in enumerate(here):
-        left = edges[:-1] + 0.05 * step + i * width
-        share = 100 * np.histogram(runs[column], edges)[0] / len(runs)
+def _bars(axes: Axes, frame: pd.DataFrame, metric: str, column: str, edges: np.ndarray) -> None:
+    """The share of each method's runs in each bin, the paper's share outlined."""
+    here, paper = cells(frame), paper_bars()
+    paint = _colours(here)
+    ours = frame.assign(
+        x=frame[column], percent=100 / frame.groupby("label")["id"].transform("size")
+    )
+    paper["x"] = (paper["bin_lo"] + paper["bin_hi"]) / 2
+    paper = paper[(paper["metric"] == metric) & (paper["lam"] == frame["lam"].iloc[0])]
+    for bars, style in (
+        (ours, {"palette": paint, "alpha": 1, "linewidth": 0}),
+        (paper, {"palette": dict.fromkeys(paint, GREY), **OUTLINE}),
+    ):
+        # A bar of nothing for each label keeps every other bar in its place.
+        none = pd.DataFrame({"label": [*paint], "x": edges[0], "percent": 0.0})
+        drawn = pd.concat([bars[np.isfinite(bars["x"])][[*none]], none])
+        sns.histplot(
+            drawn[drawn["label"].isin(paint)],
+            x="x",
+            weights="percent",
+            bins=[*edges],
+            hue="label",
+            hue_order=[*paint],
+            multiple="dodge",
+            shrink=0.9,
+            legend=False,
+            ax=axes,
+            **style,
+        )
+    for label, _, runs in here:
         good = f" (n = {len(runs)}; {runs['top_good'].mean():.0%} > {TOP} with quality)"
-        name = label + good if metric == "IS" else label
-        axes.bar(left, share, width, align="edge", color=_paint(runs), label=name)
-        if (metric, label, value) in paper.groups:
-            style = {"fill": False, "edgecolor": "#888888", "linewidth": 1}
-            text = "paper (n = 576)" if i == len(here) - 1 else None
-            known = paper.get_group((metric, label, value))
-            axes.bar(left, known, width, align="edge", label=text, **style)
+        axes.bar(0, 0, color=paint[label], label=label + good * (metric == "IS"))
+    if {*paper["label"]} & {*paint}:
+        axes.bar(0, 0, label="paper (n = 576)", **OUTLINE)
     axes.set_xlim(edges[0], edges[-1])
 
 
 def profile(frame: pd.DataFrame) -> Figure:
     """Share of runs above each inception score; below, only with high quality."""
     lams = sorted(frame["lam"].unique())
-    figure, grid = panels(2, len(lams), 3.6, 2.6, sharex=True, sharey=True)
-    at = np.linspace(1, 5, 401)
+    figure, grid = panels(2, len(lams), 3.4, 2.6, sharex=True, sharey=True)
     for column, value in zip(grid.T, lams, strict=True):
+        here = frame[frame["lam"] == value]
+        paint = _colours(cells(here))
         for axes, least in zip(column, (0, GOOD), strict=True):
-            for label, _, runs in cells(frame[frame["lam"] == value]):
-                good = runs.loc[runs["high_quality_counted"] >= least, "score"]
-                above = (good.to_numpy() > at[:, None]).sum(1) / len(runs)
-                axes.plot(at, above, color=_paint(runs), label=label)
+            # A run of too little quality stays in the share and is above no score.
+            score = here["score"].where(here["high_quality_counted"] >= least, 0.0)
+            sns.ecdfplot(
+                x=score,
+                hue=here["label"],
+                hue_order=[*paint],
+                palette=paint,
+                complementary=True,
+                legend=False,
+                ax=axes,
+            )
+            for label in paint:
+                axes.plot([], [], color=paint[label], label=label)
             _noise(axes, "{name}: {score}")
-            axes.axvline(TOP, label=f"top bin: {TOP}", **BLACK)
-            axes.set_ylim(0, 1.02)
-        column[0].set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
+            axes.axvline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
+            axes.set(xlim=(1, 5), ylim=(0, 1.02), xlabel="inception score")
+            axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
+            axes.set_ylabel(f"… and with quality ≥ {GOOD}" if least else "share of runs above")
         column[0].legend(fontsize=7, loc="lower left")
-        column[1].set_xlabel("inception score")
-    grid[0, 0].set_ylabel("share of runs above")
-    grid[1, 0].set_ylabel(f"… and with quality ≥ {GOOD}")
     return figure
 
 
@@ -99,20 +130,21 @@ def scatter(frame: pd.DataFrame) -> Figure:
     markers = dict(zip(sorted(frame["lam"].unique()), "o^sDvP*Xp", strict=False))
     size = max(3, min(14, 5000 / len(frame)))
     for label, value, runs in cells(frame):
-        style = {"s": size, "alpha": 0.6, "linewidths": 0, "color": _paint(runs)}
+        paint = colour(str(runs["method"].iloc[0]))
+        style: dict[str, Any] = {"s": size, "alpha": 0.6, "linewidths": 0, "color": paint}
         style |= {"marker": markers.get(value, "o"), "label": f"{label}, λ = {lam(value)}"}
         left.scatter(runs["mse"].clip(upper=20), runs["score"], **style)
         right.scatter(runs["high_quality_counted"], runs["score"], **style)
     left.set_xscale("symlog", linthresh=0.01)
     left.set_xlim(left=0)
-    left.axvline(CLOSE, **BLACK)
+    left.axvline(CLOSE, **THRESHOLD)
     left.set(xlabel=f"MSE of x (line: {CLOSE}; above 20 drawn at 20)", ylabel="inception score")
-    right.axvline(GOOD, **BLACK)
+    right.axvline(GOOD, **THRESHOLD)
     right.set_xlabel(f"share of high-quality samples (line: {GOOD})")
     for axes in grid[0]:
-        axes.axhline(TOP, label=f"top bin: {TOP}", **BLACK)
+        axes.axhline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
         _noise(axes, "{name}", across=True)
-    legend(figure, grid[0], loc="outside right center", fontsize=8, markerscale=2)
+    legend(figure, grid[0], "outside right center")
     return figure
 
 
@@ -138,7 +170,7 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         for (pick, run), pair in zip(picked(runs).items(), row.reshape(-1, 2), strict=True):
             titles = f"{pick}: IS {run['score']:.2f}", f"MSE {run['mse']:.2f}"
             for axes, column, title in zip(pair, ("samples", "x_rec"), titles, strict=True):
-                _cloud(axes, stored, str(run["id"]), column)
+                _cloud(axes, stored, run, column)
                 axes.set_title(title, fontsize=8)
         row[0].set_ylabel(f"{label}\nλ = {lam(value)}", fontsize=8)
     for j, axes in enumerate(grid[-1]):
@@ -146,15 +178,16 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     return figure
 
 
-def _cloud(axes: Axes, stored: pd.DataFrame, id: str, column: str) -> None:
+def _cloud(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> None:
+    id = str(run["id"])
     axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xticks=[], yticks=[])
-    axes.plot(*CENTRES.T, "+", color="#999999", markersize=6, zorder=0)
+    axes.plot(*CENTRES.T, "+", color=GREY, markersize=6, zorder=0)
     if id not in stored.index:
         axes.text(0, 0, "not stored", ha="center", va="center", fontsize=7)
         return
     xy = np.asarray(stored.loc[id, column], dtype=float).reshape(-1, 2)
     xy = np.nan_to_num(xy, nan=1e9, posinf=1e9, neginf=-1e9)
-    axes.scatter(*xy.T, s=3, alpha=0.6, linewidths=0, color="#333333")
+    axes.scatter(*xy.T, s=3, alpha=0.6, linewidths=0, color=colour(str(run["method"])))
     if outside := int((np.abs(xy) > 3.5).any(1).sum()):
         axes.text(3.4, -3.3, f"{outside} outside", ha="right", fontsize=6)
 
@@ -163,24 +196,35 @@ def gradient(frame: pd.DataFrame) -> Figure:
     """Size over training of the gradient that each reduction would send to the decoder."""
     order = cells(frame)
     columns = min(len(order), 2 if len(order) <= 4 else 3)
-    figure, grid = panels(-(-len(order) // columns), columns, 3.1, 2.5, sharey=True)
+    rows = -(-len(order) // columns)
+    figure, grid = panels(rows, columns, 3.4, 2.5, sharey=True)
     for axes in grid.flat[len(order) :]:
         axes.set_visible(False)
     for axes, (label, value, runs) in zip(grid.flat, order, strict=False):
-        traces = [dict(each) for each in runs["decoder_gradient"]]
-        share = np.linspace(0, 1, len(runs["trace_epoch"].iloc[0]))
-        for method in dict.fromkeys(method for trace in traces for method in trace):
-            # A method that joined the registry later is missing from older rows.
-            values = np.stack([np.asarray(t[method], float) for t in traces if method in t])
-            low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
-            paint = colour(method)
-            axes.plot(share, middle, color=paint, label=REDUCTIONS.get(method, [method])[-1])
-            axes.fill_between(share, low, high, color=paint, alpha=0.12, linewidth=0)
-        axes.set_yscale("log")
+        # A method that joined the registry later is missing from older rows.
+        traces = pd.DataFrame(
+            {"method": method, "share": step / (len(sizes) - 1), "size": size}
+            for trace in runs["decoder_gradient"]
+            for method, sizes in trace
+            for step, size in enumerate(sizes)
+        )
+        methods = sorted(traces["method"].unique(), key=rank)
+        sns.lineplot(
+            traces,
+            x="share",
+            y="size",
+            hue="method",
+            hue_order=methods,
+            palette={method: colour(method) for method in methods},
+            estimator="median",
+            errorbar=("pi", 80),
+            legend=False,
+            ax=axes,
+        )
+        for method in methods:
+            name = REDUCTIONS.get(method, [method])[-1]
+            axes.plot([], [], color=colour(method), label=name)
+        axes.set(yscale="log", xlabel="share of training", ylabel="gradient at x, RMS")
         axes.set_title(f"trained as {label}, λ = {lam(value)}", fontsize=8, loc="left")
-    for axes in grid[-1]:
-        axes.set_xlabel("share of training")
-    for row in grid:
-        row[0].set_ylabel("gradient at x, RMS")
-    legend(figure, grid.flat, loc="outside upper center", ncols=4, fontsize=8)
+    legend(figure, grid.flat, "outside upper center", ncols=4)
     return figure

@@ -16,7 +16,7 @@ from bench.render.claims import Claim, claim, decide
 from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture
 from bench.render.page import Page, damage
-from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, percent
+from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, spread
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
@@ -59,17 +59,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     mine = own(frame)
     # A cell of a table is complete with all configurations at every seed begun.
     whole = len({spec.config for spec in study.specs(scale)}) * (int(frame["seed"].max()) + 1)
-    table = scores(frame, whole, study.metrics())
-    contents = [
-        claims.table(toy_claims(mine), scale),
-        tables.summary(table, without=("IS sd", "IS median", "MSE median")),
-        table,
-        pairs(mine),
-        gradients(mine),
-    ]
-    if other is not None:
-        contents.append(comparison(frame, runs(study, other, scale), other))
-    rate, notes = mine["lr"].iloc[0], [*damage(frame), TEXT["baselines"]]
+    rate, notes = mine["lr"].iloc[0], [TEXT["baselines"]]
     if frame["lr"].nunique() > 1 or rate != ToySpec.lr:
         notes.append(TEXT["one_rate"].format(rate=rate))
     if others := frame.attrs["other_precision"]:
@@ -79,13 +69,17 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         return figures.points(frame, study.store(results, scale).load_samples().to_pandas())
 
     draw = {name: getattr(figures, name) for name in TEXT["figures"]} | {"points": points}
+    first, *others = (
+        Picture(name, partial(draw[name], mine), **text) for name, text in TEXT["figures"].items()
+    )
+    parts = [first, scores(frame, whole, study.metrics()), *others]
+    parts += [claims.table(toy_claims(mine), scale), pairs(mine), gradients(mine)]
+    if other is not None:
+        parts.append(comparison(frame, runs(study, other, scale), other))
     return Page(
         frame=frame,
-        tables={each.name: each for each in contents},
-        pictures=[
-            Picture(name, partial(draw[name], mine), **text)
-            for name, text in TEXT["figures"].items()
-        ],
+        parts=parts,
+        warnings=damage(frame),
         notes=notes,
         missing=sum(max(0, whole - n) for n in frame.groupby(["label", "lam", "lr"]).size()),
         shown=figures.shown(mine),
@@ -113,16 +107,14 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
         ("λ", lambda runs: lam(runs["lam"].iloc[0])),
         (Column("method", text=True), lambda runs: runs["label"].iloc[0]),
         *(rate if len(rates) > 1 else []),
-        ("IS mean", lambda runs: mean(runs["inception_score"], 3)),
-        ("IS sd", lambda runs: number(runs["inception_score"].std())),
-        ("IS median", lambda runs: number(runs["score"].median())),
+        ("IS mean ± sd", lambda runs: spread(runs["inception_score"])),
         published("IS mean", lambda value: number(value, 2)),
         (f"IS > {TOP}", lambda runs: percent(runs["top"].mean())),
         published(f"IS > {TOP}"),
         (f"and quality ≥ {GOOD}", lambda runs: percent(runs["top_good"].mean())),
+        ("MSE median", lambda runs: number(runs["mse"].median())),
         (f"MSE < {CLOSE}", lambda runs: percent(runs["close"].mean())),
         published(f"MSE < {CLOSE}"),
-        ("MSE median", lambda runs: number(runs["mse"].median())),
         *more,
         ("n", lambda runs: str(len(runs))),
         ("diverged", lambda runs: str((runs["status"] == "diverged").sum())),
@@ -131,7 +123,8 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
     caption = TEXT["scores"].format(noise=noise) + words
-    return tables.tabulate("scores", "Scores", caption, columns, groups)
+    title = "Inception score and MSE: sVAE-r against ALICE"
+    return tables.tabulate("scores", title, caption, columns, groups)
 
 
 def pairs(frame: pd.DataFrame) -> Table:
@@ -192,7 +185,7 @@ def toy_claims(frame: pd.DataFrame) -> list[Claim]:
         "1c": _helps(frame),
         "1d": _robust(*both),
     }
-    values = {"lam": LAM, "close": CLOSE, "both": BOTH, "top": TOP, "good": GOOD}
+    values = {"lam": LAM, "close": CLOSE, "both": percent(BOTH), "top": TOP, "good": GOOD}
     return [claim(TEXT["claims"][id], id, outcome, **values) for id, outcome in found.items()]
 
 
@@ -200,7 +193,7 @@ def _reconstructs(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
     if not (len(ours) and len(theirs)):
         return "no data", "no runs"
     a, b = ours["close"].mean(), theirs["close"].mean()
-    evidence = f"sVAE-r {a:.1%} of {len(ours)}, ALICE {b:.1%} of {len(theirs)}"
+    evidence = f"sVAE-r {percent(a)} of {len(ours)}, ALICE {percent(b)} of {len(theirs)}"
     return "holds" if min(a, b) >= BOTH else "fails", evidence
 
 
@@ -210,21 +203,21 @@ def _gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[str, s
         return "no data", "no pairs"
     gain = intervals.difference(a, b)
     return decide(gain.low, gain.high), (
-        f"{a.mean():.1%} against {b.mean():.1%}: difference {gain} over {len(a)} configurations; "
-        f"smallest difference findable {number(intervals.detectable(a, b))}"
+        f"{percent(a.mean())} against {percent(b.mean())}: difference {gain} over {len(a)} "
+        f"configurations, where {number(intervals.detectable(a, b))} could be found"
     )
 
 
 def _helps(frame: pd.DataFrame) -> tuple[str, str]:
     gains, evidence = [], []
-    for method, name in {"svae_r": "sVAE-r over sVAE", "alice": "ALICE over ALI"}.items():
-        for column, what in {"top": "IS", "top_good": "IS and quality"}.items():
+    for method, name in {"svae_r": "sVAE-r", "alice": "ALICE"}.items():
+        for column, what in {"top": "", "top_good": " with quality"}.items():
             after, before = (at(frame, method, value) for value in (LAM, 0.0))
             a, b = intervals.paired(after, before, column)
             if len(a):
                 gains.append(intervals.difference(a, b))
-                evidence.append(f"{name}, {what}: {gains[-1]}")
-    words = "; ".join(evidence) or "no pairs"
+                evidence.append(f"{name}{what} {gains[-1]}")
+    words = ", ".join(evidence) or "no pairs"
     if len(gains) < 4:
         return "no data", words
     return decide(min(gain.low for gain in gains), min(gain.high for gain in gains)), words
@@ -236,8 +229,7 @@ def _robust(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
         return "no data", "no pairs"
     gap = intervals.spread(a, b)
     return decide(-gap.high, -gap.low), (
-        f"sd of the inception score over configurations {a.std(ddof=1):.3f} against "
-        f"{b.std(ddof=1):.3f}: difference {gap}"
+        f"sd over configurations {a.std(ddof=1):.3f} against {b.std(ddof=1):.3f}: difference {gap}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.render.figures import rank
 from bench.studies.study import Study
 from bench.studies.toy_grid.spec import ToySpec
 
@@ -20,8 +21,6 @@ CLOSE = 0.5
 """A run below this MSE is in the first bin of the paper's Figure 3."""
 NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
 """Inception scores of samples that know nothing of the data, see bench.scores.metrics."""
-LEGEND = {"ALI": 0, "ALICE": 1, "sVAE": 2, "sVAE-r": 3}
-"""The order of the paper's legend."""
 Cells = list[tuple[str, float, pd.DataFrame]]
 """Label, lambda and runs."""
 
@@ -67,10 +66,10 @@ def at(frame: pd.DataFrame, method: str, value: float) -> pd.DataFrame:
 
 
 def cells(frame: pd.DataFrame) -> Cells:
-    """(label, lambda, runs), by lambda and within it in the order of the paper's legend."""
-    groups: Any = frame.groupby(["label", "lam"])
-    found = [(str(label), float(value), runs) for (label, value), runs in groups]
-    return sorted(found, key=lambda cell: (cell[1], LEGEND.get(cell[0], 9), cell[0]))
+    """(label, lambda, runs), by lambda and within it in the order of the methods."""
+    groups: Any = frame.groupby(["lam", "label"])
+    found = [(str(label), float(value), runs) for (value, label), runs in groups]
+    return sorted(found, key=lambda cell: (cell[1], rank(cell[2]["method"].iloc[0])))
 
 
 def paper_bars() -> pd.DataFrame:

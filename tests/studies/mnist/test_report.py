@@ -12,12 +12,12 @@ import pytest
 from bench import report
 from bench.cli import UsageError
 from bench.render.compare import agrees
-from bench.render.tables import Table
+from bench.render.tables import Table, spread
 from bench.scores.metrics import IMAGES
 from bench.studies import STUDIES
 from bench.studies.images import figures
 from bench.studies.images import runs as frames
-from bench.studies.images.report import comparison, spread
+from bench.studies.images.report import comparison
 from bench.studies.images.spec import ImageSpec
 from bench.studies.mnist.report import mnist_claims, sweep, table1
 from models.methods import METHODS
@@ -85,17 +85,20 @@ def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Page) -
     by_name = {
         row[0]: dict(zip([c.name for c in table.columns], row, strict=True)) for row in table.rows
     }
-    paper = ["NF (k = 80)", "PixelRNN", "AVB-AC", "AS-VAE", "GAN", "WGAN-GP", "DCGAN", "sVAE"]
-    assert [row[0] for row in table.rows][:9] == [*paper, "sVAE-r"]
+    first = ["sVAE", "sVAE-r", "ALI", "ALI"]  # the rows are made up and know no ALICE
+    paper = ["NF (k = 80)", "PixelRNN", "AVB-AC", "AS-VAE", "GAN", "WGAN-GP", "DCGAN"]
+    assert [row[0] for row in table.rows] == [*first, *paper]
     assert by_name["sVAE-r"]["paper log p(x) ≥"] == "-79.26"
     assert by_name["sVAE-r"]["log p(x) ≥, nats"] == "-90.00 ± 0.00"
-    assert by_name["sVAE-r"]["IS (referee)"] == "8.50 ± 0.01"
+    assert by_name["sVAE-r"]["IS (our classifier)"] == "8.50 ± 0.01"
     assert by_name["GAN"]["log p(x) ≥, nats"] == "not converged (-100.00 ± 0.00)"
     assert by_name["GAN"]["paper IS"] == "8.34"
     assert by_name["PixelRNN"]["log p(x) ≥, nats"] == "cited only"
-    assert sum(int(row[-1]) for row in table.rows) == 1
-    assert "STAND-IN" in table.caption and "8.45" in table.caption and "9.279" in table.caption
-    assert {c.name for c in table.columns if c.paper} == {"paper log p(x) ≥", "paper IS"}
+    assert sum(int(row[-1] or 0) for row in table.rows) == 1
+    assert "SYNTHETIC" in table.caption and "8.45" in table.caption and "9.279" in table.caption
+    cited = {"paper log p(x) ≥", "paper IS", "ALICE's own IS", "ALICE's own MSE"}
+    assert {c.name for c in table.columns if c.paper} == cited
+    assert by_name["ALI"]["ALICE's own IS"] == "9.26 ± 0.04"  # at λ = 0.1
 
 
 def test_claims_follow_their_rules(page: report.Page) -> None:
@@ -127,8 +130,8 @@ def test_a_sweep_stays_out_of_table_1_unless_it_is_all_there_is(page: report.Pag
     both = pd.concat([frame, swept], ignore_index=True)
     assert frames.headline(both, STUDIES["mnist"], "smoke").equals(frame)
     assert frames.headline(swept, STUDIES["mnist"], "smoke").equals(swept)
-    n = {row[0]: row[5] for row in sweep(both).rows}
-    assert n["100"] == str(len(swept)) and n["1000"] == "0"
+    (row,) = sweep(swept, IMAGES).rows
+    assert row[:2] == ["sVAE", "100"] and row[-2] == str(len(swept))
 
 
 def _again(rng: np.random.Generator, seeds: int, drift: float = 1.0, **all_of: Any) -> pd.DataFrame:
@@ -153,11 +156,11 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert sum(agrees(compared(1)) for _ in range(40)) >= 35  # family-wise level 5 %
     found = compared(3, drift=1.5)
     differ = {row[2] for row in found.rows if row[-1] == "DIFFERS"}
-    assert differ == {"IS (referee)", "Fréchet (referee)", "MSE of x"}
+    assert differ == {"IS (our classifier)", "Fréchet (our classifier)", "MSE of x"}
     assert not agrees(found) and "differ beyond the spread" in found.caption
     one = next(row for row in found.rows if row[2] == "log p(x) ≥, nats")
     assert float(one[5]) == pytest.approx(float(one[3]) - float(one[4]), abs=0.011)
-    score = next(row for row in found.rows if row[2] == "IS (referee)" and row[1] == "GAN")
+    score = next(row for row in found.rows if row[2] == "IS (our classifier)" and row[1] == "GAN")
     assert float(score[4]) == pytest.approx(8, rel=0.15)  # a geometric mean of scores near 8
     assert float(score[5].removeprefix("× ")) == pytest.approx(1.5, rel=0.3)
     with pytest.raises(UsageError, match="it has one seed only"):
@@ -202,7 +205,7 @@ def test_another_precision_stands_beside_and_nowhere_else(
     both = report.build("mnist", "smoke", tmp_path)
     beside = both.tables["bf16"]
     assert [c.name for c in beside.columns][3:5] == ["bf16", "float32"]
-    assert {row[-1] for row in beside.rows if row[2] == "IS (referee)"} == {"DIFFERS"}
+    assert {row[-1] for row in beside.rows if row[2] == "IS (our classifier)"} == {"DIFFERS"}
     assert "against" not in both.tables  # it is no comparison that was asked for
     for name, table in alone.tables.items():
         assert both.tables[name].rows == table.rows
@@ -251,19 +254,20 @@ def test_images_of_ones_own_are_not_said_to_be_mnist(page: report.Page) -> None:
     scores = ["classifier", "classifier_accuracy", "classifier_sha256", "real_score", "n_splits"]
     frame = page.frame.assign(data="tiny folder abc", stand_in=False, bits="static")
     frame = frame.assign(**dict.fromkeys((*scores, "inception_score", "frechet"), np.nan))
-    captions = table1(frame, IMAGES).caption + sweep(frame).caption
-    assert "tiny folder abc" in captions and captions.count("o classifier of the suite") == 2
-    assert "nan" not in captions and "statically" not in captions
+    caption = table1(frame, IMAGES).caption
+    assert "tiny folder abc" in caption and "No classifier of the suite knows" in caption
+    assert "nan" not in caption and "statically" not in caption
 
 
 def test_the_page_is_written_whole(page: report.Page, tmp_path: Path) -> None:
     report.write(page, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    for picture in ("figure4", "sweep", "curves"):
-        assert {f"{picture}.png", f"{picture}.svg"} <= names
+    assert {"figure4.png", "sweep.svg", "sweep.narrow.svg", "curves.svg"} <= names
+    assert "figure4.svg" not in names
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "drawn stand-ins" in text
-    assert page.tables["sweep"].rows[0][1] == "8.75 ± 0.09"
+    assert text.index("The images are synthetic") < text.index("## ")
+    kinds = [type(part).__name__ for part in page.parts]
+    assert kinds == ["Picture", "Picture", "Picture", "Claims", "Table"]
     assert all(table.latex().isascii() for table in page.tables.values())
 
 
@@ -272,4 +276,4 @@ def test_mosaics_lay_images_out_in_rows() -> None:
     sheet = figures.mosaic(images, 2, 3)
     assert sheet.shape == (4, 6)
     assert sheet[0, ::2].tolist() == [0, 1, 2] and sheet[3, ::2].tolist() == [3, 4, 5]
-    assert spread(pd.Series([1.0, 3.0])) == "2.00 ± 1.41"
+    assert spread(pd.Series([1.0, 3.0]), 2) == "2.00 ± 1.41"

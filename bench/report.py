@@ -29,7 +29,7 @@ from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain
 from bench.render.compare import agrees
-from bench.render.page import FIGURES, Page, sha256
+from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown
 from bench.store.atomic import write_atomically
 from bench.store.provenance import ROOT
@@ -85,7 +85,7 @@ def tell(page: Page, folder: Path) -> None:
     if against := page.tables.get("against"):
         show(against)
         print(against.caption)
-    print(f"report: {folder / 'report.html'}")
+    print(f"report: {folder / HTML}")
 
 
 def claims_of(page: Page) -> Sequence[Sequence[str]]:
@@ -207,11 +207,12 @@ def check() -> list[str]:
     pages = {each: build(*each, REFERENCE) for each in stored(REFERENCE)}
     found = [] if pages else [f"no reference in {REFERENCE}"]
     for (study, scale), page in pages.items():
-        folder, texts = REFERENCE_REPORTS / study / scale, page.texts()
+        folder = REFERENCE_REPORTS / study / scale
+        texts = page.texts() | {HTML: page.html(folder)}
         for name, text in texts.items():
             found += _differences(folder / name, text)
         found += _figures(folder, page)
-        known = {*texts, FIGURES, "report.html", *(f for p in page.pictures for f in p.files)}
+        known = {*texts, FIGURES, *(f for p in page.pictures for f in p.files)}
         kept = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         found += [f"{folder / name} belongs to no report" for name in sorted(kept - known)]
     found += _differences(REFERENCE_REPORTS / VERDICTS, verdicts(pages))

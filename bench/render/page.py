@@ -20,7 +20,7 @@ from bench.render.claims import Claims
 from bench.render.figures import DPI, Picture
 from bench.render.tables import Table
 
-FIGURES = "figures.json"
+FIGURES, HTML = "figures.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,23 @@ class Page:
         files = [name for picture in self.pictures for name in picture.files]
         digests["files"] = {name: sha256(folder / name) for name in files}
         (folder / FIGURES).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+        (folder / HTML).write_text(self.html(folder), encoding="utf-8")
+
+    def html(self, folder: Path) -> str:
+        """The page for a browser; the pictures lie in this folder."""
         templates = jinja2.Environment(
             loader=jinja2.PackageLoader("bench.render"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
         )
         template = templates.get_template("report.html.j2")
-        html = template.render(page=self, width=lambda name: _width(folder / name))
-        (folder / "report.html").write_text(html, encoding="utf-8")
+        return template.render(page=self, width=lambda name: _width(folder / name))
 
 
 def _width(png: Path) -> int:
-    """The width of an image in a browser's pixels, of which an inch has 96."""
+    """The width of an image in a browser's pixels, of which an inch has 96; 0 without a file."""
+    if not png.is_file():
+        return 0
     with Image.open(png) as image:
         return round(image.width * 96 / DPI)
 

@@ -152,7 +152,7 @@ def boxes(
     here = frame[frame["method"].isin(SWEPT)]
     called, known = names(here), [] if published is None else published["likely_true_lambda"]
     lams = sorted({*known, *here["lam"]})
-    figure, grid = panels(1, len(scored), 4.6, 3.4)
+    figure, grid = panels(1, len(scored), 3.8, 3.2)
     for axes, (column, runs) in zip(grid[0], scored.items(), strict=True):
         drawn: list[tuple[str, str, dict[float, dict], bool]] = []
         if published is not None and column != "swd":

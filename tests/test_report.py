@@ -212,7 +212,7 @@ def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
     made = mini.build()
     names = [part.name for part in made.parts]
     assert names[:2] == ["figure3", "scores"] and len({*names}) == len(names)
-    others = ["profile", "scatter", "points", "gradient"]
+    others = ["profile", "scatter", "points", "gradient", "updates"]
     assert names[2:] == [*others, "claims", "pairs", "gradients"]
     assert [row[1] for row in made.tables["scores"].rows] == ["sVAE", "ALI", "sVAE-r", "ALICE"]
     assert made.main is made.tables["scores"]
@@ -240,7 +240,7 @@ def test_what_a_figure_plots_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> No
     assert plotted(figures.figure3(renamed)) != digests["figure3"]
 
 
-DRAWN = ("figure3", "profile", "scatter", "gradient")
+DRAWN = ("figure3", "profile", "scatter", "gradient", "updates")
 
 
 def test_figure_3_counts_every_run_and_keeps_bars_in_their_places() -> None:

@@ -228,3 +228,19 @@ def gradient(frame: pd.DataFrame) -> Figure:
         axes.set_title(f"trained as {label}, λ = {lam(value)}", fontsize=8, loc="left")
     legend(figure, grid.flat, "outside upper center", ncols=4)
     return figure
+
+
+def updates(frame: pd.DataFrame) -> Figure:
+    """Mean inception score by the numbers of updates a batch, each method and lambda a panel."""
+    order = cells(frame)
+    columns = max(sum(value == first for _, value, _ in order) for _, first, _ in order)
+    figure, grid = panels(-(-len(order) // columns), columns, 2.6, 2.2, narrow=2)
+    for axes in grid.flat[len(order) :]:
+        axes.set_visible(False)
+    for axes, (label, value, runs) in zip(grid.flat, order, strict=False):
+        means = runs.pivot_table(index="critic_steps", columns="model_steps", values="score")
+        sns.heatmap(means, vmin=1, vmax=5, annot=True, fmt=".2f", cbar=False, ax=axes)
+        axes.set_title(f"{label}, λ = {lam(value)}", loc="left", fontsize=8)
+        axes.set(xlabel="model updates", ylabel="critic updates")
+        axes.grid(visible=False)
+    return figure

@@ -1,175 +1,162 @@
-"""What a user adds is trained by the command and stands in the tables, from the one place it has.
+"""What a user adds is trained by the command and stands in the tables.
 
-Each test follows a recipe of the README, from `bench.run` to the pages.
+The recipes are those of bench/README.md: their blocks and commands are read from it and run as they
+stand, so that a recipe that is broken there fails here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import re
+import shlex
+import sys
+from collections import ChainMap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
-import numpy as np
 import pytest
-from torch import Tensor
 
 from bench import report, run
-from bench.data.sources import DATASETS, images_in
-from bench.render.page import Page
-from bench.render.tables import mean, tabulate
-from bench.scores.metrics import IMAGES, TOY, Metric, Outputs
-from bench.spec import Spec
+from bench.data.sources import DATASETS
+from bench.scores.metrics import IMAGES, TOY, Metric
 from bench.studies import STUDIES
-from bench.studies.study import Beat, Job, Rows, Study
-from models.batch import Batch, Networks, generate
-from models.methods import METHODS, Method
-from models.objectives import OBJECTIVES, Objective, density_ratio
+from models.methods import METHODS
+from models.objectives import OBJECTIVES
+from tests.conftest import ROOT
 
-NARROW = ["--set", "width=0.0625"]
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OWN_METHODS = cast("ChainMap[str, Any]", METHODS).maps[0]
+SMALL = [f"--set={each}" for each in ("width=0.0625", "images=320", "samples=100")]
+REGISTRIES: tuple[Any, ...] = (OBJECTIVES, OWN_METHODS, DATASETS, STUDIES, TOY, IMAGES)
 
 
-def ran(folder: Path, study: str, *options: str) -> str:
-    """The report after a run of the smoke scale in this process, with own options."""
-    common = ["--scale", "smoke", "--workers", "1", "--engine", "sequential"]
-    assert run.main([study, *common, "--results", str(folder), *options]) == 0
-    return (folder / "reports" / study / "smoke" / "report.md").read_text("utf-8")
+@pytest.fixture(autouse=True)
+def restored(cache: Path) -> Iterator[None]:
+    """Takes away what a recipe adds; the data of its images go to an empty cache."""
+    kept = [each.copy() for each in REGISTRIES]
+    yield
+    for each, before in zip(REGISTRIES, kept, strict=True):
+        each.clear()
+        each.extend(before) if isinstance(each, list) else each.update(before)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A section of bench/README.md: its blocks of Python by file, and its commands."""
+
+    blocks: dict[str, str]
+    commands: list[list[str]]
+
+    @classmethod
+    def of(cls, heading: str) -> Recipe:
+        """The recipe under this heading."""
+        section = (ROOT / "bench" / "README.md").read_text("utf-8").split(f"\n### {heading}\n")[1]
+        found = BLOCK.findall(section.split("\n### ")[0])
+        blocks = [text for kind, text in found if kind == "python"]
+        lines = "".join(text for kind, text in found if kind == "bash").splitlines()
+        named = {block.splitlines()[0].removeprefix("# "): block for block in blocks}
+        return cls(named, [shlex.split(line) for line in lines])
+
+    def follow(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The reports after its runs, once the blocks that are parts of the suite are added."""
+        scripts = {file: block for file, block in self.blocks.items() if "/" not in file}
+        for file, block in self.blocks.items():
+            if file not in scripts:
+                execute(file, block, monkeypatch)
+        pages = []
+        for python, *arguments in self.commands:
+            assert python == "python"
+            if (script := arguments[0]) in scripts:
+                execute(script, scripts[script], monkeypatch)
+            elif arguments[:2] == ["-m", "bench.run"]:
+                pages.append(ran(results, *arguments[2:]))
+            else:
+                assert arguments[:2] == ["-m", "bench.report"]
+                assert report.main([*arguments[2:], "--results", str(results)]) == 0
+        return pages
+
+
+def execute(file: str, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a block as if it stood at the end of this file, or as a file that is new."""
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    if (ROOT / file).exists():
+        names = {**vars(importlib.import_module(name))}
+    else:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        names = vars(sys.modules[name])
+    exec(compile(block, file, "exec"), names)
+
+
+def ran(results: Path, study: str, *options: str) -> str:
+    """The report after bench.run with these options, in this process; trainings are small."""
+    small = SMALL if study in ("mnist", "celeba") else []
+    common = ["--engine", "sequential", "--results", str(results)]
+    assert run.main([study, *common, *small, *options]) == 0
+    return (results / "reports" / study / "smoke" / "report.md").read_text("utf-8")
 
 
 def test_a_joint_matching_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One function and one line; runs that are older than the method stay beside it."""
-
-    def hinge(f_q: Tensor, f_p: Tensor) -> Tensor:
-        return (1 + f_p).relu().mean(-1) + (1 - f_q).relu().mean(-1)
-
-    assert "hinge" not in ran(tmp_path, "toy_grid")
-    added = Objective(density_ratio, hinge, "ALI-hinge", "ALICE-hinge")
-    monkeypatch.setitem(OBJECTIVES, "hinge", added)
-    page = ran(tmp_path, "toy_grid", "--only", "method=hinge")
-    assert "ALI-hinge" in page and "ALICE-hinge" in page
-    assert "| ALI-hinge |" in ran(tmp_path, "mnist", "--only", "method=hinge", *NARROW)
+    """Its runs stand beside runs that are older than the method."""
+    older, known = ran(tmp_path, "toy_grid", "--scale", "smoke", "--lam", "0.1"), {*OBJECTIVES}
+    pages = Recipe.of("Add a joint-matching method").follow(tmp_path, monkeypatch)
+    (added,) = OBJECTIVES.keys() - known
+    assert len(pages) == 2 and "| sVAE-r |" in older and "| sVAE-r |" in pages[0]
+    for label in (OBJECTIVES[added].label, OBJECTIVES[added].label_cycle):
+        assert f"| {label} |" not in older
+        assert all(f"| {label} |" in page for page in pages)
 
 
-@pytest.mark.parametrize("study", ["mnist", "celeba"])
-def test_a_method_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: str) -> None:
-    """A pair of functions and one line."""
-
-    def ls_critic(nets: Networks, batch: Batch) -> Tensor:
-        real, made = (nets["critic"](x) for x in (batch.x, generate(nets, batch)))
-        return (real.square() + (made - 1).square()).mean()
-
-    def ls(nets: Networks, batch: Batch, lam: float) -> Tensor:
-        return nets["critic"](generate(nets, batch)).square().mean()
-
-    added = Method(ls_critic, ls, {"decoder": "conv", "critic": "f(x)"}, "LSGAN")
-    monkeypatch.setitem(METHODS, "lsgan", added)
-    assert "| LSGAN |" in ran(tmp_path, study, "--only", "method=lsgan", *NARROW)
+def test_a_method_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {*OWN_METHODS}
+    pages = Recipe.of("Add a method of images").follow(tmp_path, monkeypatch)
+    (added,) = OWN_METHODS.keys() - known
+    assert len(pages) == 2 and all(f"| {METHODS[added].label} |" in page for page in pages)
 
 
-def reach(outputs: Outputs) -> float:
-    """Reach: the largest number in a sample."""
-    return float(outputs.samples.max())
-
-
-@pytest.mark.parametrize(
-    ("study", "metrics", "options"),
-    [
-        ("toy_grid", TOY, []),
-        ("mnist", IMAGES, ["--only", "method=dcgan", *NARROW]),
-        ("celeba", IMAGES, ["--only", "method=dcgan", *NARROW]),
-    ],
-)
-def test_a_metric(tmp_path: Path, study: str, metrics: list[Metric], options: list[str]) -> None:
-    """One function and one line: it is stored and shown, beside results older than it."""
-    assert " reach |" not in ran(tmp_path, study, *options)
-    metrics.append(Metric(("reach",), reach, "reach"))
-    try:
-        page = ran(tmp_path, study, *options, "--seeds", "2")
+def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stored and shown, beside results that are older than the metric."""
+    recipe = Recipe.of("Add a metric")
+    studies = [arguments for _, _, _, *arguments in recipe.commands]
+    older = [ran(tmp_path, *arguments, "--seeds", "1") for arguments in studies]
+    pages = recipe.follow(tmp_path, monkeypatch)
+    for (study, *_), metrics, before, page in zip(
+        studies, (TOY, IMAGES), older, pages, strict=True
+    ):
+        added = metrics[-1]
         frame = STUDIES[study].load(tmp_path, "smoke")[0].to_pandas()
-    finally:
-        metrics.pop()
-    assert (frame["reach"].isna() == (frame["seed"] == 0)).all()
-    assert " reach |" in page and "Reach: the largest number in a sample." in page
+        assert (frame[added.columns[0]].isna() == (frame["seed"] == 0)).all()
+        assert f" {added.heading} |" not in before
+        assert f" {added.heading} |" in page and added.explanation in page
 
 
 def test_a_metric_that_fails_is_told_before_any_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     TOY.append(Metric(("bad",), lambda outputs: 1 / 0, "bad"))
-    try:
-        assert run.main(["toy_grid", "--scale", "smoke", "--results", str(tmp_path)]) == 2
-    finally:
-        TOY.pop()
+    assert run.main(["toy_grid", "--scale", "smoke", "--results", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "'bad'" in err and "ZeroDivisionError" in err
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-@pytest.mark.parametrize(("study", "channels", "size"), [("mnist", 1, 16), ("celeba", 3, 32)])
-def test_a_data_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: str, channels: int, size: int
-) -> None:
-    """One entry; every study of images takes it by its name, and no report calls it its own."""
-    place = tmp_path / "mine.npz"
-    shape = (200, size, size) if channels == 1 else (200, size, size, channels)
-    np.savez(place, images=np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
-    monkeypatch.setitem(DATASETS, "mine", images_in(str(place), channels=channels, size=size))
-    options = [
-        "--set",
-        "data=mine",
-        "--only",
-        "method=svae_r",
-        "--lam",
-        "0.1",
-        "--set",
-        "samples=20",
-    ]
-    page = ran(tmp_path, study, *options, "--set", "ais_images=0", *NARROW)
-    assert "| sVAE-r |" in page and "mine folder" in page
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coins(Study[Spec]):
-    """A kind of study that no other is like: a training throws a coin."""
-
-    def every_method(self) -> dict[str, bool]:
-        return {"svae_r": True, "vae": False}
-
-    def columns(self) -> dict[str, Any]:
-        return {"heads": float}
-
-    def sample_columns(self) -> dict[str, Any]:
-        return {"throws": "ints"}
-
-    def seconds(self, spec: Spec, rate: float) -> float:
-        return 1.0
-
-    def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
-        rows = [
-            {"id": s.id, "status": "ok", "heads": s.lam / 4, "train_seconds": 0.0}
-            for s in job.specs
-        ]
-        return rows, [{"id": s.id, "throws": [0, 1]} for s in job.specs]
-
-    def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        frame = self.load(results, scale)[0].to_pandas()
-        columns = [
-            ("coin", lambda runs: runs["label"].iloc[0]),
-            ("heads", lambda runs: mean(runs["heads"], 2)),
-        ]
-        table = tabulate(
-            "coins", "Coins", "All of them.", columns, [g for _, g in frame.groupby("label")]
-        )
-        return Page(frame, [table])
+def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies of images take it by its name, and no report calls it its own data."""
+    known = {*DATASETS}
+    pages = Recipe.of("Add a data set").follow(tmp_path, monkeypatch)
+    added = [name for name in DATASETS if name not in known]
+    assert [DATASETS[name].channels for name in added] == [3, 1]
+    for name, page in zip(added, pages, strict=True):
+        assert "| sVAE-r |" in page and f"{name} folder" in page
 
 
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its hooks and one line; nothing else of the suite knows of it."""
-    axes: dict[str, dict[str, Sequence[Any]]] = {"smoke": {"epochs": [1]}}
-    lams = {"smoke": (0.0, 1.0)}
-    coins = Coins(name="coins", title="Coins", kind=Spec, axes=axes, methods=("svae_r",), lams=lams)
-    monkeypatch.setitem(STUDIES, "coins", coins)
-    assert "| sVAE-r | 0.25 |" in ran(tmp_path, "coins")
-    assert report.main(["coins", "--results", str(tmp_path)]) == 0
-    stored = coins.store(tmp_path, "smoke").load_samples().to_pandas()
+    """Nothing else of the suite knows of its kind."""
+    known = {*STUDIES}
+    (page,) = Recipe.of("Add a study").follow(tmp_path, monkeypatch)
+    (added,) = STUDIES.keys() - known
+    assert "| sVAE-r | 0.25 |" in page
+    stored = STUDIES[added].store(tmp_path, "smoke").load_samples().to_pandas()
     assert [list(throws) for throws in stored["throws"]] == [[0, 1]] * 2

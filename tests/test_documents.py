@@ -22,7 +22,9 @@ DOCUMENTS = [ROOT / folder / "README.md" for folder in FOLDERS]
 CODE = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
-each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
+each_document = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
 def commands(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -77,7 +79,9 @@ def test_commands_are_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert ended.value.code == 0, (module, arguments)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    "study", [study for study, scale in report.stored(report.REFERENCE) if scale == "quick"]
+)
 def test_the_published_trainings_are_those_of_the_commands(study: str) -> None:
     told = [
         each

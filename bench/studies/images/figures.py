@@ -107,8 +107,9 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
         bars = theirs["lam"], theirs[value], theirs[sd]
         axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
         runs = ours[ours["method"].isin(called)]
-        sns.lineplot(runs, y=column, errorbar=None, ax=axes, **style)
-        sns.scatterplot(runs, y=column, s=16, alpha=0.7, linewidth=0, ax=axes, **style)
+        if called:
+            sns.lineplot(runs, y=column, errorbar=None, ax=axes, **style)
+            sns.scatterplot(runs, y=column, s=16, alpha=0.7, linewidth=0, ax=axes, **style)
         for name, label in called.items():
             axes.plot([], [], color=colour(name), label=label)
         axes.set(xscale="log", xlabel=f"λ (0 drawn at {smallest:g})")

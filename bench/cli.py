@@ -33,9 +33,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number >= 1")
     return int(text)
-
-
-def moved(old: str, new: str) -> NoReturn:
-    """Ends a command that has another name now: one line that names it, exit status 2."""
-    print(f"python -m {old} is now python -m {new}", file=sys.stderr)
-    raise SystemExit(2)

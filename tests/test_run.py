@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import sys
 import time
@@ -172,23 +171,6 @@ def test_every_method_by_only_on_two_workers_equals_one(
     labels = set(rows(folder)["label"])
     assert labels == {"ALI", "ALICE", "sVAE", "sVAE-r", "ALICE-minimax", "ALICE-sigmoid"}
     assert (folder / "reports/toy_grid/smoke/report.html").is_file()
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("referee", "bench.scores.train_classifier"),
-        ("timing", "bench.speed"),
-        ("simulate", "bench.speed.simulate"),
-    ],
-)
-def test_an_old_name_tells_the_new_one(
-    old: str, new: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"bench.{old}", run_name="__main__")
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == f"python -m bench.{old} is now python -m {new}\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: what estimates are made of."""
+"""Measures how fast this machine multiplies matrices: estimates of time are made from that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def matmul_rate(device: str, width: int = 64, budget: float = 0.15) -> float:
-    """FLOP/s of batched products of this width on the device, measured for `budget` seconds."""
+    """Returns the FLOP/s of batched products of this width, measured for `budget` seconds."""
     n, batch = (16, 128) if device == "cpu" else (256, 256)
     a = torch.ones(n, width, width, device=device)
     b = torch.ones(n, width, batch, device=device)

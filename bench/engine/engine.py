@@ -1,4 +1,4 @@
-"""Gets every job done, whatever becomes of its workers."""
+"""The engine gets every job done, whatever becomes of its workers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bench.store.rows import FAILURES, Store, StoreError
 from bench.studies.study import Job
 
 LOOK = 10
-"""Seconds between two looks whether there still are workers, while no job ends."""
+"""Seconds without an ended job after which the engine asks whether there still are workers."""
 
 
 class Engine:
-    """Runs jobs on an executor, whichever it is.
+    """Runs jobs on any executor.
 
-    The folder of results is the only memory: a worker stores its own rows, so whatever was
-    finished stays finished. A job that does not fit in memory or raises is halved until the
-    training at fault stands alone. When a worker is killed, what was under way with it runs again,
-    and a job that was there twice runs with nobody beside it, so that its third loss is its own.
+    The folder of results is the only memory: a worker stores its own rows. The engine halves a job
+    that raises or needs too much memory, until the training at fault stands alone. When a worker
+    is killed, the engine runs its jobs again. A job that lost its worker twice runs with no other
+    job beside it, so that a third loss is its own fault.
     """
 
     def __init__(
@@ -32,16 +32,16 @@ class Engine:
     ) -> None:
         self.store, self.monitor, self.executor = store, monitor, executor
         self.fail_fast = fail_fast
-        self.losses: dict[str, int] = {}  # of workers, by the key of the job they were at
+        self.losses: dict[str, int] = {}  # workers lost, by the key of the job they ran
         self.unbegun = 0  # workers lost in a row before they began their job
         self.queue: deque[Job] = deque()
         self.alone: deque[Job] = deque()
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Returns when every training is stored or failed.
+        """Runs the jobs until every training is stored or has failed.
 
-        Raises StoreError when results can't be kept, or at the first failure if asked to;
-        EngineError when no worker can run jobs.
+        Raises StoreError when results can't be kept, or at the first failure under `fail_fast`.
+        Raises EngineError when no worker can run jobs.
         """
         self.queue.extend(jobs)
         running: dict[Future[Any], Job] = {}
@@ -76,9 +76,8 @@ class Engine:
         elif verdict.end == "storage":
             raise StoreError(f"results can't be written: {verdict.reason}; nothing stored is lost")
         elif len(job.specs) > 1:
-            self.monitor.note(
-                f"stack of {len(job.specs)}: {verdict.reason}; halved and tried again"
-            )
+            n = len(job.specs)
+            self.monitor.note(f"stack of {n}: {verdict.reason}; halved and tried again")
             self.queue.extend(self._halves(job))
         else:
             self._failed(job, verdict.reason)
@@ -91,7 +90,7 @@ class Engine:
         return halves
 
     def _failed(self, job: Job, reason: str) -> None:
-        """A single training failed: it is tried again, or given up."""
+        """Tries a single training that failed again, or gives it up."""
         times = self.store.note_failure(job.specs[0].id, reason)
         if times < FAILURES:
             self.queue.append(job)
@@ -103,7 +102,7 @@ class Engine:
             raise StoreError("stopped at the first failure (--fail-fast)")
 
     def _worker_lost(self, job: Job) -> None:
-        """A job lost its worker, perhaps by a neighbour's fault."""
+        """Runs a job again whose worker was killed, perhaps through another job's fault."""
         begun = job.key in self.monitor.shares()
         self.unbegun = 0 if begun else self.unbegun + 1
         if self.unbegun == FAILURES * self.executor.size:
@@ -126,11 +125,11 @@ class Engine:
         self.monitor.note("a worker was killed; what it had not finished runs again")
 
     def _unstored(self, jobs: Iterable[Job]) -> list[Job]:
-        """Those of the jobs that are to be run again; none of them is under way any more."""
+        """Returns the jobs that must run again; none of the jobs is under way any more."""
         stored, left = self.store.done(), []
         for job in jobs:
             (self.monitor.progress / f"{job.key}.json").unlink(missing_ok=True)
-            if all(spec.id in stored for spec in job.specs):  # it ended between storing and telling
+            if all(spec.id in stored for spec in job.specs):  # killed after its rows were stored
                 self.monitor.finish(job.key, {spec.id: stored[spec.id] for spec in job.specs})
             else:
                 left.append(job)

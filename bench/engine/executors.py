@@ -1,9 +1,7 @@
-"""Where jobs run: in this process, in others of this machine, or on a Dask or Ray cluster.
+"""Executors run jobs: in this process, in processes of this machine, or on a Dask or Ray cluster.
 
-An executor starts a job by `submit`, which gives a future, and tells by `outcome` what a future
-that has ended says of its job: that its worker was killed is a verdict like any other. What then
-becomes of the job is decided by `bench.engine.engine` alone. Clusters are joined or started when
-named.
+`submit` starts a job and returns a future; `outcome` turns a future that has ended into a verdict.
+A killed worker is a verdict like any other: `bench.engine.engine` decides what becomes of the job.
 """
 
 from __future__ import annotations
@@ -31,58 +29,53 @@ from bench.engine.job import Verdict
 from bench.engine.plan import LOCAL
 from bench.studies.study import Job
 
-FIRST_ANSWER, RECONNECT = 10, 60
-"""Seconds that a cluster has for its first answer, and for coming back after it was lost."""
-
 
 class EngineError(Exception):
-    """Jobs can't be run any more; the message says why and what to do."""
+    """No worker can run jobs any more; the message says why and what to do."""
 
 
 class Gone(Exception):
-    """The cluster is gone, by no job's fault; the message says which."""
+    """The cluster is gone by no job's fault; the message names the cluster."""
 
 
 class Sequential:
-    """Runs one job after another in this very process. The other executors have its methods."""
+    """Runs one job after another in this process. The other executors have the same methods."""
 
-    size = 1
-    """Workers there are, for estimates."""
-    ahead: float = 1
-    """Jobs that may be submitted at a time."""
+    size = 1  # number of workers, for estimates
+    ahead: float = 1  # jobs that may be submitted at a time
 
     def ready(self) -> None:
-        """Waits until workers that were started early have begun."""
+        """Waits until the workers have begun that were started early."""
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
-        """A future of `call(job)`; `alone`: never in this process, which the job may kill."""
+        """Returns a future of `call(job)`; a job that is `alone` never runs in this process."""
         future: Future[Any] = Future()
         future.set_result(call(job))
         return future
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
-        """The verdict of a future that has ended.
+        """Returns the verdict of a future that has ended.
 
-        Raises Gone; EngineError where workers can't run jobs at all.
+        Raises Gone, or EngineError where no worker can run jobs.
         """
         return future.result()
 
     def look(self) -> None:
-        """Hears that nothing has ended for a while."""
+        """Checks that there still are workers; the engine calls it while no job ends."""
 
     def stop(self) -> None:
-        """Ends what was started here, at once; more than once does no harm."""
+        """Ends at once what was started here; a second call does no harm."""
 
 
 class Loky(Sequential):
-    """Runs jobs in joblib's worker processes; where one is asked for, that is this very process."""
+    """Runs jobs in joblib's worker processes; a single worker is this very process."""
 
     def __init__(self, workers: int) -> None:
         self.size = self.ahead = workers
         self.pool: Any = None
-        # loky replaces a worker whose memory has grown, and says so as if something were wrong.
+        # loky warns when it replaces a worker whose memory has grown, which is no fault.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        # The workers' imports take seconds: they begin while this process plans.
+        # The workers begin their imports, which take seconds, while this process plans.
         self.warm = [self._send(os.getpid) for _ in range(workers)] if workers > 1 else []
 
     def ready(self) -> None:
@@ -104,7 +97,7 @@ class Loky(Sequential):
             return super().submit(lambda job: Verdict(job, "killed"), job)
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
-        """The verdict. loky ends all its workers with one: every job under way is killed."""
+        """Returns the verdict. loky ends all workers with one: every job under way is killed."""
         try:
             return future.result()
         except BrokenProcessPool:
@@ -117,9 +110,10 @@ class Loky(Sequential):
 
 
 class Dask(Sequential):
-    """Runs jobs on a Dask cluster: one by its scheduler's address, or one of this machine.
+    """Runs jobs on the Dask cluster at a scheduler's address, or on one started on this machine.
 
-    Each worker process is a slot: one thread, and on a GPU one unit of the resource GPU.
+    Each worker process runs one job at a time, on one thread. On a GPU it takes one unit of the
+    resource GPU.
     """
 
     ahead = float("inf")  # a cluster may grow with its queue
@@ -134,7 +128,7 @@ class Dask(Sequential):
         self.scheduler, self.cluster, self.folder = address, None, None
         if address == LOCAL:
             self.folder = tempfile.mkdtemp(prefix="dask-")
-            # Who dies is known at once; the engine does the counting.
+            # Dask reports a killed worker at once: the engine counts losses, not Dask.
             own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
             with config.set(own), deaf():
                 self.cluster = self.dask.LocalCluster(
@@ -146,7 +140,7 @@ class Dask(Sequential):
                     resources=self.resources,
                 )
             self.scheduler = self.cluster.scheduler_address
-        self.client = self._connect(FIRST_ANSWER)
+        self.client = self._connect(10)
         if self.client is None:
             raise UsageError(f"--address {address}: no Dask scheduler answers there")
         try:
@@ -171,7 +165,7 @@ class Dask(Sequential):
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.client.status != "running":
-            gone, self.client = self.client, self._connect(RECONNECT) or self.client
+            gone, self.client = self.client, self._connect(60) or self.client
             if self.client is gone:
                 raise EngineError(f"no Dask scheduler at {self.address} any more")
             with contextlib.suppress(TimeoutError):
@@ -180,16 +174,16 @@ class Dask(Sequential):
             call,
             job,
             pure=False,
-            priority=-next(self.order),  # the first are the longest
+            priority=-next(self.order),  # the longest jobs come first
             resources=self.resources,
-            key=f"{job.key}-{uuid4().hex}",  # a key that is known gets its old future back
+            key=f"{job.key}-{uuid4().hex}",  # for a key that it knows Dask returns the old future
         )
         ended: Future[Any] = Future()
         found.add_done_callback(ended.set_result)
         return ended
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
-        # What has ended may yet be lost: a result stays with its worker until it is fetched.
+        # A result stays with its worker until it is fetched, and may be lost until then.
         found = future.result()
         try:
             return found.result()
@@ -216,24 +210,24 @@ class Dask(Sequential):
 
         pids = [nanny.pid for nanny in self.cluster.workers.values()]
         workers = [each for each in psutil.Process().children() if each.pid in pids]
-        with contextlib.suppress(TimeoutError):  # a nanny alone waits 4 s for a busy worker
+        with contextlib.suppress(TimeoutError):  # a nanny waits 4 s for a busy worker
             self.cluster.close(timeout=15)
-        for busy in psutil.wait_procs(workers, timeout=5)[1]:  # with the end of a job
+        for busy in psutil.wait_procs(workers, timeout=5)[1]:  # a worker amid a job
             with contextlib.suppress(psutil.NoSuchProcess):
                 busy.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Ray(Sequential):
-    """Runs jobs on a Ray cluster: an existing one by its address, or one of this machine.
+    """Runs jobs on the Ray cluster at an address, or on one started on this machine.
 
-    On a GPU `workers` is the number of jobs that share one.
+    On GPUs, `workers` jobs share each GPU.
     """
 
     def __init__(self, address: str, workers: int, device: str) -> None:
         import ray
 
-        # Nothing leaves the machine, and a CPU job keeps the environment it was given.
+        # Ray sends no statistics, and a CPU job keeps the environment it was given.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self.ray: Any = ray
@@ -241,27 +235,27 @@ class Ray(Sequential):
         self.gpus = 1 / workers if device == "cuda" else 0
         options: dict[str, Any] = {"address": address}
         if address == LOCAL:
-            # Ray's own 15 would starve its workers beside anything else on this machine.
+            # Ray's own niceness, 15, would starve its workers beside other programs.
             os.environ.setdefault("RAY_worker_niceness", "0")
             self.folder = tempfile.mkdtemp(prefix="ray-")
             options |= {"include_dashboard": False, "_temp_dir": self.folder}
-            options["object_store_memory"] = 100 * 2**20  # verdicts are small
+            options["object_store_memory"] = 100 * 2**20  # bytes; verdicts are small
             if device == "cpu":
                 options["num_cpus"] = workers
         terminate = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(**options, log_to_driver=False, logging_level="critical")
-        except Exception as error:  # a node that is slow to start raises just this
+        except Exception as error:  # a node that starts slowly raises a plain Exception
             self.stop()
             reason = " ".join(str(error).split())[:200]
             local = address == LOCAL
             what = "no Ray could be started here" if local else "no Ray cluster answers there"
             raise UsageError(f"--address {address}: {what} ({reason})") from None
         finally:
-            signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
+            signal.signal(signal.SIGTERM, terminate)  # Ray sets a handler of its own
         have = self.ray.cluster_resources()
         self.size = max(1, int(have.get("GPU", 0) / self.gpus if self.gpus else have.get("CPU", 1)))
-        self.ahead = max(64, 2 * self.size)  # some more: a cluster may grow with its queue
+        self.ahead = max(64, 2 * self.size)  # a cluster may grow with its queue
         if self.gpus and not have.get("GPU"):
             self.stop()
             raise UsageError("no node of this Ray cluster has a GPU; allowed here: --device cpu")
@@ -283,7 +277,7 @@ class Ray(Sequential):
             raise EngineError(f"workers can't run jobs: {reason}") from None
 
     def look(self) -> None:
-        """Says once that nobody is left to run jobs: Ray itself waits in silence for a node."""
+        """Prints once that no node can run jobs: Ray itself waits for a node in silence."""
         need = "GPU" if self.gpus else "CPU"
         empty = not self.ray.cluster_resources().get(need)
         if empty and not self.empty:
@@ -299,10 +293,7 @@ class Ray(Sequential):
 
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
-    """Processes started here never hear Ctrl-C, which reaches the whole group of processes.
-
-    The parent alone decides what it means.
-    """
+    """Makes processes that start meanwhile ignore Ctrl-C: their parent alone reacts to it."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -311,7 +302,7 @@ def deaf() -> Iterator[None]:
 
 
 def _begin(parent: int) -> None:
-    """Makes a worker deaf to Ctrl-C, and has it end itself once its parent is gone."""
+    """Makes a worker ignore Ctrl-C and end itself once its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -323,14 +314,16 @@ def _begin(parent: int) -> None:
 
 
 def start(engine: str, address: str | None, workers: int, device: str) -> Sequential:
-    """The executor asked for; `workers` of this machine, or of a GPU. Raises UsageError."""
+    """Returns the executor of this name, with `workers` on this machine or on each GPU.
+
+    Raises UsageError for a cluster that does not answer or lacks what jobs need.
+    """
     if engine == "sequential":
         return Sequential()
     if engine == "loky":
         return Loky(workers)
-    assert address is not None
     try:
-        return {"dask": Dask, "ray": Ray}[engine](address, workers, device)
+        return {"dask": Dask, "ray": Ray}[engine](str(address), workers, device)
     except ImportError:
         reason = f'needs what is not installed: pip install -e ".[{engine}]"'
         raise UsageError(f"--engine {engine} {reason}") from None

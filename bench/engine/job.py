@@ -1,4 +1,4 @@
-"""One job is one stack: trains it, scores it, stores its rows. Runs in any process."""
+"""A job trains one stack, scores it and stores its rows, in any process."""
 
 from __future__ import annotations
 
@@ -22,27 +22,23 @@ from models.methods import label
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a job ended: what returns from a worker, since results are files.
-
-    `end` is done, memory (there was too little), raised, storage (its results couldn't be kept),
-    or killed (its worker was).
-    """
+    """Says how a job ended. A worker returns nothing else: results are files."""
 
     job: Job
-    end: str
-    statuses: dict[str, str] = field(default_factory=dict)  # id -> ok or diverged, where stored
+    end: str  # done, memory (too little), raised, storage (can't be written) or killed (its worker)
+    statuses: dict[str, str] = field(default_factory=dict)  # id -> ok or diverged, if done
     reason: str = ""
 
 
 def run_job(job: Job) -> Verdict:
-    """Trains, scores and stores a stack; whatever goes wrong comes back as a verdict."""
+    """Trains, scores and stores a stack. Whatever goes wrong is returned as a verdict."""
     beat = Heartbeat(job)
     try:
         verdict = _attempt(job, beat)
     finally:
         beat.stop()
     if verdict.end == "memory" and job.device == "cuda":
-        # Here, where no frame of the attempt holds tensors any more. Some versions refuse after a
+        # No frame of the attempt holds tensors here. Some versions of torch refuse this after a
         # recording that failed.
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
@@ -68,12 +64,12 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, here or in what this error came on top of."""
+    """Says whether memory ran out, in this error or in an error that led to it."""
     if error is None:
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch raises a plain RuntimeError when the CPU's allocator or a library of the GPU is refused.
+    # torch raises a plain RuntimeError when the CPU's allocator or a GPU's library gets no memory.
     refusals = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     refused = isinstance(error, RuntimeError) and any(each in str(error) for each in refusals)
     return refused or _out_of_memory(error.__context__)
@@ -105,10 +101,10 @@ def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep the memory that tensors free, for the next step to use.
+    """Lets glibc keep the memory that tensors free; does nothing without glibc.
 
-    By default it hands large blocks back to the system, which then clears every page anew: a
-    tenth of a CPU training's time. Elsewhere than under glibc nothing is done.
+    By default glibc returns large blocks to the system, which then clears every page anew. That
+    takes a tenth of a training's time on a CPU.
     """
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):

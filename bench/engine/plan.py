@@ -1,4 +1,4 @@
-"""What a command asks for, where it stands, and the jobs that are left of it."""
+"""A plan holds what a command asks for, how much of it is done, and the jobs that are left."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ADDRESSES = {
     "ray": "HOST:PORT, ray://HOST:PORT or auto",
 }
 PAPER_BY_DEFAULT = 30 * 60
-"""Without --scale, `paper` is run where it is estimated to take fewer seconds than this."""
+"""Seconds below which the estimate of `paper` makes it the default scale."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The state of a selection of trainings; `diverged` ones are among those `done`."""
+    """Counts the states of selected trainings; `diverged` trainings are `done` as well."""
 
     study: str
     scale: str
@@ -42,7 +42,7 @@ class Counts:
 
 
 def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
-    """The state of these trainings and those still to be trained; writes nothing."""
+    """Returns the counts of these trainings, and the trainings that are left; writes nothing."""
     from bench.store.rows import FAILURES
 
     done, failures = store.done(), store.failures()
@@ -62,13 +62,12 @@ def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
 
 
 class Plan:
-    """What a command asks for, on which machine."""
+    """Holds what a command's options ask for; `counts` and `jobs` come from `cut`."""
 
     counts: Counts
-    """Of the specs, when the jobs were made."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """From the command's options. Raises UsageError."""
+        """Reads the command's options. Raises UsageError for options that can't be met."""
         from joblib import cpu_count
 
         from bench.engine import cost
@@ -82,7 +81,7 @@ class Plan:
             raise UsageError(f"--precision tf32 needs --device cuda; allowed on a CPU: {allowed}")
         one = self.device == "cuda" or args.engine == "sequential"
         self.workers = args.workers or (1 if one else cpu_count())
-        # What a cluster is made of can't be measured from here: this machine stands for it.
+        # The speed of a cluster can't be measured from here: this machine's speed stands for it.
         here = choose_device(None) if elsewhere else self.device
         self.rate = cost.matmul_rate(here)  # FLOP/s of a worker's matrix products
         self.scale, self.why = args.scale, "as asked"
@@ -98,29 +97,26 @@ class Plan:
         self.costs: dict[str, float] = {}  # seconds of each job by key
 
     def cut(self) -> None:
-        """Makes the jobs that are left, the longest first so that workers end together."""
+        """Makes the jobs that are left. The longest come first, so that workers end together."""
         from bench.store import provenance
         from bench.store.atomic import process
 
         self.counts, left = count(self.specs, self.store)
         if not left:
             return
-
-        def absolute(path: Path | str) -> str:  # workers may stand in another folder
-            return str(Path(path).absolute())
-
         args, weights, origin = self.args, self.args.inception_weights, provenance.commit()
         self.jobs = [
             Job(
                 tuple(stack),
-                absolute(args.results),
+                # Workers may run in another folder: paths are absolute.
+                str(args.results.absolute()),
                 self.device,
                 origin,
-                # Those of a cluster are not children of this process.
+                # A cluster's workers are not children of this process.
                 None if args.engine in CLUSTERS else os.getpid(),
                 process(),
-                args.data and absolute(args.data),
-                weights if weights in (None, DOWNLOAD) else absolute(weights),
+                args.data and str(args.data.absolute()),
+                weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
             )
             for stack in self.study.stacks(left, self.device)
         ]
@@ -129,7 +125,7 @@ class Plan:
         self.jobs.sort(key=lambda job: -self.costs[job.key])
 
     def line(self) -> str:
-        """What is asked for, how much of it is done and how long the rest will take."""
+        """Returns a line: the selection, how much of it is done, how long the rest will take."""
         counts, shard = self.counts, f", shard {self.args.shard}" if self.args.shard else ""
         line = (
             f"{self.study.name} at scale {self.scale} ({self.why}){shard}: {counts.total} "
@@ -145,7 +141,7 @@ class Plan:
 
 
 def check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> bool:
-    """Whether jobs run on other machines. Raises UsageError for options that don't go together."""
+    """Says whether jobs run on other machines. Raises UsageError for options that conflict."""
     if engine not in CLUSTERS:
         if address is not None:
             raise UsageError(f"--address goes with --engine dask or ray, not {engine}")
@@ -161,7 +157,7 @@ def check_engine(engine: str, address: str | None, workers: int | None, device: 
 
 
 def choose_device(asked: str | None, elsewhere: bool = False) -> str:
-    """cpu or cuda. Raises UsageError for a GPU that isn't there, unless jobs run elsewhere."""
+    """Returns cpu or cuda. Raises UsageError for a missing GPU, unless jobs run elsewhere."""
     import torch
 
     if asked == "cuda" and not elsewhere and not torch.cuda.is_available():
@@ -170,7 +166,7 @@ def choose_device(asked: str | None, elsewhere: bool = False) -> str:
 
 
 def choose_scale(study: Study[Any], device: str, workers: int, rate: float) -> tuple[str, str]:
-    """Without --scale: which one, and why."""
+    """Returns the scale of a command without --scale, and the reason."""
     seconds = sum(study.seconds(spec, rate) for spec in study.specs("paper")) / workers
     if seconds < PAPER_BY_DEFAULT:
         return "paper", f"its estimate on this {device} is under 30 min"
@@ -178,7 +174,7 @@ def choose_scale(study: Study[Any], device: str, workers: int, rate: float) -> t
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Returns a text of these seconds in a unit that suits them."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

@@ -1,4 +1,4 @@
-"""How far a run has come: what its jobs tell, and what a user sees of it."""
+"""Jobs report how far they have come, and a monitor shows a run's progress to the user."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from bench.studies.study import Job
 
 
 class Heartbeat:
-    """Tells how far a job has come through a file in `_progress/RUN`, twice a second at most.
+    """Writes how far a job has come to a file in `_progress/RUN`, at most twice a second.
 
-    The file also says which jobs were under way when a worker is killed. On clusters it is shared
-    by many and written less often.
+    The file also tells the engine which jobs were under way when a worker is killed. Jobs on
+    clusters write every five seconds, because many share a file system.
     """
 
     def __init__(self, job: Job) -> None:
@@ -40,22 +40,22 @@ class Heartbeat:
             return
         self.next = now + (5.0 if self.job.parent is None else 0.5)
         note = {"key": self.job.key, "share": share, "process": process()}
-        # Progress is a courtesy: a full disk will be met when results are written.
+        # A full disk is reported when results are written, not here.
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "_tmp")
 
     def stop(self) -> None:
-        """Takes the file away: the job is not under way any more."""
+        """Removes the file: the job is not under way any more."""
         self.path.unlink(missing_ok=True)
 
 
 class Monitor:
-    """Counts of a run, shown as a live bar on a terminal and as plain lines elsewhere.
+    """Shows the counts of a run, as a live bar on a terminal and as plain lines elsewhere.
 
-    `pending` holds the estimated seconds of each job that is not done, by key; the share done and
-    the time left are weighted by them and move with the jobs under way, read from the heartbeats
-    in the folder `progress`.
+    `pending` holds the estimated seconds of each job that is not done, by key. The share done and
+    the time left are weighted by these seconds. Jobs under way count by their heartbeats in the
+    folder `progress`.
     """
 
     def __init__(self, done: int, diverged: int, failed: int, total: int, progress: Path) -> None:
@@ -78,17 +78,17 @@ class Monitor:
         self._thread.join()
 
     def note(self, line: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line that stays above the bar."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def finish(self, key: str, statuses: dict[str, str]) -> None:
-        """Counts a job that is stored."""
+        """Counts the trainings of a job that is stored."""
         self.paid += self.pending.pop(key, 0.0)
         self.done += len(statuses)
         self.diverged += sum(status == "diverged" for status in statuses.values())
 
     def shares(self) -> dict[str, float]:
-        """How far each job under way has come, 0 to 1, by key."""
+        """Returns how far each job under way has come, from 0 to 1, by key."""
         return {key: share for key, share, _ in _notes(self.progress)}
 
     def _state(self) -> tuple[float, str]:
@@ -124,7 +124,7 @@ def _clock(seconds: float) -> str:
 
 
 def _notes(progress: Path) -> Iterator[tuple[str, float, str]]:
-    """Key, share and process of each heartbeat in this folder."""
+    """Yields key, share and process of each heartbeat in this folder."""
     for path in progress.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):  # just replaced or removed
             note = json.loads(path.read_text())
@@ -132,7 +132,7 @@ def _notes(progress: Path) -> Iterator[tuple[str, float, str]]:
 
 
 def clear_drafts(progress: Path) -> None:
-    """Removes what workers that were just killed amid a write have left, by their heartbeats."""
+    """Removes the drafts of workers that were killed amid a write; heartbeats name the workers."""
     for *_, writer in _notes(progress):
         for draft in (progress.parent.parent / "_tmp").glob(f"{writer}-*"):
             with contextlib.suppress(OSError):
@@ -140,7 +140,7 @@ def clear_drafts(progress: Path) -> None:
 
 
 def clear_progress(folder: Path) -> None:
-    """Removes what the jobs of a run have left of their progress."""
+    """Removes the heartbeats that the jobs of a run have left."""
     for _ in range(20):  # a worker that is just being killed may still write
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -1,6 +1,0 @@
-"""The old name of a command."""
-
-from bench.cli import moved
-
-if __name__ == "__main__":
-    moved("bench.referee", "bench.scores.train_classifier")

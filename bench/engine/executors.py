@@ -125,7 +125,7 @@ class Dask(Sequential):
         self.dask: Any = distributed
         self.address, self.order = address, count()
         self.resources = {"GPU": 1.0} if device == "cuda" else None
-        self.scheduler, self.cluster, self.folder = address, None, None
+        self.cluster: Any = None
         if address == LOCAL:
             self.folder = tempfile.mkdtemp(prefix="dask-")
             # Dask reports a killed worker at once: the engine counts losses, not Dask.
@@ -139,7 +139,7 @@ class Dask(Sequential):
                     local_directory=self.folder,
                     resources=self.resources,
                 )
-            self.scheduler = self.cluster.scheduler_address
+            self.address = self.cluster.scheduler_address
         self.client = self._connect(10)
         if self.client is None:
             raise UsageError(f"--address {address}: no Dask scheduler answers there")
@@ -151,7 +151,7 @@ class Dask(Sequential):
 
     def _connect(self, seconds: float) -> Any:
         try:
-            return self.dask.Client(self.scheduler, timeout=seconds, set_as_default=False)
+            return self.dask.Client(self.address, timeout=seconds, set_as_default=False)
         except (OSError, ValueError):
             return None
 
@@ -204,7 +204,7 @@ class Dask(Sequential):
     def stop(self) -> None:
         with contextlib.suppress(TimeoutError):
             self.client.close(timeout=5)
-        if self.cluster is None or self.folder is None:
+        if self.cluster is None:
             return
         import psutil  # distributed needs it
 

@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all, and tells what dead processes have left."""
+"""Writes a file whole or not at all, and finds what ended processes have left."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 
 OLD = 3600
-"""Seconds after which what a process left in `_tmp/` or `_progress/` goes, if it is no more."""
+"""Seconds after which a run removes what an ended process left in `_tmp/` or `_progress/`."""
 
 
 def process() -> str:
-    """Names this process among all that share a folder: its host and number."""
+    """Returns a name of this process, by host and number, that is unique in a shared folder."""
     host = re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
     return f"{host}-{os.getpid()}"
 
 
 def left_behind(path: Path) -> bool:
-    """Whether an old file's name begins with that of a process of this host which is no more.
+    """Says whether a process of this host that has ended left this old file.
 
-    Processes of other hosts can't be asked: what they left goes when a run starts there.
+    The file's name begins with the process's. What processes of other hosts left goes when a run
+    starts there.
     """
     host, pid, *_ = [*path.name.removeprefix("_probe-").split("-"), ""]
     if host != process().partition("-")[0] or not pid.isdecimal() or os.name != "posix":
@@ -39,7 +40,7 @@ def left_behind(path: Path) -> bool:
 
 
 def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
-    """Replaces `path` by `content` in one step; `tmp` is a folder of the same file system."""
+    """Replaces `path` by `content` in one step, through a draft in `tmp` on its file system."""
     tmp.mkdir(parents=True, exist_ok=True)
     draft = tmp / f"{process()}-{uuid.uuid4().hex}"
     try:

@@ -1,4 +1,4 @@
-"""Long trainings on disk: safetensors with a SHA-256 of their tensors, replaced atomically."""
+"""Checkpoints of long trainings are safetensors with a SHA-256 of their tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load(path: Path) -> dict[str, Tensor] | None:
-    """What `save` wrote; None where there is nothing or something damaged, which is removed."""
+    """Returns what `save` wrote, or None. Removes a damaged file."""
     if not path.exists():
         return None
     with suppress(OSError, SafetensorError, ValueError), safe_open(path, framework="pt") as file:

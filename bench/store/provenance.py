@@ -1,4 +1,4 @@
-"""Where a number came from: the columns beside every result."""
+"""Provenance says where a result came from, in columns beside it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> dict[str, Any]:
-    """The suite's commit and whether tracked files differ from it; null outside a checkout.
+    """Returns the suite's commit and whether tracked files differ; null outside a checkout.
 
-    Asked once, by the process that starts a run: its workers are handed the answer, so that an
-    edit during a long run doesn't change what the rows say.
+    The process that starts a run asks once and passes the answer to its workers. So an edit during
+    a long run doesn't change what the rows say.
     """
     if _git("ls-files", "--error-unmatch", "bench/store/provenance.py") is None:
         return {"commit": None, "dirty": None}
@@ -34,7 +34,7 @@ def commit() -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Versions of the suite and of what computes its numbers."""
+    """Returns the versions of the suite, Python, torch and numpy."""
     found: dict[str, str | None] = {"suite": None, "python": platform.python_version()}
     for column, package in (("suite", "svae-bench"), ("torch", "torch"), ("numpy", "numpy")):
         with suppress(metadata.PackageNotFoundError):
@@ -44,7 +44,7 @@ def versions() -> dict[str, str | None]:
 
 @cache
 def cpu_name() -> str:
-    """The processor's own name where the system tells it."""
+    """Returns the processor's name, or its architecture where the system names none."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

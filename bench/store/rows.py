@@ -1,23 +1,21 @@
-"""What is kept: one row of parquet per finished training, whole or absent.
+"""The store keeps one row of parquet per finished training, whole or not at all.
 
-`results/STUDY/SCALE/` is both the memory and the queue: a training is done if and only if its row
-is there. Rows lie in up to 256 bucket files named by the first two digits of their id, and a new
-row enters by an atomic replacement of its bucket under a lock. So a file never holds half a
-result, no two files ever hold the same training, and at any moment, whoever is writing,
+`results/STUDY/SCALE/` is memory and queue: a training is done if and only if its row is there. Rows
+lie in up to 256 bucket files, named by the first two digits of their ids. A new row enters by an
+atomic replacement of its bucket under a lock. At any moment, whoever is writing,
 
     pandas.read_parquet("results/toy_grid/quick")
 
-gives exactly one row per finished training (names beginning with `_` are skipped by it):
+gives exactly one row per finished training. It skips names that begin with `_`:
 
     00.parquet ... ff.parquet   rows, see bench.store.schema
-    _samples/                   points kept for pictures, by the same rules
-    _aside/                     files that could not be trusted, each with its reason
+    _samples/                   points and images for figures, by the same rules
+    _aside/                     files that the store could not trust, each with the reason
     _failed/                    trainings that failed, how often and why
-    _locks/, _progress/, _tmp/  of the runs under way; what dead ones left goes when one starts
+    _locks/, _progress/, _tmp/  files of the runs under way
 
-No database is needed: many processes of many machines write, and any tool reads plain parquet.
-
-Each file carries a SHA-256 of itself: one flipped bit anywhere and it is set aside, never read.
+Many processes on many machines write without a database, and any tool reads plain parquet. Each
+file carries a SHA-256 of itself: the store sets a file aside if a single bit of it has changed.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ from bench.store import schema
 from bench.store.atomic import left_behind, process, write_atomically
 
 FAILURES = 3
-"""A training that has failed this often is given up: runs go on without it until told otherwise."""
+"""Failures of one training after which runs go on without it, until --retry-failed."""
 
 _ID = re.compile("[0-9a-f]{16}")
 _DIGEST, _BLANK = b"bench.sha256", b"0" * 64
@@ -55,15 +53,15 @@ class StoreError(UsageError):
 
 
 class Unwritable(StoreError):
-    """Nothing can be kept here: a full or read-only disk, a quota, missing rights."""
+    """The folder takes no files: the disk is full or read-only, or a quota or rights forbid it."""
 
 
 class BadFile(Exception):
-    """One file can't be trusted; the message is the reason."""
+    """The store can't trust a file; the message is the reason."""
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A parquet file of `table` that carries its schema version and its own SHA-256."""
+    """Returns a parquet file of `table` that carries its schema version and its own SHA-256."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
     with pq.ParquetWriter(buffer, table.schema, **options) as writer:
@@ -80,11 +78,11 @@ def _with_digest(content: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Table:
-    """The table of a file made by `to_bytes`, checked to the last bit.
+    """Returns the table of a file made by `to_bytes`, checked to the last bit.
 
-    Columns that the file lacks have their default, or are null. Columns that nobody declares any
-    more, such as those of a metric that was taken out, are left out unless `keep`. Raises BadFile
-    for anything that `to_bytes` did not write, StoreError for a file of a newer schema.
+    Columns that the file lacks get their default, or null. Columns that nobody declares any more
+    are left out unless `keep`. Raises BadFile for a file that `to_bytes` did not write. Raises
+    StoreError for a file of a newer schema.
     """
     if not content:
         raise BadFile("is empty")
@@ -123,13 +121,13 @@ def _one_line(error: Exception) -> str:
 
 
 class Buckets:
-    """Rows with an `id`, kept in files named by its first two digits."""
+    """Keeps rows with an `id` in files that are named by its first two digits."""
 
     def __init__(self, folder: Path, columns: pa.Schema, root: Path) -> None:
         self.folder, self.columns, self.root = folder, columns, root
 
     def read(self) -> tuple[pa.Table, dict[Path, str]]:
-        """All rows that can be trusted, and the files that can't with the reason."""
+        """Returns all rows of files that can be trusted, and the other files with the reason."""
         tables, bad = [], {}
         entries = self.folder.iterdir() if self.folder.is_dir() else ()
         for path in sorted(each for each in entries if not each.name.startswith(("_", "."))):
@@ -138,7 +136,7 @@ class Buckets:
             except BadFile as error:
                 bad[path] = str(error)
             except FileNotFoundError:
-                continue  # set aside by another runner since it was listed
+                continue  # another runner has set it aside meanwhile
         return pa.concat_tables([self.columns.empty_table(), *tables]), bad
 
     def _load(self, path: Path, keep: bool = False) -> pa.Table:
@@ -156,9 +154,9 @@ class Buckets:
         return table
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds the rows, each bucket in one atomic step; a row of the same id is replaced.
+        """Adds rows, or replaces rows of the same id, each bucket in one atomic step.
 
-        Raises ValueError for an id that is none and for a key that no column declares.
+        Raises ValueError for a malformed id and for a key that no column declares.
         """
         buckets: dict[str, dict[str, dict[str, Any]]] = {}
         for row in rows:
@@ -179,13 +177,13 @@ class Buckets:
                 write_atomically(path, content, self.root / "_tmp")
 
     def lock(self, name: str) -> FileLock:
-        """One process at a time, over all machines."""
+        """Returns a lock that one process at a time holds, over all machines."""
         locks = self.root / "_locks"
         locks.mkdir(exist_ok=True)
         return FileLock(locks / f"{self.folder.name}-{name[:64]}.lock")
 
     def _load_or_set_aside(self, path: Path) -> pa.Table:
-        """The table at `path`, empty if there is none; a file that is bad goes. Needs the lock."""
+        """Returns the table at `path`, empty where there is none; sets a bad file aside."""
         try:
             return self._load(path, keep=True)
         except FileNotFoundError:
@@ -200,7 +198,7 @@ class Buckets:
         return self.columns.empty_table()
 
     def set_aside_bad(self) -> dict[Path, str]:
-        """Moves files that can't be trusted out of the way; returns them with the reason."""
+        """Moves files that can't be trusted to `_aside/`; returns them with the reason."""
         bad = self.read()[1]
         for path in bad:
             with self.lock(path.stem):
@@ -209,10 +207,9 @@ class Buckets:
 
 
 class Store:
-    """The results of one study at one scale below a results folder.
+    """Keeps the results of one study at one scale below the folder `results`.
 
-    `results` is a folder of runs, or one of published references with STUDY/SCALE.parquet, which
-    can be loaded only.
+    A folder of published results has STUDY/SCALE.parquet and can only be loaded.
     """
 
     def __init__(
@@ -224,16 +221,15 @@ class Store:
         self.failed = self.folder / "_failed"
 
     def load(self) -> tuple[pa.Table, dict[Path, str]]:
-        """All rows of today's protocol, and the files that can't be read with the reason.
+        """Returns all rows of today's protocol, and the unreadable files with the reason.
 
-        Changes nothing on disk. Raises StoreError for results of a newer version of the suite or
-        a damaged reference.
+        Raises StoreError for results of a newer version of the suite, and for a damaged reference.
         """
         table, bad = self._read("", self.rows)
         return table.filter(pc.field("protocol") == self.protocol), bad
 
     def load_samples(self) -> pa.Table:
-        """What is kept for pictures; raises as `load`."""
+        """Returns what is kept for figures. Raises StoreError as `load` does."""
         return self._read("_samples", self.samples)[0]
 
     def _read(self, kind: str, buckets: Buckets) -> tuple[pa.Table, dict[Path, str]]:
@@ -246,14 +242,14 @@ class Store:
             raise StoreError(f"{path} {error}") from None
 
     def progress_of(self, run: str | None) -> Path:
-        """Where the jobs of one run, known by its `process`, tell how far they have come."""
+        """Returns the folder of heartbeats of a run, which its `process` names."""
         return self.folder / "_progress" / str(run)
 
     def prepare(self) -> dict[Path, str]:
-        """Makes the folder ready to be written; returns the files it had to set aside.
+        """Makes the folder ready for writing; returns the files that it set aside.
 
-        Raises StoreError if it belongs to a newer version of the suite or can't be a folder,
-        Unwritable if nothing can be kept there.
+        Raises StoreError if the folder belongs to a newer version of the suite or can't be a
+        folder. Raises Unwritable if it takes no files.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -261,7 +257,7 @@ class Store:
             write_atomically(probe, b"probe", self.folder / "_tmp")
             probe.unlink()
             with self.rows.lock("probe"):
-                # What dead processes left of their drafts and progress goes.
+                # Drafts and heartbeats of ended processes go.
                 for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
                     for path in filter(left_behind, self.folder.glob(pattern)):
                         if path.is_dir():
@@ -278,33 +274,33 @@ class Store:
         return self.rows.set_aside_bad() | self.samples.set_aside_bad()
 
     def done(self, column: str = "status") -> dict[str, Any]:
-        """The status, or another column, of every finished training by id."""
+        """Returns the status, or another column, of every finished training by id."""
         table = self.rows.read()[0]
         return dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
 
     def write(self, rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> None:
-        """Keeps finished trainings; their rows come last, since the row is what says done."""
+        """Keeps finished trainings. The rows come last, because a row says that it is done."""
         self.samples.write(samples)
         self.rows.write(rows)
         for row in rows:
             self.forget_failures(row["id"])
 
-    # A failure is no result, but a run must remember it.
+    # Failures are remembered, but are no results.
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """{"times": n, "reason": text} by id of every training that has failed here."""
+        """Returns {"times": n, "reason": text} by id of every training that has failed."""
         found = {}
         for path in sorted(self.failed.glob("*.json")):
             try:
                 note = json.loads(path.read_text())
-                times = note.get("times") or note["deaths"]  # of earlier versions of the suite
+                times = note.get("times") or note["deaths"]  # by earlier versions
                 found[path.stem] = {"times": times, "reason": note["reason"]}
             except (OSError, ValueError, KeyError, AttributeError):
-                path.unlink(missing_ok=True)  # a torn note: the training is simply tried again
+                path.unlink(missing_ok=True)  # the note is torn: the training runs again
         return found
 
     def note_failure(self, id: str, reason: str) -> int:
-        """Remembers one more failure of a training; returns how many there were."""
+        """Remembers one more failure of a training; returns how many there are."""
         times = self.failures().get(id, {}).get("times", 0) + 1
         note = json.dumps({"times": times, "reason": reason}).encode()
         self.failed.mkdir(parents=True, exist_ok=True)
@@ -312,5 +308,5 @@ class Store:
         return times
 
     def forget_failures(self, id: str) -> None:
-        """Forgets what became of a training, so that it is tried again."""
+        """Forgets the failures of a training, so that runs try it again."""
         (self.failed / f"{id}.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The columns of stored results: those of every study, and how a study's own are declared."""
+"""The schema declares the columns of stored results, those of all studies and a study's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from bench.spec import Spec, columns
 
 SCHEMA_VERSION = 3
-"""Bumped when columns change. Older files are read, newer ones refused with advice."""
+"""Raised by hand when columns change. The store reads older files and refuses newer files."""
 
 DEFAULT = "bench.default"
 
@@ -28,7 +28,7 @@ TYPES: dict[Any, pa.DataType] = {
     "float32s by name": pa.map_(pa.string(), pa.list_(pa.float32())),
     "time": pa.timestamp("us", tz="UTC"),
 }
-"""What a column can be declared as."""
+"""Arrow's type for each way to declare a column."""
 
 IDENTITY = {
     "id": str,  # Spec.id
@@ -52,10 +52,9 @@ PROVENANCE = {
 
 
 def rows(kind: type[Spec], own: Mapping[str, Any]) -> pa.Schema:
-    """One row a finished training: identity, every field of its spec, a study's own, provenance.
+    """Returns the schema of rows: identity, fields of the spec, the study's own, provenance.
 
-    The metadata of a spec's field carry its default as JSON: what rows have that are older than
-    the field.
+    A spec's field carries its default as JSON metadata, for rows that are older than the field.
     """
     given = [(f.name, f.default) for f in fields(kind) if f.default is not MISSING]
     defaults = {name: {DEFAULT: json.dumps(default)} for name, default in given}
@@ -64,7 +63,7 @@ def rows(kind: type[Spec], own: Mapping[str, Any]) -> pa.Schema:
 
 
 def samples(own: Mapping[str, Any]) -> pa.Schema:
-    """What is kept of a training for pictures."""
+    """Returns the schema of what is kept of each training for figures."""
     return pa.schema(_fields({"id": str, **own}))
 
 

@@ -1,11 +1,9 @@
-"""Prepares a data set of images.
+"""Prepares a data set of images as one memory-mapped array in the cache.
 
     python -m bench.data prepare mnist|cifar10|celeba|NAME [--from DIR|FILE] [--cache DIR]
 
-turns torchvision's files, an .npz or any folder or zip of images (the middle square of each, in
-the size of the data set, every tenth for the test) into one memory-mapped array in the cache;
-without --from from files already in the cache, or downloaded to it. With --check it compares
-every byte of what was prepared with its SHA-256 instead.
+Trainings then need no --data. The files are torchvision's, an .npz, or a folder or zip of images.
+The suite scales other images, cuts out the middle square and tests on every tenth image.
 """
 
 from __future__ import annotations
@@ -20,14 +18,17 @@ from bench.data.load import DATASETS, DataError, cache, prepare, read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status of `python -m bench.data`: 0, or 2 after one line on standard error."""
+    """Returns the exit status of the command: 0, or 2 after one line on standard error."""
     names = [name for name, entry in DATASETS.items() if not entry.draw]
     p = Parser("python -m bench.data", __doc__)
     p.add_argument("command", choices=["prepare"])
     p.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
-    p.add_argument("--from", dest="data", type=Path, metavar="PATH", help="files you have")
-    p.add_argument("--cache", type=Path, metavar="DIR", help=f"default: {cache()}")
-    p.add_argument("--check", action="store_true", help="compare what was prepared to its SHA-256")
+    about = "takes these files; without --from the command takes the cache's or downloads them"
+    p.add_argument("--from", dest="data", type=Path, metavar="DIR|FILE", help=about)
+    about = f"keeps the array here (default: $SVAE_BENCH_DATA or {cache()})"
+    p.add_argument("--cache", type=Path, metavar="DIR", help=about)
+    about = "compares every byte of the prepared array with its SHA-256 instead"
+    p.add_argument("--check", action="store_true", help=about)
     a = p.parse_args(arguments)
     if a.cache:
         os.environ["SVAE_BENCH_DATA"] = str(a.cache)

@@ -1,7 +1,7 @@
-"""Downloads: pooch gives a file its name only when it is whole and right.
+"""Downloads files through pooch, which names a file only when it is whole and right.
 
-MNIST and CIFAR-10 are no exception: torchvision writes under the final name before it checks, and
-turns to plain HTTP where HTTPS fails. Bytes come by torch.hub, CelebA's by gdown.
+torchvision writes MNIST and CIFAR-10 under the final name before it checks them, and falls back
+from HTTPS to HTTP. So the suite fetches them itself.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from urllib.error import HTTPError
 from bench.data import files
 from bench.data.files import CIFAR10_SHA256, MNIST, DataError
 
-MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
-"""The mirror torchvision takes first."""
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"  # torchvision's first mirror
 BITS_URL = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz"
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""As users of the file have published it, never checked here against the release itself; the name
-has its first eight digits. pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same file."""
+"""Users of the file have published this hash; it was never compared with the release itself.
+pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same file."""
 
 
 def fetch(
@@ -37,11 +36,11 @@ def fetch(
     by_hand: str = "",
     get: Callable[[str, str], object] | None = None,
 ) -> Path:
-    """`path`, downloaded from `url`, which appears only when whole and right.
+    """Downloads `url` to `path` and returns it. The file appears only when it is right.
 
-    Right means this SHA-256, or that `check` does not raise DataError. `get(url, draft)` writes
-    the bytes, by HTTPS without it. Raises DataError if the file can't be had; the error tells the
-    manual route: `by_hand`, or where the file belongs and the `option` that takes files at hand.
+    A file is right if it has this SHA-256, or if `check` does not raise DataError. `get(url, path)`
+    writes the bytes; by default HTTPS brings them. Raises DataError with a manual route: `by_hand`,
+    or where the file belongs and the `option` that takes it.
     """
     import pooch
     from torch.hub import download_url_to_file  # costs seconds, and downloads are rare
@@ -55,14 +54,14 @@ def fetch(
     by_hand = by_hand or f"download it by hand to {path}, or give files you have with {option}"
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise ValueError(f"{url} is not HTTPS")
-    called: Any = download  # pooch's annotation gives the arguments other names
+    called: Any = download  # pooch's annotation has other names of the arguments
     pooch.get_logger().setLevel("WARNING")  # an error is one line
     try:
         pooch.retrieve(url, sha256, path.name, path.parent, downloader=called)
     except (DataError, ValueError) as error:
         other = " (another SHA-256)" if isinstance(error, ValueError) else ""
         raise DataError(f"{url} did not give the file it should{other}: {by_hand}") from None
-    except Exception as error:  # urllib, http and gdown have kinds of their own
+    except Exception as error:  # urllib, http and gdown raise kinds of their own
         if isinstance(error, HTTPError):
             error.close()
         reason = " ".join(str(error).split())[:200]
@@ -71,8 +70,7 @@ def fetch(
 
 
 def mnist(cache: Path) -> None:
-    """Those files of MNIST that the cache lacks, 11 MB in all, in torchvision's own layout, each
-    checked by its content."""
+    """Fetches the files of MNIST that the cache lacks, 11 MB in all, in torchvision's layout."""
     found = files.mnist_files(cache)
     for name, file in MNIST.items():
         path = cache / "MNIST" / "raw" / f"{file}.gz"
@@ -82,19 +80,19 @@ def mnist(cache: Path) -> None:
 
 
 def bits(cache: Path) -> Path:
-    """The test set of statically binarized MNIST, 16 MB, checked by its content."""
+    """Fetches the test set of statically binarized MNIST, 16 MB; returns its path."""
     name = "binarized_mnist_test.amat"
     return fetch(f"{BITS_URL}/{name}", cache / name, check=files.bits)
 
 
 def cifar10(cache: Path) -> None:
-    """CIFAR-10, 170 MB, the archive torchvision takes."""
+    """Fetches CIFAR-10 as the archive that torchvision takes, 170 MB."""
     name = "cifar-10-python.tar.gz"
     fetch(f"{CIFAR10_URL}/{name}", cache / name, sha256=CIFAR10_SHA256)
 
 
 def inception(cache: Path) -> Path:
-    """The weights of torch-fidelity's Inception network, 96 MB, the file it takes itself."""
+    """Fetches the weights of torch-fidelity's Inception network, 96 MB; returns their path."""
     url = f"{INCEPTION_URL}/{INCEPTION}"
     return fetch(url, cache / INCEPTION, sha256=INCEPTION_SHA256, option="--inception-weights")
 
@@ -109,7 +107,7 @@ CELEBA = {
         "46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74",
     ),
 }
-"""Google Drive's names of the files, as in torchvision, and the SHA-256s of its prototypes."""
+"""Google Drive's ids of the files, from torchvision, and SHA-256s, from its prototypes."""
 CELEBA_BY_HAND = (
     "get img_align_celeba.zip and list_eval_partition.txt by hand from "
     "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (non-commercial research only), then: "
@@ -118,10 +116,10 @@ CELEBA_BY_HAND = (
 
 
 def celeba(cache: Path) -> None:
-    """CelebA's aligned images, 1.4 GB, by gdown from Google Drive, which often refuses: its daily
-    quota is spent, or it wants a login. torchvision's CelebA wants three lists more.
+    """Fetches CelebA's aligned images, 1.4 GB, from Google Drive by gdown.
 
-    Raises DataError, with the manual route, if gdown is missing or Google Drive refuses.
+    Raises DataError with the manual route if gdown is missing or Google Drive refuses. It often
+    refuses: a daily quota is spent, or it asks for a login.
     """
     try:
         import gdown  # pyright: ignore[reportMissingImports]

@@ -1,7 +1,7 @@
-"""Reads the files that carry data sets, and trusts none of them.
+"""Reads the files of data sets, and trusts none of them.
 
-Numpy files are read without pickles, members of archives never become paths outside a temporary
-folder, and CIFAR-10's pickles are hashed before torchvision unpickles them.
+numpy reads no pickles here, and no member of an archive is written outside a temporary folder.
+CIFAR-10's pickles are hashed before torchvision unpickles them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from rich.progress import track
 from bench.cli import UsageError
 
 Arrays = dict[str, np.ndarray]
-"""`train` and `test`, uint8 (n, c, h, w), and where there are labels `train_labels` and
-`test_labels`, int64 (n,)."""
+"""Images `train` and `test`, uint8 (n, c, h, w), and if known their `*_labels`, int64 (n,)."""
 
 
 class DataError(UsageError):
@@ -38,18 +37,18 @@ class DataError(UsageError):
 
 
 class Lacking(DataError):
-    """Some files of a data set are not there, or none."""
+    """Files of a data set are missing, some or all."""
 
 
 def sha256(array: np.ndarray) -> str:
-    """The SHA-256 of an array's bytes in C order."""
+    """Returns the SHA-256 of an array's bytes in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def fingerprint(arrays: Arrays, hashes: dict[str, str] | None = None) -> tuple[str, dict[str, str]]:
-    """One SHA-256 over names, types, shapes and bytes of the arrays, and the `sha256` of each.
+    """Returns one SHA-256 over names, types, shapes and bytes, and the `sha256` of each array.
 
-    Known `hashes` save the reading of every byte.
+    With known `hashes` no byte is read.
     """
     hashes = hashes or {name: sha256(array) for name, array in arrays.items()}
     lines = [f"{n} {arrays[n].dtype} {arrays[n].shape} {hashes[n]}\n" for n in sorted(arrays)]
@@ -68,8 +67,8 @@ MNIST_SHA256 = {
     "train_labels": "e474323ac02fc156161b0bbb1f8c9cfeb327a74bcd9f9680a8385269a24f566c",
     "test_labels": "2fd8de6bdb8d11780b4b96dc57847bcfe6953f7c32aa48bfcd8237c3b7847243",
 }
-"""Of the arrays' bytes, images uint8 and labels int64, as read from the four files whose MD5s
-torchvision publishes. torchvision checks those of its downloads alone, not of files at hand."""
+"""SHA-256s of the arrays, images uint8 and labels int64, read from the files whose MD5s torchvision
+publishes. torchvision checks its own downloads only."""
 IDX_LIMIT, NPZ_LIMIT = 2**26, 2**33
 
 
@@ -81,8 +80,7 @@ def _read(path: Path) -> bytes:
 
 
 def mnist_files(folder: Path) -> dict[str, Path]:
-    """Which of the four idx files, plain or .gz, are in FOLDER/MNIST/raw (torchvision's place),
-    FOLDER/raw or FOLDER."""
+    """Finds the four idx files, plain or .gz, in the folder, in raw/ or in MNIST/raw/ below it."""
     found: dict[str, Path] = {}
     for name, file in MNIST.items():
         for place in (folder / "MNIST" / "raw", folder / "raw", folder):
@@ -93,7 +91,7 @@ def mnist_files(folder: Path) -> dict[str, Path]:
 
 
 def mnist(files: dict[str, Path]) -> Arrays:
-    """MNIST, or parts of it, from `mnist_files`; DataError unless they are right, bit for bit."""
+    """Reads what `mnist_files` found. Raises DataError unless it is MNIST, bit for bit."""
     from torchvision.datasets.mnist import read_image_file, read_label_file  # costs a second
 
     arrays: Arrays = {}
@@ -102,7 +100,7 @@ def mnist(files: dict[str, Path]) -> Arrays:
         try:
             if content.startswith(b"\x1f\x8b"):
                 content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(IDX_LIMIT)
-            with TemporaryDirectory() as folder:  # torchvision reads no .gz: it gets a copy
+            with TemporaryDirectory() as folder:  # torchvision gets a copy: it reads no .gz
                 plain = Path(folder) / "idx"
                 plain.write_bytes(content)
                 if "labels" in name:
@@ -122,13 +120,13 @@ def mnist(files: dict[str, Path]) -> Arrays:
 
 
 CIFAR10 = ("cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-"""The folder in the archive and its batches."""
+"""The folder in the archive, and its files."""
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-"""Of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it."""
+"""SHA-256 of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it."""
 
 
 def cifar10_archive(path: Path) -> Arrays:
-    """CIFAR-10 from cifar-10-python.tar.gz; raises DataError unless it is that file."""
+    """Reads cifar-10-python.tar.gz. Raises DataError for any other file."""
     if hashlib.sha256(_read(path)).hexdigest() != CIFAR10_SHA256:
         raise DataError(
             f"{path} is not cifar-10-python.tar.gz (another SHA-256): damaged or incomplete; "
@@ -140,7 +138,7 @@ def cifar10_archive(path: Path) -> Arrays:
 
 
 def cifar10_batches(folder: Path) -> Arrays:
-    """CIFAR-10 from the unpacked archive's six batches, by torchvision.
+    """Reads the six batches of CIFAR-10's unpacked archive by torchvision.
 
     Raises DataError if a batch is missing or has another MD5 than torchvision publishes.
     """
@@ -150,7 +148,7 @@ def cifar10_batches(folder: Path) -> Arrays:
         base_folder = folder.name
 
         def _load_meta(self) -> None:
-            """Reads no names of classes: their file may be missing."""
+            """Reads no names of classes, because their file may be missing."""
 
     arrays: Arrays = {}
     try:
@@ -166,7 +164,7 @@ def cifar10_batches(folder: Path) -> Arrays:
 
 
 def npz(path: Path, *names: str) -> Arrays:
-    """Arrays of an .npz file, never unpickled; raises DataError if one is missing or damaged."""
+    """Reads arrays of an .npz file without pickles. Raises DataError if one can't be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > NPZ_LIMIT:
@@ -180,15 +178,20 @@ def npz(path: Path, *names: str) -> Arrays:
 
 
 def unlabelled_npz(path: Path, channels: int, size: int) -> Arrays:
-    """The array `images` of an .npz file, uint8 (n, size, size, channels), or (n, size, size) of
-    grey images; every tenth image is for the test. Raises DataError for anything else."""
+    """Reads `images` of an .npz file: uint8 (n, size, size, channels), or (n, size, size) if grey.
+
+    Every tenth image is for the test. Raises DataError for anything else.
+    """
     images = _planes(path, "images", npz(path, "images")["images"], channels, size)
     return {"train": np.delete(images, np.s_[9::10], axis=0), "test": images[9::10]}
 
 
 def cifar10_npz(path: Path) -> Arrays:
-    """CIFAR-10 from train_images (n, 32, 32, 3) and test_images, uint8, and *_labels, whole
-    numbers from 0 to 9. Raises DataError for anything else."""
+    """Reads CIFAR-10 from an .npz file. Raises DataError for anything else.
+
+    The arrays are train_images and test_images, uint8 (n, 32, 32, 3), and train_labels and
+    test_labels, whole numbers from 0 to 9.
+    """
     file = npz(path, "train_images", "train_labels", "test_images", "test_labels")
     arrays: Arrays = {}
     for part in ("train", "test"):
@@ -203,7 +206,7 @@ def cifar10_npz(path: Path) -> Arrays:
 
 
 def _planes(path: Path, name: str, images: np.ndarray, channels: int, size: int) -> np.ndarray:
-    """Images (n, size, size, channels), or grey ones (n, size, size), as (n, channels, …)."""
+    """Returns images (n, size, size, channels), or grey (n, size, size), as (n, channels, …)."""
     wide = images[..., None] if channels == 1 and images.ndim == 3 else images
     if wide.dtype != np.uint8 or wide.shape[1:] != (size, size, channels) or not len(wide):
         raise DataError(
@@ -215,14 +218,16 @@ def _planes(path: Path, name: str, images: np.ndarray, channels: int, size: int)
 
 BITS = (10000, 784)
 BITS_SHA256 = "ca0294c3b8d984c7a1dc891015a8eea6f37bae59a34e35ea0fc8c47110a8dd86"
-"""Of the test bits, a byte each, as carried by a public repository; they agree with MNIST's grey
-values in every pixel (no bit is 1 where the image is 0, none is 0 where it is 255), but that they
-are the original files' could not be checked."""
+"""SHA-256 of the test bits, a byte each, from a public repository. They agree with MNIST in every
+pixel: no bit is 1 where the image is 0, none is 0 where it is 255. Nobody has compared them with
+the original files."""
 
 
 def bits(path: Path) -> np.ndarray:
-    """The test set of statically binarized MNIST from a file, uint8 (10000, 784): an .npz with
-    `test`, or else rows of figures 0 or 1. Raises DataError if the file holds other bits."""
+    """Reads the test set of statically binarized MNIST, uint8 (10000, 784).
+
+    The file is an .npz with `test`, or text of 0s and 1s. Raises DataError if it holds other bits.
+    """
     if path.suffix == ".npz":
         array = npz(path, "test")["test"].astype(np.uint8, copy=False)
     else:
@@ -242,9 +247,10 @@ BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
 
 
 def picture_names(place: Path) -> list[str]:
-    """The image files in a folder (paths below it) or a zip (names, never used as paths), sorted.
+    """Returns the sorted names of image files in a folder or zip.
 
-    Raises DataError for a file that is no zip.
+    Names in a folder are paths below it; names in a zip are never used as paths. Raises DataError
+    for a file that is no zip.
     """
     if place.is_dir():
         files = (path for path in place.rglob("*") if path.is_file())
@@ -260,12 +266,11 @@ def picture_names(place: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images of these names in a folder or zip, each uint8 (channels, size, size).
+    """Decodes images of a folder or zip when their turn comes, each uint8 (channels, size, size).
 
-    Three channels are RGB, one is grey. The shorter side is resized to `size` (Lanczos), then the
-    middle square is cut out: what Fuel's `celeba_64.hdf5`, the file the paper's authors trained
-    on, was made by (178 x 218 to 64 x 78, rows 7 to 70). Iteration raises DataError for a file
-    that is not a whole, sane image.
+    Images are RGB for three channels and grey for one. The shorter side is resized to `size` by
+    Lanczos, then the middle square is cut out. Fuel made the file that the paper's authors trained
+    on, `celeba_64.hdf5`, in this way. Iteration raises DataError for a damaged or huge image.
     """
 
     place: Path
@@ -309,17 +314,17 @@ def _decode(archive: zipfile.ZipFile | None, pictures: Pictures, name: str) -> n
         return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
     except DataError:
         raise
-    except Exception as error:  # a damaged file, or member of a zip, may raise anything
+    except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{where} is not a whole image: {error}") from None
 
 
 def pictures(
     place: Path, names: list[str], partition: Path | None, channels: int, size: int
 ) -> dict[str, Pictures]:
-    """Training and test images: parts 0 and 2 of CelebA's official `partition`, the list of its
-    authors or the .csv of its copies; every tenth is for the test without one.
+    """Returns training and test images: parts 0 and 2 of CelebA's official `partition`.
 
-    Raises DataError for a damaged list, or a name that is not in it.
+    The partition is the authors' list or the .csv of copies. Every tenth image is for the test
+    without a partition. Raises DataError for a damaged list, and for a name that it lacks.
     """
     train, test = [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
     if partition is not None:
@@ -339,4 +344,4 @@ def pictures(
 
 
 Rows = np.ndarray | Pictures
-"""An array, or images that are decoded when their turn comes."""
+"""Images as an array, or decoded one by one."""

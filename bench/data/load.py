@@ -1,13 +1,12 @@
-"""The images of the suite: the data sets of `bench.data.sources`, found, downloaded or drawn.
+"""Finds, downloads, draws and loads the data sets of `bench.data.sources`.
 
 Images that are not drawn are prepared once, as memory-mapped arrays in a folder of the cache:
 
     images-SHA.npy   uint8 (n, c, h, w), the training images first
     labels-SHA.npy   int64 (n,), where there are labels
-    about.json       written last: what the arrays are, their sizes and SHA-256s
+    about.json       the sizes and SHA-256s of both, written last and in one step
 
-The arrays are named by their hash and about.json is replaced in one step. So about.json speaks
-of whole arrays whenever a process was killed.
+So about.json describes whole arrays at any moment, even if a process is killed.
 """
 
 from __future__ import annotations
@@ -30,43 +29,36 @@ from bench.data.files import Arrays, DataError, Lacking, Rows, fingerprint
 from bench.data.sources import DATASETS, Dataset, Source, find
 from bench.store.atomic import write_atomically
 
-VERSION = 1
-"""Of what is prepared."""
+VERSION = 1  # of prepared arrays
 PARTS = {"images": ("train", "test"), "labels": ("train_labels", "test_labels")}
-"""What the prepared files hold, one array after the other."""
+"""Arrays that a prepared file holds, one after the other."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """One data set.
+    """One data set."""
 
-    train (n, c, h, w) and test (m, c, h, w) are uint8, and perhaps memory-mapped. The labels are
-    int64 or None. `name` says what they are: "folder" for images of your own, in the place of a
-    known data set or not. `sha256` is over names, types, shapes and bytes of all arrays, however
-    they came. `stand_in` is whether the suite drew them, as in the column of this name.
-    """
-
-    name: str
-    sha256: str
-    stand_in: bool
-    train: np.ndarray
-    test: np.ndarray
-    train_labels: np.ndarray | None = None
-    test_labels: np.ndarray | None = None
+    name: str  # of the data set, or "folder" for a user's own images
+    sha256: str  # over names, types, shapes and bytes of all arrays
+    stand_in: bool  # whether the suite drew the images
+    train: np.ndarray  # uint8 (n, c, h, w), perhaps memory-mapped
+    test: np.ndarray  # uint8 (m, c, h, w)
+    train_labels: np.ndarray | None = None  # int64 (n,)
+    test_labels: np.ndarray | None = None  # int64 (m,)
     origin: str = ""  # a folder, a file, or "drawn"
 
 
 def cache() -> Path:
-    """Where downloads and prepared arrays are kept: $SVAE_BENCH_DATA or ~/.cache/svae-bench."""
+    """Returns the folder of downloads and prepared arrays, ~/.cache/svae-bench by default."""
     return Path(os.environ.get("SVAE_BENCH_DATA") or Path.home() / ".cache" / "svae-bench")
 
 
 def load(name: str, data: Path | None = None) -> Images:
-    """The data set of this name, one of DATASETS.
+    """Returns the data set of this name, one of DATASETS.
 
-    With `data`, a folder or file, from there and nowhere else: prepared arrays, or files that
-    are prepared in the cache at first use. Without, from the entry's own path or the cache;
-    others are downloaded to it if need be (CelebA with gdown). Raises DataError with what to do.
+    It comes from the folder or file `data`. Without `data` it comes from the entry's path, from
+    the cache, or from a download to the cache. Files are prepared in the cache at first use.
+    Raises DataError, which says what to do.
     """
     if draw := _entry(name).draw:
         arrays = draw()
@@ -80,9 +72,9 @@ def load(name: str, data: Path | None = None) -> Images:
 
 
 def prepare(name: str, data: Path | None = None) -> Images:
-    """Prepares the data set in the cache, from `data`, or from the cache or a download.
+    """Prepares the data set in the cache, so that `load(name)` returns it, and returns it.
 
-    From then on `load(name)` gives it. Raises DataError.
+    It comes from `data`, or without `data` as in `load`. Raises DataError.
     """
     entry, folder = _entry(name), cache() / "prepared" / name
     if data is None and entry.path:
@@ -99,9 +91,9 @@ def prepare(name: str, data: Path | None = None) -> Images:
 
 
 def _prepare(name: str, place: Path, folder: Path) -> Images:
-    """The data set in `place`, prepared in the folder unless the same files were before.
+    """Returns the data set in `place`, prepared in the folder unless that was done before.
 
-    Raises DataError if it can't be read, or the folder can't be written.
+    Raises DataError if the place can't be read or the folder can't be written.
     """
     source = find(name, place)
     stamp, draft = source.stamp(), folder / ".draft"
@@ -111,7 +103,7 @@ def _prepare(name: str, place: Path, folder: Path) -> Images:
             with contextlib.suppress(DataError):
                 if found := read(folder, stamp=stamp):
                     return found
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left it
             draft.mkdir()
             try:
                 _write(folder, draft, source, stamp)
@@ -168,7 +160,7 @@ def _files(folder: Path, kinds: Iterable[str], sha256: str) -> dict[str, Path]:
 
 
 def _arrays(paths: dict[str, Path], train: int) -> Arrays:
-    """Memory-mapped, copy on write: a change stays in the process that makes it."""
+    """Maps arrays into memory, copy on write: a change stays in the process that makes it."""
     arrays: Arrays = {}
     for kind, path in paths.items():
         both = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -177,10 +169,10 @@ def _arrays(paths: dict[str, Path], train: int) -> Arrays:
 
 
 def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images | None:
-    """The data set that was prepared in the folder, memory-mapped, or None.
+    """Returns the data set that was prepared in the folder, memory-mapped, or None.
 
-    Sizes and shapes are compared with what was recorded, every byte with `check`. With `stamp` it
-    is None for other files than those of this stamp. Raises DataError if something differs, or
+    It returns None as well if the files that were prepared had another `stamp`. It compares sizes
+    and shapes with the record, and every byte under `check`. Raises DataError if they differ, or
     for a folder of a newer version of the suite.
     """
     try:
@@ -216,10 +208,10 @@ def _existing(data: Path) -> Path:
 
 
 def static_bits(data: Path | None = None) -> np.ndarray:
-    """The test set of statically binarized MNIST, uint8 0 or 1, (10000, 784), sorted by class.
+    """Returns the test set of statically binarized MNIST, uint8 (10000, 784), sorted by class.
 
-    From `data`, or the cache and downloaded if need be (Salakhutdinov and Murray 2008, the files
-    of Larochelle). Raises DataError.
+    It comes from `data`, from the cache or from a download. Raises DataError. Source: Salakhutdinov
+    and Murray 2008, the files of Larochelle.
     """
     place = cache() if data is None else _existing(data)
     paths = [place / "binarized_mnist.npz", place / "binarized_mnist_test.amat"]
@@ -234,10 +226,9 @@ def static_bits(data: Path | None = None) -> np.ndarray:
 
 
 def static_labels() -> np.ndarray:
-    """The classes of `static_bits`, int64 (10000,).
+    """Returns the classes of `static_bits`, int64 (10000,).
 
-    The bits are those of MNIST's test set in stable order of class, so the classes follow from
-    their numbers there. Of 6,385,616 pixels that are 0 or 255 in MNIST none contradicts its bit
-    in this order, and the likeliest of all 10,000 images for each row of bits is of its class.
+    The bits follow MNIST's test set in stable order of class, so class sizes give the classes. No
+    pixel that is 0 or 255 in MNIST contradicts its bit in this order.
     """
     return np.repeat(np.arange(10), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])

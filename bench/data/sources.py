@@ -1,4 +1,4 @@
-"""The data sets, one entry each in `DATASETS`, and where each is found in a folder or a file.
+"""Each data set is one entry of `DATASETS`, which finds its files in a folder or a file.
 
 A data set of your own is one entry more:
 
@@ -19,18 +19,15 @@ from bench.data.files import Arrays, DataError, Lacking, Rows
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in `place`: the files it is made from, and how to read them.
+    """A source is a data set at a place: its files, and a function that reads them."""
 
-    `name` is that of the data set, or "folder" for images whose digest tells them apart.
-    """
-
-    name: str
+    name: str  # of the data set, or "folder" for images that their digest tells apart
     place: Path
     files: Sequence[Path]
     read: Callable[[], Mapping[str, Rows]]
 
     def stamp(self) -> str:
-        """Another one if a file is added, taken away, resized or written."""
+        """Returns a hash that changes if a file is added, removed, resized or written."""
         stats = [(file, file.stat()) for file in self.files]
         lines = [f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for file, stat in stats]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -38,11 +35,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All there is to say of a data set of images (channels, size, size).
+    """A data set has images (channels, size, size).
 
-    `locate(place)` is the data set in a folder or file. It is None where other images may replace
-    it, named by their digest, and raises DataError where they may not. `download(cache)` fetches
-    what the cache lacks. `draw()` makes the arrays of a synthetic data set, which has no files.
+    `locate(place)` returns the data set in a folder or file. A missing data set raises DataError,
+    or gives None if other images, named by their digest, may replace it. `download(cache)` fetches
+    what the cache lacks. `draw()` makes a synthetic data set.
     """
 
     channels: int
@@ -50,7 +47,7 @@ class Dataset:
     train: int  # images for training, for estimates of how long a training takes
     d_z: int  # dimension of codes
     locate: Callable[[Path], Source | None] = lambda place: None
-    looked: str = "images"  # for what, as an error says
+    looked: str = "images"  # what an error says that it looked for
     download: Callable[[Path], None] | None = None
     draw: Callable[[], Arrays] | None = None
     classifier: str = ""  # of bench.scores, trained on these images
@@ -65,19 +62,19 @@ class Dataset:
 def images_in(
     path: str, *, channels: int, size: int, train: int = 10_000, d_z: int = 64
 ) -> Dataset:
-    """The entry of your own images: a folder or zip of images of any size, or an .npz file.
+    """Returns an entry for your own images: a folder or zip of images of any size, or an .npz.
 
-    `channels` is 1 (images are converted to grey) or 3, `size` height and width, from 16 to 256.
-    An .npz has `images`, uint8 (n, size, size, channels), or (n, size, size) of grey images.
-    Every tenth image is for the test. Specs and rows name these images with their digest.
+    `channels` is 1 (grey) or 3; `size` is height and width, from 16 to 256. An .npz has `images`,
+    uint8 (n, size, size, channels), or (n, size, size) if grey. Every tenth image is for the test.
+    Specs and rows name these images with their digest.
     """
     return Dataset(channels, size, train, d_z, path=path)
 
 
 def find(name: str, place: Path) -> Source:
-    """A copy of the data set of this name in `place`, or images that can take its place.
+    """Returns the data set of this name in `place`, or images that can replace it.
 
-    Raises DataError, with what was looked for, if there is nothing.
+    Raises DataError if there is neither.
     """
     entry = DATASETS[name]
     source = entry.locate(place) or _images("folder", place, entry.channels, entry.size)
@@ -87,7 +84,7 @@ def find(name: str, place: Path) -> Source:
 
 
 def _named(place: Path, name: str, *ends: str) -> Path:
-    """`place` itself if it is a file whose name ends so, or else the file of this name in it."""
+    """Returns `place` if it is a file whose name ends so, and else the file `name` in it."""
     return place if place.is_file() and place.name.endswith(ends) else place / name
 
 
@@ -125,7 +122,7 @@ def _celeba(place: Path) -> Source | None:
 
 
 def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
-    """Images without labels: an .npz file, or a folder or zip, of CelebA's with its partition."""
+    """Returns images without labels in an .npz, a folder or a zip; CelebA's have a partition."""
     if place.is_file() and place.suffix == ".npz":
         return Source(name, place, [place], partial(files.unlabelled_npz, place, channels, size))
     if place.is_file() and place.suffix != ".zip":
@@ -175,4 +172,4 @@ DATASETS: dict[str, Dataset] = {
     "stand-in photos": replace(_CIFAR10, train=synthetic.N_TRAIN, draw=synthetic.photos),
     "stand-in faces": replace(_CELEBA, train=synthetic.N_TRAIN, draw=partial(synthetic.photos, 64)),
 }
-"""Every data set by its name, which specs and rows carry."""
+"""Data sets by the name that specs and rows carry."""

@@ -1,9 +1,8 @@
-"""Images drawn by the suite itself, for the `smoke` scale and the tests: no data at hand needed.
+"""Draws synthetic images for the `smoke` scale and the tests, which then need no data.
 
-They have ten classes of equal size with visible variation within each, are drawn in a fraction of
-a second and are the same bytes everywhere: the random numbers are the output of SHAKE-256, and
-the arithmetic is elementwise addition, multiplication, division and square root only, which IEEE
-754 rounds the same way on any machine.
+They have ten classes of equal size and are the same bytes on any machine. Their random numbers are
+the output of SHAKE-256. Their arithmetic is elementwise +, -, *, / and square root, which IEEE 754
+rounds in the same way everywhere.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ N_TRAIN, N_TEST = 2000, 500
 _CORNERS = ((-1, -2), (1, -2), (-1, 0), (1, 0), (-1, 2), (1, 2))
 _LINES = ((0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5))
 _DIGITS = ["012456", "25", "02346", "02356", "1235", "01356", "013456", "025", "0123456", "012356"]
-"""The lines of a seven-segment display, between the six corners, that each digit lights."""
+"""Lines between six corners, a seven-segment display, that each digit lights."""
 
 
 def _uniform(stream: str, n: int, *shape: int) -> np.ndarray:
-    """(n, *shape) multiples of 2^-16 in [-1, 1), float32, fixed by the name of the stream."""
+    """Returns (n, *shape) multiples of 2^-15 in [-1, 1), float32, fixed by the stream's name."""
     count = n * int(np.prod(shape))
     raw = hashlib.shake_256(f"svae-bench stand-in {stream}".encode()).digest(2 * count)
     numbers = np.frombuffer(raw, dtype="<u2").reshape(n, *shape).astype(np.float32)
@@ -31,9 +30,9 @@ def _uniform(stream: str, n: int, *shape: int) -> np.ndarray:
 
 
 def digits() -> Arrays:
-    """Grey digits, 2000 + 500 of (1, 28, 28), and their labels.
+    """Returns grey digits, 2000 + 500 of (1, 28, 28), and their labels.
 
-    Seven-segment figures whose corners, slant, size, place and stroke width vary.
+    They are seven-segment figures whose corners, slant, size, place and stroke width vary.
     """
     n = N_TRAIN + N_TEST
     corner = np.asarray(_CORNERS, dtype=np.float32) * 4
@@ -59,10 +58,10 @@ def digits() -> Arrays:
 
 
 def photos(size: int = 32) -> Arrays:
-    """Colour images, 2000 + 500 of (3, size, size), and their labels.
+    """Returns colour images, 2000 + 500 of (3, size, size), and their labels.
 
-    Ten shapes and textures of varying colour, place and size before a background that shades
-    from one colour to another.
+    They show ten shapes and textures of varying colour, place and size. The background shades from
+    one colour to another.
     """
     n = N_TRAIN + N_TEST
     u = _uniform(f"photos {size}", n, 4, 1, 1)

@@ -1,9 +1,9 @@
-"""How fast the suite is here: ratios measured in one run on equal cores, never bare seconds.
+"""Measures how fast the suite is on this machine, beside plain loops on equal cores.
 
-    python -m bench.speed            about five minutes; leave the machine otherwise idle
+    python -m bench.speed            takes about five minutes; leave the machine otherwise idle
 
-Rival timings are taken in turns of a fraction of a second and compared turn by turn, so that a
-busy neighbour slows both. The ratio shown is the median over turns.
+The suite and a plain loop work in turns of a fraction of a second, so that other programs slow
+both. The ratio shown is the median over turns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ HEADINGS = ("measured", "here", "asked for")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed", __doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="also writes the table as Markdown"
+    )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""How fast images train here, and how fast their likelihood is estimated."""
+"""Measures how fast images train, and how fast annealing estimates their likelihood."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Trainer
 
 LEAST = {"mnist": {"cpu": 1.05, "cuda": 5.0}, "cifar10": {"cpu": 1.2, "cuda": 4.0}}
-"""The suite's training steps a second to the plain loop's, at least."""
+"""Least ratio of the suite's training steps a second to the plain loop's."""
 TEMPERATURES = 8
-"""Of a timed annealing. All temperatures but the first and the last cost the same."""
+"""Number in a timed annealing. All temperatures but the first and the last cost the same."""
 
 
 def sections() -> Iterator[Iterator[Line]]:
-    """Everything that is measured, on synthetic images, which cost what others do."""
+    """Yields all measurements. They use synthetic images, which cost as much as others."""
     yield from (training("cpu", study) for study in LEAST)
     yield convolutional_annealing()
     yield linear_annealing()
@@ -37,20 +37,20 @@ def sections() -> Iterator[Iterator[Line]]:
 
 
 def spec(scale: str, study: str = "mnist") -> ImageSpec:
-    """sVAE-r at this scale on synthetic images: three networks and the cycle."""
+    """Returns sVAE-r at this scale on synthetic images: three networks and the cycle."""
     given = {"data": STUDIES[study].axes["smoke"]["data"]}
     return STUDIES[study].specs(scale, methods=["svae_r"], lams=[0.1], given=given)[0]
 
 
 def suite(one: ImageSpec, device: str) -> Rival:
-    """The suite's trainer, in steps."""
+    """Returns the suite's trainer as a rival; its rate is in steps."""
     trainer = Trainer(one, data.load(one.data).train, device)
     trainer.nets.train()
     return steps_a_turn(trainer.advance)
 
 
 def plain(one: ImageSpec, device: str, frugal: bool = True) -> Rival:
-    """The plain loop with its DataLoader, in steps."""
+    """Returns the plain loop with its DataLoader as a rival; its rate is in steps."""
     trainer = PlainTrainer(one, device, frugal=frugal)
     batches = trainer.batches(data.load(one.data).train)
     return steps_a_turn(lambda: trainer.updates(*next(batches)))
@@ -109,7 +109,7 @@ def linear_annealing() -> Iterator[Line]:
 
 
 def annealing(model: LatentModel, x: Tensor, chains: int, leapfrog: int) -> Rates:
-    """Gradients of single chains a second: of all chains at once and of one by one."""
+    """Measures gradients of single chains a second, of all chains at once and of one by one."""
 
     def rival(estimate: Callable[..., object], x: Tensor) -> Rival:
         settings = {"temperatures": TEMPERATURES, "chains": chains, "leapfrog": leapfrog}

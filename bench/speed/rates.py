@@ -1,4 +1,4 @@
-"""Rates of rivals, measured in turns of a fraction of a second: a busy neighbour slows all."""
+"""Measures the rates of rivals in short turns, so that other programs slow all of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 
 from bench.engine.cost import matmul_rate
 
-TURN = 0.4
-TURNS = 7
+TURN, TURNS = 0.4, 7  # seconds of a turn, and number of turns
 
 Line = tuple[str, str, str]
 """What was measured, what came out, and what is asked for."""
@@ -20,7 +19,7 @@ Rival = Callable[[], float]
 
 
 def steps_a_turn(update: Callable[[], object], steps: int = 1) -> Rival:
-    """Returns a rival that calls `update`, which makes so many steps."""
+    """Returns a rival that calls `update` again and again; each call makes so many steps."""
 
     def turn() -> float:
         calls, start = 0, time.perf_counter()
@@ -35,25 +34,25 @@ def steps_a_turn(update: Callable[[], object], steps: int = 1) -> Rival:
 
 
 def products(width: int = 64, device: str = "cpu") -> Rival:
-    """Returns a rival that multiplies batches of matrices, whose rate is in FLOP/s."""
+    """Returns a rival that multiplies batches of matrices; its rate is in FLOP/s."""
     return lambda: matmul_rate(device, width, TURN)
 
 
 class Rates:
-    """Each rival's rate in every turn; a first turn warms up and is dropped."""
+    """Holds each rival's rate in every turn; a first turn warms up and is dropped."""
 
     def __init__(self, **rivals: Rival) -> None:
         turns = [{name: rival() for name, rival in rivals.items()} for _ in range(TURNS + 1)]
         self.turns = turns[1:]
 
     def ratio(self, one: str, other: str) -> float:
-        """The median over turns of one rival's rate to another's."""
+        """Returns the median over turns of one rival's rate to another's."""
         return statistics.median(turn[one] / turn[other] for turn in self.turns)
 
     def summary(self, flops: float, whose: str = "") -> str:
-        """The ratio of `suite` to `plain`, and the share of `products` that `suite` reaches.
+        """Returns the ratio of `suite` to `plain`, and the share of `products` that `suite` reaches.
 
-        `flops` are those of one step of `suite`; `whose` says whose products.
+        `flops` is what one step of `suite` takes; `whose` names the machine of the products.
         """
         ratio, share = self.ratio("suite", "plain"), flops * self.ratio("suite", "products")
         rate = statistics.median(turn["products"] for turn in self.turns) / 1e9

@@ -1,13 +1,12 @@
-"""How long a study would take on many workers: recorded job times, dealt out on paper.
+"""Simulates how long a study takes on many workers, from recorded times of its jobs.
 
     python -m bench.speed.simulate                    toy_grid at paper scale on 1 to 1,000 workers
     python -m bench.speed.simulate cifar10            on 1 to 33: no training of images is divided
-    python -m bench.speed.simulate --out FILE         also write the table as Markdown
 
-The committed reference says how long trainings really took against what `seconds` of the study's
-package estimates; that ratio, and its scatter from stack to stack, is carried over to the stacks
-of the scale asked for. Workers are alike and take the longest job first, as the engines do;
-starting them and storing rows are left out.
+The committed results say how much longer jobs took than `Study.seconds` estimates. The simulation
+carries that ratio, and its scatter over stacks, to the stacks of the scale asked for. Workers are
+alike, and the longest job starts first, as in the engine. Starting workers and storing rows cost
+nothing here.
 """
 
 from __future__ import annotations
@@ -38,14 +37,17 @@ HEADINGS += ["best stack size", "time then", "time by --shard"]
 
 
 class Recorded(NamedTuple):
-    """What the reference says of a study's times."""
+    """Holds what the committed results say about a study's times."""
 
-    rate: float  # FLOP/s at which `seconds` comes out right on the whole
-    scatter: tuple[float, ...]  # of single stacks: real time to that estimate
+    rate: float  # FLOP/s at which `Study.seconds` gives the recorded total
+    scatter: tuple[float, ...]  # of each stack: recorded time to that estimate
 
 
 def recorded(name: str, results: Path) -> Recorded:
-    """From float32's rows at the largest scale published. Raises StoreError if none is."""
+    """Returns the times of float32 rows at the largest published scale.
+
+    Raises StoreError if no scale is published.
+    """
     study = STUDIES[name]
     scales = [s for s in SCALES if (results / name / f"{s}.parquet").is_file()]
     if not scales:
@@ -56,7 +58,7 @@ def recorded(name: str, results: Path) -> Recorded:
         if row["precision"] == "float32":
             spec = study.kind(**{column: row[column] for column in columns(study.kind)})
             stack = row["train_seconds"]  # members share one time
-            fixed = study.seconds(spec, math.inf)  # what takes its time at any rate
+            fixed = study.seconds(spec, math.inf)  # seconds that no rate shortens
             real[stack] += stack + (row.get("evaluation_seconds") or 0.0) - fixed
             work[stack] += study.seconds(spec, 1.0) - fixed
     rate = sum(work.values()) / sum(real.values())
@@ -64,7 +66,7 @@ def recorded(name: str, results: Path) -> Recorded:
 
 
 def deal(jobs: Sequence[float], workers: int) -> float:
-    """Seconds until the last of the jobs ends, each started by the first worker that is free."""
+    """Returns the seconds until the last job ends; the first free worker starts each job."""
     free = [0.0] * workers
     for job in jobs:
         heapq.heappush(free, heapq.heappop(free) + job)
@@ -72,7 +74,7 @@ def deal(jobs: Sequence[float], workers: int) -> float:
 
 
 class Simulation:
-    """The stacks of a study at a scale and what they take."""
+    """Holds the stacks of a study at a scale, and the seconds that they take."""
 
     def __init__(self, specs: Sequence[Spec], times: Recorded) -> None:
         self.specs, self.times = specs, times
@@ -82,7 +84,7 @@ class Simulation:
         self.largest = max(map(len, self.stacks))
 
     def jobs(self, size: int = sys.maxsize, scatter: bool = True) -> list[float]:
-        """Seconds of each job, the longest estimate first; stacks cut to at most `size`."""
+        """Returns the seconds of each job, longest estimate first; jobs are at most `size` long."""
         starts = ((stack, i) for stack in self.stacks for i in range(0, len(stack), size))
         return self._times([stack[i : i + size] for stack, i in starts], scatter)
 
@@ -91,19 +93,19 @@ class Simulation:
         found = []
         for stack in stacks:
             estimate = sum(self.each[spec.id] for spec in stack) * cost.get(len(stack), 1.0)
-            # Its own: a stack takes as long whoever runs it.
+            # The scatter depends on the stack alone: it takes as long on any worker.
             luck = random.Random(stack[0].id).choice(self.times.scatter)
             found.append((estimate, luck if scatter else 1.0))
         found.sort(key=lambda job: job[0], reverse=True)
         return [estimate * luck for estimate, luck in found]
 
     def shards(self, n: int) -> float:
-        """Seconds until the last of n processes ends, each with a shard of its own."""
+        """Returns the seconds until the last of n processes ends, each with its own shard."""
         parts = [Shard(i, n).of(self.specs) for i in range(1, n + 1)]
         return max(sum(self._times(self.study.stacks(part, "cpu"))) for part in parts)
 
     def line(self, workers: int) -> tuple[str, ...]:
-        """One line of the table, see HEADINGS."""
+        """Returns one line of the table, see HEADINGS."""
         jobs, foreseen = self.jobs(), self.jobs(scatter=False)
         time, share = deal(jobs, workers), sum(jobs) / workers
         bound = "the work" if time < 1.05 * share else "the end: few jobs a worker"
@@ -125,15 +127,15 @@ class Simulation:
 
 
 def duration(seconds: float) -> str:
-    """In minutes or hours, to three digits."""
+    """Returns a text in minutes or hours, to three digits."""
     if seconds >= 3.6e6:
         return f"{seconds / 3600:,.0f} h"
     return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
 def markdown(study: str, scale: str, simulation: Simulation) -> str:
-    """The table of a study at a scale, and what it is made from."""
-    most = min(len(simulation.specs), WORKERS[-1])  # more would have nothing to do
+    """Returns the table of a study at a scale, and a note on how it was made."""
+    most = min(len(simulation.specs), WORKERS[-1])  # more workers would have nothing to do
     lines = [simulation.line(n) for n in (*(w for w in WORKERS if w < most), most)]
     jobs, scatter = simulation.jobs(), simulation.times.scatter
     return (
@@ -149,8 +151,9 @@ def markdown(study: str, scale: str, simulation: Simulation) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed.simulate", __doc__)
     parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar="STUDY")
-    parser.add_argument("--scale", choices=SCALES, default="paper", help="paper")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as Markdown")
+    parser.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
+    about = "also writes the table as Markdown"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=about)
     args = parser.parse_args(arguments)
     try:
         times = recorded(args.study, report.REFERENCE)

@@ -1,4 +1,4 @@
-"""How fast stacks of toy models train here, and how fast many results are stored and read."""
+"""Measures how fast stacks of toy models train, and how fast many results are stored and read."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from bench.studies.toy_grid.train import Trainer
 T = TypeVar("T")
 
 WIDTHS = {32: 5.5, 64: 3.0, 128: 2.0, 256: 1.4, 512: 1.1}
-"""The suite's training steps a second a core to the plain loop's, at least, by width."""
+"""Least ratio of the suite's training steps a second a core to the plain loop's, by width."""
 MANY = 100_000
 STUDY = STUDIES["toy_grid"]
 SPAWN = multiprocessing.get_context("spawn")
 
 
 def sections(folder: Path) -> Iterator[Iterator[Line]]:
-    """Everything that is measured, in an empty folder."""
+    """Yields all measurements, which use an empty folder."""
     yield training()
     yield two_workers()
     yield memory(folder / "memory")
@@ -50,14 +50,14 @@ def sections(folder: Path) -> Iterator[Iterator[Line]]:
 
 
 def spec(width: int) -> ToySpec:
-    """sVAE-r with two hidden layers of this width and three updates of each kind a batch."""
+    """Returns sVAE-r with two hidden layers of this width and three updates of each kind."""
     shape: dict[str, Any] = {f"{net}_width": width for net in ("encoder", "decoder", "critic")}
     shape |= {"critic_steps": 3, "model_steps": 3}
     return ToySpec(study="toy_grid", scale="quick", method="svae_r", lam=0.1, **shape)
 
 
 def members(width: int) -> list[ToySpec]:
-    """A stack as `stacks` cuts it: methods, lambdas and seeds of one configuration."""
+    """Returns a stack as the study cuts it: methods, lambdas and seeds of one configuration."""
     pool = [
         replace(spec(width), method=method, lam=lam, seed=seed)
         for seed in range(16)
@@ -68,7 +68,7 @@ def members(width: int) -> list[ToySpec]:
 
 
 def suite(width: int) -> Rival:
-    """The suite's trainer, in steps of all members together."""
+    """Returns the suite's trainer as a rival; its rate is in steps of all members together."""
     specs = members(width)
     trainer = Trainer(specs)
     (batch, *_) = next(trainer.epochs())
@@ -76,7 +76,7 @@ def suite(width: int) -> Rival:
 
 
 def plain(width: int) -> Rival:
-    """The plain loop, in steps."""
+    """Returns the plain loop as a rival; its rate is in steps."""
     trainer = PlainTrainer(spec(width))
     batch = next(trainer.batches())
     return steps_a_turn(lambda: trainer.updates(*batch), 6)
@@ -103,7 +103,7 @@ def _work(rival: Callable[[int], Rival], start: Any) -> float:
 
 
 def together(rival: Callable[[int], Rival], n: int) -> float:
-    """Summed rate of n processes that do the same at once."""
+    """Returns the summed rate of n processes that work at once."""
     with SPAWN.Manager() as shared, ProcessPoolExecutor(n, SPAWN) as pool:
         return sum(pool.map(_work, [rival] * n, [shared.Barrier(n)] * n))
 
@@ -121,10 +121,12 @@ def two_workers() -> Iterator[Line]:
 
 
 def memory(folder: Path) -> Iterator[Line]:
-    """A worker's whole job on the largest stacks of both scales, one epoch of each."""
+    """Runs a worker's whole job on the largest stacks of both scales, for one epoch."""
     for scale in ("quick", "paper"):
         specs = STUDY.specs(scale, seeds=5)
-        once = [s for s in specs if s.critic_steps == s.model_steps == 1]  # memory is the same
+        once = [
+            s for s in specs if s.critic_steps == s.model_steps == 1
+        ]  # memory doesn't depend on updates
         stack = max(stacks(once, "cpu"), key=lambda each: sum(map(flops, each)))
         job = Job(tuple(replace(each, epochs=1) for each in stack), str(folder), "cpu", {})
         with ProcessPoolExecutor(1, SPAWN) as worker:
@@ -134,13 +136,13 @@ def memory(folder: Path) -> Iterator[Line]:
 
 
 def _peak(job: Job) -> float:
-    """The most memory, in GiB, that this process held up to the end of the job."""
+    """Runs the job; returns the most memory in GiB that this process has held."""
     assert jobs.run_job(job).end == "done"
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def many_results(folder: Path) -> Iterator[Line]:
-    """Naming, listing and loading so many runs, stored as rows of noise."""
+    """Times naming, listing and loading MANY runs, stored as constant rows."""
     every = partial(STUDY.specs, "paper", seeds=-(-MANY // 3456))
     named, took = _timed(lambda: {spec.id: spec for spec in every()})
     yield f"{len(named):,} specs enumerated and named", took, "<= 2 s"
@@ -155,7 +157,7 @@ def many_results(folder: Path) -> Iterator[Line]:
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, str]:
-    """What the call returns, and how long it took."""
+    """Returns what the call returns, and how long it took."""
     start = time.perf_counter()
     result = call()
     return result, f"{time.perf_counter() - start:.2f} s"
@@ -178,7 +180,7 @@ def _row(each: ToySpec) -> dict[str, Any]:
 
 
 def paper_on_gpu() -> Iterator[Line]:
-    """Steps of each of the paper study's programs on this GPU, and what all of them would take."""
+    """Estimates the paper study's time on this GPU, from one epoch of each stack."""
     for precision, limit in (("float32", 20), ("tf32", 10)):
         allow_tf32(precision == "tf32")
         cut = stacks(STUDY.specs("paper", precision=precision), "cuda")
@@ -191,7 +193,7 @@ def paper_on_gpu() -> Iterator[Line]:
 
 
 def _third_epoch(stack: list[ToySpec]) -> float:
-    """Seconds of a stack's third epoch."""
+    """Returns the seconds of a stack's third epoch."""
     marks: list[float] = []
 
     def mark(epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""The baselines: plain loops that tests hold the suite's numbers to, and `bench.speed` its speed.
+"""Baselines are plain loops: tests compare the suite's numbers with them, `bench.speed` its speed.
 
-They share losses, specs and random numbers with the suite, and no code of networks or of loops.
+They share losses, specs and random numbers with the suite, but no networks or loops.
 """

@@ -1,6 +1,6 @@
-"""The plain loop of annealed importance sampling, over images and single chains.
+"""Runs annealed importance sampling as a plain loop over images and single chains.
 
-The loop sees the same random numbers as `bench.scores.ais` and evaluates as many gradients, one
+The loop sees the same random numbers as `bench.scores.ais`. It evaluates as many gradients, one
 for each leapfrog step.
 """
 
@@ -36,7 +36,7 @@ def plain_log_likelihood(
 def _anneal(
     model: LatentModel, x: Tensor, seed: int, i: int, temperatures: int, chains: int, leapfrog: int
 ) -> float:
-    """The bound of image i, x (1, p), from chains that run one after the other."""
+    """Returns the bound of image i, x (1, p), from chains that run one after the other."""
     beta, step_size, rate = schedule(temperatures), 0.1, 0.65
     log_w = np.zeros(chains)
 

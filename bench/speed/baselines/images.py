@@ -1,8 +1,8 @@
-"""The plain loop of images: the joint-matching methods as everybody would write them.
+"""Trains the joint-matching methods on images in a plain loop.
 
-The loop is eager, of `torch.nn` layers and `torch.optim.Adam`, and a DataLoader feeds it float
-images. It starts from the suite's weights. Its networks are MNIST's of the paper's supplement, or
-CIFAR-10's of the authors' code.
+The loop is eager, with `torch.nn` layers, `torch.optim.Adam` and a DataLoader of float images. It
+starts from the suite's weights. Its networks are MNIST's of the paper's supplement, or CIFAR-10's
+of the authors' code.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from models.methods import METHODS
 from models.objectives import OBJECTIVES
 
 Noise = Callable[..., Tensor]
-"""Gives the noise of one update: `noise(name, *shape)` is (n, *shape)."""
+"""Returns the noise of one update: `noise(name, *shape)` is (n, *shape)."""
 
 Batch = tuple[Tensor, Sequence[Noise], Noise]
 """Scaled images (n, c, h, w), the noise of each update of the critic and of the model."""
 
-EXTRA = 20
-"""Numbers of noise beside a code, in networks of colour images."""
+EXTRA = 20  # numbers of noise beside a code, in networks of colour images
 
 
 def norm(d: int, of: type[nn.BatchNorm1d | nn.BatchNorm2d] = nn.BatchNorm2d) -> nn.Module:
-    """Batch norm that learns no scale."""
+    """Returns batch norm that learns no scale."""
     layer = of(d, eps=1e-3)
     layer.weight.requires_grad_(False)
     return layer
 
 
 def convs(*channels: int, act: nn.Module) -> nn.Sequential:
-    """Convolutions of stride 2 from one number of channels to the next, then flat."""
+    """Returns convolutions of stride 2 from one number of channels to the next, then flat."""
     layers: list[nn.Module] = []
     for a, b in pairwise(channels):
         layers += [nn.Conv2d(a, b, 5, stride=2, padding=2), norm(b), act]
@@ -52,7 +51,7 @@ def deconv(d_in: int, d_out: int) -> nn.ConvTranspose2d:
 
 
 class Critic(nn.Module):
-    """f(x, z) (n,); for colour images, `noise` is a channel beside x and numbers beside z."""
+    """Computes f(x, z) (n,). In colour, `noise` is a channel beside x and numbers beside z."""
 
     def __init__(self, of_x: nn.Module, of_z: nn.Module, of_both: nn.Module) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Critic(nn.Module):
 
 
 def digit_networks(d: int, units: Callable[[int], int]) -> tuple[nn.Module, ...]:
-    """Encoder, decoder and critic of images (n, 1, 28, 28) and codes (n, d)."""
+    """Returns encoder, decoder and critic of images (n, 1, 28, 28) and codes (n, d)."""
     a, b, c, e, hidden, wide = map(units, (16, 32, 64, 128, 784, 1024))
     relu = nn.ReLU()
     encoder = nn.Sequential(
@@ -86,7 +85,10 @@ def digit_networks(d: int, units: Callable[[int], int]) -> tuple[nn.Module, ...]
 
 
 def colour_networks(d: int, units: Callable[[int], int]) -> tuple[nn.Module, ...]:
-    """Encoder, decoder and critic of images (n, 3, 32, 32) and codes (n, d), all in [-1, 1]."""
+    """Returns encoder, decoder and critic of images (n, 3, 32, 32) and codes (n, d).
+
+    All are in [-1, 1].
+    """
     a, b, c, e, f, wide = map(units, (32, 64, 128, 256, 512, 2048))
     relu, leaky = nn.ReLU(), nn.LeakyReLU(0.2)
     encoder = nn.Sequential(convs(4, a, b, c, e, act=relu), nn.Linear(e * 2 * 2, d), nn.Tanh())
@@ -102,7 +104,7 @@ def colour_networks(d: int, units: Callable[[int], int]) -> tuple[nn.Module, ...
 
 
 def initialise(network: nn.Module, start: int) -> nn.Module:
-    """The network with Xavier's weights drawn from this seed, and biases 0."""
+    """Returns the network with Xavier's weights drawn from this seed, and biases 0."""
     rng = torch.Generator().manual_seed(start)
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -115,8 +117,8 @@ def initialise(network: nn.Module, start: int) -> nn.Module:
 class PlainTrainer:
     """Trains one spec; the counterpart of `bench.studies.images.train.Trainer`.
 
-    Unless `frugal`, the model's step computes the critic's gradient as well and drops it, as in
-    PyTorch's DCGAN example.
+    Unless the loop is `frugal`, the model's step computes the critic's gradient as well and drops
+    it, as in PyTorch's DCGAN example.
     """
 
     def __init__(
@@ -149,21 +151,21 @@ class PlainTrainer:
         self.objective = OBJECTIVES[spec.method]
 
     def encode(self, x: Tensor, noise: Noise, name: str = "eps") -> Tensor:
-        """z ~ q(z|x), (n, d)."""
+        """Returns z ~ q(z|x), (n, d)."""
         return self.encoder(torch.cat([x, noise(name, *self.channel)], 1))
 
     def decode(self, z: Tensor, noise: Noise, name: str = "noise") -> Tensor:
-        """x ~ p(x|z), (n, c, h, w)."""
+        """Returns x ~ p(x|z), (n, c, h, w)."""
         extra = [noise(f"{name} 0", *shape) for shape in self.beside[1:]]
         return self.decoder(torch.cat([z, *extra], 1))
 
     def judge(self, x: Tensor, z: Tensor, noise: Noise, name: str) -> Tensor:
-        """f(x, z), (n,)."""
+        """Returns f(x, z), (n,)."""
         own = (noise(f"critic's {name} {i}", *shape) for i, shape in enumerate(self.beside))
         return self.critic(x, z, *own)
 
     def updates(self, x: Tensor, critic_noise: Sequence[Noise], noise: Noise) -> None:
-        """All updates of one batch: the critic's, then the model's."""
+        """Makes all updates of one batch: the critic's, then the model's."""
         for each in critic_noise:
             z = each("z", self.d)
             with torch.no_grad():
@@ -185,10 +187,7 @@ class PlainTrainer:
         self.model_adam.step()
 
     def batches(self, images: np.ndarray) -> Iterator[Batch]:
-        """Shuffled batches of uint8 images (n, c, h, w) without end, each with fresh noise.
-
-        The DataLoader keeps the images as scaled floats.
-        """
+        """Yields shuffled batches of uint8 images (n, c, h, w) without end, with fresh noise."""
         scaled = torch.from_numpy(np.array(images)).to(self.dtype) / 255
         data = TensorDataset(scaled * 2 - 1 if self.colour else scaled)
         pinned = self.device.type == "cuda"
@@ -199,6 +198,6 @@ class PlainTrainer:
                 yield x, [self.fresh] * self.spec.critic_steps, self.fresh
 
     def fresh(self, name: str, *shape: int) -> Tensor:
-        """New noise (batch, *shape), whatever its name: U[-1, 1) for colour images, or N(0, I)."""
+        """Returns new noise (batch, *shape) of any name: U[-1, 1) for colour images, or N(0, I)."""
         out = torch.empty(self.spec.batch, *shape, device=self.device, dtype=self.dtype)
         return out.uniform_(-1, 1) if self.colour else out.normal_()

@@ -1,6 +1,6 @@
-"""The plain loop of the toy study: one model, `torch.nn` layers, `torch.optim.Adam`, batch first.
+"""Trains one toy model in a plain loop of `torch.nn` layers and `torch.optim.Adam`, batch first.
 
-Nothing here knows of stacks. The loop sees the same random numbers as the stacked trainer.
+The loop sees the same random numbers as the stacked trainer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
 
-BETAS = (0.5, 0.999)
-"""Adam's decay rates in the authors' code."""
+BETAS = (0.5, 0.999)  # Adam's decay rates in the authors' code
 
 
 def perceptron(depth: int, width: int, d_out: int, rng: np.random.Generator) -> nn.Sequential:
-    """A ReLU multilayer perceptron of inputs (n, 4), float64, with Xavier's weights, biases 0."""
+    """Returns a ReLU perceptron of inputs (n, 4), float64, with Xavier's weights and biases 0."""
     layers: list[nn.Module] = []
     for size in pairwise([4, *[width] * depth, d_out]):
         linear = nn.Linear(*size, dtype=torch.float64)
@@ -49,17 +48,17 @@ class PlainTrainer:
         self.objective = OBJECTIVES[spec.method]
 
     def code(self, x: Tensor, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of x and samples from z, each (batch, 2); eps (2, batch, 2)."""
+        """Returns codes of x and samples from z, each (batch, 2), for eps (2, batch, 2)."""
         return self.encoder(torch.cat([x, eps[0]], 1)), self.decoder(torch.cat([z, eps[1]], 1))
 
     def logits(self, x: Tensor, z_x: Tensor, x_z: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """f on encoder pairs and on decoder pairs, each (batch,)."""
+        """Returns f on encoder pairs and on decoder pairs, each (batch,)."""
         f_q = self.critic(torch.cat([x, z_x], 1)).squeeze(1)
         f_p = self.critic(torch.cat([x_z, z], 1)).squeeze(1)
         return f_q, f_p
 
     def updates(self, x: Tensor, z: Tensor, critic_eps: Tensor, model_eps: Tensor) -> None:
-        """All updates of one batch: the critic's, then the model's."""
+        """Makes all updates of one batch: the critic's, then the model's."""
         for eps in critic_eps:
             with torch.no_grad():
                 z_x, x_z = self.code(x, z, eps)
@@ -78,7 +77,7 @@ class PlainTrainer:
             self.model_adam.step()
 
     def batches(self) -> Iterator[tuple[Tensor, ...]]:
-        """The batches of all epochs, features last, as `updates` takes them."""
+        """Yields the batches of all epochs, features last, as `updates` takes them."""
         steps = self.spec.critic_steps, self.spec.batch
         for epoch in islice(data.epochs(self.spec), self.spec.epochs):
             arrays = epoch.x, epoch.z, epoch.critic_eps, epoch.model_eps

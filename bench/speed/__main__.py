@@ -28,9 +28,7 @@ HEADINGS = ("measured", "here", "asked for")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed", __doc__)
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="also writes the table as Markdown"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()

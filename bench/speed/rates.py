@@ -50,7 +50,7 @@ class Rates:
         return statistics.median(turn[one] / turn[other] for turn in self.turns)
 
     def summary(self, flops: float, whose: str = "") -> str:
-        """Returns the ratio of `suite` to `plain`, and the share of `products` that `suite` reaches.
+        """Returns the ratio of `suite` to `plain` and the share of `products` that `suite` reaches.
 
         `flops` is what one step of `suite` takes; `whose` names the machine of the products.
         """

@@ -1,7 +1,7 @@
 """Simulates how long a study takes on many workers, from recorded times of its jobs.
 
-    python -m bench.speed.simulate                    toy_grid at paper scale on 1 to 1,000 workers
-    python -m bench.speed.simulate cifar10            on 1 to 33: no training of images is divided
+    python -m bench.speed.simulate                toy_grid at paper scale on 1 to 1,000 workers
+    python -m bench.speed.simulate cifar10        1 to 33 workers: no training of images is divided
 
 The committed results say how much longer jobs took than `Study.seconds` estimates. The simulation
 carries that ratio, and its scatter over stacks, to the stacks of the scale asked for. Workers are
@@ -152,8 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed.simulate", __doc__)
     parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar="STUDY")
     parser.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
-    about = "also writes the table as Markdown"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=about)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
     args = parser.parse_args(arguments)
     try:
         times = recorded(args.study, report.REFERENCE)

@@ -124,9 +124,7 @@ def memory(folder: Path) -> Iterator[Line]:
     """Runs a worker's whole job on the largest stacks of both scales, for one epoch."""
     for scale in ("quick", "paper"):
         specs = STUDY.specs(scale, seeds=5)
-        once = [
-            s for s in specs if s.critic_steps == s.model_steps == 1
-        ]  # memory doesn't depend on updates
+        once = [s for s in specs if s.critic_steps == s.model_steps == 1]  # memory is the same
         stack = max(stacks(once, "cpu"), key=lambda each: sum(map(flops, each)))
         job = Job(tuple(replace(each, epochs=1) for each in stack), str(folder), "cpu", {})
         with ProcessPoolExecutor(1, SPAWN) as worker:

@@ -1,35 +1,35 @@
-"""What the commands share: bad input gets one line and exit status 2."""
+"""Gives all commands the same manners: bad input gets one line and exit status 2."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
 class UsageError(Exception):
-    """The user asked for something that can't be; one line says what and what is allowed."""
+    """The user asked for something impossible; one line says what is wrong and what is allowed."""
 
 
 class Parser(argparse.ArgumentParser):
     """Answers bad arguments in one line; descriptions keep their lines."""
 
-    def __init__(self, prog: str, description: str | None = None, **kw: Any) -> None:
-        super().__init__(prog, description=description, **kw)
-        self.formatter_class = argparse.RawDescriptionHelpFormatter
+    def __init__(self, prog: str, description: str | None) -> None:
+        plain = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, formatter_class=plain)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def complain(module: str, error: Exception | str, status: int = 2) -> int:
-    """Prints the one line and returns the exit status."""
+    """Prints the line and returns the exit status."""
     print(f"python -m {module}: {error}", file=sys.stderr)
     return status
 
 
 def positive(text: str) -> int:
-    """A whole number >= 1, as argparse's `type`."""
+    """Returns a whole number >= 1, as argparse's `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number >= 1")
     return int(text)

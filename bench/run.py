@@ -2,10 +2,10 @@
 
     python -m bench.run toy_grid
 
-Stopping loses nothing that was finished; the same command goes on from there.
+A stop loses nothing that was finished: the same command goes on from there.
 
-Exit status: 0 all done, 1 some failed (or results could not be kept), 2 usage, 3 --max-time was up
-with trainings left, 130 Ctrl-C, 143 SIGTERM.
+Exit status: 0 if all trainings are done, 1 if some failed or results could not be kept, 2 for
+wrong usage, 3 if --max-time was up with trainings left, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,50 +36,77 @@ if TYPE_CHECKING:
     from bench.engine.executors import Sequential
 
 RESULTS = Path("results")
+AGAIN = "the same command goes on from there"
 _START = time.monotonic()
-_terminated: list[int] = []  # each SIGTERM that came
+_terminated: list[int] = []  # every SIGTERM received
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Returns the parser of the command's options."""
     p = Parser("python -m bench.run", __doc__)
     add = p.add_argument
-    add("study", choices=STUDIES, metavar="STUDY", help=", ".join(STUDIES))
-    about = "smoke: seconds; quick: minutes on two CPU cores; paper: the paper's own size "
-    about += "(default: quick, or paper where it is estimated under 30 minutes)"
+    add("study", choices=STUDIES, metavar="STUDY", help=f"one of {', '.join(STUDIES)}")
+    about = """smoke takes a minute or less and draws its images. quick trains narrow networks on
+        real data. paper has the paper's own size. The default is quick, or paper where its
+        estimate is under 30 minutes."""
     add("--scale", choices=SCALES, help=about)
     many: dict[str, Any] = {"action": "append", "default": [], "metavar": "FIELD=VALUE[,VALUE]"}
-    about = "keep trainings whose field (or label) has one of these values; repeatable; methods "
-    about += "outside the study's own join by --only method=NAME"
+    about = """keeps trainings whose field, or label, has one of these values. The option may be
+        repeated; values of one field add up. method=NAME also adds methods outside the study's
+        own."""
     add("--only", **many, help=about)
-    add("--lam", type=_floats, metavar="L[,L]", help="own values of lambda")
-    add("--lr", type=_floats, metavar="R[,R]", help="own learning rates")
-    about = "own values of any other field of the study's trainings, e.g. ais_images=10000"
+    about = "trains at these values of lambda, such as 0,0.01,0.1, instead of the study's own"
+    add("--lam", type=_floats, metavar="L[,L]", help=about)
+    about = """trains at these learning rates instead of the study's own. Figures and claims of the
+        toy study keep to 1e-3 if it is among the rows."""
+    add("--lr", type=_floats, metavar="R[,R]", help=about)
+    about = """trains with these values of any other field, such as epochs=20, ais_images=10000 or
+        bits=dynamic (the suite's own binarization). A report prefers the study's own settings, so
+        give other settings a --results folder of their own."""
     add("--set", **many, help=about)
-    add("--data", type=Path, metavar="DIR|FILE", help="images already there")
-    about = "score colour images by ImageNet's classifier as well: torch-fidelity's weights, or "
-    add("--inception-weights", metavar="FILE", help=f"{about}{DOWNLOAD} to fetch them")
-    about = "seeds 0 to N-1 (1; 5 for mnist at paper scale)"
+    about = """takes images from this place: the published files, an .npz or, in colour, any folder
+        or zip of images. Without it the command uses its cache, or downloads the files."""
+    add("--data", type=Path, metavar="DIR|FILE", help=about)
+    about = f"""also scores colour images by ImageNet's classifier: inception score, FID of as many
+        samples as --set samples=N says, and KID. FILE is torch-fidelity's
+        weights-inception-2015-12-05-6726825d.pth, or the word {DOWNLOAD}. Stored trainings are not
+        scored again, so give it from the first run on. The real weights were never run yet."""
+    add("--inception-weights", metavar="FILE", help=about)
+    about = "trains seeds 0 to N-1 (default: 1 seed; 5 for mnist at paper scale)"
     add("--seeds", type=positive, metavar="N", help=about)
-    add("--shard", type=Shard.parse, metavar="I/N", help="only the I-th of N parts of all this")
-    add("--workers", type=positive, metavar="N", help="processes (a CPU core each)")
-    about = "loky: processes of this machine (default); sequential: this process; dask, ray: a "
-    about += "cluster, which --address names"
-    engines = ("loky", "sequential", *CLUSTERS)
-    add("--engine", choices=engines, default="loky", help=about)
-    about = "of a running cluster: tcp://HOST:PORT of a Dask scheduler, HOST:PORT or auto for "
-    add("--address", metavar="URL", help=f"{about}Ray; local starts one on this machine")
-    add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    about = "of matrix products; tf32: on a GPU, rounded inputs; bf16: of images, rounded"
+    about = """trains only the I-th of N parts, from 1 to N, of what the other options select. The
+        parts are disjoint, so N machines can share one folder of results."""
+    add("--shard", type=Shard.parse, metavar="I/N", help=about)
+    about = """runs N processes of one thread each (default: one a core, or one on a GPU). On a Ray
+        cluster of GPUs, N jobs share each GPU."""
+    add("--workers", type=positive, metavar="N", help=about)
+    about = """runs jobs in processes of this machine (loky, the default), one after another in this
+        process (sequential), or on a cluster (dask, ray), which --address names"""
+    add("--engine", choices=("loky", "sequential", *CLUSTERS), default="loky", help=about)
+    about = """names a running cluster: tcp://HOST:PORT of a Dask scheduler; HOST:PORT,
+        ray://HOST:PORT or auto for Ray. The word local starts a cluster on this machine."""
+    add("--address", metavar="URL", help=about)
+    about = "trains on this device (default: cuda where torch finds a GPU)"
+    add("--device", choices=("cpu", "cuda"), help=about)
+    about = """rounds matrix products (default: float32). tf32 rounds their inputs on a GPU. bf16
+        rounds inputs and outputs while images train; scores stay in float32. Each precision is a
+        training of its own; keep tf32 in a --results folder of its own."""
     add("--precision", choices=ImageSpec.PRECISIONS, default="float32", help=about)
-    add("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")
-    about = "stop after so many minutes; exit 3 if trainings are left"
+    about = """keeps results in this folder (default: results). Reports go to reports, or to
+        DIR/reports for another folder."""
+    add("--results", type=Path, default=RESULTS, metavar="DIR", help=about)
+    about = """stops after so many minutes, with exit status 3 if trainings are left. Then
+        `python -m bench.report STUDY` shows what is stored."""
     add("--max-time", type=_minutes, metavar="MIN", help=about)
-    add("--retry-failed", action="store_true", help="try failed trainings again")
-    add("--fail-fast", action="store_true", help="stop at the first failed training")
-    add("--dry-run", action="store_true", help="say what would be run")
-    add("--status", action="store_true", help="say what is done")
-    add("--json", action="store_true", help="with --dry-run or --status: one object")
+    about = "tries trainings again that have failed three times"
+    add("--retry-failed", action="store_true", help=about)
+    add("--fail-fast", action="store_true", help="stops at the first training that fails")
+    about = "prints what the command would train, and writes nothing"
+    add("--dry-run", action="store_true", help=about)
+    add("--status", action="store_true", help="prints what is stored, and writes nothing")
+    about = """prints one object, with --dry-run or --status: study, scale, total, done, diverged
+        (among the done), failed, pending, and shard under --shard"""
+    add("--json", action="store_true", help=about)
     return p
 
 
@@ -97,7 +125,7 @@ def _minutes(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     args = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -107,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return complain("bench.run", error)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from there", file=sys.stderr)
+        print(f"stopped; {AGAIN}", file=sys.stderr)
         return 143 if _terminated else 130
 
 
@@ -153,11 +181,11 @@ def _train(plan: Plan, executor: Sequential) -> int:
     clear_progress(progress)
     monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)
     monitor.pending = dict(plan.costs)
-    # What the report needs takes seconds to import: that may as well happen while others train.
-    threading.Thread(target=_import_report, daemon=True).start()
+    # The report's imports take seconds: this thread makes them while workers train.
+    threading.Thread(target=import_module, args=("bench.report",), daemon=True).start()
     seconds = min(60 * (args.max_time or float("inf")), threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
-    # Not SIGINT: what a script starts in the background ignores it.
+    # SIGTERM, because a command that a script starts in the background ignores SIGINT.
     timer = threading.Timer(seconds, _thread.interrupt_main, [signal.SIGTERM])
     try:
         if args.max_time:
@@ -169,26 +197,22 @@ def _train(plan: Plan, executor: Sequential) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         executor.stop()
-        if args.engine == "loky":  # where all workers are surely gone by now
+        if args.engine == "loky":  # all workers have ended by now
             clear_drafts(progress)
         clear_progress(progress)
         state, _ = count(plan.specs, store)
-        print(
-            f"stopped: {state.done} of {state.total} trainings are stored; "
-            "the same command goes on from there",
-            file=sys.stderr,
-        )
+        stored = f"{state.done} of {state.total} trainings are stored"
+        print(f"stopped: {stored}; {AGAIN}", file=sys.stderr)
         if time_is_up:
             return 3 if state.pending else int(state.failed > 0)
         return 143 if _terminated else 130
     except StoreError as error:
         return complain("bench.run", error, 1)
     except EngineError as error:
-        again = f"{error}; nothing stored is lost, the same command goes on from there"
-        return complain("bench.run", again, 1)
+        return complain("bench.run", f"{error}; nothing stored is lost, {AGAIN}", 1)
     except OSError as error:
-        reason = f"results can't be written: {error.strerror}; nothing stored is lost"
-        return complain("bench.run", reason, 1)
+        why = f"results can't be written: {error.strerror}"
+        return complain("bench.run", f"{why}; nothing stored is lost, {AGAIN}", 1)
     finally:
         timer.cancel()
         clear_progress(progress)
@@ -202,7 +226,7 @@ def _report(plan: Plan, executor: Sequential) -> int:
     counts, _ = count(plan.specs, plan.store)
     try:
         if counts.done:
-            with plan.store.rows.lock("report"):  # shards may end together
+            with plan.store.rows.lock("report"):  # shards may end at the same time
                 report.after_run(plan.study.name, plan.scale, plan.args.results)
     except StoreError as error:
         return complain("bench.run", error, 1)
@@ -215,10 +239,6 @@ def _report(plan: Plan, executor: Sequential) -> int:
     return int(counts.failed > 0)
 
 
-def _import_report() -> None:
-    from bench import report as report
-
-
 def _terminate(signum: int, frame: object) -> NoReturn:
     _terminated.append(signum)
     raise KeyboardInterrupt
@@ -227,8 +247,8 @@ def _terminate(signum: int, frame: object) -> NoReturn:
 def command() -> NoReturn:
     """Runs `main` and ends the process with its status."""
     status = main()
-    # What the interpreter does after this now and then aborts on threads that libraries have of
-    # their own ("terminate called without an active exception"); all that matters is on disk.
+    # The interpreter's own end sometimes aborts on threads of libraries ("terminate called without
+    # an active exception"), so the process skips it.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What is run: one training is one `Spec`, plain data with an identity of its own."""
+"""A spec describes one training: plain data with an identity of its own."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 PROTOCOL = 1
-"""Bumped by hand when a stored number changes its meaning: old results are then another
-generation and no table mixes the two."""
+"""Raised by hand when a stored number changes its meaning. No table mixes rows of two protocols."""
 PROTOCOLS = {"cifar10": 2, "celeba": 2}
-"""The same of single studies, where it is not `PROTOCOL`."""
+"""Protocols of studies that have one of their own."""
 
 S = TypeVar("S", bound="Spec")
 
 
 def protocol(study: str) -> int:
-    """The generation of a study's results."""
+    """Returns the protocol of a study's results."""
     return PROTOCOLS.get(study, PROTOCOL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One training: the fields that every study has. Kinds of studies add their own.
+    """One training has these fields in every study; kinds of studies add their own.
 
     Raises ValueError, in one line, for a value that can't be trained.
     """
@@ -39,7 +38,7 @@ class Spec:
     scale: str
     method: str
     lam: float
-    critic_steps: int = 1  # updates of the critic on each batch, then those of the model
+    critic_steps: int = 1  # updates of the critic on each batch, before the model's
     lr: float = 1e-3  # Adam
     batch: int = 128
     epochs: int = 100
@@ -48,10 +47,10 @@ class Spec:
 
     PRECISIONS: ClassVar[tuple[str, ...]] = ("float32", "tf32")
     UNPAIRED: ClassVar[tuple[str, ...]] = ("method", "lam", "precision")
-    """Fields that leave the random numbers as they are: runs differing in them are paired."""
+    """Fields without influence on the random numbers: runs that differ in them are paired."""
 
     def __post_init__(self) -> None:
-        # Two spellings of one number must be one experiment: 1 and 1.0, numpy's and Python's.
+        # 1 and 1.0, of numpy or Python, must give the same experiment.
         for name, kind in columns(type(self)).items():
             value = getattr(self, name)
             if type(value) is not kind or value == 0:
@@ -64,37 +63,37 @@ class Spec:
         self.at_least(batch=1, epochs=1, critic_steps=1, seed=0)
 
     def at_least(self, **least: int) -> None:
-        """Raises ValueError for a field that is smaller than it may be."""
+        """Raises ValueError for a field below its least value."""
         for name, value in least.items():
             if (given := getattr(self, name)) < value:
                 raise ValueError(f"{name} is {given}; allowed: an integer >= {value}")
 
     def one_of(self, name: str, allowed: tuple[str, ...]) -> None:
-        """Raises ValueError for a field that has another value than these."""
+        """Raises ValueError for a field with any other value."""
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} is {getattr(self, name)}; allowed: {', '.join(allowed)}")
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits that name this training: equal specs, and only those, share them."""
+        """Returns 16 hex digits that name this training; equal specs alone share them."""
         return _digest([protocol(self.study), self._given()])[:16]
 
     @cached_property
     def stream(self) -> str:
-        """Names the random numbers of this training (64 hex digits).
+        """Returns 64 hex digits that name the random numbers of this training.
 
-        `UNPAIRED` fields are left out: at one configuration and seed every method and lambda sees
-        the same initial weights, data, batches and noise, so that comparisons are paired.
+        They leave `UNPAIRED` fields out. So every method and lambda sees the same initial weights,
+        data, batches and noise at one configuration and seed.
         """
         return _digest(["stream", self._given(*self.UNPAIRED)])
 
     @cached_property
     def config(self) -> str:
-        """Names the configuration (16 hex digits): all but seed and `UNPAIRED` fields."""
+        """Returns 16 hex digits that name the configuration: all but seed and `UNPAIRED` fields."""
         return _digest(["config", self._given("seed", *self.UNPAIRED)])[:16]
 
     def _given(self, *without: str) -> dict[str, Any]:
-        """The fields that differ from their default: a later field keeps today's identities."""
+        """Returns the fields that differ from their default, so that new fields change no id."""
         kind, values = type(self), vars(self)
         given = [name for name in columns(kind) if values[name] != getattr(kind, name, None)]
         return {name: values[name] for name in given if name not in without}
@@ -102,7 +101,7 @@ class Spec:
 
 @cache
 def columns(kind: type[Spec]) -> dict[str, type]:
-    """Every field of this kind of spec and its type, in the order of the columns."""
+    """Returns every field of this kind of spec and its type, in the order of the columns."""
     return {f.name: {"str": str, "int": int, "float": float}[str(f.type)] for f in fields(kind)}
 
 
@@ -114,11 +113,11 @@ def _digest(content: Any) -> str:
 
 
 def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
-    """Specs of every combination of the given values, the last axis varying fastest.
+    """Returns specs of every combination of the given values; the last axis varies fastest.
 
-    An axis whose name joins several fields by commas takes tuples for values. Raises ValueError
-    like the spec itself. The constructor checks every value once and not every combination:
-    fields are independent, and 100,000 checks would take a second.
+    An axis whose name joins several fields by commas takes tuples for values. Raises ValueError as
+    the spec does. It checks every value once, not every combination: fields are independent, and
+    100,000 checks take a second.
     """
     choices: list[list[dict[str, Any]]] = []
     for name, values in axes.items():
@@ -141,10 +140,9 @@ def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
 
 
 def generator(stream: str, purpose: str) -> Generator:
-    """The random numbers of one training (`Spec.stream`, hex digits) for one purpose.
+    """Returns the random numbers of one training (`Spec.stream`, hex digits) for one purpose.
 
-    What a training sees never depends on its neighbours in a stack, on the device or on the order
-    of jobs.
+    They depend neither on other trainings in the stack, nor on the device or the order of jobs.
     """
     from numpy.random import PCG64, Generator
 

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
     about = "takes these files; without --from the command takes the cache's or downloads them"
     p.add_argument("--from", dest="data", type=Path, metavar="DIR|FILE", help=about)
-    about = f"keeps the array here (default: $SVAE_BENCH_DATA or {cache()})"
+    about = f"keeps the array here, as $SVAE_BENCH_DATA does (default: {cache()})"
     p.add_argument("--cache", type=Path, metavar="DIR", help=about)
     about = "compares every byte of the prepared array with its SHA-256 instead"
     p.add_argument("--check", action="store_true", help=about)

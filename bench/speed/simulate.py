@@ -150,7 +150,8 @@ def markdown(study: str, scale: str, simulation: Simulation) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed.simulate", __doc__)
-    parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar="STUDY")
+    metavar = "|".join(STUDIES)
+    parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar=metavar)
     parser.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The studies. To add one, write a folder like those here and a line below."""
+"""`STUDIES` lists all studies. A new study is a folder beside them and a line below."""
 
 from __future__ import annotations
 

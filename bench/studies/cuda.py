@@ -1,4 +1,4 @@
-"""What a GPU is asked beside tensors: recorded work, and how its products round."""
+"""Records work as CUDA graphs, and sets how a GPU rounds products."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ T = TypeVar("T")
 
 
 def record(work: Callable[[], T], device: torch.device, name: str) -> Callable[[], T] | None:
-    """The kernels of `work` as a CUDA graph, not run meanwhile; None if they can't be recorded.
+    """Records the kernels of `work` as a CUDA graph without running them; None if that fails.
 
-    Each call of what is returned runs them, without Python in between, on the memory that they
-    were recorded on, and returns the same tensors. `work` must have been done once before: that
-    makes an optimiser's state and the libraries' workspaces, which a recording can't. A warning
-    with `name` says why there is no graph.
+    A call of the result runs the kernels without Python in between, on the memory of the recording,
+    and returns the same tensors. `work` must have run once before, because a recording can't make
+    optimiser states and workspaces. A warning with `name` says why there is no graph.
     """
     try:
         return _graph(work, device)
-    except RuntimeError as error:  # slower, but nothing is lost
-        why = error.__context__ or error  # the end of a recording that failed fails as well
+    except RuntimeError as error:
+        why = error.__context__ or error  # ending a failed recording raises a second error
         warnings.warn(f"{name} goes on without a CUDA graph: {why}", stacklevel=2)
         return None
 
@@ -30,7 +29,7 @@ def record(work: Callable[[], T], device: torch.device, name: str) -> Callable[[
 def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
-    # The stream that is set here comes back where a recording fails, too.
+    # This sets the same stream again even if the recording fails.
     with torch.cuda.stream(torch.cuda.current_stream(device)), torch.cuda.graph(graph):
         results = work()
 
@@ -42,6 +41,6 @@ def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether products and convolutions of a GPU may round what goes into them to TF32."""
+    """Says whether products and convolutions of a GPU may round their inputs to TF32."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed

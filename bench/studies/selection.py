@@ -1,4 +1,4 @@
-"""Which trainings of a study the options of a command name."""
+"""Selects the trainings of a study that a command's options name."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from bench.spec import S, Spec, columns
 from bench.studies.study import Study
 
 OWN_OPTION = {"lam": "--lam", "lr": "--lr", "seed": "--seeds"}
-"""Options that give other values of a field than the study's own."""
+"""Options that replace a study's own values of a field."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `i` of `n`, from 1 to n. The parts of one selection are disjoint and cover it."""
+    """Part `i` of `n`, from 1 to n, is disjoint from the others; together they cover all."""
 
     i: int
     n: int
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From `i/n`. Raises argparse's error for anything else."""
+        """Reads `i/n`. Raises argparse's error for anything else."""
         i, slash, n = text.partition("/")
         if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
             raise argparse.ArgumentTypeError(f"{text!r}; allowed: i/n with i from 1 to n, like 2/3")
         return cls(int(i), int(n))
 
     def of(self, specs: Sequence[S]) -> list[S]:
-        """Every n-th training by id: whoever lists the same selection cuts it alike.
+        """Returns every n-th training by id, so that each machine cuts a selection alike.
 
-        An id is a hash, so that each part gets its share of cheap and costly trainings; parts
-        differ by one training at most.
+        Parts differ by one training at most. Ids are hashes, so each part gets its share of cheap
+        and costly trainings.
         """
         mine = set(sorted(spec.id for spec in specs)[self.i - 1 :: self.n])
         return [spec for spec in specs if spec.id in mine]
@@ -45,7 +45,7 @@ class Shard:
 
 
 def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec]:
-    """The trainings that a command's options name, see `bench.run.parser`. Raises UsageError."""
+    """Returns the trainings that the options of `bench.run.parser` name. Raises UsageError."""
     kinds = columns(study.kind)
     asked = _assignments("--only", args.only, ["label", *kinds])
     every = study.every_method()
@@ -76,7 +76,7 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
 def _assignments(
     option: str, texts: Sequence[str], fields: Collection[str]
 ) -> dict[str, list[str]]:
-    """{field: values} of all FIELD=VALUE[,VALUE] that an option was given."""
+    """Returns {field: values} of all FIELD=VALUE[,VALUE] of an option."""
     found: dict[str, list[str]] = {}
     allowed = f"FIELD=VALUE[,VALUE]; allowed fields: {', '.join(fields)}"
     for text in texts:
@@ -88,7 +88,7 @@ def _assignments(
 
 
 def _kept(specs: Sequence[Spec], field: str, texts: Sequence[str], kind: type) -> list[Spec]:
-    """The specs whose field, or label, has one of these values."""
+    """Returns the specs whose field, or label, has one of these values."""
     from models.methods import label
 
     labels = field == "label"

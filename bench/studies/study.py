@@ -1,4 +1,4 @@
-"""A study: its trainings at each scale, and hooks that cut, train, store and report them."""
+"""A study lists its trainings at each scale; its hooks cut, train, store and report them."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
 SCALES = ("smoke", "quick", "paper")
 
 Beat = Callable[[float], None]
-"""Tells how far a job has come, from 0 to 1."""
+"""Reports how far a job has come, from 0 to 1."""
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stack of trainings and where its results go: what travels to a worker."""
+    """A job is a stack of trainings and all that a worker must know of it."""
 
     specs: tuple[Spec, ...]
     results: str
     device: str
-    origin: dict[str, Any]  # columns known to the process that started the run
-    parent: int | None = None  # the process that started the run, where it is on this machine
-    run: str | None = None  # names the run it belongs to, over all machines
-    data: str | None = None  # folder of image files, if the user named one
+    origin: dict[str, Any]  # columns that only the process that started the run knows
+    parent: int | None = None  # that process's number, None if jobs run on a cluster
+    run: str | None = None  # names the job's run, over all machines
+    data: str | None = None  # folder or file of images, if the user named one
     inception: str | None = None  # weights of ImageNet's classifier, or "download"
 
     @property
     def key(self) -> str:
-        """Names the job among those of its run."""
+        """Returns a name of the job that is unique in its run."""
         return f"{self.specs[0].id}-{len(self.specs)}"
 
     @property
     def folder(self) -> Path:
-        """The results of its study at its scale."""
+        """Returns the folder of results of the job's study and scale."""
         return Path(self.results) / self.specs[0].study / self.specs[0].scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Generic[S]):
-    """The axes of one study: those that the scale fixes and those that a user may replace.
+    """Holds the axes of one study, fixed by the scale or replaced by the user.
 
-    A kind of study is a subclass that fills in the hooks. They import what is heavy when they are
-    called, so that listing the studies imports neither torch nor pandas.
+    A kind of study is a subclass that fills in the hooks. Hooks import torch and pandas only when
+    they are called, so that listing the studies is quick.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Study(Generic[S]):
     axes: dict[str, dict[str, Sequence[Any]]]  # scale -> axis -> values, see `bench.spec.grid`
     methods: Sequence[str]
     lams: Mapping[str, Sequence[float]]  # by scale
-    seeds: Mapping[str, int] = field(default_factory=dict)  # by scale, 1 where not given
+    seeds: Mapping[str, int] = field(default_factory=dict)  # by scale, 1 by default
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of some methods
     cost_of_size: Mapping[int, float] = field(default_factory=dict)
-    """A member's time in a stack of this size to its time in a larger one; 1 where not given."""
+    """Ratio of a member's time in a stack of this size to its time in a larger one (1)."""
 
     def specs(
         self,
@@ -76,10 +76,10 @@ class Study(Generic[S]):
         precision: str = "float32",
         given: Mapping[str, Sequence[Any]] | None = None,
     ) -> list[S]:
-        """All trainings of this study at `scale`; None keeps the study's own values.
+        """Returns all trainings of this study at `scale`; None keeps the study's own values.
 
-        `given` replaces values of other axes. A method of `own_lams` (0,) is trained at 0 only.
-        A value given twice counts once. Raises ValueError for values that can't be trained.
+        `given` replaces values of other axes. A method whose `own_lams` are (0,) is trained at 0
+        only. A repeated value counts once. Raises ValueError for values that can't be trained.
         """
         groups: dict[tuple[float, ...], list[str]] = {}
         for method in methods or self.methods:
@@ -101,7 +101,7 @@ class Study(Generic[S]):
     # Results
 
     def store(self, results: Path, scale: str) -> Store:
-        """The results of this study at a scale below a results folder, ours or published ones."""
+        """Returns the store of this study's results at a scale, own or published."""
         from bench.scores.metrics import columns
         from bench.store import schema
         from bench.store.rows import Store
@@ -110,48 +110,48 @@ class Study(Generic[S]):
         return Store(results, self.name, scale, rows, schema.samples(self.sample_columns()))
 
     def load(self, results: Path, scale: str) -> tuple[pa.Table, dict[Path, str]]:
-        """All rows of today's protocol, and the files that can't be read; see `Store.load`."""
+        """Returns all rows of today's protocol, and the unreadable files; see `Store.load`."""
         return self.store(results, scale).load()
 
     # Hooks
 
     def every_method(self) -> dict[str, bool]:
-        """Every method this study can train, and whether lambda means something to it."""
+        """Returns every method that this study can train, and whether the method uses lambda."""
         raise NotImplementedError
 
     def metrics(self) -> Sequence[Metric]:
-        """The metrics of this study, whose columns come with them."""
+        """Returns the metrics of this study, which declare their own columns."""
         return ()
 
     def columns(self) -> dict[str, Any]:
-        """Other columns than those of every study, with types of `bench.store.schema`."""
+        """Returns this study's own columns, with types of `bench.store.schema`."""
         raise NotImplementedError
 
     def sample_columns(self) -> dict[str, Any]:
-        """Columns of what is kept of a training for pictures, beside its id; by default none."""
+        """Returns columns of what is kept of a training for figures, beside its id."""
         return {}
 
     def check(self, specs: Sequence[S], data: Path | None, weights: str | None) -> Sequence[S]:
-        """The specs as they are trained. Raises UsageError, before anything is trained."""
+        """Returns the specs as they will be trained. Raises UsageError before any training."""
         return specs
 
     def stacks(self, specs: Sequence[S], device: str) -> list[list[S]]:
-        """The trainings, cut into what one job trains together; by default each is a job."""
+        """Returns stacks of trainings, one for each job; by default a stack is one training."""
         return [[spec] for spec in specs]
 
     def seconds(self, spec: S, rate: float) -> float:
-        """A training's estimated share of its job, where products run at `rate` FLOP/s."""
+        """Estimates a training's share of its job's time, for products at `rate` FLOP/s."""
         raise NotImplementedError
 
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
-        """Rows (what only this study knows of them) and samples of a trained and scored stack."""
+        """Trains and scores a stack; returns rows of the study's own columns, and samples."""
         raise NotImplementedError
 
     def clear(self, job: Job) -> None:
-        """Removes what a job whose results are stored has left; by default it leaves nothing."""
+        """Removes the files that a job has left, once its results are stored."""
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        """The page of what is stored; `other` are results to compare with.
+        """Returns the page of the stored results, perhaps in comparison with those in `other`.
 
         Raises UsageError if there is nothing in `other` to compare with.
         """

@@ -1,4 +1,4 @@
-"""Gives all commands the same manners: bad input gets one line and exit status 2."""
+"""Holds what the commands share: bad input gets one line and exit status 2."""
 
 from __future__ import annotations
 

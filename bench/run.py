@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     about = """trains only the I-th of N parts, from 1 to N, of what the other options select. The
         parts are disjoint, so N machines can share one folder of results."""
     add("--shard", type=Shard.parse, metavar="I/N", help=about)
-    about = """runs N processes of one thread each (default: one a core, or one on a GPU). On a Ray
+    about = """runs N processes of one thread each (default: a process a core, or one on a GPU). On a Ray
         cluster of GPUs, N jobs share each GPU."""
     add("--workers", type=positive, metavar="N", help=about)
     about = """runs jobs in processes of this machine (loky, the default), one after another in this

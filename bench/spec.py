@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 """Raised by hand when a stored number changes its meaning. No table mixes rows of two protocols."""
 PROTOCOLS = {"cifar10": 2, "celeba": 2}
-"""Protocols of studies that have one of their own."""
+"""Protocols of studies with a protocol of their own."""
 
 S = TypeVar("S", bound="Spec")
 

@@ -33,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class DataError(UsageError):
-    """A data set is missing, damaged or not what it should be; one line says what to do."""
+    """A data set is missing, damaged or the wrong data; the message says what to do."""
 
 
 class Lacking(DataError):
@@ -164,7 +164,7 @@ def cifar10_batches(folder: Path) -> Arrays:
 
 
 def npz(path: Path, *names: str) -> Arrays:
-    """Reads arrays of an .npz file without pickles. Raises DataError if one can't be read."""
+    """Reads arrays of an .npz file without pickles. Raises DataError if an array can't be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > NPZ_LIMIT:
@@ -344,4 +344,4 @@ def pictures(
 
 
 Rows = np.ndarray | Pictures
-"""Images as an array, or decoded one by one."""
+"""Images in an array, or images that are decoded when their turn comes."""

@@ -110,7 +110,7 @@ class Loky(Sequential):
 
 
 class Dask(Sequential):
-    """Runs jobs on the Dask cluster at a scheduler's address, or on one started on this machine.
+    """Runs jobs on the Dask cluster at an address, or on a cluster that it starts here.
 
     Each worker process runs one job at a time, on one thread. On a GPU it takes one unit of the
     resource GPU.
@@ -219,7 +219,7 @@ class Dask(Sequential):
 
 
 class Ray(Sequential):
-    """Runs jobs on the Ray cluster at an address, or on one started on this machine.
+    """Runs jobs on the Ray cluster at an address, or on a cluster that it starts here.
 
     On GPUs, `workers` jobs share each GPU.
     """

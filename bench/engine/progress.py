@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from bench.engine.plan import duration
 from bench.store.atomic import process, write_atomically
 from bench.studies.study import Job
 
@@ -98,10 +98,10 @@ class Monitor:
         share = (self.paid + under_way) / whole if whole else 1.0
         elapsed = time.monotonic() - self.start
         rate = (self.done - self.at_start) / elapsed * 60
-        left = _clock(elapsed * (1 - share) / share) if share > 0.01 else "?"
+        left = duration(elapsed * (1 - share) / share) if share > 0.01 else "?"
         counts = f"{self.done}/{self.total} done · {self.diverged} diverged · {self.failed} failed"
         speed = f"{rate:.0f} trainings/min" if rate >= 2 else f"{60 * rate:.0f} trainings/h"
-        times = f"{share:.0%} of the work · {speed} · {_clock(elapsed)} gone, {left} left"
+        times = f"{share:.0%} of the work · {speed} · {duration(elapsed)} gone, {left} left"
         return share, f"{counts} · {times}"
 
     def _show(self) -> None:
@@ -117,10 +117,6 @@ class Monitor:
                     live.update(grid)
                 else:
                     print(text, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _notes(progress: Path) -> Iterator[tuple[str, float, str]]:

@@ -14,8 +14,6 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from bench.cli import Parser
 from bench.engine.job import keep_freed_memory
@@ -32,18 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    console, lines = Console(width=None if Console().is_terminal else 150), []
+    lines = []
     with tempfile.TemporaryDirectory() as folder:
         for line in chain(*toy.sections(Path(folder)), *images.sections()):
             lines.append(line)
-            console.print(": ".join(line[:2]), highlight=False)
-    table = Table(*HEADINGS)
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+            print(": ".join(line[:2]), flush=True)
+    machine = f"{cpu_name()}, torch {torch.__version__}, one thread a process"
+    text = f"{markdown(HEADINGS, lines)}\n\nRatios measured in one run: {machine}.\n"
+    print(text)
     if args.out:
-        machine = f"{cpu_name()}, torch {torch.__version__}, one thread a process"
-        text = f"{markdown(HEADINGS, lines)}\n\nRatios measured in one run: {machine}.\n"
         args.out.write_text(text, encoding="utf-8")
     return 0
 

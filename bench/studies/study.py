@@ -151,7 +151,7 @@ class Study(Generic[S]):
         """Removes the files that a job has left, once its results are stored."""
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
-        """Returns the page of the stored results, perhaps in comparison with those in `other`.
+        """Returns the page of the stored results, perhaps compared with the results in `other`.
 
         Raises UsageError if there is nothing in `other` to compare with.
         """

@@ -77,11 +77,11 @@ def parser() -> argparse.ArgumentParser:
     about = """trains only the I-th of N parts, from 1 to N, of what the other options select. The
         parts are disjoint, so N machines can share one folder of results."""
     add("--shard", type=Shard.parse, metavar="I/N", help=about)
-    about = """runs N processes of one thread each (default: a process a core, or one on a GPU). On a Ray
-        cluster of GPUs, N jobs share each GPU."""
+    about = """runs N processes of one thread each (default: a process a core, or one on a GPU). N
+        jobs share each GPU of a Ray cluster."""
     add("--workers", type=positive, metavar="N", help=about)
-    about = """runs jobs in processes of this machine (loky, the default), one after another in this
-        process (sequential), or on a cluster (dask, ray), which --address names"""
+    about = """runs jobs in processes of this machine (loky, the default), one by one in this process
+        (sequential), or on a cluster (dask, ray). --address names the cluster."""
     add("--engine", choices=("loky", "sequential", *CLUSTERS), default="loky", help=about)
     about = """names a running cluster: tcp://HOST:PORT of a Dask scheduler; HOST:PORT,
         ray://HOST:PORT or auto for Ray. The word local starts a cluster on this machine."""

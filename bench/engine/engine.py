@@ -61,7 +61,9 @@ class Engine:
                     del running[future]
                     self._settle(verdict)
             except Gone as gone:
-                self.monitor.note(f"{gone}; what is not stored runs again when it is back")
+                self.monitor.note(
+                    f"{gone}; the engine runs what is not stored again when it is back"
+                )
                 self.queue.extendleft(reversed(self._unstored(running.values())))
                 running.clear()
 
@@ -77,7 +79,7 @@ class Engine:
             raise StoreError(f"results can't be written: {verdict.reason}; nothing stored is lost")
         elif len(job.specs) > 1:
             n = len(job.specs)
-            self.monitor.note(f"stack of {n}: {verdict.reason}; halved and tried again")
+            self.monitor.note(f"stack of {n}: {verdict.reason}; the engine halves it")
             self.queue.extend(self._halves(job))
         else:
             self._failed(job, verdict.reason)
@@ -122,7 +124,7 @@ class Engine:
                 halves = self._halves(job)
                 self.losses |= {half.key: FAILURES - 1 for half in halves}
                 self.alone.extend(halves)
-        self.monitor.note("a worker was killed; what it had not finished runs again")
+        self.monitor.note("a worker was killed; the engine runs its unfinished jobs again")
 
     def _unstored(self, jobs: Iterable[Job]) -> list[Job]:
         """Returns the jobs that must run again; none of the jobs is under way any more."""

@@ -129,8 +129,7 @@ class Buckets:
     def read(self) -> tuple[pa.Table, dict[Path, str]]:
         """Returns all rows of files that can be trusted, and the other files with the reason."""
         tables, bad = [], {}
-        entries = self.folder.iterdir() if self.folder.is_dir() else ()
-        for path in sorted(each for each in entries if not each.name.startswith(("_", "."))):
+        for path in sorted(self.folder.glob("[!_.]*")):
             try:
                 tables.append(self._load(path))
             except BadFile as error:

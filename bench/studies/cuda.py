@@ -29,7 +29,7 @@ def record(work: Callable[[], T], device: torch.device, name: str) -> Callable[[
 def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
-    # This sets the same stream again even if the recording fails.
+    # The outer context restores the stream even if the recording fails.
     with torch.cuda.stream(torch.cuda.current_stream(device)), torch.cuda.graph(graph):
         results = work()
 
@@ -41,6 +41,6 @@ def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Says whether products and convolutions of a GPU may round their inputs to TF32."""
+    """Allows, or forbids, a GPU to round the inputs of products and convolutions to TF32."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed

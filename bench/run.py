@@ -80,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     about = """runs N processes of one thread each (default: a process a core, or one on a GPU). N
         jobs share each GPU of a Ray cluster."""
     add("--workers", type=positive, metavar="N", help=about)
-    about = """runs jobs in processes of this machine (loky, the default), one by one in this process
-        (sequential), or on a cluster (dask, ray). --address names the cluster."""
+    about = """runs jobs in processes of this machine (loky, the default), one by one in this
+        process (sequential), or on a cluster (dask, ray). --address names the cluster."""
     add("--engine", choices=("loky", "sequential", *CLUSTERS), default="loky", help=about)
     about = """names a running cluster: tcp://HOST:PORT of a Dask scheduler; HOST:PORT,
         ray://HOST:PORT or auto for Ray. The word local starts a cluster on this machine."""

@@ -62,7 +62,7 @@ class Engine:
                     self._settle(verdict)
             except Gone as gone:
                 self.monitor.note(
-                    f"{gone}; the engine runs what is not stored again when it is back"
+                    f"{gone}; its unfinished jobs run again when it is back"
                 )
                 self.queue.extendleft(reversed(self._unstored(running.values())))
                 running.clear()

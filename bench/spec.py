@@ -115,8 +115,7 @@ def _digest(content: Any) -> str:
 def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
     """Returns specs of every combination of the given values; the last axis varies fastest.
 
-    An axis whose name joins several fields by commas takes tuples for values. Raises ValueError as
-    the spec does.
+    An axis that joins fields by commas takes tuples for values. Raises ValueError as `Spec` does.
     """
     names = [name for axis in axes for name in axis.split(",")]
     parts = [values if "," in axis else zip(values) for axis, values in axes.items()]

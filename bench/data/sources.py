@@ -72,10 +72,7 @@ def images_in(
 
 
 def find(name: str, place: Path) -> Source:
-    """Returns the data set of this name in `place`, or images that can replace it.
-
-    Raises DataError if there is neither.
-    """
+    """Returns the data set of this name in `place`, or images in its place. Raises DataError."""
     entry = DATASETS[name]
     source = entry.locate(place) or _images("folder", place, entry.channels, entry.size)
     if source is None:
@@ -84,7 +81,7 @@ def find(name: str, place: Path) -> Source:
 
 
 def _named(place: Path, name: str, *ends: str) -> Path:
-    """Returns `place` if it is a file whose name ends so, and else the file `name` in it."""
+    """Returns `place` if it is a file with one of these endings, and else the file `name` in it."""
     return place if place.is_file() and place.name.endswith(ends) else place / name
 
 

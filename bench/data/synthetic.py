@@ -60,8 +60,7 @@ def digits() -> Arrays:
 def photos(size: int = 32) -> Arrays:
     """Returns colour images, 2000 + 500 of (3, size, size), and their labels.
 
-    They show ten shapes and textures of varying colour, place and size. The background shades from
-    one colour to another.
+    They show ten shapes and textures of varying colour, place and size on a shaded background.
     """
     n = N_TRAIN + N_TEST
     u = _uniform(f"photos {size}", n, 4, 1, 1)

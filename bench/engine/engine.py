@@ -61,9 +61,7 @@ class Engine:
                     del running[future]
                     self._settle(verdict)
             except Gone as gone:
-                self.monitor.note(
-                    f"{gone}; its unfinished jobs run again when it is back"
-                )
+                self.monitor.note(f"{gone}; its unfinished jobs run again when it is back")
                 self.queue.extendleft(reversed(self._unstored(running.values())))
                 running.clear()
 

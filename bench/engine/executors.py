@@ -54,10 +54,7 @@ class Sequential:
         return future
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
-        """Returns the verdict of a future that has ended.
-
-        Raises Gone, or EngineError where no worker can run jobs.
-        """
+        """Returns the verdict of a future that has ended. Raises Gone or EngineError."""
         return future.result()
 
     def look(self) -> None:
@@ -314,10 +311,7 @@ def _begin(parent: int) -> None:
 
 
 def start(engine: str, address: str | None, workers: int, device: str) -> Sequential:
-    """Returns the executor of this name, with `workers` on this machine or on each GPU.
-
-    Raises UsageError for a cluster that does not answer or lacks what jobs need.
-    """
+    """Returns the executor of this name. Raises UsageError for a cluster that can't run jobs."""
     if engine == "sequential":
         return Sequential()
     if engine == "loky":

@@ -44,10 +44,7 @@ class Recorded(NamedTuple):
 
 
 def recorded(name: str, results: Path) -> Recorded:
-    """Returns the times of float32 rows at the largest published scale.
-
-    Raises StoreError if no scale is published.
-    """
+    """Returns the times of float32 rows at the largest published scale. Raises StoreError."""
     study = STUDIES[name]
     scales = [s for s in SCALES if (results / name / f"{s}.parquet").is_file()]
     if not scales:

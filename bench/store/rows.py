@@ -8,14 +8,11 @@ atomic replacement of its bucket under a lock. At any moment, whoever is writing
 
 gives exactly one row per finished training. It skips names that begin with `_`:
 
-    00.parquet ... ff.parquet   rows, see bench.store.schema
+    00.parquet ... ff.parquet   rows, see bench.store.schema; each file carries its own SHA-256
     _samples/                   points and images for figures, by the same rules
-    _aside/                     files that the store could not trust, each with the reason
+    _aside/                     damaged and foreign files, each with the reason
     _failed/                    trainings that failed, how often and why
     _locks/, _progress/, _tmp/  files of the runs under way
-
-Many processes on many machines write without a database, and any tool reads plain parquet. Each
-file carries a SHA-256 of itself: the store sets a file aside if a single bit of it has changed.
 """
 
 from __future__ import annotations
@@ -222,7 +219,7 @@ class Store:
     def load(self) -> tuple[pa.Table, dict[Path, str]]:
         """Returns all rows of today's protocol, and the unreadable files with the reason.
 
-        Raises StoreError for results of a newer version of the suite, and for a damaged reference.
+        Raises StoreError for newer results and for damaged published results.
         """
         table, bad = self._read("", self.rows)
         return table.filter(pc.field("protocol") == self.protocol), bad

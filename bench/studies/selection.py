@@ -34,8 +34,7 @@ class Shard:
     def of(self, specs: Sequence[S]) -> list[S]:
         """Returns every n-th training by id, so that each machine cuts a selection alike.
 
-        Parts differ by one training at most. Ids are hashes, so each part gets its share of cheap
-        and costly trainings.
+        Ids are hashes, so each part gets its share of cheap and costly trainings.
         """
         mine = set(sorted(spec.id for spec in specs)[self.i - 1 :: self.n])
         return [spec for spec in specs if spec.id in mine]

@@ -85,10 +85,7 @@ def digit_networks(d: int, units: Callable[[int], int]) -> tuple[nn.Module, ...]
 
 
 def colour_networks(d: int, units: Callable[[int], int]) -> tuple[nn.Module, ...]:
-    """Returns encoder, decoder and critic of images (n, 3, 32, 32) and codes (n, d).
-
-    All are in [-1, 1].
-    """
+    """Returns encoder, decoder and critic of images (n, 3, 32, 32) and codes (n, d) in [-1, 1]."""
     a, b, c, e, f, wide = map(units, (32, 64, 128, 256, 512, 2048))
     relu, leaky = nn.ReLU(), nn.LeakyReLU(0.2)
     encoder = nn.Sequential(convs(4, a, b, c, e, act=relu), nn.Linear(e * 2 * 2, d), nn.Tanh())

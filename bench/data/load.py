@@ -36,7 +36,7 @@ PARTS = {"images": ("train", "test"), "labels": ("train_labels", "test_labels")}
 
 @dataclass(frozen=True)
 class Images:
-    """One data set."""
+    """A data set is arrays of training and test images, and where they come from."""
 
     name: str  # of the data set, or "folder" for a user's own images
     sha256: str  # over names, types, shapes and bytes of all arrays
@@ -49,7 +49,7 @@ class Images:
 
 
 def cache() -> Path:
-    """Returns the folder of downloads and prepared arrays, ~/.cache/svae-bench by default."""
+    """Returns the folder of downloads, $SVAE_BENCH_DATA or by default ~/.cache/svae-bench."""
     return Path(os.environ.get("SVAE_BENCH_DATA") or Path.home() / ".cache" / "svae-bench")
 
 

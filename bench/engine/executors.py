@@ -133,7 +133,6 @@ class Dask(Sequential):
                     threads_per_worker=1,
                     dashboard_address=None,
                     silence_logs=50,
-                    local_directory=self.folder,
                     resources=self.resources,
                 )
             self.address = self.cluster.scheduler_address

@@ -62,9 +62,7 @@ def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
 
 
 class Plan:
-    """Holds what a command's options ask for; `counts` and `jobs` come from `cut`."""
-
-    counts: Counts
+    """Holds what a command's options ask for; `cut` sets `counts`, `jobs` and `costs`."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Reads the command's options. Raises UsageError for options that can't be met."""
@@ -93,8 +91,6 @@ class Plan:
             imagenet = args.inception_weights is not None
             metrics.check(self.study.metrics(), self.study.columns(), imagenet)
         self.store = self.study.store(args.results, self.scale)
-        self.jobs: list[Job] = []
-        self.costs: dict[str, float] = {}  # seconds of each job by key
 
     def cut(self) -> None:
         """Makes the jobs that are left. The longest come first, so that workers end together."""
@@ -102,8 +98,6 @@ class Plan:
         from bench.store.atomic import process
 
         self.counts, left = count(self.specs, self.store)
-        if not left:
-            return
         args, weights, origin = self.args, self.args.inception_weights, provenance.commit()
         self.jobs = [
             Job(

@@ -131,8 +131,7 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
     arrays = _arrays(drafts, train)
     sha256, hashes = fingerprint(arrays)
     about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
-    about |= {"stamp": stamp, "train": train, "test": test, "shape": arrays["train"].shape[1:]}
-    about |= {"hashes": hashes, "sha256": sha256}
+    about |= {"stamp": stamp, "train": train, "hashes": hashes, "sha256": sha256}
     about["bytes"] = {kind: path.stat().st_size for kind, path in drafts.items()}
     new = _files(folder, drafts, sha256)
     for kind, path in new.items():

@@ -299,7 +299,7 @@ def _decode(archive: zipfile.ZipFile | None, pictures: Pictures, name: str) -> n
         path = pictures.place / name
         length = archive.getinfo(name).file_size if archive else path.stat().st_size
         if length > BYTES_LIMIT:
-            raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: no image")
+            raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: refused")
         content = archive.read(name) if archive else path.read_bytes()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size

@@ -116,7 +116,7 @@ def _prepare(name: str, place: Path, folder: Path) -> Images:
             "SVAE_BENCH_DATA"
         ) from None
     if found is None:
-        raise DataError(f"{folder} was taken away while it was prepared")
+        raise DataError(f"another process removed {folder}: prepare again")
     return found
 
 
@@ -124,7 +124,7 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
     rows = source.read()
     train, test = len(rows["train"]), len(rows["test"])
     if not (train and test):
-        raise DataError(f"{source.place} gave for training {train} of {train + test} images")
+        raise DataError(f"{source.place} has {train} training and {test} test images: too few")
     drafts = {kind: draft / kind for kind, parts in PARTS.items() if parts[0] in rows}
     for kind, path in drafts.items():
         _save(path, *(rows[part] for part in PARTS[kind]))

@@ -123,7 +123,7 @@ def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
     if place.is_file() and place.suffix == ".npz":
         return Source(name, place, [place], partial(files.unlabelled_npz, place, channels, size))
     if place.is_file() and place.suffix != ".zip":
-        raise DataError(f"{place} is neither a folder nor a file of a kind that can be read")
+        raise DataError(f"{place} is no file of images; allowed: a folder, a .zip or an .npz")
     names = files.picture_names(place)
     lists = [place.parent / f"list_eval_partition{end}" for end in (".txt", ".csv")]
     official = [path for path in lists if name == "celeba" and path.is_file()][:1]

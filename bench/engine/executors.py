@@ -318,5 +318,5 @@ def start(engine: str, address: str | None, workers: int, device: str) -> Sequen
     try:
         return {"dask": Dask, "ray": Ray}[engine](str(address), workers, device)
     except ImportError:
-        reason = f'needs what is not installed: pip install -e ".[{engine}]"'
+        reason = f'needs a package that is not installed: pip install -e ".[{engine}]"'
         raise UsageError(f"--engine {engine} {reason}") from None

@@ -169,7 +169,6 @@ class Dask(Sequential):
         found = self.client.submit(
             call,
             job,
-            pure=False,
             priority=-next(self.order),  # the longest jobs come first
             resources=self.resources,
             key=f"{job.key}-{uuid4().hex}",  # for a key that it knows Dask returns the old future

@@ -124,7 +124,7 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
     rows = source.read()
     train, test = len(rows["train"]), len(rows["test"])
     if not (train and test):
-        raise DataError(f"{source.place} has {train} training and {test} test images: too few")
+        raise DataError(f"too few images in {source.place}: {train} of {train + test} train")
     drafts = {kind: draft / kind for kind, parts in PARTS.items() if parts[0] in rows}
     for kind, path in drafts.items():
         _save(path, *(rows[part] for part in PARTS[kind]))

@@ -1,23 +1,22 @@
 """Estimates log p(x) of a decoder by annealed importance sampling (AIS) and checks the estimate.
 
 Chains move from the prior to the posterior of one image through f_t(u) = N(u; 0, I) p(x|u)^beta_t
-(Neal 2001), with one Hamiltonian trajectory at each beta (Wu et al. 2017, *On the Quantitative
-Analysis of Decoder-Based Generative Models*, and its code, eval_gen). The mean weight over chains
-is unbiased for p(x), so its logarithm is a stochastic lower bound. The code behind a simulated
-image is an exact sample of its posterior. Chains that start there and run backwards have inverse
-weights unbiased for 1 / p(x), so minus the logarithm of their mean is a stochastic upper bound.
-That holds although all chains of an image start at one code, because a mean of dependent terms
-is unbiased too. Upper minus lower is the gap of bidirectional Monte Carlo (BDMC; Grosse,
-Ghahramani & Adams 2015).
+(Neal 2001). Each beta has one Hamiltonian trajectory, as in Wu et al. 2017, *On the Quantitative
+Analysis of Decoder-Based Generative Models*, and in its code, eval_gen. The mean weight over chains
+is unbiased for p(x), so its logarithm is a stochastic lower bound.
 
-Two things differ from eval_gen. Each image adapts its own step size, which starts larger, so no
-image's value depends on the others. The backward chains replay the forward step sizes in reverse
-order, so their kernels do not depend on their own past. Forward kernels do; there the mean weight
-was within its standard error of 1 % of p(x) on linear-Gaussian models.
+The code behind a simulated image is an exact sample of the image's posterior. Chains that run
+backwards from this code have inverse weights whose mean is unbiased for 1 / p(x). Minus the
+logarithm of this mean is a stochastic upper bound. Chains of one image may share their start,
+because a mean of dependent terms is unbiased too. Upper minus lower bound is the gap of
+bidirectional Monte Carlo (BDMC; Grosse, Ghahramani & Adams 2015).
 
-It is written here because no library that the suite uses has it.
+Two things differ from eval_gen. Each image adapts its own step size, so no image's value depends
+on other images. Backward chains replay the forward step sizes in reverse order, so their kernels
+do not depend on their own past. Forward kernels do depend on it, which may bias the lower bound.
 
-Every random number is a function of seed, image and temperature: of no generator's past.
+No library that the suite uses has AIS. Every random number is a function of seed, image and
+temperature, and of no generator's past.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ from bench.scores.latent import LatentModel, log_mean_exp, trajectory, value_and
 TARGET, MEMORY = 0.65, 0.9
 FASTER, SLOWER = 1.02, 0.98
 MIN_STEP, MAX_STEP = 1e-4, 0.5
-"""The step size moves as in eval_gen: x 1.02 or x 0.98 towards a mean acceptance of .65."""
+"""eval_gen multiplies the step size by 1.02 or 0.98, towards a mean acceptance of .65."""
 START = 0.1
-"""The first step size; from eval_gen's .01 it takes 115 temperatures to come here."""
+"""The first step size, which is larger than eval_gen's .01."""
 BATCH = {"cpu": 512, "cuda": 8192}
-"""The most chains that go through the decoder in one call, by type of device."""
+"""The decoder takes at most so many chains in one call, by type of device."""
 
 GIVEN, SIMULATED, REVERSE, MODEL = range(4)
-"""What a random number is for: forward chains (of either kind of image), backward ones, images."""
+"""A random number serves forward chains of either kind of image, backward chains, or an image."""
 
 Place = tuple[int, int]
-"""One of these purposes and the number of an image."""
+"""A purpose of random numbers, and the number of an image."""
 
 
 def schedule(temperatures: int) -> list[float]:
@@ -61,18 +60,18 @@ def schedule(temperatures: int) -> list[float]:
 
 
 def _random(seed: int, place: Place, t: int) -> np.random.Generator:
-    """The generator of one image at one temperature: an address in a counter-based stream."""
+    """Returns the generator of one image at one temperature, from a counter-based stream."""
     return np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, t, *place]))
 
 
 def draw(seed: int, place: Place, t: int, chains: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns N(0, 1) of (chains, d), positions or momenta, and uniforms (chains,) to accept by."""
+    """Returns N(0, 1) of (chains, d) for positions or momenta, and uniforms (chains,)."""
     rng = _random(seed, place, t)
     return rng.standard_normal((chains, d)), rng.random(chains)
 
 
 def _simulated(model: LatentModel, seed: int, i: int) -> tuple[Tensor, Tensor]:
-    """Image i (1, p) simulated from the model and the code (1, d) behind it."""
+    """Returns image i (1, p), which the model simulates, and the code (1, d) behind it."""
     rng = _random(seed, (MODEL, i), 0)
     u = torch.from_numpy(rng.standard_normal((1, model.d))).to(model.device, model.dtype)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
@@ -82,11 +81,11 @@ def _simulated(model: LatentModel, seed: int, i: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bounds in nats, float64, one for each image; without images of a kind there are none.
+    """Holds bounds in nats, float64, one for each image.
 
-    `log_likelihood` (n,) bounds log p(x) of the given images from below; `lower` and `upper`
-    (m,) bound it on simulated ones, `upper` being inf where it failed. Upper minus lower is the
-    BDMC gap. `acceptance` is a mean over all trajectories.
+    `log_likelihood` (n,) bounds log p(x) of given images from below. `lower` and `upper` (m,) bound
+    log p(x) of simulated images; `upper` is inf where it failed. `acceptance` is the mean over all
+    trajectories.
     """
 
     log_likelihood: np.ndarray
@@ -96,7 +95,10 @@ class Estimate:
 
 
 def mean_and_se(values: np.ndarray) -> tuple[float, float]:
-    """Mean over images, nan for none, and its standard error, nan for one and where any is inf."""
+    """Returns the mean over images and its standard error.
+
+    The mean of no image is nan. The standard error is nan for one image, or if a value is infinite.
+    """
     mean = float(values.mean()) if len(values) else math.nan
     if len(values) < 2 or not np.isfinite(values).all():
         return mean, math.nan
@@ -105,26 +107,26 @@ def mean_and_se(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass
 class _State:
-    """What one temperature hands to the next. The chains of an image are neighbouring rows."""
+    """Holds what one temperature hands to the next. An image's chains are neighbouring rows."""
 
     accepted: Tensor  # (), float64: how many trajectories moved
-    lower: Tensor  # (images,): the bound, once all chains have come to beta = 1
-    steps: Tensor  # (temperatures, simulated): step sizes on the way there
+    lower: Tensor  # (images,): the lower bound, known from beta = 1 on
+    steps: Tensor  # (temperatures, simulated): the forward step sizes
     u: Tensor  # (rows, d)
     log_lik: Tensor  # (rows,): log p(x|u)
     slope: Tensor  # (rows, d): its gradient
-    log_w: Tensor  # (rows,), float64: log of the weight; backwards, of its inverse
+    log_w: Tensor  # (rows,), float64: log of the weight, or of its inverse for backward chains
     step_size: Tensor  # (images,)
     rate: Tensor  # (images,): running mean of acceptance
 
 
 class AnnealedRun:
-    """AIS on given images and BDMC on simulated ones, a temperature at a time.
+    """Runs AIS on given images and BDMC on simulated images, a temperature at a time.
 
-    All images run forward as one batch, then the simulated ones backward: `t` of `total` steps
-    are made. `state` and `load` carry a run over to another process; on a CPU it ends with the
-    same bits. A state fits a run of the same arguments; the caller sees to it that model and x are
-    the same. `lower` and `upper` of the result are about `simulated_images` (m, p).
+    All images run forward as one batch, then simulated images run backward. `t` of `total` steps
+    are made. `state` and `load` carry a run over to another process; on a CPU the run ends with the
+    same bits. The caller ensures that model and x are the same. `lower` and `upper` of the result
+    are about `simulated_images` (m, p).
     """
 
     def __init__(
@@ -139,9 +141,9 @@ class AnnealedRun:
         seed: int,
         batch: int | None = None,
     ) -> None:
-        """Takes given images x (n, p), a number of simulated ones and the most chains in one call.
+        """Takes given images x (n, p), a number of simulated images and the most chains in a call.
 
-        Raises ValueError for numbers that are too small and where there is no image at all.
+        Raises ValueError for a number that is too small, or if there is no image.
         """
         for name, value in (("chains", chains), ("leapfrog", leapfrog)):
             if value < 1:
@@ -165,29 +167,29 @@ class AnnealedRun:
         self._now = _State(accepted, lower, steps, **self._start(self._draw(0)[0]))
 
     def step(self) -> None:
-        """The next temperature: the weight of going there, then one trajectory at it."""
+        """Goes to the next temperature: weighs every chain, then moves it by one trajectory."""
         last, now = self._last, self._now
         i, to = self.t, self.t + 1
         if self._backward:
             i, to = 2 * last - i, 2 * last - to
         now.log_w += (self._beta[to] - self._beta[i]) * now.log_lik
-        if 0 < to < last:  # at 0 and 1 the weights are complete
+        if 0 < to < last:  # the weights are complete at 0 and 1
             self._move(to)
         self.t += 1
         if self.t == last:
             now.lower = log_mean_exp(now.log_w.view(-1, self.chains))
-            if self._simulated:  # every chain starts backwards at the code behind its image
+            if self._simulated:  # backward chains start at the code behind their image
                 codes = torch.cat(self._codes).repeat_interleave(self.chains, 0)
                 self._now = replace(now, **self._start(codes))
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> Estimate:
-        """Runs to the end; `progress` hears of (t, total) after every temperature."""
+        """Runs to the end and returns the bounds; calls `progress(t, total)` after every step."""
         while self.t < self.total:
             self.step()
             if progress:
                 progress(self.t, self.total)
         upper = -log_mean_exp(self._now.log_w.view(-1, self.chains))[: self._simulated]
-        # a code of probability 0 cannot have made its image: nothing bounds it from above
+        # A code of probability 0 cannot have made its image, so there is no upper bound.
         upper = torch.where(upper.isfinite(), upper, math.inf)
         trajectories = (self._given + 2 * self._simulated) * self.chains * (self._last - 1)
         lower = self._now.lower.cpu().numpy()
@@ -199,20 +201,19 @@ class AnnealedRun:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes from step to step, copied to the CPU, as safetensors takes it."""
+        """Returns all that changes from step to step, copied to the CPU for safetensors."""
         numbers = {"arguments": torch.tensor(self._arguments), "t": torch.tensor(self.t)}
         tensors = numbers | vars(self._now)
         return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Goes on where `state` was taken. Raises ValueError if that was in another run."""
+        """Goes on from a `state`. Raises ValueError if another run made the state."""
         if state["arguments"].tolist() != self._arguments:
             raise ValueError(
                 "state of a run with (seed, temperatures, chains, leapfrog, given, simulated) = "
                 f"{state['arguments'].tolist()}; allowed: {self._arguments}"
             )
-        names = vars(self._now)
-        here = {name: state[name].to(self.model.device, copy=True) for name in names}
+        here = {name: state[name].to(self.model.device, copy=True) for name in vars(self._now)}
         self.t, self._now = int(state["t"]), _State(**here)
 
     @property
@@ -220,7 +221,7 @@ class AnnealedRun:
         return self.t >= self._last
 
     def _draw(self, t: int) -> tuple[Tensor, Tensor]:
-        """Of all rows: N(0, 1) of (rows, d) and logs of uniforms (rows,)."""
+        """Returns N(0, 1) of (rows, d) and logs of uniforms (rows,) of all rows."""
         places = [(REVERSE if self._backward else SIMULATED, i) for i in range(self._simulated)]
         if not self._backward:
             places = [(GIVEN, i) for i in range(self._given)] + places
@@ -228,11 +229,10 @@ class AnnealedRun:
         normal, uniform = (
             torch.from_numpy(np.concatenate(parts)) for parts in zip(*drawn, strict=True)
         )
-        device, dtype = self.model.device, self.model.dtype
-        return normal.to(device, dtype), uniform.log().to(device, dtype)
+        return normal.to(self._images), uniform.log().to(self._images)
 
     def _start(self, u: Tensor) -> dict[str, Tensor]:
-        """The part of a `_State` that is about chains: of weight 1, at u (rows, d)."""
+        """Returns the part of a `_State` about chains, of weight 1 and at u (rows, d)."""
         log_lik, slope = self._in_parts(lambda x, u: value_and_slope(self.model, u, x), u)
         log_w = torch.zeros_like(log_lik, dtype=torch.float64)
         each = torch.ones_like(log_lik[:: self.chains])
@@ -240,7 +240,7 @@ class AnnealedRun:
         return chains | {"step_size": START * each, "rate": TARGET * each}
 
     def _in_parts(self, function: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> list[Tensor]:
-        """What a function makes of the rows' images and the rows, so many at once as `batch`."""
+        """Calls the function with images and rows, `batch` at a time, and joins what it returns."""
         x = self.simulated_images if self._backward else self._images
         image = torch.arange(len(x)).repeat_interleave(self.chains)
         batches = zip(*(each.split(self.batch) for each in (image, *rows)), strict=True)
@@ -248,7 +248,7 @@ class AnnealedRun:
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _move(self, t: int) -> None:
-        """One trajectory of every chain at temperature t; forward, the next step sizes too."""
+        """Moves every chain by one trajectory at temperature t and adapts forward step sizes."""
         now, beta = self._now, self._beta[t]
         if self._backward:
             now.step_size = now.steps[t]
@@ -270,5 +270,5 @@ class AnnealedRun:
 
 
 def log_likelihood(model: LatentModel, x: Tensor, **settings: Any) -> Estimate:
-    """Returns lower bounds of log p(x) for images x (n, p); settings as of `AnnealedRun`."""
+    """Returns lower bounds of log p(x) for images x (n, p); `AnnealedRun` explains settings."""
     return AnnealedRun(model, x, **settings).finish()

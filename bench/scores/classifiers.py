@@ -1,8 +1,8 @@
 """The classifiers that score images: the suite's own for MNIST and CIFAR-10, and ImageNet's.
 
-A classifier takes images to logits and features. Weights are hashed before anything in them is
-parsed. ImageNet's network is the Inception of December 2015 that published scores refer to, by
-torch-fidelity, with the weights of its release.
+A classifier takes images to logits and features. The suite hashes weights before it parses them.
+ImageNet's classifier is the Inception network of December 2015, to which published scores refer.
+torch-fidelity has this network, and its release has the weights.
 """
 
 from __future__ import annotations
@@ -31,34 +31,32 @@ PINNED = {
     "mnist": "b6d0dfba5cffbf9317c77f0059de542f286009767d888c60155ccb315e1f5844",
     "cifar10": "772b9db7d32f77a7daeb46b5c9dfcc7b4e2e51ca6b771e3c859fda3e6fac5b01",
 }
-"""SHA-256 of the committed weights; nothing else is ever parsed."""
+"""SHA-256 of the committed weights. The suite parses no other file."""
 
 
 class ClassifierError(UsageError):
-    """The weights can't be had or trusted; the message says why and what to do."""
+    """The weights are missing or wrong; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier, frozen: `sha256` of its weights, `accuracy` on its own test set."""
+    """Classifies images by frozen weights. `accuracy` is that on the classifier's own test set."""
 
     name: str
-    sha256: str
-    network: Callable[[Tensor], tuple[Tensor, ...]]
-    """Images in [0, 1], or uint8 ones, to logits (n, classes) and features (n, d)."""
-    shape: tuple[int, ...]  # (c, h, w); (c,) for any size
+    sha256: str  # of the weights
+    network: Callable[[Tensor], tuple[Tensor, ...]]  # to logits (n, classes) and features (n, d)
+    shape: tuple[int, ...]  # (c, h, w), or (c,) for any size
     accuracy: float = float("nan")
     device: torch.device | str = "cpu"
-    uint8: bool = False  # what the network takes
+    uint8: bool = False  # whether the network takes uint8 images, or images in [0, 1]
     batch: int = 500
 
     @torch.inference_mode()
     def __call__(self, images: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and features, float32, of images (n, c, h, w), uint8 or in [0, 1].
+        """Returns logits and features, float32, of images (n, c, h, w), uint8 or in [0, 1].
 
-        What an image gets does not depend on the others. Raises ValueError for images of another
-        shape, outside [0, 1] (by more than 1e-3) or not finite, and for an answer that is not
-        finite.
+        An image's answer does not depend on other images. Raises ValueError for images of another
+        shape, for values outside [0, 1] by more than 1e-3, and for an answer that is not finite.
         """
         if not len(images) or tuple(images.shape[1 : 1 + len(self.shape)]) != self.shape:
             takes = f"takes (n, {', '.join(map(str, self.shape))})"
@@ -74,13 +72,13 @@ class Classifier:
         return logits, features
 
     def _part(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
-        # A copy, as torch warns of memory-mapped images, which can't be written to.
+        # torch warns of memory-mapped images, which are read-only, so arrays are copied.
         x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
         if x.dtype == torch.uint8:
             x = x if self.uint8 else x.float() / 255
         else:
             low, high = x.min().item(), x.max().item()
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # not a number fails as well
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # nan fails as well
                 allowed = "allowed: 0 to 1"
                 raise ValueError(f"image values reach from {low:.4g} to {high:.4g}; {allowed}")
             x = (x * 255).round().clamp(0, 255).to(torch.uint8) if self.uint8 else x.float()
@@ -88,10 +86,9 @@ class Classifier:
 
 
 def own(name: str, device: torch.device | str = "cpu") -> Classifier:
-    """The committed classifier of "mnist" (grey images) or "cifar10" (colour), on `device`.
+    """Returns the committed classifier of "mnist" (grey images) or "cifar10" (colour images).
 
-    Raises ValueError for another name, ClassifierError if the weights are missing or not those
-    that `PINNED` names.
+    Raises ValueError for another name, and ClassifierError for weights that `PINNED` does not name.
     """
     net = network(name)
     path = WEIGHTS / f"{name}.safetensors"
@@ -102,13 +99,13 @@ def own(name: str, device: torch.device | str = "cpu") -> Classifier:
 
 
 def parsed(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
+    """Returns tensors and metadata of a safetensors file."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return load(content), header["__metadata__"]
 
 
 def _hashed(path: Path, sha256: str, advice: str) -> bytes:
-    """What is in the file, if that is what it should be."""
+    """Returns the file's content. Raises ClassifierError for a content of another hash."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -123,10 +120,10 @@ def _hashed(path: Path, sha256: str, advice: str) -> bytes:
 
 
 def imagenet(path: Path | None = None, device: torch.device | str = "cpu") -> Classifier:
-    """ImageNet's, with the weights in `path`, or in the cache and downloaded to it if need be.
+    """Returns ImageNet's classifier, with the weights in `path` or in the cache.
 
-    Raises ClassifierError if torch-fidelity is too old, and for a file that can't be read or is
-    another one; DataError if the download fails.
+    Downloads weights to the cache if they are missing there. Raises ClassifierError for weights
+    that can't be read or are not the published ones, and DataError for a download that fails.
     """
     if path is None:
         path = cache() / download.INCEPTION
@@ -139,15 +136,15 @@ def imagenet(path: Path | None = None, device: torch.device | str = "cpu") -> Cl
 
 
 def _inception(content: bytes, path: Path) -> Any:
-    from torch_fidelity import FeatureExtractorInceptionV3  # costs seconds
+    from torch_fidelity import FeatureExtractorInceptionV3  # this import takes seconds
 
-    # torch-fidelity lets its file run anything. It gets one written here, of tensors alone, and
-    # not the path, where another file may lie by then.
+    # torch-fidelity lets its file run anything. So it gets a file of tensors alone, and no path,
+    # where another file may lie by then.
     weights: Any = BytesIO()
     try:
         torch.save(torch.load(BytesIO(content), "cpu", weights_only=True), weights)
     except UnpicklingError:
         raise ClassifierError(f"{path} holds more than tensors: not read") from None
     weights.seek(0)
-    layers = ["logits_unbiased", "2048"]  # of the inception score, and of FID and KID
+    layers = ["logits_unbiased", "2048"]  # the inception score's layer, then that of FID and KID
     return FeatureExtractorInceptionV3("inception-v3-compat", layers, weights)

@@ -14,11 +14,11 @@ from models.mnist import bernoulli_log_density
 
 @dataclass(frozen=True)
 class LatentModel:
-    """u ~ N(0, I_d), x ~ p(x|u). Other priors are maps of u, injected noise is part of u.
+    """Models u ~ N(0, I_d), x ~ p(x|u). Other priors are maps of u; injected noise is part of u.
 
-    `log_likelihood` takes u (n, d) and x (n, p), gives log p(x|u) (n,) in nats and is
-    differentiable in u; a value that is not finite counts as probability 0. `simulate` takes
-    u (n, d) and a generator on the CPU and gives x (n, p).
+    `log_likelihood` returns log p(x|u) (n,) in nats of u (n, d) and x (n, p). It is differentiable
+    in u; a value that is not finite counts as probability 0. `simulate` returns x (n, p) of u
+    (n, d), with a generator on the CPU.
     """
 
     d: int
@@ -34,7 +34,7 @@ def bernoulli(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> LatentModel:
-    """Independent bits x (n, p) in {0, 1}; `decode_logits` takes (n, d) to their logits (n, p)."""
+    """Returns a model of independent bits x (n, p) with logits `decode_logits(u)`, (n, p)."""
 
     def log_likelihood(u: Tensor, x: Tensor) -> Tensor:
         return bernoulli_log_density(x, decode_logits(u))
@@ -47,7 +47,7 @@ def bernoulli(
 
 
 def linear_gaussian(weight: Tensor, bias: Tensor, sd: float) -> LatentModel:
-    """x = W u + b + sd N(0, I_p): weight (p, d), bias (p,), whose dtype is the model's."""
+    """Returns the model x = W u + b + sd N(0, I_p) of weight (p, d) and bias (p,)."""
     p, d = weight.shape
     constant = p * math.log(sd * math.sqrt(2 * math.pi))
 
@@ -63,7 +63,7 @@ def linear_gaussian(weight: Tensor, bias: Tensor, sd: float) -> LatentModel:
 
 
 def value_and_slope(model: LatentModel, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x|u) (n,), -inf where it is not finite, and its gradient in u (n, d)."""
+    """Returns log p(x|u) (n,), -inf where it is not finite, and its gradient in u (n, d)."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         log_lik = model.log_likelihood(u, x)
@@ -72,7 +72,7 @@ def value_and_slope(model: LatentModel, u: Tensor, x: Tensor) -> tuple[Tensor, T
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
-    """log of the mean of exp over the last axis."""
+    """Returns the log of the mean of exp over the last axis."""
     return log_w.logsumexp(-1) - math.log(log_w.shape[-1])
 
 
@@ -88,16 +88,15 @@ def trajectory(
     momentum: Tensor,
     log_uniform: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A Hamiltonian move of n chains that leaves N(u; 0, I) p(x|u)^beta invariant (Neal 2011).
+    """Moves n chains so that N(u; 0, I) p(x|u)^beta stays invariant (Hamiltonian; Neal 2011).
 
-    x (n, p), step_size (n, 1), momentum (n, d), log_uniform (n,); the chains start at u (n, d) of
-    log p(x|u) (n,) and its gradient (n, d). Returns these three of where they are afterwards and
-    whether each moved. The gradient at the start is known, so it takes one a leapfrog step. A move
-    to where the energy is not finite is never made.
+    Takes x (n, p), step_size (n, 1), u (n, d), log p(x|u) (n,), its gradient (n, d), momentum
+    (n, d) and log_uniform (n,). Returns u, log p(x|u) and gradient after the move, and whether each
+    chain moved. A leapfrog step evaluates one gradient. No chain moves if its energy is not finite.
     """
 
     def energy(u: Tensor, log_lik: Tensor, p: Tensor) -> Tensor:
-        """-log of N(u; 0, I) p(x|u)^beta N(p; 0, I) but for a constant, (n,)."""
+        """Returns -log of N(u; 0, I) p(x|u)^beta N(p; 0, I), (n,), up to a constant."""
         return (u.square() + p.square()).sum(-1) / 2 - beta * log_lik
 
     start = u, log_lik, slope

@@ -1,7 +1,7 @@
-"""What generated points and images are worth: formulas in float64, and the list of all metrics.
+"""Metrics of generated points and images: formulas in float64, and the list of all metrics.
 
-A metric is one function and one line in `TOY` or `IMAGES`. Its column, heading and explanation
-come with it.
+A metric is one function and one line in `TOY` or `IMAGES`. The line has its columns and heading;
+the function's docstring explains it in captions.
 """
 
 from __future__ import annotations
@@ -17,22 +17,19 @@ from scipy.special import log_softmax
 from bench.cli import UsageError
 
 SPLITS, SEED, SUBSETS, SUBSET_SIZE = 10, 2020, 100, 1000
-"""Parts of the samples, the seed that ImageNet's scores draw with, and the number and largest size
-of KID's subsets: torch-fidelity's defaults."""
-NEAR = 0.6
-"""A toy sample within three standard deviations of a centre counts as of high quality."""
-COVERED = 20
-"""A mode is covered by at least this many high-quality samples (of 1,024)."""
+"""torch-fidelity's defaults: splits of the inception score, seed of ImageNet's scores, number and
+largest size of KID's subsets."""
+NEAR, COVERED = 0.6, 20
+"""A toy sample has high quality within NEAR (3 sd) of a centre. COVERED of them cover a mode."""
 
 
 def inception_score(
     logits: np.ndarray, splits: int = SPLITS, shuffle: bool = True, seed: int = 0
 ) -> tuple[float, float]:
-    """exp E KL(p(y|x) || p(y)) of classifier logits (n, classes): mean and sd over splits.
+    """Returns exp E KL(p(y|x) || p(y)) of logits (n, classes): mean and sd over splits.
 
-    Salimans et al. 2016; the same numbers as torch-fidelity's `isc_features_to_metric`, whose
-    permutation it draws, so that sorted samples don't fall into single-class splits. It is
-    written here because scores of points need no torch, which that function does.
+    Salimans et al. 2016. The numbers are those of torch-fidelity's `isc_features_to_metric`, which
+    needs torch. The shuffle keeps sorted samples out of single-class splits.
 
     Raises ValueError for fewer samples than splits and for logits that are not finite.
     """
@@ -54,14 +51,14 @@ def inception_score(
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The first two moments of a set of features: mean (d,) and covariance (d, d), float64."""
+    """Holds the first two moments of features: mean (d,) and covariance (d, d), float64."""
 
     mean: np.ndarray
     covariance: np.ndarray
 
     @classmethod
     def of(cls, features: np.ndarray) -> Gaussian:
-        """Moments of features (n, d), the covariance over n - 1.
+        """Returns the moments of features (n, d), the covariance over n - 1.
 
         Raises ValueError for fewer than 2 samples and for features that are not finite.
         """
@@ -73,18 +70,17 @@ class Gaussian:
         return cls(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
 
     def root(self) -> np.ndarray:
-        """The symmetric square root of the covariance; rounding below 0 counts as 0."""
+        """Returns the symmetric square root of the covariance; eigenvalues below 0 count as 0."""
         values, axes = np.linalg.eigh(self.covariance)
         return axes * np.sqrt(values.clip(0)) @ axes.T
 
 
 def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> float:
-    """The Fréchet distance between Gaussians fitted to two sets of features (n, d), squared.
+    """Returns the squared Fréchet distance between Gaussians fitted to two sets of features (n, d).
 
     |m_a - m_b|^2 + tr A + tr B - 2 tr (A B)^(1/2), as Heusel et al. 2017 report it. The last trace
-    is the sum of the singular values of A^(1/2) B^(1/2), which needs no inverse and no root of a
-    product that isn't symmetric, so that covariances of any rank are safe. (torch-fidelity's takes
-    roots of eigenvalues and gives NaN for few samples.)
+    is the sum of the singular values of A^(1/2) B^(1/2), which is safe for covariances of any rank.
+    torch-fidelity takes roots of eigenvalues and returns nan for few samples.
 
     Raises ValueError for features that are not finite, fewer than 2, or of different d.
     """
@@ -97,13 +93,16 @@ def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> floa
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """KID between two sets of features (n, d), Bińkowski et al. 2018: mean and sd over subsets."""
+    """Returns KID between two sets of features (n, d): mean and sd over subsets.
+
+    Bińkowski et al. 2018. Raises UsageError if torch-fidelity does not know a setting.
+    """
     import torch
     from torch_fidelity.defaults import DEFAULTS
     from torch_fidelity.metric_kid import kid_features_to_metric
 
     settings = {"kid_subsets": SUBSETS, "kid_subset_size": subset_size(a, b), "rng_seed": SEED}
-    # torch-fidelity ignores what it doesn't know.
+    # torch-fidelity ignores settings that it does not know.
     if unknown := sorted(settings.keys() - DEFAULTS.keys()):
         raise UsageError(f"this torch-fidelity has no {', '.join(unknown)}; allowed: 0.4")
     both = (torch.as_tensor(each) for each in (a, b))
@@ -112,7 +111,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def subset_size(a: np.ndarray, b: np.ndarray) -> int:
-    """Of KID's subsets of two sets of features."""
+    """Returns the size of KID's subsets of two sets of features."""
     return min(SUBSET_SIZE, len(a), len(b))
 
 
@@ -120,23 +119,22 @@ def subset_size(a: np.ndarray, b: np.ndarray) -> int:
 
 
 class Absent(AttributeError):
-    """A metric asked for something that this model or these data don't have."""
+    """A metric asked for something that this model or these data do not have."""
 
 
 class Outputs:
-    """What a model gave and what is known of real data, by name: all that a metric may ask for.
+    """Holds by name all that a metric may ask for: a model's outputs and facts about real data.
 
-    Points are (n, 2), images (n, c, h, w) in [0, 1]: `samples` from the prior, real `x` and, where
-    there is an encoder, `x_rec`; codes `z` and `z_rec` and the modes' `centres` in the toy study.
-    `logits` (n, classes) and `features` (n, d) are a classifier's of the samples, `real` the
-    moments of its features of real images; `imagenet_logits`, `imagenet_features` and
-    `imagenet_real` (m, d) those of ImageNet's. Of colour images there are `patches` and
-    `real_patches`, see `bench.scores.swd`, and `swd_real`. A metric that asks for what is not
-    there is left out of the row.
+    Points are (n, 2), images (n, c, h, w) in [0, 1]. There are `samples` from the prior, real `x`
+    and, with an encoder, `x_rec`. The toy study also has codes `z` and `z_rec` and `centres`.
+    A classifier gives `logits` (n, classes) and `features` (n, d) of the samples; `real` are the
+    moments of its features of real images. ImageNet's classifier gives `imagenet_logits`,
+    `imagenet_features` and `imagenet_real` (m, d). Colour images have `patches` and `real_patches`,
+    see `bench.scores.swd`, and `swd_real`. A row lacks a metric that asks for what is not there.
     """
 
     def __init__(self, **known: Any) -> None:
-        """Takes everything by name; None counts as not there."""
+        """Takes everything by name; None counts as missing."""
         vars(self).update({name: each for name, each in known.items() if each is not None})
 
     def __getattr__(self, name: str) -> Any:
@@ -145,11 +143,11 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a model, or several: the function and how its values are stored and shown.
+    """Makes one number of a model, or several, and says how they are stored and shown.
 
     The function takes `Outputs` and returns a number of `kind` for each column. Tables show the
-    first column under `heading`; others (sd, floor) are stored beside it. The first paragraph of
-    the function's docstring explains the column in captions.
+    first column under `heading`; rows also store other columns, such as an sd. The first paragraph
+    of the function's docstring explains the column in captions.
     """
 
     columns: tuple[str, ...]
@@ -160,14 +158,14 @@ class Metric:
 
     @property
     def explanation(self) -> str:
-        """What the column says, in a sentence."""
+        """Says what the first column means."""
         return " ".join((self.function.__doc__ or "").split("\n\n")[0].split())
 
     def values(self, outputs: Outputs) -> dict[str, Any]:
-        """The values by column.
+        """Returns the values by column.
 
-        Raises ValueError if the function returns anything but a number for every column, and
-        Absent where it asks for what is not there.
+        Raises Absent if the function asks for what is not there. Raises ValueError if it does not
+        return a number for every column.
         """
         found = self.function(outputs)
         found = found if isinstance(found, tuple) else (found,)
@@ -180,7 +178,7 @@ class Metric:
 
 
 def measure(metrics: Sequence[Metric], outputs: Outputs) -> dict[str, Any]:
-    """The part of a row that these metrics make; none of one that asks for what is not there."""
+    """Returns the part of a row that these metrics make, without metrics that lack something."""
     row: dict[str, Any] = {}
     for metric in metrics:
         with suppress(Absent):
@@ -189,18 +187,18 @@ def measure(metrics: Sequence[Metric], outputs: Outputs) -> dict[str, Any]:
 
 
 def columns(metrics: Sequence[Metric]) -> dict[str, type]:
-    """The type of every column that the metrics fill."""
+    """Returns the type of every column that the metrics fill."""
     return {name: each.kind for each in metrics for name in each.columns}
 
 
 def check(metrics: Sequence[Metric], others: Collection[str], imagenet: bool = False) -> None:
-    """Tries every metric on made-up outputs, so that it fails before a training and not after.
+    """Tries every metric on made-up outputs, so that a metric fails before a training.
 
-    A study has points or images: all its metrics must pass on one of the two. What needs ImageNet's
-    classifier is tried only if `imagenet` says that it scores.
+    A study has points or images, so all its metrics must pass on one of the two. Metrics by
+    ImageNet's classifier are tried if `imagenet` is true.
 
-    Raises UsageError, which names the metric, if its column is another's or one of `others`, if it
-    raises, if it returns what no column declares, or if it asks for what there never is.
+    Raises UsageError, which names the metric, for a column that is taken, for an error, for a
+    result that no column declares, and for a metric that asks for what no study has.
     """
     later = () if imagenet else _BY_IMAGENET
     if of_points := _failures(metrics, set(others), _points(), ()):
@@ -212,7 +210,7 @@ def check(metrics: Sequence[Metric], others: Collection[str], imagenet: bool = F
 def _failures(
     metrics: Sequence[Metric], taken: set[str], example: Outputs, later: Sequence[str]
 ) -> list[str]:
-    """What is wrong with these metrics on an example that will have what is named `later`."""
+    """Returns what is wrong with each metric on the example, which lacks what comes `later`."""
     found = []
     for metric in metrics:
         try:
@@ -220,7 +218,7 @@ def _failures(
             wrong = ""
         except Absent as absent:
             wrong = "" if str(absent) in later else "asks for what this study never has"
-        except Exception as error:  # a user's own function may raise anything
+        except Exception as error:  # a user's function may raise anything
             wrong = " ".join(f"{type(error).__name__}: {error}".split())
         if double := taken & set(metric.columns):
             wrong = f"fills column {min(double)}, which is another's"
@@ -253,12 +251,12 @@ def _images(without: Iterable[str]) -> Outputs:
 
 
 def high_quality(outputs: Outputs) -> float:
-    """Quality: share of samples within 3 sd of a centre."""
+    """Quality is the share of samples within 3 standard deviations of a centre."""
     return float((_distance(outputs).min(1) <= NEAR).mean())
 
 
 def modes(outputs: Outputs) -> int:
-    """Modes: how many of the five Gaussians have enough samples near their centre."""
+    """Modes is the number of Gaussians, of five, with enough samples near their centre."""
     distance = _distance(outputs)
     counts = np.bincount(distance.argmin(1)[distance.min(1) <= NEAR])
     return int((counts >= COVERED).sum())
@@ -269,15 +267,15 @@ def _distance(outputs: Outputs) -> np.ndarray:
 
 
 def sliced_wasserstein(outputs: Outputs) -> tuple[float, float]:
-    """SWD: sliced Wasserstein distance to real test images; beside it that of training images."""
+    """SWD is the sliced Wasserstein distance to real test images."""
     from bench.scores.swd import distance
 
     return distance(outputs.patches, outputs.real_patches), outputs.swd_real
 
 
 def image_error(outputs: Outputs) -> float:
-    """MSE of reconstructed test images on [-1, 1]."""
-    import torch  # whose sum has the bits of the stored rows
+    """MSE of x is the mean squared error of reconstructed test images on [-1, 1]."""
+    import torch  # torch's sum has the bits of the stored rows
 
     x, x_rec = torch.as_tensor(outputs.x), torch.as_tensor(outputs.x_rec)
     return 4 * float((x - x_rec).double().square().mean())
@@ -290,7 +288,7 @@ TOY = [
     Metric(("modes",), modes, "modes", 0, int),
     Metric(("high_quality",), high_quality, "quality"),
 ]
-"""The toy study's metrics, in the order of its tables."""
+"""Tables of the toy study show these metrics in this order."""
 
 OURS = "our classifier"
 """What headings and rules call the suite's own classifier of images."""
@@ -309,4 +307,4 @@ IMAGES = [
         ("kid", "kid_sd"), lambda o: kernel_distance(o.imagenet_features, o.imagenet_real), "KID", 4
     ),
 ]
-"""The image studies' metrics, in the order of their tables."""
+"""Tables of the image studies show these metrics in this order."""

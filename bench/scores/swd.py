@@ -1,10 +1,9 @@
 """Sliced Wasserstein distance between patches of two sets of images; no network judges.
 
 Karras et al. 2018, *Progressive Growing of GANs*, section 5: each level of a Laplacian pyramid,
-down to 16 pixels, shows structure of one size; patches of 7 x 7 of all images of a set are
-normalised by channel and compared as distributions, on random lines. 10,000 images of 32 pixels
-take about 5 seconds of a core. Each set is normalised by itself, as in the authors' code. It is
-written here because torchvision and torch-fidelity have none.
+down to 16 pixels, shows structure of one size. Patches of 7 x 7 of all images of a set are
+normalised by channel, for each set by itself, and compared as distributions on random lines.
+torchvision and torch-fidelity have no such distance.
 """
 
 from __future__ import annotations
@@ -19,18 +18,17 @@ from torch.nn import functional as F
 SMALLEST = 16
 """Pixels of the coarsest level."""
 SIDE = 7
-PATCHES = 16
-"""Of each image at each level; the authors take 128. So are the lines fewer: 128, not 512."""
-LINES = 128
+PATCHES, LINES = 16, 128
+"""Patches of each image at each level, and lines. The authors take 128 and 512."""
 CHUNK = 1000
 """Images in one pass."""
 FLAT = 1e-5
-"""A channel of smaller sd is constant, of images in [0, 1]: what it has is rounding."""
+"""A channel of smaller sd is constant up to rounding, for images in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """What is compared of one set of n images: sorted places on every line, by level."""
+    """Holds what is compared of a set of n images: sorted places on every line, by level."""
 
     n: int
     seed: int
@@ -38,10 +36,10 @@ class Patches:
 
     @staticmethod
     def of(images: Tensor | np.ndarray, n: int | None = None, seed: int = 0) -> Patches:
-        """Those of the first n (all) of images (m, c, h, w), uint8 or [0, 1]; h = w.
+        """Returns the patches of the first n (all) of images (m, c, h, h), uint8 or in [0, 1].
 
-        Sets that are compared need equal n, size and seed. Raises ValueError for images of
-        another shape, too small or too few, or not finite.
+        Two sets can be compared at equal n, size and seed. Raises ValueError for images of another
+        shape, too small, too few, or not finite.
         """
         x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
         if x.ndim != 4 or x.shape[2] != x.shape[3] or x.shape[2] < SMALLEST:
@@ -58,7 +56,7 @@ class Patches:
 
 
 def distance(a: Patches, b: Patches) -> float:
-    """Mean over levels of the mean distance on a line, times 1000 as published.
+    """Returns the mean over levels of the mean distance on a line, times 1000 as published.
 
     Raises ValueError for sets of different size or seed.
     """
@@ -73,9 +71,9 @@ def distance(a: Patches, b: Patches) -> float:
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
-    """Laplacian pyramid (n, c, h, h), (n, c, h/2, h/2), ...; each is what the next, grown, lacks.
+    """Returns the Laplacian pyramid (n, c, h, h), (n, c, h/2, h/2), ... (Burt & Adelson 1983).
 
-    Burt & Adelson 1983; x is the first plus the second grown by `up`, and so on.
+    x is the first level plus `up` of the rest's sum.
     """
     levels = []
     while x.shape[2] % 2 == 0 and x.shape[2] // 2 >= SMALLEST:
@@ -87,23 +85,23 @@ def pyramid(x: Tensor) -> list[Tensor]:
 
 
 def up(x: Tensor) -> Tensor:
-    """Twice the size: zeros between the pixels, then blurred."""
+    """Doubles the size by zeros between the pixels, then blurs."""
     grown = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
     grown[:, :, ::2, ::2] = 4 * x
     return _blur(grown)
 
 
 def _blur(x: Tensor) -> Tensor:
-    """The binomial filter 1 4 6 4 1 in both directions, borders mirrored."""
+    """Applies the binomial filter 1 4 6 4 1 in both directions and mirrors borders."""
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=x.dtype, device=x.device) / 16
     kernel = (line[:, None] * line).expand(x.shape[1], 1, 5, 5)
     return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=x.shape[1])
 
 
 def _on_lines(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Sorted places of a level's patches on each of LINES random lines.
+    """Returns the sorted places (LINES, n * PATCHES) of a level's patches on random lines.
 
-    Patches are (n * PATCHES, c * 49), of each channel mean 0 and sd 1 over all of them.
+    Each channel of the patches gets mean 0 and sd 1 over all patches.
     """
     n, c, h, _ = x.shape
     corner = torch.randint(h - SIDE + 1, (2, n, PATCHES, 1, 1), generator=rng)
@@ -111,7 +109,8 @@ def _on_lines(x: Tensor, rng: torch.Generator) -> Tensor:
     rows, columns = corner[0] + side[:, None], corner[1] + side
     found = x[torch.arange(n)[:, None, None, None], :, rows, columns]  # (n, PATCHES, 7, 7, c)
     flat = found.flatten(0, 3)
-    sd = flat.std(0)  # of a collapsed model a channel may be constant: then 0, not its rounding
+    sd = flat.std(0)
+    # A collapsed model may have a constant channel, whose rounding must not be blown up.
     flat = (flat - flat.mean(0)) * torch.where(sd > FLAT, 1 / sd, 0.0)
     lines = torch.randn(SIDE * SIDE * c, LINES, generator=rng)
     places = flat.reshape(n * PATCHES, -1) @ (lines / lines.norm(dim=0))

@@ -2,17 +2,15 @@
 
     python -m bench.scores.train_classifier train mnist|cifar10 --data DIR [--out FILE]
 
-trains one, prints a line per epoch and its test accuracy, and writes FILE (default:
-results/classifiers/NAME.safetensors). Stopped, the same command goes on from the last finished
-epoch. One core that multiplies in bfloat16 needs about 6 minutes for MNIST (10 epochs of 33 s)
-and 45 for CIFAR-10 (24 epochs of 113 s) of its own time. The committed weights reach 99.79 % on
-MNIST and 92.71 % on CIFAR-10.
+trains one classifier, prints a line per epoch and the test accuracy, and writes FILE (default:
+results/classifiers/NAME.safetensors). After a stop, the same command goes on from the last finished
+epoch.
 
     python -m bench.scores.train_classifier measure mnist|cifar10 --data DIR
 
-prints what the committed classifier makes of real images: accuracy, inception score, Fréchet
-distance. Its answers are kept in bench/scores/weights/real.json. New weights are taken into use by
-replacing bench/scores/weights/NAME.safetensors, its SHA-256 in `PINNED` and that answer.
+prints the committed classifier's accuracy, inception score and Fréchet distance on real images.
+bench/scores/weights/real.json has what it printed. New weights replace the file
+bench/scores/weights/NAME.safetensors, its SHA-256 in `PINNED` and the numbers in real.json.
 """
 
 from __future__ import annotations
@@ -43,13 +41,13 @@ from models.classifiers import network
 
 BATCH = 250
 PEAK, WARM_UP = 0.2, 0.2
-"""Largest learning rate, and the share of training after which it is reached."""
+"""The largest learning rate, and the share of training after which it is reached."""
 MOMENTUM, DECAY, SMOOTHING = 0.9, 5e-4, 0.1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one classifier is trained: epochs, and the ranges that its images are varied in."""
+    """Says how one classifier is trained: epochs, and the ranges of its images' variations."""
 
     epochs: int
     shift: int  # pixels, along each axis
@@ -65,10 +63,10 @@ RECIPES = {
 
 
 def measure(name: str, data: Path) -> dict[str, float | int | str]:
-    """Accuracy and scores of real images, with the protocol that generated ones are held to.
+    """Returns the classifier's accuracy and its scores of real images, by the suite's protocol.
 
-    `inception_score` (10 splits) of the 10,000 test images; `frechet_distance` between them and
-    10,000 training images drawn at random: the floor that a perfect generator would reach.
+    `inception_score` (10 splits) is that of the 10,000 test images. `frechet_distance` is the
+    distance of 10,000 random training images to them, which a perfect generator would reach.
     """
     classifier = own(name)
     images, _, test_images, test_labels = _read(name, data)
@@ -86,7 +84,7 @@ def measure(name: str, data: Path) -> dict[str, float | int | str]:
 
 
 def varied(images: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    """Images (n, c, h, w), each moved, turned, zoomed and flipped at random within the recipe."""
+    """Returns images (n, c, h, w), moved, turned, zoomed and flipped at random by the recipe."""
     n, _, height, width = images.shape
 
     def uniform(limit: float) -> Tensor:
@@ -104,11 +102,10 @@ def varied(images: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
 def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int = 0) -> float:
     """Trains the classifier of `name`, writes it to `out` and returns its test accuracy.
 
-    SGD with Nesterov momentum, the learning rate rising and then falling linearly to 0, label
-    smoothing (see `sharpen`), products in bfloat16. An epoch's random numbers depend on seed and
-    epoch alone, so that a resumed training equals an uninterrupted one. Accuracy is that of the
-    stored weights, one pass over the test set, no averaging over flips. Raises UsageError for
-    data that can't be used.
+    The optimiser is SGD with Nesterov momentum. The learning rate rises and then falls linearly to
+    0. Labels are smoothed (see `sharpen`), and products are in bfloat16. An epoch's random numbers
+    depend on seed and epoch alone, so a resumed training equals an uninterrupted one. The accuracy
+    is that of the stored weights. Raises UsageError for data that can't be used.
     """
     recipe = RECIPES[name]
     epochs = epochs or recipe.epochs
@@ -121,7 +118,7 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
     learned = {key: p for key, p in net.named_parameters() if p.requires_grad}
     settings = {"momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True}
     sgd = torch.optim.SGD(learned.values(), lr=PEAK, **settings)
-    # All that the rest of a training depends on: these tensors change in place.
+    # The rest of a training depends on these tensors, which change in place.
     live = {f"network.{key}": each for key, each in net.state_dict().items()}
     for key, parameter in learned.items():
         live[f"momentum.{key}"] = momentum = torch.zeros_like(parameter)
@@ -129,7 +126,7 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
     live["epoch"] = torch.tensor(0)
     kept = out.with_name(f".{out.name}.{name}-{epochs}-{seed}.checkpoint")
     state = checkpoint.load(kept) or {}
-    if live.keys() <= state.keys():  # else it is another's
+    if live.keys() <= state.keys():  # another network's checkpoint lacks some
         for key, each in live.items():
             each.copy_(state[key])
     steps = math.ceil(len(images) / BATCH)
@@ -155,7 +152,7 @@ def train(name: str, data: Path, out: Path, epochs: int | None = None, seed: int
         print(f"epoch {epoch + 1}/{epochs}: loss {losses / steps:.4f}, {seconds:.0f} s", flush=True)
     some = varied(_scaled(images[:10_000]), recipe, _generator(seed, epochs))
     sharpen(net, some, classes[:10_000])
-    # Half the size where it matters; per-channel statistics stay exact.
+    # float16 halves the file; statistics of channels stay exact.
     halved = {k: each.half() if each.ndim > 1 else each for k, each in net.state_dict().items()}
     stored = {key: each.contiguous() for key, each in halved.items()}
     final = network(name)
@@ -179,9 +176,8 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 def sharpen(net: Network, images: Tensor, labels: Tensor) -> None:
     """Scales the last layer so that `images` (n, c, h, w) get `labels` with the highest likelihood.
 
-    A network trained with smoothed labels never gives a class more than about .91, which would
-    cap the inception score of perfect images at 6 of 10. Temperature scaling (Guo et al. 2017)
-    undoes that and changes no decision.
+    Smoothed labels cap a class's probability at about .91, and so the inception score of perfect
+    images at 6 of 10. Temperature scaling (Guo et al. 2017) undoes this cap and keeps decisions.
     """
     net.eval()
     logits = torch.cat([net(part)[0] for part in images.split(500)]).double()
@@ -199,7 +195,7 @@ def _scaled(images: np.ndarray) -> Tensor:
 
 
 def _read(name: str, folder: Path) -> tuple[np.ndarray, ...]:
-    """Training images uint8 (n, c, h, w) and labels (n,), test images and labels."""
+    """Returns training images uint8 (n, c, h, w) and labels (n,), test images and labels."""
     images = load_images(name, folder)
     if images.train_labels is None or images.test_labels is None:
         raise UsageError(f"--data {folder} has no labels; allowed: {name} itself")
@@ -207,18 +203,15 @@ def _read(name: str, folder: Path) -> tuple[np.ndarray, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = Parser("python -m bench.scores.train_classifier", __doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|measure")
-    for command in ("train", "measure"):
-        sub = commands.add_parser(command)
-        sub.add_argument("name", choices=sorted(RECIPES), help="the data set")
-        sub.add_argument("--data", type=Path, required=True, metavar="DIR", help="where it lies")
-    sub = commands.choices["train"]
+    parser.add_argument("command", choices=("train", "measure"))
+    parser.add_argument("name", choices=sorted(RECIPES), help="the data set")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where it lies")
     default = "results/classifiers/NAME.safetensors"
-    sub.add_argument("--out", type=Path, metavar="FILE", help=default)
-    sub.add_argument("--epochs", type=positive, metavar="N", help="default: the recipe's")
-    sub.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=default)
+    parser.add_argument("--epochs", type=positive, metavar="N", help="default: the recipe's")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

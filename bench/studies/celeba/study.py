@@ -1,8 +1,8 @@
-"""CelebA: Figures 5 and 6. It shows people: scalars alone are ever published.
+"""The study of CelebA makes Figures 5 and 6. It shows people, so only scalars are published.
 
 | scale | trainings | what | cost |
 |---|---|---|---|
-| smoke | 4 | drawn photos of 64 pixels, an eighth of the width | a minute |
+| smoke | 4 | synthetic photos of 64 pixels, an eighth of the width | a minute |
 | quick | 8 | four lambdas, 9,000 images, a quarter of the width | see README |
 | paper | 24 | the authors' networks, 16 epochs, twelve lambdas | for a GPU |
 """

@@ -1,8 +1,8 @@
-"""CIFAR-10: Figures 7 and 8 and Table 2.
+"""The study of CIFAR-10 makes Figures 7 and 8 and Table 2.
 
 | scale | trainings | what | cost |
 |---|---|---|---|
-| smoke | 6 | drawn photos, an eighth of the width | a minute |
+| smoke | 6 | synthetic photos, an eighth of the width | a minute |
 | quick | 12 | four lambdas, a quarter of the width | see README |
 | paper | 33 | the authors' networks, 101 epochs, eleven lambdas | for a GPU |
 """

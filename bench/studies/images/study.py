@@ -1,4 +1,4 @@
-"""What the image studies share: their columns, their hooks."""
+"""What the image studies share: their columns and their hooks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ZERO += ("wgan_gp", "wgan_gp_residual", "ebgan")
 
 OWN_LAMS = {
     **dict.fromkeys(AT_ZERO, (0.0,)),
-    "svae_r_density": (0.0, 1e-4, 1e-3),  # nats
+    "svae_r_density": (0.0, 1e-4, 1e-3),  # this lambda weighs nats
 }
 NO_AIS = {"ais_images": [0]}
 TINY = {**NO_AIS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500]}
@@ -31,7 +31,7 @@ TINY = {**NO_AIS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500
 class ImageStudy(Study[ImageSpec]):
     """Trains one model of images at a time, which fills a core.
 
-    `page` makes its report, see `Study.report`.
+    `page` makes the report, see `Study.report`.
     """
 
     kind: type[ImageSpec] = ImageSpec
@@ -51,14 +51,17 @@ class ImageStudy(Study[ImageSpec]):
         return IMAGES
 
     def columns(self) -> dict[str, Any]:
-        """How the scores were made, log p(x), and the losses; null where diverged."""
+        """Returns the columns of how scores were made, log p(x) and losses.
+
+        Scores and log p(x) are null for a diverged training.
+        """
         return {
             "real_score": float,  # inception score of the real test images
             "n_splits": int,
-            "classifier": str,  # of the suite, its weights and its own test accuracy
-            "classifier_sha256": str,
-            "classifier_accuracy": float,
-            # How the scores by ImageNet's classifier were made; null without its weights.
+            "classifier": str,  # the suite's classifier
+            "classifier_sha256": str,  # of its weights
+            "classifier_accuracy": float,  # on its own test set
+            # These columns are about scores by ImageNet's classifier, null without its weights.
             "imagenet_n_samples": int,
             "imagenet_n_real": int,
             "imagenet_splits": int,
@@ -70,22 +73,24 @@ class ImageStudy(Study[ImageSpec]):
             "log_likelihood": float,  # AIS's lower bound, nats, mean over `ais_images`
             "log_likelihood_se": float,
             "log_likelihoods": "floats",  # of each image
-            "bdmc_gap": float,  # upper minus lower bound on images simulated from the model
+            "bdmc_gap": float,  # upper minus lower bound on images that the model simulates
             "bdmc_gap_se": float,
-            "simulated": int,  # so many of them
+            "simulated": int,  # number of simulated images
             "acceptance": float,  # of the trajectories
             "data_sha256": str,  # of the images
-            "stand_in": bool,  # drawn, not photographed or written by anybody
+            "stand_in": bool,  # whether the suite drew the images
             "steps": int,
-            "trace_step": "ints",  # losses over training
+            "trace_step": "ints",  # the steps of the two losses
             "critic_loss": "floats",
             "model_loss": "floats",
-            "evaluation_seconds": float,  # scores and AIS; `train_seconds` has neither
+            "evaluation_seconds": float,  # scores and AIS, which `train_seconds` leaves out
         }
 
     def sample_columns(self) -> dict[str, Any]:
-        """Up to 64 uint8 images a column, each (c, h, w) as in `shape`: real test images, their
-        reconstructions (none without an encoder), samples."""
+        """Returns columns of up to 64 uint8 images each, (c, h, w) as in `shape`.
+
+        `x` are real test images, `x_rec` their reconstructions, if there is an encoder.
+        """
         return {"shape": "ints", **dict.fromkeys(("x", "x_rec", "samples"), bytes)}
 
     def check(

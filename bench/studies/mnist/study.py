@@ -1,8 +1,8 @@
-"""MNIST: Table 1 and Figure 4, and the sweep over lambda.
+"""The study of MNIST makes Table 1, Figure 4 and a sweep over lambda.
 
 | scale | trainings | what | cost |
 |---|---|---|---|
-| smoke | 10 | drawn digits, an eighth of the width | a minute |
+| smoke | 10 | synthetic digits, an eighth of the width | a minute |
 | quick | 10 | Table 1 and the headline methods, a quarter of the width | see README |
 | paper | 50 | the paper's networks, 100 epochs | for a GPU |
 """

@@ -1,4 +1,4 @@
-"""The toy data and every random number of a training, drawn outside the tensor program."""
+"""The toy data and all random numbers of a training, drawn outside the tensor program."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from bench.studies.toy_grid.spec import ToySpec
 
 CENTRES = np.array([(0, 0), (2, 2), (-2, -2), (2, -2), (-2, 2)], dtype=np.float64)
 VARIANCE = 0.04
-"""The mixture of ALICE's toy data: five equal Gaussians (its `std_x` is used as a variance)."""
+"""ALICE's toy data are five equal Gaussians; its code uses `std_x` as a variance."""
 
 N_TRAIN = 2048
 N_TEST = 1024
 
 
 def mixture(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n points (n, 2), float32, from the five Gaussians."""
+    """Returns n points (n, 2), float32, from the five Gaussians."""
     centres = CENTRES[rng.integers(len(CENTRES), size=n)]
     return (centres + np.sqrt(VARIANCE) * rng.standard_normal((n, 2))).astype(np.float32)
 
 
 def posterior_logits(x: np.ndarray) -> np.ndarray:
-    """Logits (n, 5) of the exact posterior over the mixture's components for points (n, 2)."""
+    """Returns logits (n, 5) of the exact posterior over the Gaussians for points (n, 2)."""
     squared = np.square(x[:, None, :] - CENTRES).sum(-1)
     return -squared / (2 * VARIANCE)
 
 
 class ToyData(NamedTuple):
-    """The fixed sets of one training; every array is (n, 2), float32."""
+    """Holds the fixed sets of one training; every array is (n, 2), float32."""
 
     x_train: np.ndarray
     z_train: np.ndarray
@@ -40,7 +40,7 @@ class ToyData(NamedTuple):
 
 
 def toy_data(stream: str) -> ToyData:
-    """2,048 training and 1,024 test points of the mixture, and as many codes from N(0, I)."""
+    """Returns training and test points of the mixture, and as many codes from N(0, I)."""
     rng = generator(stream, "data")
     x = mixture(N_TRAIN + N_TEST, rng)
     z = rng.standard_normal((N_TRAIN + N_TEST, 2), dtype=np.float32)
@@ -48,11 +48,11 @@ def toy_data(stream: str) -> ToyData:
 
 
 class Epoch(NamedTuple):
-    """What one training sees in one epoch of n batches, features before the batch.
+    """Holds what one training sees in one epoch of n batches, features before the batch.
 
-    x, z (n, 2, batch); critic_eps (n, 2, 2, critic_steps * batch): noise of the encoder and of
-    the decoder, fresh for each of the critic's updates; model_eps (n, model_steps, 4, 2, batch):
-    noise of encoder and decoder, then of the encoder and decoder that close the cycle.
+    x and z are (n, 2, batch). critic_eps (n, 2, 2, critic_steps * batch) is the noise of encoder
+    and decoder for all updates of the critic. model_eps (n, model_steps, 4, 2, batch) is the noise
+    of encoder and decoder, then of the encoder and decoder that close the cycle.
     """
 
     x: np.ndarray
@@ -62,7 +62,7 @@ class Epoch(NamedTuple):
 
 
 def epochs(spec: ToySpec) -> Iterator[Epoch]:
-    """The epochs of a training, without end: x and z are shuffled independently in each."""
+    """Yields the epochs of a training without end, each with its own order of x and of z."""
     sets = toy_data(spec.stream)
     order, noise = generator(spec.stream, "batches"), generator(spec.stream, "noise")
     n = N_TRAIN // spec.batch

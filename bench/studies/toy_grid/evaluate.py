@@ -1,4 +1,4 @@
-"""Scores a trained stack, and follows the gradient that reaches its decoders."""
+"""Scores a trained stack, and measures the gradient that reaches its decoders."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bench.studies.toy_grid.train import Trainer
 from models.objectives import OBJECTIVES
 
 N_PICTURE = 256
-"""Points of a run that are kept for pictures."""
+"""The suite keeps so many points of a run for pictures."""
 Outcome = tuple[dict[str, float | int] | None, dict[str, np.ndarray]]
-"""A member's metrics, None where it has diverged; by name its first 256 points, float32, flat."""
+"""A member's metrics, or None if it has diverged, and by name its first points, float32, flat."""
 
 
 def toy_metrics(
     samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray, z: np.ndarray, z_rec: np.ndarray
 ) -> dict[str, float | int]:
-    """The columns of one run's scores, from points (n, 2), by the exact posterior."""
+    """Returns the columns of one run's scores, from points (n, 2), by the exact posterior."""
     points = {"samples": samples, "x": x, "x_rec": x_rec, "z": z, "z_rec": z_rec}
     known = {name: np.asarray(each, dtype=np.float64) for name, each in points.items()}
     logits = data.posterior_logits(known["samples"])
@@ -29,7 +29,7 @@ def toy_metrics(
 
 
 class Evaluation:
-    """The held-out x, z and noise of every member of a stack, fixed for all its evaluations."""
+    """Evaluates every member of a stack on held-out x, z and noise, which are always the same."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -43,12 +43,12 @@ class Evaluation:
         self.x = tensor([each.x_test.T for each in sets])
         self.z = tensor([each.z_test.T for each in sets])
         eps = tensor([each.standard_normal(size, dtype=np.float32) for each in noise])
-        # Encoders, then decoders: for codes and samples, then for the cycle.
+        # The noise of encoders comes before that of decoders.
         self.eps, self.eps_cycle = eps.swapaxes(0, 1).unflatten(0, (2, 2)).flatten(1, 2)
 
     @torch.no_grad()
     def outcomes(self) -> list[Outcome]:
-        """One outcome a member, in the trainer's order: data, reconstructions and samples."""
+        """Returns the outcome of each member, in the trainer's order."""
         code = self.trainer.nets.code
         z_x, x_z = code(self.x, self.z, self.eps)
         z_rec, x_rec = code(x_z, z_x, self.eps_cycle)
@@ -63,12 +63,11 @@ class Evaluation:
         return found
 
     def decoder_gradient(self) -> dict[str, list[float]]:
-        """Size of the gradient that each method's loss would send to the decoder here and now.
+        """Returns the size of the gradient that each method's loss sends to the decoder now.
 
-        For every method of `OBJECTIVES` and every member: the root mean square, over held-out
-        decoder pairs (x, z) ~ p, of the Euclidean norm of d loss / d x, the loss being that of a
-        single pair. All methods are asked at the same critic and decoder, so that only the
-        reduction of the logit differs. NaN where the member has diverged.
+        The size is the root mean square of the norm of d loss / d x over held-out decoder pairs
+        (x, z) ~ p, with the loss of a single pair. All methods get the same critic and decoder, so
+        they differ in the reduction of the logit alone. The size is nan for a diverged member.
         """
         nets = self.trainer.nets
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The toy study's part of a job: cuts trainings into stacks, trains and scores one."""
+"""The toy study's part of a job: it cuts trainings into stacks, and trains and scores a stack."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
 
 TRACES = 8
-"""The decoder's gradient is measured before training and after each eighth of the epochs."""
+"""The suite measures the decoder's gradient before training and after each eighth of it."""
 OVERHEAD_WIDTH = 64
-"""At this width a stacked step on one CPU core takes about twice its matrix products alone."""
+"""A stacked step on a CPU core takes about twice its matrix products at this width."""
 
 
 def flops(spec: ToySpec) -> float:
-    """Multiplications and additions of all matrix products of a training."""
+    """Returns multiplications and additions of all matrix products of a training."""
     weights = [sum(d_in * d_out for d_in, d_out in shape.layers) for shape in toy_shape(spec)]
     coders, critic = sum(weights[:2]), weights[2]
-    # Per sample: 2 a weight forward, 2 back to the inputs, 2 for the weight's own gradient.
+    # A weight takes 2 per sample forward, 2 back to the inputs, and 2 for its own gradient.
     critic_step = 2 * coders + 2 * 6 * critic
-    passes = 2 if spec.lam > 0 else 1  # the cycle is a second pass through both
+    passes = 2 if spec.lam > 0 else 1  # the cycle is a second pass
     model_step = passes * 6 * coders + 2 * 4 * critic
     samples = spec.epochs * (N_TRAIN // spec.batch) * spec.batch
     return float(samples * (spec.critic_steps * critic_step + spec.model_steps * model_step))
 
 
 def seconds(spec: ToySpec, rate: float) -> float:
-    """A training's estimated share of its stack's time, where products run at `rate` FLOP/s."""
+    """Returns a training's share of its stack's seconds, where products run at `rate` FLOP/s."""
     width = sum(spec.widths) / 3
     return flops(spec) / rate * (width + OVERHEAD_WIDTH) / width
 
@@ -39,10 +39,9 @@ def seconds(spec: ToySpec, rate: float) -> float:
 def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
     """Cuts trainings into stacks of one tensor program each.
 
-    On a CPU large enough to spread the cost of a call, small enough for a core's cache: 4 to 32
-    members, about 2,048 hidden units a layer in all, equal shapes side by side. On a GPU as large
-    as can be: memory is found out by running, a stack that does not fit is halved. No stack mixes
-    lambda = 0 with lambda > 0: the cycle is a part of the program that the former does without.
+    Stacks on a CPU have 4 to 32 members and about 2,048 hidden units a layer, which fit a core's
+    cache. Stacks on a GPU are as large as can be; the engine halves a stack that does not fit. No
+    stack mixes lambda = 0 with lambda > 0, because only lambda > 0 needs the cycle.
     """
     groups: dict[Any, list[ToySpec]] = {}
     for spec in specs:
@@ -59,7 +58,7 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
 
 
 def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
-    """Rows (what only this study knows of them) and samples of a trained and scored stack."""
+    """Returns the rows of a trained stack, as far as this study knows them, and its samples."""
     trainer = Trainer([spec for spec in job.specs if isinstance(spec, ToySpec)], job.device)
     evaluation = Evaluation(trainer)
     epochs = trainer.specs[0].epochs

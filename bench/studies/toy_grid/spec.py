@@ -1,4 +1,4 @@
-"""One training of the toy study. Imports nothing heavy."""
+"""What one training of the toy study is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class ToySpec(Spec):
-    """One training of the toy study. Defaults are those of ALICE's published toy script."""
+    """Describes one training of the toy study. Defaults are those of ALICE's toy script."""
 
     encoder_depth: int = 2  # hidden layers
     decoder_depth: int = 2
@@ -17,14 +17,14 @@ class ToySpec(Spec):
     encoder_width: int = 256  # units of each hidden layer
     decoder_width: int = 256
     critic_width: int = 256
-    model_steps: int = 5  # updates of encoder and decoder on the same batch
+    model_steps: int = 5  # updates of encoder and decoder on a batch
 
     @property
     def depths(self) -> tuple[int, int, int]:
-        """Of encoder, decoder and critic."""
+        """The depths of encoder, decoder and critic."""
         return self.encoder_depth, self.decoder_depth, self.critic_depth
 
     @property
     def widths(self) -> tuple[int, int, int]:
-        """Of encoder, decoder and critic."""
+        """The widths of encoder, decoder and critic."""
         return self.encoder_width, self.decoder_width, self.critic_width

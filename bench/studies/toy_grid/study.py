@@ -1,4 +1,4 @@
-"""The toy study: sVAE-r against ALICE on five Gaussians, over a grid of configurations.
+"""The toy study compares sVAE-r with ALICE on five Gaussians, over a grid of configurations.
 
 | scale | trainings | what | cost |
 |---|---|---|---|
@@ -39,7 +39,7 @@ class ToyStudy(Study[ToySpec]):
         return TOY
 
     def columns(self) -> dict[str, Any]:
-        """How the scores were made, and the gradient at the decoder over training, by method."""
+        """Returns the columns of how scores were made, and of the decoder's gradient by method."""
         return {
             "n_samples": int,
             "n_splits": int,
@@ -49,13 +49,13 @@ class ToyStudy(Study[ToySpec]):
         }
 
     def sample_columns(self) -> dict[str, Any]:
-        """256 points a column, (x0, y0, x1, y1, ...): data, their reconstructions, samples."""
+        """Returns columns of 256 points each, (x0, y0, x1, y1, ...)."""
         return dict.fromkeys(("x", "x_rec", "samples"), "float32s")
 
     def check(
         self, specs: Sequence[ToySpec], data: Path | None, weights: str | None
     ) -> Sequence[ToySpec]:
-        """The specs. Raises UsageError for data or a classifier: the toy study has its own."""
+        """Returns the specs. Raises UsageError for data or a classifier, which it has itself."""
         if data is not None:
             raise UsageError(f"--data is for studies of images; {self.name} draws its own data")
         if weights is not None:
@@ -84,12 +84,11 @@ class ToyStudy(Study[ToySpec]):
 
 
 def _fraction(depths: tuple[int, int], widths: tuple[int, int]) -> list[tuple[int, ...]]:
-    """A regular 1/8 fraction of the 2^6 designs of depth and width of the three networks.
+    """Returns a regular 1/8 fraction of the 2^6 designs of depth and width of three networks.
 
-    The three depths take all 8 combinations and each width follows two of them (D = AB, E = AC,
-    F = BC), so that every level appears 4 times and every pair of levels of two factors twice:
-    main effects stay unconfounded with one another (resolution III; Box, Hunter & Hunter,
-    *Statistics for Experimenters*, chapter 6).
+    The depths take all 8 combinations and each width follows two depths (D = AB, E = AC, F = BC).
+    So every pair of levels of two factors appears twice, and main effects stay unconfounded with
+    one another (resolution III; Box, Hunter & Hunter, *Statistics for Experimenters*, chapter 6).
     """
     return [
         (depths[a], depths[b], depths[c], widths[a ^ b], widths[a ^ c], widths[b ^ c])
@@ -117,7 +116,7 @@ TOY_GRID = ToyStudy(
             _STEPS: _RATIOS,
             "epochs": [45],
         },
-        # Neither paper nor code lists the 576 configurations; this factorisation is ours.
+        # Neither paper nor code lists the 576 configurations. This factorisation is ours.
         "paper": {
             _DEPTHS: list(product((2, 3), repeat=3)),
             _WIDTHS: list(product((256, 512), repeat=3)),
@@ -127,7 +126,5 @@ TOY_GRID = ToyStudy(
     },
     methods=("svae_r", "alice"),
     lams={"smoke": (0.0, 0.1), "quick": (0.0, 0.01, 0.1), "paper": (0.0, 0.01, 0.1)},
-    # Measured at widths 256 and 512, in turns on one core (1.65 and 1.56, 1.14 and 1.07; a stack
-    # of 8 to one of 4: 0.91 and 1.00).
     cost_of_size={1: 1.6, 2: 1.1},
 )

@@ -1,4 +1,4 @@
-"""The one loop: trains a stack of models side by side, each as if it were alone."""
+"""The one loop of the toy study trains a stack of models side by side, each as if alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from models.stacked import Group, ToyNetworks, Trio, toy_shapes
 T = TypeVar("T")
 
 BETAS = (0.5, 0.999)
-"""Adam's decay rates: beta1 from ALICE's toy script, beta2 the default."""
+"""Adam's decay rates: beta1 of ALICE's toy script, and the default beta2."""
 
 
 class Batch(NamedTuple):
-    """One batch of every member and the noise of all its updates, features before the batch.
+    """Holds a batch of every member and the noise of all its updates, features before the batch.
 
-    x, z (m, 2, batch); critic_eps (2 m, 2, critic_steps * batch): encoders, then decoders;
-    model_eps (model_steps, 2, 2 m, 2, batch): for codes and samples, then for the cycle.
+    x and z are (m, 2, batch). critic_eps (2 m, 2, critic_steps * batch) has encoders, then
+    decoders. model_eps (model_steps, 2, 2 m, 2, batch) is for codes and samples, then the cycle.
     """
 
     x: Tensor
@@ -38,13 +38,12 @@ class Batch(NamedTuple):
 
 
 class Trainer:
-    """Trains the given specs as one stack: one tensor program, one member a spec.
+    """Trains the given specs as one stack: one tensor program, with a member for each spec.
 
-    The members must agree in `program`; shapes, methods, lambdas, learning rates and seeds are
-    each member's own. No operation mixes members: a loss is reduced over the batch axis only and
-    summed over the stack, which gives every member exactly its own gradient.
-
-    `specs` is kept in the trainer's own order. Raises ValueError if the programs differ.
+    Members share their `program`. Each has its own shape, method, lambda, learning rate and seed.
+    No operation mixes members. A loss is averaged over the batch and summed over the stack, so
+    every member gets its own gradient. The trainer sorts `specs`. Raises ValueError if programs
+    differ.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Trainer:
     ) -> None:
         if len({program(spec) for spec in specs}) != 1:
             raise ValueError("the members of a stack must share batch, updates and epochs")
-        # Members of one method lie side by side, so that its loss is one call on a slice.
+        # Members of a method lie side by side, so the method's loss is one call on a slice.
         self.specs = sorted(specs, key=lambda spec: spec.method)
         self.device, self.dtype = torch.device(device), dtype
         weights = [generator(spec.stream, "weights") for spec in self.specs]
@@ -68,7 +67,7 @@ class Trainer:
         self.methods = runs([spec.method for spec in self.specs])
 
     def reduce(self, which: str, f_q: Tensor, f_p: Tensor) -> Tensor:
-        """Each member's own loss (m,) from its logits; `which` is "critic" or "model"."""
+        """Returns each member's own loss (m,) of its logits; `which` is "critic" or "model"."""
         losses = [
             getattr(OBJECTIVES[method], which)(f_q[start:end], f_p[start:end])
             for method, start, end in self.methods
@@ -76,10 +75,7 @@ class Trainer:
         return torch.cat(losses)
 
     def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
-        """All updates of the critics on one batch.
-
-        Encoders and decoders stand still meanwhile: one pass codes for all the updates.
-        """
+        """Makes all updates of the critics on one batch, coded in one pass for all updates."""
         steps, batch = self.specs[0].critic_steps, x.shape[2]
         with torch.no_grad():
             z_x, x_z = self.nets.code(x.repeat(1, 1, steps), z.repeat(1, 1, steps), eps)
@@ -88,7 +84,7 @@ class Trainer:
             self.critic_adam.descend(loss)
 
     def model_step(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
-        """One update of encoders and decoders, the critics standing still."""
+        """Makes one update of encoders and decoders, with frozen critics."""
         z_x, x_z = self.nets.code(x, z, eps[0])
         loss = self.reduce("model", *self.nets.logits(x, z_x, x_z, z, frozen=True))
         if self.cycle:
@@ -97,13 +93,13 @@ class Trainer:
         self.model_adam.descend(loss)
 
     def updates(self, batch: Batch) -> None:
-        """All updates of one batch: the critics', then the models'."""
+        """Makes all updates of one batch: the critics', then the models'."""
         self.critic_steps(batch.x, batch.z, batch.critic_eps)
         for eps in batch.model_eps:
             self.model_step(batch.x, batch.z, eps)
 
     def epochs(self) -> Iterator[list[Batch]]:
-        """Epochs as lists of batches; members of one stream share its one draw."""
+        """Yields epochs as lists of batches; members of one stream share one draw."""
         sources = {spec.stream: data.epochs(spec) for spec in self.specs}
         streams = list(sources)
         member = [streams.index(spec.stream) for spec in self.specs]
@@ -121,9 +117,9 @@ class Trainer:
             yield [Batch(*each) for each in parts]
 
     def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
-        """Runs all epochs and returns the seconds they took, `after_epoch` left out.
+        """Runs all epochs and returns their seconds, without those of `after_epoch`.
 
-        `after_epoch` is called with the number of epochs done, 0 before the first.
+        Calls `after_epoch` with the number of finished epochs, from 0 on.
         """
         after_epoch(0)
         update, seconds, source = self.updates, 0.0, self.epochs()
@@ -141,19 +137,19 @@ class Trainer:
         return seconds
 
     def parameters(self, member: int) -> Tensor:
-        """All parameters of a member in one row: encoder, decoder, critic."""
+        """Returns all parameters of a member in one row: encoder, decoder, critic."""
         coders, critics = self.nets.coders, self.nets.critics
         decoder = coders.network(len(self.specs) + member)
         return torch.cat([coders.network(member), decoder, critics.network(member)])
 
     @torch.no_grad()
     def finite(self) -> list[bool]:
-        """Whether all parameters of each member are finite."""
+        """Returns whether all parameters of each member are finite."""
         return [bool(self.parameters(i).isfinite().all()) for i in range(len(self.specs))]
 
 
 def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | None:
-    """The updates of a batch as recorded work, see `record`; None if they can't be."""
+    """Returns the updates of a batch as recorded work, or None, see `record`."""
     static = Batch(*(tensor.clone() for tensor in example))
     replay = record(lambda: trainer.updates(static), trainer.device, trainer.specs[0].study)
     if replay is None:
@@ -168,7 +164,7 @@ def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | Non
 
 
 class StackedAdam:
-    """`torch.optim.Adam` over the banks of a group, with a learning rate for every network.
+    """Runs `torch.optim.Adam` over the banks of a group, with a learning rate for every network.
 
     Adam works element by element, so networks of one rate are one slice of a bank's parameters.
     """
@@ -187,7 +183,7 @@ class StackedAdam:
         self.adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
 
     def descend(self, loss: Tensor) -> None:
-        """One step down each network's own loss; `loss` (m,) is one number a member."""
+        """Steps down each network's own loss; `loss` (m,) has a number for each member."""
         for parameter, *_ in self.slices:
             parameter.grad = None
         loss.sum().backward()
@@ -198,7 +194,7 @@ class StackedAdam:
 
 
 def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
-    """Maximal runs of equal neighbours as (value, start, end)."""
+    """Returns maximal runs of equal neighbours as (value, start, end)."""
     found, start = [], 0
     for value, group in groupby(values):
         end = start + len(list(group))
@@ -208,10 +204,10 @@ def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
 
 
 def program(spec: ToySpec) -> tuple[int, ...]:
-    """What the members of a stack must have in common."""
+    """Returns what the members of a stack must have in common."""
     return spec.critic_steps, spec.model_steps, spec.batch, spec.epochs
 
 
 def toy_shape(spec: ToySpec) -> Trio:
-    """Encoder, decoder and critic of one training."""
+    """Returns the shapes of encoder, decoder and critic of one training."""
     return toy_shapes(*zip(spec.depths, spec.widths, strict=True))

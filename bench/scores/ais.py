@@ -36,16 +36,14 @@ TARGET, MEMORY = 0.65, 0.9
 FASTER, SLOWER = 1.02, 0.98
 MIN_STEP, MAX_STEP = 1e-4, 0.5
 """eval_gen multiplies the step size by 1.02 or 0.98, towards a mean acceptance of .65."""
-START = 0.1
-"""The first step size, which is larger than eval_gen's .01."""
+START = 0.1  # the first step size, which is larger than eval_gen's .01
 BATCH = {"cpu": 512, "cuda": 8192}
 """The decoder takes at most so many chains in one call, by type of device."""
 
 GIVEN, SIMULATED, REVERSE, MODEL = range(4)
 """A random number serves forward chains of either kind of image, backward chains, or an image."""
 
-Place = tuple[int, int]
-"""A purpose of random numbers, and the number of an image."""
+Place = tuple[int, int]  # a purpose of random numbers, and the number of an image
 
 
 def schedule(temperatures: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""The classifiers that score images: the suite's own for MNIST and CIFAR-10, and ImageNet's.
+"""Gives the classifiers that score images: the suite's for MNIST and CIFAR-10, and ImageNet's.
 
 A classifier takes images to logits and features. The suite hashes weights before it parses them.
 ImageNet's classifier is the Inception network of December 2015, to which published scores refer.
@@ -123,7 +123,7 @@ def imagenet(path: Path | None = None, device: torch.device | str = "cpu") -> Cl
     """Returns ImageNet's classifier, with the weights in `path` or in the cache.
 
     Downloads weights to the cache if they are missing there. Raises ClassifierError for weights
-    that can't be read or are not the published ones, and DataError for a download that fails.
+    that can't be read or are not published, and DataError for a download that fails.
     """
     if path is None:
         path = cache() / download.INCEPTION

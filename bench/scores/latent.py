@@ -1,4 +1,4 @@
-"""Models with a Gaussian latent space, and Hamiltonian trajectories in that space."""
+"""Defines models with a Gaussian latent space, and Hamiltonian trajectories in that space."""
 
 from __future__ import annotations
 

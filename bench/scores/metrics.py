@@ -1,4 +1,4 @@
-"""Metrics of generated points and images: formulas in float64, and the list of all metrics.
+"""Defines the metrics of generated points and images, by formulas in float64, and lists them.
 
 A metric is one function and one line in `TOY` or `IMAGES`. The line has its columns and heading;
 the function's docstring explains it in captions.
@@ -28,8 +28,8 @@ def inception_score(
 ) -> tuple[float, float]:
     """Returns exp E KL(p(y|x) || p(y)) of logits (n, classes): mean and sd over splits.
 
-    Salimans et al. 2016. The numbers are those of torch-fidelity's `isc_features_to_metric`, which
-    needs torch. The shuffle keeps sorted samples out of single-class splits.
+    Salimans et al. 2016. The function equals torch-fidelity's `isc_features_to_metric`, which needs
+    torch. The shuffle keeps sorted samples out of single-class splits.
 
     Raises ValueError for fewer samples than splits and for logits that are not finite.
     """
@@ -194,11 +194,11 @@ def columns(metrics: Sequence[Metric]) -> dict[str, type]:
 def check(metrics: Sequence[Metric], others: Collection[str], imagenet: bool = False) -> None:
     """Tries every metric on made-up outputs, so that a metric fails before a training.
 
-    A study has points or images, so all its metrics must pass on one of the two. Metrics by
-    ImageNet's classifier are tried if `imagenet` is true.
+    A study has points or images, so all its metrics must pass on points or all on images. Metrics
+    by ImageNet's classifier are tried if `imagenet` is true.
 
-    Raises UsageError, which names the metric, for a column that is taken, for an error, for a
-    result that no column declares, and for a metric that asks for what no study has.
+    Raises UsageError, which names the metric, for a taken column, for an error, for a result that
+    no column declares, and for a request of what no study has.
     """
     later = () if imagenet else _BY_IMAGENET
     if of_points := _failures(metrics, set(others), _points(), ()):

@@ -1,9 +1,9 @@
-"""Sliced Wasserstein distance between patches of two sets of images; no network judges.
+"""Measures the sliced Wasserstein distance between patches of two sets of images.
 
 Karras et al. 2018, *Progressive Growing of GANs*, section 5: each level of a Laplacian pyramid,
-down to 16 pixels, shows structure of one size. Patches of 7 x 7 of all images of a set are
-normalised by channel, for each set by itself, and compared as distributions on random lines.
-torchvision and torch-fidelity have no such distance.
+down to 16 pixels, shows structure of one size. Patches of 7 x 7 of a set are normalised by channel
+and compared with another set's as distributions on random lines. No network judges. torchvision and
+torch-fidelity have no such distance.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST = 16
-"""Pixels of the coarsest level."""
+SMALLEST = 16  # pixels of the coarsest level
 SIDE = 7
 PATCHES, LINES = 16, 128
 """Patches of each image at each level, and lines. The authors take 128 and 512."""
-CHUNK = 1000
-"""Images in one pass."""
-FLAT = 1e-5
-"""A channel of smaller sd is constant up to rounding, for images in [0, 1]."""
+CHUNK = 1000  # images in one pass
+FLAT = 1e-5  # a channel of smaller sd is constant up to rounding, for images in [0, 1]
 
 
 @dataclass(frozen=True)

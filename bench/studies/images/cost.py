@@ -1,4 +1,4 @@
-"""What a training of images and its scores cost, before they are run."""
+"""Estimates what a training of images and its scores cost, before they run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, learn
 from models.methods import METHODS, decode, prior
 
-EFFICIENCY = 0.25
-"""Share of the speed of plain matrix products that annealing reaches on a core, as does training
-on MNIST (`Domain.efficiency`); measured at a quarter of the width, at full width it is .29."""
-UPDATE = 1.5e-3
-"""Seconds that each update takes beside them."""
+EFFICIENCY = 0.25  # annealing reaches this share of the speed of plain matrix products on a core
+UPDATE = 1.5e-3  # seconds that an update takes beside its products
 SCORES = 15.0
-"""Seconds for samples, reconstructions and the referee at a quarter of the width of MNIST's."""
+"""Seconds for samples, reconstructions and the classifier, for MNIST at a quarter of the width."""
 
 
 class _Flops(TorchDispatchMode):
@@ -40,7 +37,7 @@ class _Flops(TorchDispatchMode):
 def step_flops(
     method: str, cycle: bool, width: float, data: str, kind: str = "suite", critic_steps: int = 1
 ) -> float:
-    """Multiplications and additions of all updates of one step, for each image of the batch."""
+    """Returns multiplications and additions of all updates of a step, per image of the batch."""
     found, domain = METHODS[method], domain_of(data)
     nets = domain.networks(found, width, lambda role: 0, kind)
     x = torch.zeros(2, domain.channels, domain.size, domain.size)
@@ -56,7 +53,7 @@ def step_flops(
 
 @cache
 def decoder_flops(method: str, width: float, data: str) -> float:
-    """Of one image generated."""
+    """Returns multiplications and additions of one generated image."""
     nets = domain_of(data).networks(METHODS[method], width, lambda role: 0).eval()
     draws = Draws(torch.zeros(1), "", "")
     with _Flops() as counter:
@@ -65,7 +62,7 @@ def decoder_flops(method: str, width: float, data: str) -> float:
 
 
 def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
-    """Of training alone, where matrix products run at `rate` FLOP/s."""
+    """Returns the seconds of training alone, where matrix products run at `rate` FLOP/s."""
     domain = domain_of(spec.data)
     images = min(spec.images or math.inf, domain.train)
     steps = spec.epochs * max(1, images // spec.batch)
@@ -76,7 +73,7 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
-    """Of the scores, nearly all of it annealed importance sampling."""
+    """Returns the seconds of the scores; annealed importance sampling takes nearly all of them."""
     rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
     flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients

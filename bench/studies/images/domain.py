@@ -1,4 +1,4 @@
-"""What each data set asks of every method: networks, codes, the range of pixels, the noise."""
+"""Says what each data set asks of every method: networks, codes, range of pixels, noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.mnist import ImageNetworks, ImageShape, Part
 
 @dataclass(frozen=True)
 class Domain:
-    """One data set: `train` images of (channels, size, size) and how they are modelled."""
+    """Describes a data set of `train` images (channels, size, size) and how they are modelled."""
 
     train: int
     channels: int
@@ -26,28 +26,27 @@ class Domain:
     d_z: int
     kinds: Mapping[str, Mapping[str, Part]]  # parts of networks by `ImageSpec.networks`
     low: float  # pixels are in [low, 1]
-    uniform: bool  # codes and noise are uniform on [-1, 1], else N(0, I)
+    uniform: bool  # codes and noise are uniform on [-1, 1], or N(0, I)
     efficiency: float  # share of the speed of plain matrix products that a core reaches
-    sizes: tuple[int, ...]  # that the parts take
+    sizes: tuple[int, ...]  # heights of images that the parts take
 
     def networks(
         self, method: Method, width: float, seed: Callable[[str], int], kind: str = "suite"
     ) -> ImageNetworks:
-        """The networks of a method; `seed(role)` as for `ImageNetworks`, `kind` a spec's."""
+        """Returns a method's networks; `ImageNetworks` explains `seed`, `ImageSpec` `kind`."""
         shape = ImageShape(self.channels, self.size, self.d_z, width)
         return ImageNetworks(method.parts, shape, seed, self.kinds[kind])
 
     def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """uint8 images as the networks see them."""
-        x = images.to(dtype) / 255
-        return x if self.low == 0 else x * (1 - self.low) + self.low
+        """Returns uint8 images in [low, 1], as the networks see them."""
+        return images.to(dtype) / 255 * (1 - self.low) + self.low
 
     def unit(self, x: Tensor) -> Tensor:
-        """What networks give, in [0, 1]."""
-        return x if self.low == 0 else (x - self.low) / (1 - self.low)
+        """Returns the networks' images in [0, 1]."""
+        return (x - self.low) / (1 - self.low)
 
     def methods(self) -> list[str]:
-        """Methods whose every network there is for these images."""
+        """Returns the methods whose networks take these images."""
         there = self.kinds["suite"].keys()
         return [name for name, method in METHODS.items() if {*method.parts.values()} <= there]
 
@@ -56,12 +55,12 @@ _FOLDER = " folder "
 
 
 def dataset(data: str) -> str:
-    """The data set that `ImageSpec.data` names, or whose place its images take."""
+    """Returns the data set that `ImageSpec.data` names, or that a folder's images replace."""
     return data.partition(_FOLDER)[0]
 
 
 def domain(data: str) -> Domain:
-    """What is asked of the methods on `ImageSpec.data`, by the entry of its data set."""
+    """Returns the domain of `ImageSpec.data`, by the entry of its data set."""
     entry = DATASETS[dataset(data)]
     shape = entry.train, entry.channels, entry.size, entry.d_z
     if entry.networks == "mnist":
@@ -73,8 +72,7 @@ def domain(data: str) -> Domain:
 
 
 def check(spec: ImageSpec) -> None:
-    """Raises UsageError, with what is allowed, for a data set that is unknown, or one whose
-    images or other fields the networks of `spec` do not take."""
+    """Raises UsageError for an unknown data set, and for a field that its networks do not take."""
     name, ais = dataset(spec.data), spec.ais_images
     if name not in DATASETS:
         raise UsageError(f"data is {name}; allowed: {', '.join(DATASETS)}")
@@ -91,9 +89,9 @@ def check(spec: ImageSpec) -> None:
 
 
 def data_of(asked: str, images: Images) -> str:
-    """`ImageSpec.data` of these images, asked for by the name of a data set.
+    """Returns `ImageSpec.data` of images that were asked for by the name of a data set.
 
-    Images of a folder have a digest in it: they are another experiment than the data set's own.
+    The images of a folder are another experiment, so their name has their digest.
     """
     known = images.name in DATASETS
     return asked if known else f"{dataset(asked)}{_FOLDER}{images.sha256[:12]}"

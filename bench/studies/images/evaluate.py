@@ -1,4 +1,4 @@
-"""Scores a trained model of an image study; one protocol for every method."""
+"""Scores a trained model of an image study, by one protocol for every method."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from bench.data.load import DATASETS, Images, static_bits, static_labels
 from bench.scores import classifiers, metrics
@@ -24,20 +25,17 @@ from models import batch
 from models.batch import Networks, decode, encode
 from models.mnist import Decoder, Norm
 
-STATISTICS = 100
-"""Training batches over which frozen batch norm takes its statistics."""
-PICTURES = 64
-"""Images of each kind that are kept for pictures."""
-CHUNK = 500
-"""Images in one pass."""
+STATISTICS = 100  # frozen batch norm has the statistics of so many training batches
+PICTURES = 64  # the suite keeps so many images of each kind for pictures
+CHUNK = 500  # images in one pass
 
 
 def freeze(trainer: Trainer) -> None:
     """Sets batch norm to its statistics over 100 training batches, and the networks to frozen.
 
-    The batches pass as in the model's update at lambda 0, as the networks were trained: through
-    decoders go codes of the prior, in VAEs those of images, in AS-VAE both; through encoders real
-    images, in AS-VAE generated ones as well.
+    The batches pass as in the model's update at lambda 0, as the networks were trained. Decoders
+    see codes of the prior, in VAEs codes of images, in AS-VAE both. Encoders see real images, in
+    AS-VAE also generated images.
     """
     norms = [module for module in trainer.nets.modules() if isinstance(module, Norm)]
     for norm in norms:
@@ -55,7 +53,7 @@ def freeze(trainer: Trainer) -> None:
 
 @torch.no_grad()
 def generate(trainer: Trainer, n: int) -> Tensor:
-    """n images (n, c, h, w) in [0, 1] from the prior, by frozen networks."""
+    """Returns n images (n, c, h, w) in [0, 1], which frozen networks make from the prior."""
     every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
     draws = (trainer.draws(rows, f"generate {i}") for i, rows in enumerate(every.split(CHUNK)))
     return trainer.domain.unit(torch.cat([batch.generate(trainer.nets, each) for each in draws]))
@@ -63,7 +61,7 @@ def generate(trainer: Trainer, n: int) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
-    """uint8 images -> codes from q(z|x) -> images (n, c, h, w) in [0, 1], by frozen networks."""
+    """Returns frozen networks' reconstructions (n, c, h, w), in [0, 1], of uint8 images."""
     nets: Networks = trainer.nets
     parts = []
     for i, part in enumerate(x.split(CHUNK)):
@@ -76,10 +74,10 @@ def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
 def scores(
     trainer: Trainer, images: Images, wanted: Sequence[metrics.Metric], weights: str | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a trained model is worth beside log p(x) by column, and uint8 images (64, c, h, w).
+    """Returns a trained model's scores but log p(x), by column, and uint8 images (64, c, h, w).
 
-    Freezes the networks. Both are empty if the training has diverged: parameters or images are not
-    finite. With `weights`, see `imagenet`, there are scores by ImageNet's classifier too.
+    Freezes the networks. Both results are empty if parameters or images are not finite: the
+    training has diverged. ImageNet's classifier scores too if there are `weights`, see `imagenet`.
     """
     if not trainer.finite():
         return {}, {}
@@ -120,12 +118,12 @@ def scores(
 
 
 def classifier_of(images: Images) -> str:
-    """The classifier that knows these images; empty where none does: CelebA, a folder of images."""
+    """Returns the name of the suite's classifier of these images; CelebA's and a folder's is ""."""
     return DATASETS[images.name].classifier if images.name in DATASETS else ""
 
 
 def _once(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps what is computed of real images and other arguments, in a process, by their hash."""
+    """Keeps results of a function of real images and other arguments, by the images' hash."""
     kept: dict[tuple[Any, ...], Any] = {}
 
     def found(images: Images, *others: Any) -> Any:
@@ -139,7 +137,7 @@ def _once(view: Callable[..., Any]) -> Callable[..., Any]:
 
 @_once
 def _real(images: Images) -> tuple[float, metrics.Gaussian]:
-    """Their inception score by the suite's own classifier, and the moments of its features."""
+    """Returns the test images' inception score and the moments of their features."""
     logits, features = own(classifier_of(images))(images.test)
     return metrics.inception_score(logits, metrics.SPLITS)[0], metrics.Gaussian.of(features)
 
@@ -151,7 +149,7 @@ def _real_features(images: Images, weights: str, device: str) -> np.ndarray:
 
 @_once
 def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
-    """Those of n real test images, and the distance of n training images to them: the floor."""
+    """Returns patches of n real test images, and the distance of n training images to them."""
     test = Patches.of(images.test[:n])
     return test, distance(Patches.of(images.train[:n]), test)
 
@@ -161,17 +159,17 @@ own = cache(classifiers.own)
 
 @cache
 def imagenet(weights: str, device: str) -> Classifier:
-    """ImageNet's classifier with the weights in this file, or "download". Raises UsageError."""
+    """Returns ImageNet's classifier with this file's weights, or "download". Raises UsageError."""
     return classifiers.imagenet(None if weights == "download" else Path(weights), device)
 
 
 def classifier_columns(images: Images) -> dict[str, str | float | int]:
-    """Which classifier scores, if any, and what it gives the real test images, for every row."""
+    """Returns the columns about the suite's classifier, empty if no classifier knows the images."""
     if not (name := classifier_of(images)):
         return {}
     classifier = own(name)
     return {
-        "classifier": f"{classifier.name} referee",
+        "classifier": f"{classifier.name} referee",  # as in rows that are stored already
         "classifier_sha256": classifier.sha256,
         "classifier_accuracy": classifier.accuracy,
         "real_score": _real(images)[0],
@@ -180,11 +178,11 @@ def classifier_columns(images: Images) -> dict[str, str | float | int]:
 
 
 def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
-    """The images that AIS is asked about, bits (n, p) as float: the same for every method.
+    """Returns the images of AIS, bits (n, p) as float, which are the same for every method.
 
-    A seeded subset with equal numbers of each class, of the static binarization of MNIST's test
-    set; or, for bits "dynamic" and for stand-ins, of one binarization of the test images, pixel i
-    being 1 with probability x_i. Raises ValueError for more images than there are.
+    They are a seeded subset of the static binarization of MNIST's test set, with equal numbers of
+    each class. For synthetic images, and for bits "dynamic", pixel i of a test image is instead 1
+    with probability x_i. Raises ValueError for more images than there are.
     """
     rng = np.random.default_rng(0)
     if spec.bits == "static" and images.name == "mnist":
@@ -202,10 +200,10 @@ def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
 def stratified(
     labels: np.ndarray | None, total: int, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """n of `total` row numbers, of every class as equal a number as can be."""
+    """Returns n of `total` row numbers, with numbers of classes as equal as can be."""
     order = rng.permutation(total)
     if labels is not None:
-        # The first of every class, then the second of every class, and so on.
+        # The first row of every class comes first, then the second row of every class.
         rank = np.empty(total, int)
         for label in np.unique(labels):
             mine = order[labels[order] == label]
@@ -215,7 +213,7 @@ def stratified(
 
 
 def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
-    """The AIS of a frozen decoder: log p(bits), and the BDMC gap on images of its own."""
+    """Returns the AIS of a frozen decoder: log p(bits), and the BDMC gap on simulated images."""
     nets: Networks = trainer.nets
     spec, d_z = trainer.spec, trainer.nets.shape.d_z
     decoder = folded(nets["decoder"]).to(memory_format=torch.channels_last)
@@ -225,7 +223,7 @@ def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
 
 
 def folded(decoder: Decoder) -> Decoder:
-    """A copy with its frozen batch norms folded into the layers before them: same function."""
+    """Returns the same function with frozen batch norms folded into the layers before them."""
     decoder = copy.deepcopy(decoder).requires_grad_(False)
     layers = decoder.layers
     for i, norm in enumerate(layers):
@@ -233,14 +231,13 @@ def folded(decoder: Decoder) -> Decoder:
             continue
         layer = layers[i - 1]
         if isinstance(layer, nn.Linear):
-            layers[i - 1] = nn.utils.fusion.fuse_linear_bn_eval(layer, norm)
+            layers[i - 1], layers[i] = fuse_linear_bn_eval(layer, norm), nn.Identity()
         elif isinstance(layer, nn.ConvTranspose2d):
+            # torch's own fusion rounds differently from the stored rows.
             assert norm.running_mean is not None and norm.running_var is not None
             assert layer.bias is not None
             scale = norm.weight / (norm.running_var + norm.eps).sqrt()
             layer.weight.mul_(scale.view(1, -1, 1, 1))  # (in, out, h, w)
             layer.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
-        else:
-            continue
-        layers[i] = nn.Identity()
+            layers[i] = nn.Identity()
     return decoder

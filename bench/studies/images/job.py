@@ -1,4 +1,4 @@
-"""The image studies' part of a job: one training, resumable, then its scores."""
+"""Does the image studies' part of a job: one resumable training, then its scores."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ from bench.studies.study import Beat, Job, Rows
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
 EVERY = 60.0
-"""Seconds between checkpoints: what a kill costs at most, in training as in annealing."""
-KINDS = ("train", "ais")
-"""Of checkpoints."""
+"""Seconds between checkpoints. A kill costs at most so many seconds of training or annealing."""
 
 
 def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) -> list[ImageSpec]:
-    """The specs, those of a folder's images by its digest.
+    """Returns the specs, with a folder's images named by their digest.
 
     Raises UsageError, before anything is trained, for images or weights that can't be used.
     """
@@ -44,7 +42,7 @@ def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) 
             raise UsageError("--inception-weights is for colour images; MNIST has none")
         evaluate.imagenet(weights, "cpu")
     if folder is not None and all(data.DATASETS[domain.dataset(name)].draw for name in names):
-        raise UsageError("--data goes with real images; this selection draws stand-ins")
+        raise UsageError("--data goes with real images; this selection draws synthetic images")
     found: dict[str, str] = {}
     try:
         for name in names:
@@ -59,9 +57,9 @@ def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) 
 
 
 def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
-    """The row (what only this study knows of it) and the pictures of one training.
+    """Returns the row of one training, as far as this study knows it, and its pictures.
 
-    Goes on from the checkpoint of a job that was killed; on a CPU the row is the same.
+    Goes on from the checkpoint of a job that was killed. On a CPU the row is the same.
     """
     (spec,) = job.specs
     assert isinstance(spec, ImageSpec)
@@ -72,44 +70,47 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
     trainer = _trained(job, spec, images, lambda share: beat(first * share))
     start = time.perf_counter()
-    allow_tf32(False)  # scores are float32's
+    allow_tf32(False)  # scores are in float32
     scores, pictures = evaluate.scores(trainer, images, metrics, job.inception)
     row: dict[str, Any] = {"id": spec.id, "status": "ok" if pictures else "diverged", **scores}
     if pictures and spec.ais_images:
         bits = evaluate.test_bits(spec, images, source)
         row |= _annealed(job, trainer, bits, lambda share: beat(first + (1 - first) * share))
+    steps, critic_losses, model_losses = zip(*trainer.losses, strict=True)
     row |= {
         "train_seconds": trainer.seconds,
         "evaluation_seconds": time.perf_counter() - start,
         "steps": trainer.steps,
+        "trace_step": list(steps),
+        "critic_loss": list(critic_losses),
+        "model_loss": list(model_losses),
         "data_sha256": images.sha256,
         "stand_in": images.stand_in,
-        **trainer.curves(),
         **evaluate.classifier_columns(images),
     }
-    kept = {name: image.tobytes() for name, image in pictures.items()}
-    kept = dict.fromkeys(("x", "x_rec", "samples"), b"") | kept
+    kept = dict.fromkeys(("x", "x_rec", "samples"), b"")
+    kept |= {name: image.tobytes() for name, image in pictures.items()}
     return [row], [{"id": spec.id, "shape": list(images.test.shape[1:]), **kept}]
 
 
 def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:
-    """The trainer at the end of its training."""
+    """Returns the trainer at the end of its training."""
     path = _checkpoint(job, "train")
     trainer = _resume(lambda: Trainer(spec, images.train, job.device), path)
     if not trainer.step:
-        _checkpoint(job, "ais").unlink(missing_ok=True)  # it was about other weights
-    clock = Clock(path, beat)
-    trainer.train(lambda: clock(trainer.state, trainer.step / trainer.steps))
+        _checkpoint(job, "ais").unlink(missing_ok=True)  # its weights are gone
+    saver = Saver(path, beat)
+    trainer.train(lambda: saver(trainer.state, trainer.step / trainer.steps))
     _save(path, trainer.state())
     return trainer
 
 
 def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dict[str, Any]:
-    """The row's part on log p(x), by annealed importance sampling."""
+    """Returns the row's columns about log p(x), by annealed importance sampling."""
     path = _checkpoint(job, "ais")
     run = _resume(lambda: evaluate.annealed_run(trainer, bits), path)
-    clock = Clock(path, beat)
-    found = run.finish(lambda t, total: clock(run.state, t / total))
+    saver = Saver(path, beat)
+    found = run.finish(lambda t, total: saver(run.state, t / total))
     mean, se = mean_and_se(found.log_likelihood)
     gap, gap_se = mean_and_se(found.upper - found.lower)
     return {
@@ -123,12 +124,11 @@ def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dic
     }
 
 
-class Clock:
-    """Saves a state now and then, and tells how far a job has come."""
+class Saver:
+    """Tells how far a job has come, and saves its state every EVERY seconds."""
 
     def __init__(self, path: Path, beat: Beat) -> None:
-        self.path, self.beat = path, beat
-        self.last = time.monotonic()
+        self.path, self.beat, self.last = path, beat, time.monotonic()
 
     def __call__(self, state: Callable[[], dict[str, torch.Tensor]], share: float) -> None:
         self.beat(share)
@@ -138,19 +138,19 @@ class Clock:
 
 
 def _save(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """A full disk costs the checkpoint, not the training: it will be met when rows are written."""
+    """Saves a checkpoint. A full disk costs the checkpoint alone; storing the rows meets it."""
     with contextlib.suppress(OSError):
         checkpoint.save(path, state)
 
 
 def _resume(make: Callable[[], Whole], path: Path) -> Whole:
-    """What `make` makes, which goes on from a state at `path`; a state of other code goes."""
+    """Returns what `make` makes, gone on to the state at `path`; removes a state of other code."""
     whole = make()
     try:
         if state := checkpoint.load(path):
             whole.load(state)
     except torch.OutOfMemoryError:
-        raise  # no fault of the state
+        raise  # the state is not at fault
     except (KeyError, RuntimeError, ValueError):
         path.unlink(missing_ok=True)
         return make()
@@ -163,5 +163,5 @@ def _checkpoint(job: Job, kind: str) -> Path:
 
 def clear(job: Job) -> None:
     """Removes the checkpoints of a job whose results are stored."""
-    for kind in KINDS:
+    for kind in ("train", "ais"):
         _checkpoint(job, kind).unlink(missing_ok=True)

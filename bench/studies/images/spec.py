@@ -1,4 +1,4 @@
-"""What one training of an image study is."""
+"""Defines what one training of an image study is."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from bench.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec(Spec):
-    """One training of an image study and how it is scored. Defaults are those of `paper` scale."""
+    """Describes one training of an image study and its scoring. Defaults are the paper's scale."""
 
     lr: float = 1e-4
     batch: int = 64
-    data: str = "mnist"  # the images: a data set's name, see bench.data.sources
-    images: int = 0  # training images, the first so many; 0: all
-    networks: str = "suite"  # of colour images also "paper", see models.colour
+    data: str = "mnist"  # a data set of bench.data.sources
+    images: int = 0  # the number of training images, which are the first; 0: all
+    networks: str = "suite"  # colour images also have "paper", see models.colour
     width: float = 1.0  # of all networks, relative to the paper's
-    samples: int = 10_000  # generated images behind inception score and Fréchet distance
-    bits: str = "static"  # what AIS sees: the static binarization, or "dynamic": one of our own
-    temperatures: int = 1000  # annealed importance sampling
+    samples: int = 10_000  # generated images for inception score and Fréchet distance
+    bits: str = "static"  # AIS sees the static binarization of MNIST, or our own: "dynamic"
+    temperatures: int = 1000  # of annealed importance sampling
     chains: int = 16
     leapfrog: int = 10
     ais_images: int = 100  # 0: no annealed importance sampling
 
-    # In "bf16" training rounds what goes into products and what comes out; scores are float32's.
+    # With "bf16", training rounds the inputs and outputs of products. Scores are in float32.
     PRECISIONS: ClassVar[tuple[str, ...]] = (*Spec.PRECISIONS, "bf16")
     UNPAIRED: ClassVar[tuple[str, ...]] = (
         *Spec.UNPAIRED,
@@ -34,7 +34,7 @@ class ImageSpec(Spec):
 
     @property
     def simulated(self) -> int:
-        """Images simulated from the model, which carry the BDMC gap: one for five real ones."""
+        """The number of images that the model simulates for the BDMC gap."""
         return max(2, self.ais_images // 5) if self.ais_images else 0
 
     def __post_init__(self) -> None:

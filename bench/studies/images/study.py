@@ -1,4 +1,4 @@
-"""What the image studies share: their columns and their hooks."""
+"""Defines what the image studies share: their columns and their hooks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one loop of the image studies: one model, any method, resumable at every step.
+"""The one loop of the image studies trains one model by any method, resumable at every step.
 
-Every random number belongs to a step and has a name, so a training that goes on from a checkpoint
-sees what it would have seen, and methods see the same batches and the same noise.
+Every random number belongs to a step and has a name. So a resumed training sees what it would have
+seen without a stop, and all methods see the same batches and the same noise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,28 +21,27 @@ from bench.studies.images.domain import domain
 from bench.studies.images.spec import ImageSpec
 from models.methods import METHODS
 
-Losses = tuple[Tensor, Tensor]
-"""The critic's and the model's."""
+Losses = tuple[Tensor, Tensor]  # the critic's loss and the model's loss
 
 
 class Draws:
-    """The batch of one update: images and noise by name, drawn when first asked for."""
+    """Holds the batch of one update: images, and noise by name, which is drawn when asked for."""
 
     def __init__(self, x: Tensor, stream: str, update: str, uniform: bool = False) -> None:
-        """`uniform`: whether codes and noise are uniform, see `bench.studies.images.domain`."""
+        """`uniform` says whether codes and noise are uniform, see `Domain.uniform`."""
         self.x, self._stream, self._update, self._uniform = x, stream, update, uniform
         self._drawn: dict[str, tuple[Callable[..., Tensor], Tensor]] = {}
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """N(0, I), or U[-1, 1), of (n, *shape)."""
+        """Returns N(0, I), or U[-1, 1) if the domain is uniform, of (n, *shape)."""
         return self.uniform(name, *shape) * 2 - 1 if self._uniform else self.normal(name, *shape)
 
     def normal(self, name: str, *shape: int) -> Tensor:
-        """N(0, I) of (n, *shape)."""
+        """Returns N(0, I) of (n, *shape)."""
         return self._draw(torch.randn, name, shape)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """U[0, 1) of (n, *shape)."""
+        """Returns U[0, 1) of (n, *shape)."""
         return self._draw(torch.rand, name, shape)
 
     def _draw(self, kind: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
@@ -59,14 +57,14 @@ class Draws:
         kind(out.shape, generator=rng, out=out)
 
     def again(self, update: str) -> None:
-        """Draws all that was drawn so far for another update, into the same memory."""
+        """Draws all noise anew for another update, into the same memory."""
         self._update = update
         for name in self._drawn:
             self._fill(name)
 
 
 def seed(*names: str) -> int:
-    """A 63-bit seed that belongs to these names."""
+    """Returns a 63-bit seed that belongs to these names."""
     digest = hashlib.sha256("\0".join(names).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -74,8 +72,8 @@ def seed(*names: str) -> int:
 class Trainer:
     """Trains one spec on uint8 images (n, c, h, w).
 
-    A step takes one batch for all updates of the critic, then for the one of the model, as in the
-    authors' CelebA code; noise is fresh for each, and so are codes of the prior, which it keeps.
+    A step takes one batch for all updates of the critic and the update of the model. Each update
+    draws fresh noise and, unlike the authors' CelebA code, fresh codes of the prior.
     """
 
     def __init__(
@@ -108,7 +106,11 @@ class Trainer:
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
         on_gpu = self.device.type == "cuda"
         lr, betas = self.spec.lr, self.method.betas
-        return torch.optim.Adam(parameters, lr, betas, fused=True, capturable=on_gpu)
+        adam = torch.optim.Adam(parameters, lr, betas, fused=True, capturable=on_gpu)
+        for p in parameters:  # Adam would make the same zeros at its first step
+            adam.state[p] = {"step": torch.zeros((), device=self.device)}
+            adam.state[p] |= {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+        return adam
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,11 +118,11 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """The number of steps of the whole training."""
         return self.spec.epochs * self.steps_per_epoch
 
     def batch(self, step: int) -> Tensor:
-        """The images of a step, (batch, c, h, w) scaled; each epoch has an order of its own."""
+        """Returns a step's images, (batch, c, h, w) scaled; each epoch has an order of its own."""
         epoch, i = divmod(step, self.steps_per_epoch)
         if self._epoch != epoch:
             order = generator(self.spec.stream, f"order {epoch}").permutation(len(self.images))
@@ -129,16 +131,16 @@ class Trainer:
         return self.domain.scaled(self.images[rows], self.dtype)
 
     def draws(self, x: Tensor, update: str) -> Draws:
-        """The batch x and the noise of this training for one update."""
+        """Returns the batch x with this training's noise for one update."""
         return Draws(x, self.spec.stream, update, self.domain.uniform)
 
     def update_names(self, step: int) -> list[str]:
-        """Of a step's updates, which seed their noise: the critic's, then the model's."""
+        """Returns the names of a step's updates, which seed their noise: the model's is last."""
         critics = self.critic_steps if self.method.critic else 0
         return [*(f"{step} critic {k}" for k in range(critics)), f"{step} model"]
 
     def updates(self, draws: Sequence[Draws]) -> Losses:
-        """All updates of one batch, see `update_names`; returns the last losses."""
+        """Makes all updates of one batch, see `update_names`; returns the last losses."""
         *for_critic, for_model = draws
         critic_loss = for_model.x.new_zeros(())
         if self.method.critic is not None and self.critic_adam is not None:
@@ -157,7 +159,7 @@ class Trainer:
         return critic_loss.detach(), model_loss.detach()
 
     def advance(self) -> Losses:
-        """Makes the next step; returns its last losses, which the one after may overwrite."""
+        """Makes the next step; returns its last losses, which a later step may overwrite."""
         x, names = self.batch(self.step), self.update_names(self.step)
         if self._replay is not None:
             losses = self._replay(x, names)
@@ -170,9 +172,9 @@ class Trainer:
         return losses
 
     def _record(self, x: Tensor, draws: Sequence[Draws]) -> None:
-        """Of updates that were just made: their noise is drawn, which no recording can do.
+        """Records updates that were just made; a later step lays its batch into their memory.
 
-        A later step lays its own images and noise into the same memory.
+        The noise is drawn by then, because no recording can draw.
         """
         replay = record(lambda: self.updates(draws), self.device, self.spec.method)
         self.graphs = replay is not None
@@ -188,13 +190,13 @@ class Trainer:
         self._replay = step
 
     def _precision(self) -> torch.autocast:
-        """Of a loss; its gradient is computed in the precisions of what it is the gradient of."""
+        """Returns the context of a loss, whose gradient keeps the loss's precisions."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded)
 
     def train(self, after_step: Callable[[], None] = lambda: None, points: int = 64) -> None:
-        """Goes on to the end; `after_step` is called between steps, its time not counted.
+        """Goes on to the end; calls `after_step` between steps and does not count its time.
 
-        Keeps both losses at so many evenly spaced steps.
+        Keeps both losses at `points` evenly spaced steps.
         """
         self.nets.train()
         every = max(1, self.steps // points)
@@ -208,66 +210,53 @@ class Trainer:
                 torch.cuda.synchronize(self.device)
             self.seconds += time.perf_counter() - start
             after_step()
-        # What a recording keeps alive.
-        self._replay = None
+        self._replay = None  # a recording keeps its memory alive
         self.nets.zero_grad(set_to_none=True)
 
-    def curves(self) -> dict[str, list[Any]]:
-        """The columns of a row that hold the losses over training."""
-        columns = ("trace_step", "critic_loss", "model_loss")
-        return {name: [each[i] for each in self.losses] for i, name in enumerate(columns)}
-
     def finite(self) -> bool:
-        """Whether all parameters are finite."""
+        """Returns whether all parameters are finite."""
         return all(bool(p.isfinite().all()) for p in self.nets.parameters())
 
-    # A training that goes on from `state` equals one that was never stopped.
+    def _moments(self) -> dict[str, Tensor]:
+        """Returns the tensors of both Adams by name."""
+        found = {}
+        for name, adam in (("critic_adam", self.critic_adam), ("model_adam", self.model_adam)):
+            for i, moments in enumerate(adam.state.values() if adam else ()):
+                found |= {f"{name}.{i}.{key}": tensor for key, tensor in moments.items()}
+        return found
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the rest of the training depends on, flat: parameters, Adam, step, losses."""
-        tensors = {f"nets.{name}": t for name, t in self.nets.state_dict().items()}
-        for name, adam in self._adams().items():
-            for i, moments in adam.state_dict()["state"].items():
-                tensors |= {f"{name}.{i}.{key}": t for key, t in moments.items()}
-        tensors["step"] = torch.tensor(self.step)
-        tensors["seconds"] = torch.tensor(self.seconds, dtype=torch.float64)
-        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3)
-        return {name: t.detach().contiguous() for name, t in tensors.items()}
+        """Returns all that the rest of the training depends on: parameters, Adam, step, losses.
+
+        A training that goes on from a state equals a training that was never stopped.
+        """
+        return {
+            **{f"nets.{name}": tensor for name, tensor in self.nets.state_dict().items()},
+            **self._moments(),
+            "step": torch.tensor(self.step),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+            "losses": torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3),
+        }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Goes back to a `state`."""
-        self._replay = None  # it is of Adam's moments as they were
+        """Goes back to a `state`. Raises KeyError or RuntimeError for a state of other networks."""
         nets = {k.removeprefix("nets."): t for k, t in tensors.items() if k.startswith("nets.")}
         self.nets.load_state_dict(nets)
-        for name, adam in self._adams().items():
-            state: dict[int, dict[str, Tensor]] = {}
-            parameters = adam.param_groups[0]["params"]
-            for key, tensor in tensors.items():
-                if key.startswith(f"{name}."):
-                    _, i, moment = key.split(".")
-                    # The fused Adam takes moments to lie in memory as their parameter does.
-                    like = tensor if moment == "step" else parameters[int(i)]
-                    state.setdefault(int(i), {})[moment] = torch.empty_like(like).copy_(tensor)
-            adam.load_state_dict({**adam.state_dict(), "state": state})
-        self.step = int(tensors["step"])
-        self.seconds = float(tensors["seconds"])
+        for name, moment in self._moments().items():
+            moment.copy_(tensors[name])
+        self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
-
-    def _adams(self) -> dict[str, torch.optim.Adam]:
-        found = {"model_adam": self.model_adam}
-        return found | ({"critic_adam": self.critic_adam} if self.critic_adam else {})
 
 
 def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:
-    """Products alone are rounded by autocast: norms, activations and losses get their results
-    in `dtype`. Without autocast this changes nothing."""
+    """Casts results of products to `dtype`, so that autocast rounds products alone."""
     for module in nets.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(lambda module, inputs, output: output.to(dtype))
 
 
 def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:
-    """Gradients reach these parameters and not those."""
+    """Lets gradients reach the first parameters and not the second."""
     for parameters, learning in ((these, True), (not_those, False)):
         for parameter in parameters:
             parameter.requires_grad_(learning)

@@ -1,4 +1,4 @@
-"""The toy data and all random numbers of a training, drawn outside the tensor program."""
+"""Draws the toy data and all random numbers of a training, outside the tensor program."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from bench.spec import generator
 from bench.studies.toy_grid.spec import ToySpec
 
 CENTRES = np.array([(0, 0), (2, 2), (-2, -2), (2, -2), (-2, 2)], dtype=np.float64)
-VARIANCE = 0.04
-"""ALICE's toy data are five equal Gaussians; its code uses `std_x` as a variance."""
+VARIANCE = 0.04  # ALICE's toy data are five equal Gaussians; its code uses `std_x` as a variance
 
 N_TRAIN = 2048
 N_TEST = 1024

@@ -12,8 +12,7 @@ from bench.studies.toy_grid import data
 from bench.studies.toy_grid.train import Trainer
 from models.objectives import OBJECTIVES
 
-N_PICTURE = 256
-"""The suite keeps so many points of a run for pictures."""
+N_PICTURE = 256  # the suite keeps so many points of a run for pictures
 Outcome = tuple[dict[str, float | int] | None, dict[str, np.ndarray]]
 """A member's metrics, or None if it has diverged, and by name its first points, float32, flat."""
 
@@ -65,9 +64,9 @@ class Evaluation:
     def decoder_gradient(self) -> dict[str, list[float]]:
         """Returns the size of the gradient that each method's loss sends to the decoder now.
 
-        The size is the root mean square of the norm of d loss / d x over held-out decoder pairs
-        (x, z) ~ p, with the loss of a single pair. All methods get the same critic and decoder, so
-        they differ in the reduction of the logit alone. The size is nan for a diverged member.
+        The size is the root mean square of the norm of d loss / d x over held-out decoder pairs.
+        The loss is that of a single pair (x, z) ~ p. All methods get the same critic and decoder,
+        so they differ in the reduction of the logit alone. A diverged member has nan.
         """
         nets = self.trainer.nets
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The toy study's part of a job: it cuts trainings into stacks, and trains and scores a stack."""
+"""Does the toy study's part of a job: cuts trainings into stacks, trains and scores a stack."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
 
-TRACES = 8
-"""The suite measures the decoder's gradient before training and after each eighth of it."""
+TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
 OVERHEAD_WIDTH = 64
 """A stacked step on a CPU core takes about twice its matrix products at this width."""
 

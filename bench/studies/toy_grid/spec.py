@@ -1,4 +1,4 @@
-"""What one training of the toy study is."""
+"""Defines what one training of the toy study is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class ToySpec(Spec):
-    """Describes one training of the toy study. Defaults are those of ALICE's toy script."""
+    """Describes one training of the toy study. ALICE's toy script has the defaults."""
 
     encoder_depth: int = 2  # hidden layers
     decoder_depth: int = 2

@@ -87,8 +87,8 @@ def _fraction(depths: tuple[int, int], widths: tuple[int, int]) -> list[tuple[in
     """Returns a regular 1/8 fraction of the 2^6 designs of depth and width of three networks.
 
     The depths take all 8 combinations and each width follows two depths (D = AB, E = AC, F = BC).
-    So every pair of levels of two factors appears twice, and main effects stay unconfounded with
-    one another (resolution III; Box, Hunter & Hunter, *Statistics for Experimenters*, chapter 6).
+    So every pair of levels of two factors appears twice, and main effects are not confounded with
+    one another: resolution III. (Box, Hunter & Hunter, *Statistics for Experimenters*, chapter 6.)
     """
     return [
         (depths[a], depths[b], depths[c], widths[a ^ b], widths[a ^ c], widths[b ^ c])

@@ -20,8 +20,7 @@ from models.stacked import Group, ToyNetworks, Trio, toy_shapes
 
 T = TypeVar("T")
 
-BETAS = (0.5, 0.999)
-"""Adam's decay rates: beta1 of ALICE's toy script, and the default beta2."""
+BETAS = (0.5, 0.999)  # Adam's decay rates: beta1 of ALICE's toy script, and the default beta2
 
 
 class Batch(NamedTuple):
@@ -117,7 +116,7 @@ class Trainer:
             yield [Batch(*each) for each in parts]
 
     def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
-        """Runs all epochs and returns their seconds, without those of `after_epoch`.
+        """Runs all epochs and returns their seconds, without the time of `after_epoch`.
 
         Calls `after_epoch` with the number of finished epochs, from 0 on.
         """

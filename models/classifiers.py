@@ -1,7 +1,7 @@
-"""The classifiers that judge generated images: two small residual networks, one shape of code.
+"""The classifiers that judge generated images are two small residual networks.
 
-A classifier's logits give the inception score, its features (what the last, linear layer sees) the
-Fréchet distance. `bench.scores` trains and loads them; the stored weights go by the names here.
+A classifier's logits give the inception score. Its features, the inputs of the last layer, give the
+Fréchet distance. `bench.scores` trains and loads classifiers; stored weights have the names here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn.functional import max_pool2d, relu
 
 
 class Block(nn.Module):
-    """Half the size, another width: convolution, pooling; then one residual convolution."""
+    """Halves the size by a convolution and pooling, then adds a residual convolution."""
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__()
@@ -22,17 +22,16 @@ class Block(nn.Module):
         self.residual_norm = nn.BatchNorm2d(d_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, d_in, h, w) -> (n, d_out, h // 2, w // 2)."""
+        """Returns (n, d_out, h // 2, w // 2) of (n, d_in, h, w)."""
         x = relu(self.norm(max_pool2d(self.conv(x), 2)))
         return x + relu(self.residual_norm(self.residual_conv(x)))
 
 
 class Classifier(nn.Module):
-    """Images (n, c, h, w) in [0, 1] -> logits (n, 10) and features (n, widths[-1]).
+    """Returns logits (n, 10) and features (n, widths[-1]) of images (n, c, h, w) in [0, 1].
 
-    A fixed whitening of 2 x 2 patches (see `whiten`), three blocks, the maximum over positions,
-    one linear layer: the design of Jordan's airbench (arXiv 2404.00498), narrower and with
-    residual convolutions.
+    The design is Jordan's airbench (arXiv 2404.00498), narrower and with residual convolutions. It
+    has a fixed whitening of 2 x 2 patches (see `whiten`), three blocks and one linear layer.
     """
 
     def __init__(self, shape: tuple[int, int, int], widths: tuple[int, int, int]) -> None:
@@ -52,8 +51,8 @@ class Classifier(nn.Module):
     def whiten(self, images: Tensor, floor: float = 1e-4) -> None:
         """Sets the stem to the whitening of the 2 x 2 patches of `images`, and its negative.
 
-        Principal components of centred patches, each divided by its standard deviation; `floor`
-        is added to variances so that noise is not blown up.
+        Whitening divides principal components of centred patches by their standard deviation.
+        `floor` is added to variances, so that noise is not blown up.
         """
         patches = nn.functional.unfold(images, 2).transpose(1, 2).flatten(0, 1).double()
         variances, axes = torch.linalg.eigh(torch.cov(patches.T))
@@ -65,7 +64,10 @@ class Classifier(nn.Module):
 
 
 def network(name: str) -> Classifier:
-    """The untrained classifier of "mnist" (1 x 28 x 28) or "cifar10" (3 x 32 x 32)."""
+    """Returns the untrained classifier of "mnist" (1 x 28 x 28) or "cifar10" (3 x 32 x 32).
+
+    Raises ValueError for another name.
+    """
     shapes = {"mnist": ((1, 28, 28), (32, 64, 96)), "cifar10": ((3, 32, 32), (64, 160, 192))}
     if name not in shapes:
         raise ValueError(f"no classifier for {name!r}; allowed: {', '.join(shapes)}")

@@ -1,12 +1,12 @@
-"""The networks of CIFAR-10 and CelebA: those of the authors' published code, and the paper's.
+"""Defines the networks of CIFAR-10 and CelebA, by the authors' published code and by the paper.
 
-As in the code, every network has noise of its own beside its inputs: a channel of the image for
-encoder and critic, 20 numbers for the decoder and the critic's branch of z. Noise and prior are
-uniform on [-1, 1], and so are images and codes, through tanh. Two things are not as there.
+Every network of the code has noise of its own beside its inputs. Noise is a channel of the image
+for encoder and critic, and 20 numbers for the decoder and the critic's branch of z. Noise and prior
+are uniform on [-1, 1]; tanh keeps images and codes there. Two things differ from the code.
 Convolutions pad alike on all sides (TensorFlow's SAME does not), and no layer is normed twice.
 
-The networks of the paper's supplement (appendix A) differ in their layers, and their critics get
-no noise. WGAN-GP's residual networks are the same beside both.
+The networks of the paper's supplement (appendix A) have other layers, and their critics get no
+noise. WGAN-GP's residual networks are the same in both.
 
 Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 """
@@ -14,7 +14,6 @@ Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,9 @@ from models import mnist
 from models.mnist import Critic, ImageShape, ImplicitDecoder, ImplicitEncoder, JointCritic, Part
 
 SIZES, PAPER_SIZES = (16, 32, 64, 128, 256), (32, 64)
-"""Heights and widths of the images that `PARTS` and `PAPER` take, of any number of channels."""
+"""`PARTS` and `PAPER` take images of these heights and widths, with any number of channels."""
 
-NOISE = 20
-"""Numbers of noise beside a code."""
+NOISE = 20  # a code has so many numbers of noise beside it
 
 PAPER_LAYERS = {
     32: {
@@ -48,18 +46,17 @@ PAPER_LAYERS = {
 }
 """The supplement's layers of CIFAR-10 and CelebA, in the words of `models.mnist.build`.
 
-The dense layer of 8192 is 512 channels of 4 x 4. Encoders end in fcz and tanh, critics in fc1.
+Its dense layer of 8192 is 512 channels of 4 x 4. Encoders end in fcz and tanh, critics in fc1.
 """
 
 
 def code_layers(size: int) -> dict[str, str]:
-    """The layers of the authors' code: CIFAR-10's at 32 pixels, CelebA's at 64.
+    """Returns the layers of the authors' code: CIFAR-10's at 32 pixels, CelebA's at 64.
 
-    Each octave more or less is a convolution or deconvolution more or less: encoders and critics
-    go down to images of 2 x 2, of at most 512 channels, and decoders double images of 4 x 4. What
-    only CelebA's have, they have from 64 pixels on: dense layers of 512 and 1024, leaky decoders,
-    and critics whose last halving is a pooling. CelebA's decoder begins in the code's order: ReLU,
-    batch norm, leaky ReLU.
+    Other sizes have a convolution or deconvolution for each octave. Encoders and critics go down to
+    2 x 2 pixels and up to 512 channels; decoders begin at 4 x 4. From 64 pixels on, there are dense
+    layers of 512 and 1024 as in CelebA's networks. The decoder is leaky there, beginning with ReLU,
+    batch norm and leaky ReLU, and the critic's last halving is a pooling.
     """
     large, octaves = size >= 64, size.bit_length() - 2
 
@@ -79,22 +76,22 @@ def code_layers(size: int) -> dict[str, str]:
 
 
 class DensityDecoder(ImplicitDecoder):
-    """p(x|z) = N(mean, sd^2) without noise of its own; one sd, learned (Rybkin et al. 2021)."""
+    """Decodes by p(x|z) = N(mean, sd^2) without noise, with one learned sd (Rybkin et al. 2021)."""
 
     def __init__(self, shape: ImageShape, text: str) -> None:
         super().__init__(shape, text)
         self.log_sd = nn.Parameter(torch.zeros(()))
 
     def log_density(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) in nats, (n,)."""
+        """Returns log p(x|z) in nats, (n,)."""
         return mnist.normal_log_density(x, self(z), self.log_sd)
 
 
 class Block(nn.Module):
-    """x -> its shortcut plus two 3 x 3 convolutions, each after its norm and ReLU.
+    """Adds to a shortcut of x two 3 x 3 convolutions, each after its norm and ReLU.
 
     `resize` 2 doubles the image before the first convolution (nearest), 0.5 halves it after the
-    second (mean), 1 leaves it. Where anything changes, the shortcut is a 1 x 1 convolution. The
+    second (mean), 1 leaves it. The shortcut is a 1 x 1 convolution if width or size change. The
     `first` block of a critic sees images and has no activation before them.
     """
 
@@ -125,10 +122,10 @@ class Block(nn.Module):
 
 
 class ResidualDecoder(ImplicitDecoder):
-    """WGAN-GP's x = g(z): dense 4 x 4 x 128, a block for each doubling, 3 x 3 to c, tanh.
+    """Decodes by WGAN-GP's x = g(z): dense 4 x 4 x 128, a block for each doubling, 3 x 3 to c.
 
-    Gulrajani et al. 2017, appendix F, as their code has it for CIFAR-10. Here z is the study's
-    own, and so are the first weights and the learning rate, which is constant.
+    Gulrajani et al. 2017, appendix F, and their code for CIFAR-10. Here z, the first weights and
+    the constant learning rate are the study's own.
     """
 
     def __init__(self, shape: ImageShape) -> None:
@@ -140,10 +137,9 @@ class ResidualDecoder(ImplicitDecoder):
 
 
 class ResidualCritic(nn.Module):
-    """WGAN-GP's f(x): blocks that halve to 8 x 8, two more, ReLU, mean, dense 1; no norm.
+    """Computes WGAN-GP's f(x): blocks that halve to 8 x 8, two more, ReLU, mean, dense 1; no norm.
 
-    Of the same source, and of 128 channels too. It halves images of 32 twice, and bigger images
-    once more each octave.
+    The source is the same, and so are the 128 channels.
     """
 
     def __init__(self, shape: ImageShape) -> None:
@@ -162,36 +158,30 @@ class ResidualCritic(nn.Module):
 
 
 def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, Part]:
-    """Networks whose layers depend on the image's size; f(x, z) has `noise` numbers beside z.
+    """Returns networks whose layers depend on the image's size; f(x, z) has `noise` beside z.
 
-    The features of x and those of z, side by side, go to the logit at once. Being a function of x
-    plus one of z, f(x, z) can't see how they belong together: as in the supplement's table, unlike
-    the suite's critic for MNIST, which has a layer of both.
+    Features of x and of z go to the logit at once, as in the supplement's table. So f(x, z) is a
+    function of x plus a function of z, unlike the suite's critic for MNIST.
     """
 
-    def part(kind: Callable[..., nn.Module], *texts: str, **settings: Any) -> Part:
-        def made(shape: ImageShape) -> nn.Module:
-            named = layers(shape.size)
-            return kind(shape, *(text.format_map(named) for text in texts), **settings)
-
-        return made
+    def text(shape: ImageShape, name: str) -> str:
+        return layers(shape.size)[name]
 
     return {
-        "implicit": part(ImplicitEncoder, "{encoder} fcz tanh"),
-        "gaussian": part(mnist.GaussianEncoder, "{encoder}", bounded=True),
-        "conv": part(ImplicitDecoder, "{decoder}", noise=NOISE),
-        "conv, no noise": part(ImplicitDecoder, "{decoder}"),
-        "density": part(DensityDecoder, "{decoder}"),
+        "implicit": lambda s: ImplicitEncoder(s, f"{text(s, 'encoder')} fcz tanh"),
+        "gaussian": lambda s: mnist.GaussianEncoder(s, text(s, "encoder"), bounded=True),
+        "conv": lambda s: ImplicitDecoder(s, text(s, "decoder"), NOISE),
+        "conv, no noise": lambda s: ImplicitDecoder(s, text(s, "decoder")),
+        "density": lambda s: DensityDecoder(s, text(s, "decoder")),
         "residual": ResidualDecoder,
-        "f(x)": part(Critic, "{critic} fc1"),
-        "f(x), layer norm": lambda s: Critic(
-            s, f"{layers(s.size)['critic'].replace('bn', 'ln')} fc1"
-        ),
+        "f(x)": lambda s: Critic(s, f"{text(s, 'critic')} fc1"),
+        "f(x), layer norm": lambda s: Critic(s, f"{text(s, 'critic').replace('bn', 'ln')} fc1"),
         "f(x), residual": ResidualCritic,
-        "f(x, z)": part(JointCritic, "{critic}", "{critic's code}", "fc1", noise=noise),
+        "f(x, z)": lambda s: JointCritic(
+            s, text(s, "critic"), text(s, "critic's code"), "fc1", noise
+        ),
     }
 
 
 PARTS, PAPER = _parts(code_layers, NOISE), _parts(PAPER_LAYERS.__getitem__, 0)
-"""Every network there is for these images, by the names that objectives use: the authors' code's
-and the paper's."""
+"""Methods ask for these networks by name: `PARTS` are the authors' code's, `PAPER` the paper's."""

@@ -1,4 +1,4 @@
-"""Normalising flows that make a Gaussian posterior more flexible."""
+"""Normalising flows make a Gaussian posterior more flexible."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLANAR_STEPS = 80
-"""k of Table 1's NF (Rezende & Mohamed 2015)."""
-AUTOREGRESSIVE_STEPS = 4
-"""Kingma et al. 2016, figure 2 and section 6: 4 steps on MNIST."""
-_STRAIGHT = math.log(math.e - 1)
-"""softplus of this is 1."""
+PLANAR_STEPS = 80  # k of Table 1's NF (Rezende & Mohamed 2015)
+AUTOREGRESSIVE_STEPS = 4  # Kingma et al. 2016, figure 2 and section 6, take 4 steps on MNIST.
+_STRAIGHT = math.log(math.e - 1)  # softplus of this number is 1
 
 
 class PlanarFlow(nn.Module):
-    """z <- z + u tanh(w z + b), k times; Rezende & Mohamed 2015, equations (10) to (12).
+    """Repeats z <- z + u tanh(w z + b) k times; Rezende & Mohamed 2015, equations (10) to (12).
 
-    u, w and b of every step are functions of x: a linear layer of the encoder's features, as in
-    section 4.2 there. u is bent so that w u >= -1, which makes each step invertible (appendix
-    A.1), by softplus(w u + log(e - 1)) - 1 instead of softplus(w u) - 1: there w u = 0 is bent too,
-    by .31 / |w| along w, which for small w throws z far away. The layer's output is divided by the
-    square root of its number of inputs: 80 steps multiply what one update of Adam does to z, and
-    without it training at 1e-3 never settles.
+    A linear layer of the encoder's features gives u, w and b of every step, as in section 4.2
+    there. u is bent so that w u >= -1, which makes each step invertible (appendix A.1). We bend it
+    by softplus(w u + log(e - 1)) - 1, which leaves w u = 0. Appendix A.1 has softplus(w u) - 1,
+    which throws z far away for small w. The layer's output is divided by the square root of its
+    number of inputs, because 80 steps multiply what an update of Adam does to z.
     """
 
     def __init__(self, d: int, d_h: int, steps: int = PLANAR_STEPS) -> None:
@@ -33,7 +29,7 @@ class PlanarFlow(nn.Module):
         self.amortised = nn.Linear(d_h, steps * (2 * d + 1))
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """z (n, d) and features (n, d_h) -> flown z and log |det dz'/dz| (n,)."""
+        """Returns flown z and log |det dz'/dz| (n,) of z (n, d) and features (n, d_h)."""
         steps = (self.amortised(h) / math.sqrt(h.shape[1])).unflatten(1, (self.steps, -1))
         u, w, b = steps.split((self.d, self.d, 1), 2)
         wu = (w * u).sum(2, keepdim=True)
@@ -48,7 +44,7 @@ class PlanarFlow(nn.Module):
 
 
 class _Masked(nn.Linear):
-    """A linear layer with a fixed mask on its weights."""
+    """Is a linear layer with a fixed mask on its weights."""
 
     mask: Tensor
 
@@ -61,7 +57,7 @@ class _Masked(nn.Linear):
 
 
 class _Step(nn.Module):
-    """One masked autoregressive network (Germain et al. 2015) of a hidden layer, context added."""
+    """Is a masked autoregressive network (Germain et al. 2015) with a hidden layer and context."""
 
     def __init__(self, d: int, d_h: int, hidden: int) -> None:
         super().__init__()
@@ -77,10 +73,10 @@ class _Step(nn.Module):
 
 
 class AutoregressiveFlow(nn.Module):
-    """z <- s z + (1 - s) m with s = sigma(gate + 1), 4 times, coordinates reversed in between.
+    """Repeats z <- s z + (1 - s) m with s = sigma(gate + 1), and reverses coordinates, 4 times.
 
-    Inverse autoregressive flow in its numerically stable form, Kingma et al. 2016, equations (10),
-    (13) and (14) and algorithm 1; the gate's bias of 1 makes the first steps near identities.
+    This is inverse autoregressive flow in its stable form, Kingma et al. 2016, equations (10), (13)
+    and (14) and algorithm 1. The gate's bias of 1 makes first steps near identities.
     """
 
     def __init__(self, d: int, d_h: int, steps: int = AUTOREGRESSIVE_STEPS) -> None:
@@ -88,7 +84,7 @@ class AutoregressiveFlow(nn.Module):
         self.steps = nn.ModuleList(_Step(d, d_h, 4 * d) for _ in range(steps))
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """z (n, d) and features (n, d_h) -> flown z and log |det dz'/dz| (n,)."""
+        """Returns flown z and log |det dz'/dz| (n,) of z (n, d) and features (n, d_h)."""
         log_det = z.new_zeros(len(z))
         for step in self.steps:
             m, gate = step(z, h)

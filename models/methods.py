@@ -1,13 +1,13 @@
-"""Every method of the image studies as a pair of functions: the critic's loss and the model's.
+"""Every method of the image studies is a pair of functions: the critic's loss and the model's loss.
 
 `matching` makes a pair of each joint-matching method of `models.objectives`. The other methods of
-Table 1 and Table 2 stand below, each with its equation. A pair takes the networks, by role, and a
-batch that draws noise by name; it returns one number to be minimised. While the critic learns, the
-model's parameters stand still, and the other way round.
+Table 1 and Table 2 stand below, each with its equation. A loss takes networks by role and a batch
+that draws noise by name, and returns one number to minimise. The model's parameters stand still
+while the critic learns; the critic's stand still while the model learns.
 
-Signs are this paper's: f -> log p - log q, label 1 = decoder pair (11). Critics see means:
-generated images are the decoder's means in [0, 1], real ones grey images. Likelihoods are of a
-fresh binarization of each batch.
+Signs are this paper's: f -> log p - log q, label 1 = decoder pair (11). MNIST's critics see grey
+images: real images, and the decoder's means in [0, 1]. MNIST's likelihoods are of a fresh
+binarization of each batch.
 
 To add a method, write its pair and one line in `METHODS`.
 """
@@ -32,29 +32,27 @@ from models.objectives import OBJECTIVES, Objective, density_ratio, regularised
 CriticLoss = Callable[[Networks, Batch], Tensor]
 ModelLoss = Callable[[Networks, Batch, float], Tensor]
 
-PENALTY = MARGIN = 10.0
-"""Weight of WGAN-GP's penalty; EB-GAN's margin."""
-DENSITY_SD = 0.05
-"""p(x|z) = N(mean, 0.05^2) in `svae_r_density`."""
+PENALTY = MARGIN = 10.0  # the weight of WGAN-GP's penalty, and EB-GAN's margin
+DENSITY_SD = 0.05  # `svae_r_density` has p(x|z) = N(mean, 0.05^2)
 CONTRAST_SAMPLES = 8
-"""Other codes of each image from which adaptive contrast takes the moments of q(z|x)."""
+"""Adaptive contrast takes the moments of q(z|x) from so many codes of each image."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method: losses, the networks it plays with, its own settings and its names."""
+    """Describes one method: its losses, networks, settings and names."""
 
     critic: CriticLoss | None
     model: ModelLoss
     parts: Mapping[str, str]  # role -> name in PARTS of models.mnist or models.colour
     label: str
-    label_cycle: str = ""  # at lambda > 0; empty where lambda has no meaning
-    critic_steps: int = 1  # at least so many updates of the critic for each of the model
+    label_cycle: str = ""  # at lambda > 0, or empty if lambda has no meaning
+    critic_steps: int = 1  # at least so many updates of the critic a step
     betas: tuple[float, float] = (0.5, 0.999)  # Adam
-    clip: float = 0.0  # bound on the critic's parameters, 0 for none
+    clip: float = 0.0  # bound on the critic's parameters; 0: none
 
     def critic_updates(self, asked: int) -> int:
-        """Of each step, where a study asks for so many: no fewer than the method needs."""
+        """Returns the critic's updates a step: what a study asks for, or more by the method."""
         return max(asked, self.critic_steps)
 
 
@@ -62,7 +60,7 @@ class Method:
 
 
 def absolute_error(nets: Networks, batch: Batch, z: Tensor, z_x: Tensor, x_z: Tensor) -> Tensor:
-    """The reconstruction terms of (29) in the authors' code: mean absolute errors of x and z."""
+    """Returns the reconstruction terms of the authors' code: mean absolute errors of x and z."""
     x_rec = decode(nets, batch, z_x, "noise of the cycle")
     z_rec = encode(nets, batch, x_z, "eps of the cycle")
     return (batch.x - x_rec).abs().mean() + (z - z_rec).abs().mean()
@@ -74,13 +72,13 @@ def matching(
     sample: Callable[[Networks, Batch, Tensor], Tensor] = decode,
     error: Callable[[Networks, Batch, Tensor, Tensor, Tensor], Tensor] = absolute_error,
 ) -> Method:
-    """A joint-matching objective, (10) for the critic, with the error of (29) at lambda > 0.
+    """Returns a joint-matching method, with the reconstruction error of (29) at lambda > 0.
 
-    `sample` gives x ~ p(x|z), `error` the reconstruction error from z, its image and x's code.
+    `sample` returns x ~ p(x|z). `error` returns the error from z, the code of x and the image of z.
     """
 
     def pairs(nets: Networks, batch: Batch) -> tuple[Tensor, ...]:
-        """f of both pairs, f_q and f_p, and z ~ p(z), z_x ~ q(z|x), x_z ~ p(x|z)."""
+        """Returns f_q and f_p of both pairs, and z ~ p(z), z_x ~ q(z|x), x_z ~ p(x|z)."""
         z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
         x_z = sample(nets, batch, z)
         f_q = judge(nets, batch, batch.x, z_x, "q")
@@ -99,15 +97,15 @@ def matching(
 
 
 def noisy(nets: Networks, batch: Batch, z: Tensor) -> Tensor:
-    """x ~ p(x|z), (n, c, h, w); the gradient passes through the sample."""
+    """Returns x ~ p(x|z), (n, c, h, w); the gradient passes through the sample."""
     return nets["decoder"](z) + DENSITY_SD * batch.normal("noise of x", *batch.x.shape[1:])
 
 
 def nats(nets: Networks, batch: Batch, z: Tensor, z_x: Tensor, x_z: Tensor) -> Tensor:
-    """The reconstruction terms of (29) as printed: -E log p(x|z) - E log q(z|x) in nats.
+    """Returns the reconstruction terms of (29) as printed: -E log p(x|z) - E log q(z|x) in nats.
 
-    Per element, as the authors' code weighs its errors, a lambda of nats weighs the squared error
-    of x by lambda * 784 / (2 * 0.05^2), 784 being the numbers of an image of MNIST.
+    The authors' code weighs errors per element. Per element of MNIST's 784, a lambda of nats weighs
+    the squared error of x by lambda * 784 / (2 * 0.05^2).
     """
     log_p = normal_log_density(batch.x, nets["decoder"](z_x), math.log(DENSITY_SD))
     log_q = normal_log_density(z, *nets["encoder"].moments(x_z))
@@ -118,7 +116,7 @@ def nats(nets: Networks, batch: Batch, z: Tensor, z_x: Tensor, x_z: Tensor) -> T
 
 
 def _distortion(nets: Networks, batch: Batch, z: Tensor) -> Tensor:
-    """-E log p(x|z), in nats: of a decoder's own density, or of bits of x.
+    """Returns -E log p(x|z), in nats, of a decoder's own density, or of bits of x.
 
     Bits are a fresh binarization: pixel i is 1 with probability x_i.
     """
@@ -130,7 +128,7 @@ def _distortion(nets: Networks, batch: Batch, z: Tensor) -> Tensor:
 
 
 def vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-L_x of (1) with a Gaussian q(z|x), its KL in closed form; Kingma & Welling 2014, (10)."""
+    """Returns -L_x of (1) with the KL of a Gaussian q(z|x); Kingma & Welling 2014, (10)."""
     mean, log_sd = nets["encoder"].moments(batch.x)
     z = mean + log_sd.exp() * batch.normal("eps", *nets["encoder"].eps_shape)
     kl = 0.5 * (mean.square() + (2 * log_sd).exp() - 1 - 2 * log_sd).sum(1)
@@ -138,29 +136,29 @@ def vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
 
 
 def flow_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-L_x of (1), q(z|x) being known at its samples; Rezende & Mohamed 2015, (15)."""
+    """Returns -L_x of (1) with q(z|x) known at its samples; Rezende & Mohamed 2015, (15)."""
     eps = batch.normal("eps", *nets["encoder"].eps_shape)
     z, log_q = nets["encoder"].sample(batch.x, eps)
     return _distortion(nets, batch, z) + (log_q - normal_log_density(z, 0.0, 0.0)).mean()
 
 
 def avb_critic(nets: Networks, batch: Batch) -> Tensor:
-    """f(x, z) -> log p(z) - log q(z|x); Mescheder et al. 2017, (3.3), T = -f."""
+    """Returns the loss of f(x, z) -> log p(z) - log q(z|x); Mescheder et al. 2017, (3.3)."""
     z_x = encode(nets, batch, batch.x)
     return density_ratio(nets["critic"](batch.x, z_x), nets["critic"](batch.x, prior(nets, batch)))
 
 
 def avb(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-E log p(x|z) - E f, f in the place of the KL; Mescheder et al. 2017, (3.7)."""
+    """Returns -E log p(x|z) - E f, where -f replaces the KL; Mescheder et al. 2017, (3.7)."""
     z_x = encode(nets, batch, batch.x)
     return _distortion(nets, batch, z_x) - nets["critic"](batch.x, z_x).mean()
 
 
 def _contrast(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """z ~ q(z|x) and the moments of q(z|x), no gradient through these: (n, d) each.
+    """Returns z ~ q(z|x), and mean and sd of q(z|x) without gradient, (n, d) each.
 
-    The moments are of codes other than z. A code can't go far from moments that it is itself a part
-    of, and nothing would keep q from collapsing.
+    The moments are of codes other than z. A code can't go far from moments that it is a part of, so
+    nothing would keep q from collapsing.
     """
     z = encode(nets, batch, batch.x)
     with torch.no_grad():
@@ -170,14 +168,14 @@ def _contrast(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def avb_ac_critic(nets: Networks, batch: Batch) -> Tensor:
-    """As `avb_critic` against r(z|x), a Gaussian of q's moments; Mescheder et al. 2017, (4.1)."""
+    """Returns the critic's loss of AVB with a Gaussian r(z|x); Mescheder et al. 2017, (4.1)."""
     z, mean, sd = _contrast(nets, batch)
     f_q = nets["critic"](batch.x, (z - mean) / sd)
     return density_ratio(f_q, nets["critic"](batch.x, prior(nets, batch)))
 
 
 def avb_ac(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-E log p(x|z) + E[log r(z|x) - log p(z)] - E f; Mescheder et al. 2017, (4.2), algorithm 2."""
+    """Returns -E log p(x|z) + E[log r(z|x) - log p(z)] - E f; Mescheder et al. 2017, (4.2)."""
     z, mean, sd = _contrast(nets, batch)
     log_r = normal_log_density(z, mean, sd.log())
     gap = log_r - normal_log_density(z, 0.0, 0.0) - nets["critic"](batch.x, (z - mean) / sd)
@@ -185,22 +183,22 @@ def avb_ac(nets: Networks, batch: Batch, lam: float) -> Tensor:
 
 
 def aae_critic(nets: Networks, batch: Batch) -> Tensor:
-    """f(z) -> log p(z) - log q(z); Makhzani et al. 2015, section 2."""
+    """Returns the loss of f(z) -> log p(z) - log q(z); Makhzani et al. 2015, section 2."""
     z_x = encode(nets, batch, batch.x)
     return density_ratio(nets["critic"](z_x), nets["critic"](prior(nets, batch)))
 
 
 def aae(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """Reconstruction, and codes that pass for the prior's; Makhzani et al. 2015, section 2."""
+    """Returns -E log p(x|z) - E log sigma(f); Makhzani et al. 2015, section 2."""
     z_x = encode(nets, batch, batch.x)
     return _distortion(nets, batch, z_x) + softplus(-nets["critic"](z_x)).mean()
 
 
 def as_vae_critic(nets: Networks, batch: Batch) -> Tensor:
-    """Two critics: f_x -> log q(x, z) - log p(x) p(z), f_z -> log p(x, z) - log q(x) q(z).
+    """Returns the loss of f_x -> log q(x, z) - log p(x) p(z), f_z -> log p(x, z) - log q(x) q(z).
 
-    Pu et al. 2017, (10) and (11) with their labels: here each f is the ratio of a joint to the
-    product of the other's marginals, by density_ratio with the joint in the place of p.
+    Pu et al. 2017, (10) and (11) with their labels. Each f is the log ratio of a joint to a product
+    of marginals, by `density_ratio` with the joint in the place of p.
     """
     z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
     x, x_z = batch.x, nets["decoder"](z)
@@ -209,13 +207,13 @@ def as_vae_critic(nets: Networks, batch: Batch) -> Tensor:
         f_product = judge(nets, batch, *product, "product", critic)
         return density_ratio(f_product, judge(nets, batch, *joint, "joint", critic))
 
-    # An independent partner for each is the next one in the batch.
+    # The next element of the batch is an independent partner.
     of_x = ratio("critic_x", (x_z.roll(1, 0), z), (x, z_x))
     return of_x + ratio("critic_z", (x, z_x.roll(1, 0)), (x_z, z))
 
 
 def as_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-E_q[log p(x|z) - f_x] - E_p[log q(z|x) - f_z]; Pu et al. 2017, (12)."""
+    """Returns -E_q[log p(x|z) - f_x] - E_p[log q(z|x) - f_z]; Pu et al. 2017, (12)."""
     z, z_x = prior(nets, batch), encode(nets, batch, batch.x)
     x_z = nets["decoder"](z)
     log_q = normal_log_density(z, *nets["encoder"].moments(x_z))
@@ -228,33 +226,33 @@ def as_vae(nets: Networks, batch: Batch, lam: float) -> Tensor:
 
 
 def _logits(nets: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
-    """f_q of real images and f_p of generated ones, (n,) each."""
+    """Returns f_q of real images and f_p of generated images, (n,) each."""
     return nets["critic"](batch.x), nets["critic"](generate(nets, batch))
 
 
 def gan_critic(nets: Networks, batch: Batch) -> Tensor:
-    """f(x) -> log p(x) - log q(x), equation (22); Goodfellow et al. 2014, (1)."""
+    """Returns the loss of f(x) -> log p(x) - log q(x), (22); Goodfellow et al. 2014, (1)."""
     return density_ratio(*_logits(nets, batch))
 
 
 def gan(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-E_p log sigma(-f), equation (24): the non-saturating GAN."""
+    """Returns -E_p log sigma(-f), equation (24), of the non-saturating GAN."""
     return softplus(nets["critic"](generate(nets, batch))).mean()
 
 
 def wgan_critic(nets: Networks, batch: Batch) -> Tensor:
-    """E_p f - E_q f for a clipped f, equation (25); Arjovsky et al. 2017, algorithm 1."""
+    """Returns E_p f - E_q f for a clipped f, (25); Arjovsky et al. 2017, algorithm 1."""
     f_q, f_p = _logits(nets, batch)
     return f_p.mean() - f_q.mean()
 
 
 def wgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """-E_p f, equation (25)."""
+    """Returns -E_p f, equation (25)."""
     return -nets["critic"](generate(nets, batch)).mean()
 
 
 def wgan_gp_critic(nets: Networks, batch: Batch) -> Tensor:
-    """(25) and 10 (|df/dx| - 1)^2 between real and generated; Gulrajani et al. 2017, (3)."""
+    """Returns (25) plus 10 (|df/dx| - 1)^2 between the images; Gulrajani et al. 2017, (3)."""
     x, x_z = batch.x, generate(nets, batch).detach()
     between = torch.lerp(x, x_z, batch.uniform("between", 1, 1, 1)).requires_grad_()
     (slope,) = torch.autograd.grad(nets["critic"](between).sum(), between, create_graph=True)
@@ -264,18 +262,18 @@ def wgan_gp_critic(nets: Networks, batch: Batch) -> Tensor:
 
 
 def ebgan_critic(nets: Networks, batch: Batch) -> Tensor:
-    """Energy of real images down, of generated ones up to a margin of 10; Zhao et al. 2017, (1)."""
+    """Returns f of real images plus (10 - f) of generated, if positive; Zhao et al. 2017, (1)."""
     of_x, of_generated = _logits(nets, batch)
     return of_x.mean() + (MARGIN - of_generated).relu().mean()
 
 
 def ebgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
-    """Energy of generated images; Zhao et al. 2017, (2)."""
+    """Returns f, the energy, of generated images; Zhao et al. 2017, (2)."""
     return nets["critic"](generate(nets, batch)).mean()
 
 
 class _Matching(Mapping[str, Method]):
-    """A method of each objective in `OBJECTIVES`, also of those that are added later."""
+    """Has a method of each objective in `OBJECTIVES`, also of objectives that are added later."""
 
     def __getitem__(self, name: str) -> Method:
         return matching(OBJECTIVES[name])
@@ -319,10 +317,10 @@ METHODS: MutableMapping[str, Method] = ChainMap(
     },
     cast("dict[str, Method]", _Matching()),
 )
-"""Every method by its name: those of `OBJECTIVES`, then these."""
+"""Every method by its name: methods of `OBJECTIVES`, then these methods."""
 
 
 def label(method: str, lam: float) -> str:
-    """The name a table gives to `method` at this lambda, e.g. sVAE at 0 and sVAE-r above."""
+    """Returns a method's name in tables at this lambda, e.g. sVAE at 0 and sVAE-r above."""
     found = METHODS[method]
     return found.label_cycle if lam > 0 and found.label_cycle else found.label

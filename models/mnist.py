@@ -1,9 +1,9 @@
-"""The networks of MNIST, and what all networks of images are made of.
+"""Defines the networks of MNIST, and the parts of all networks of images.
 
-The trunks are those of the paper's supplement, appendix A. Every method gets the same encoder and
+The trunks are from the paper's supplement, appendix A. Every method gets the same encoder and
 decoder trunk; only heads and critics differ. `build` makes a network from a line of words.
-`width` scales all channels and units. Batch norm is TensorFlow's of that time: no scale, eps 1e-3.
-In training it sees the batch alone, so a critic normalises real and generated images apart.
+`width` scales all channels and units. Batch norm has no scale and eps 1e-3, as in TensorFlow then.
+Batch norm in training sees the batch alone, so critics norm real and generated images apart.
 
 Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 """
@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from models.flows import AutoregressiveFlow, PlanarFlow
 
 SIZES = tuple(range(16, 257, 4))
-"""Heights and widths of the images that these networks take, of any number of channels."""
+"""These networks take images of these heights and widths, with any number of channels."""
 
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What the networks of a study have in common: images, codes, width."""
+    """Holds what the networks of a study have in common: images, codes, width."""
 
     channels: int = 1
     size: int = 28
@@ -35,11 +35,11 @@ class ImageShape:
     width: float = 1.0
 
     def units(self, full: int) -> int:
-        """The paper's number of channels or units at this width."""
+        """Returns the number of channels or units at this width, from the paper's number."""
         return max(1, round(full * self.width))
 
     def image(self, more: int = 0) -> tuple[int, int, int]:
-        """(c, h, w) of an image with so many channels beside its own."""
+        """Returns (c, h, w) of an image with so many channels beside its own."""
         return self.channels + more, self.size, self.size
 
 
@@ -47,10 +47,10 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def batch_norm(d: int, of_images: bool = True) -> Norm:
-    """Batch norm with a shift and no scale.
+    """Returns batch norm with a shift and no scale.
 
-    Running statistics are the mean over all batches seen while `track_running_stats` is True.
-    It is False: training has no use for them, and on a GPU would wait for each.
+    Running statistics average over all batches while `track_running_stats` is True. It is False in
+    training, which has no use for them and would wait for each on a GPU.
     """
     norm = (nn.BatchNorm2d if of_images else nn.BatchNorm1d)(d, eps=1e-3, momentum=None)
     norm.weight.requires_grad_(False)
@@ -59,11 +59,11 @@ def batch_norm(d: int, of_images: bool = True) -> Norm:
 
 
 class Deconv(nn.ConvTranspose2d):
-    """5 x 5, stride 2: doubles the image.
+    """Doubles the image by a transposed convolution, 5 x 5 and stride 2.
 
-    To few channels it is computed as a 3 x 3 convolution to the four phases of the output, each
-    of which meets every second tap of the kernel: the same numbers as a transposed convolution
-    to rounding, forward three times as fast on a CPU. To many, the zeros among its taps cost more.
+    For few channels, a 3 x 3 convolution makes the four phases of the output, which each meet every
+    second tap of the kernel. The numbers are the same up to rounding, and the forward pass is
+    faster on a CPU. For many channels, the zeros among the taps cost more.
     """
 
     def __init__(self, d_in: int, d_out: int) -> None:
@@ -83,7 +83,7 @@ _WORD = re.compile(r"([a-z]+?)(\d+|[cz])?(?:@(\d+|[qs]))?(?:k(\d))?")
 
 
 def _layer(word: str, shape: ImageShape, d: int, *pixels: int) -> nn.Module:
-    """The layer that a word of `build` names, of inputs (n, d, *pixels)."""
+    """Returns the layer that a word of `build` names, for inputs (n, d, *pixels)."""
     found = _WORD.fullmatch(word)
     kind, number, side, kernel = found.groups() if found else ("", "", "", "")
     exact = {"c": shape.channels, "z": shape.d_z, "1": 1}
@@ -109,7 +109,7 @@ def _layer(word: str, shape: ImageShape, d: int, *pixels: int) -> nn.Module:
 
 @torch.no_grad()
 def build(text: str, shape: ImageShape, *size: int) -> tuple[nn.Sequential, int]:
-    """The layers that `text` names, in their order, and how many numbers they make of an input.
+    """Returns the layers that `text` names, and how many numbers they make of an input.
 
     Inputs are images of `size` (c, h, w) or codes of `size` (d,). The words are:
 
@@ -121,8 +121,8 @@ def build(text: str, shape: ImageShape, *size: int) -> tuple[nn.Sequential, int]
         relu, leaky (slope 0.2), tanh
 
     After @, s is the image's size and q a quarter of it. `shape.width` scales numbers of channels
-    and units. It does not scale c (the image's), z (the code's) and 1 (the logit), as in deconvc,
-    fcz and fc1. Raises ValueError for another word.
+    and units, but not c (the image's), z (the code's) and 1 (the logit), as in deconvc, fcz and
+    fc1. Raises ValueError for another word.
     """
     layers = nn.Sequential()
     for word in text.split():
@@ -132,7 +132,7 @@ def build(text: str, shape: ImageShape, *size: int) -> tuple[nn.Sequential, int]
 
 
 class ImplicitEncoder(nn.Module):
-    """z = h(x, eps): the noise is one more channel of the image, as in the authors' code."""
+    """Encodes z = h(x, eps), with noise as a channel of the image, as in the authors' code."""
 
     def __init__(self, shape: ImageShape, text: str) -> None:
         super().__init__()
@@ -140,12 +140,12 @@ class ImplicitEncoder(nn.Module):
         self.layers, _ = build(text, shape, *shape.image(1))
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
-        """x (n, c, h, w), eps (n, 1, h, w) -> z (n, d)."""
+        """Returns z (n, d) of x (n, c, h, w) and eps (n, 1, h, w)."""
         return self.layers(torch.cat([x, eps], 1))
 
 
 class GaussianEncoder(nn.Module):
-    """q(z|x) = N(mean, sd^2), diagonal, carried on by a flow if there is one."""
+    """Encodes by q(z|x) = N(mean, sd^2), diagonal, which a flow may carry on."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class GaussianEncoder(nn.Module):
         flow: Callable[[int, int], PlanarFlow | AutoregressiveFlow] | None = None,
         bounded: bool = False,
     ) -> None:
-        """`text`: the layers from images to features; `bounded`: the mean goes through tanh."""
+        """Takes in `text` the layers from images to features; tanh bounds a `bounded` mean."""
         super().__init__()
         self.trunk, features = build(text, shape, *shape.image())
         self.eps_shape, self.bounded = (shape.d_z,), bounded
@@ -163,7 +163,7 @@ class GaussianEncoder(nn.Module):
         self.flow = flow(shape.d_z, features) if flow else None
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log sd of q(z|x) before any flow, (n, d) each; sd is kept in [e^-7, e^7]."""
+        """Returns mean and log sd of q(z|x) before a flow, (n, d) each; sd is in [e^-7, e^7]."""
         return self._moments(self.trunk(x))
 
     def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,11 +171,11 @@ class GaussianEncoder(nn.Module):
         return mean.tanh() if self.bounded else mean, 7 * torch.tanh(self.log_sd(h) / 7)
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
-        """z ~ q(z|x) from eps ~ N(0, I), (n, d) each."""
+        """Returns z ~ q(z|x) of eps ~ N(0, I), (n, d) each."""
         return self.sample(x, eps)[0]
 
     def sample(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """z ~ q(z|x) (n, d) and log q(z|x) (n,)."""
+        """Returns z ~ q(z|x) (n, d) and log q(z|x) (n,)."""
         h = self.trunk(x)
         mean, log_sd = self._moments(h)
         z = mean + log_sd.exp() * eps
@@ -187,7 +187,7 @@ class GaussianEncoder(nn.Module):
 
 
 class ImplicitDecoder(nn.Module):
-    """x = g(z, noise), with so many numbers of noise beside the code, or none."""
+    """Decodes x = g(z, noise), with so many numbers of noise beside the code."""
 
     def __init__(self, shape: ImageShape, text: str, noise: int = 0) -> None:
         super().__init__()
@@ -195,24 +195,24 @@ class ImplicitDecoder(nn.Module):
         self.layers, _ = build(text, shape, shape.d_z + noise)
 
     def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
-        """z (n, d) and, if it takes any, noise (n, d') -> x (n, c, h, w)."""
+        """Returns x (n, c, h, w) of z (n, d) and noise (n, d')."""
         return self.layers(torch.cat([z, *noise], 1))
 
 
 class Decoder(ImplicitDecoder):
-    """z -> images as logits of pixel means."""
+    """Decodes z to logits of pixel means."""
 
     def logits(self, z: Tensor) -> Tensor:
-        """(n, d) -> (n, c, h, w), before the sigmoid."""
+        """Returns (n, c, h, w), before the sigmoid, of (n, d)."""
         return self.layers(z)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, d) -> (n, c, h, w) in [0, 1]."""
+        """Returns (n, c, h, w) in [0, 1] of (n, d)."""
         return self.layers(z).sigmoid()
 
 
 class Critic(nn.Module):
-    """f(x), or f of codes of `size` (d,)."""
+    """Computes f(x), or f of codes of `size` (d,)."""
 
     def __init__(self, shape: ImageShape, text: str, *size: int) -> None:
         super().__init__()
@@ -223,10 +223,10 @@ class Critic(nn.Module):
 
 
 class JointCritic(nn.Module):
-    """f(x, z): features of x beside those of z, then a head of both, each with its layers."""
+    """Computes f(x, z) by features of x, features of z, and a head of both."""
 
     def __init__(self, shape: ImageShape, of_x: str, of_z: str, head: str, noise: int = 0) -> None:
-        """`noise`: with so many numbers of noise beside z and a channel of it beside x."""
+        """Takes so many numbers of `noise` beside z, and then a channel of noise beside x."""
         super().__init__()
         self.noise = ((1, shape.size, shape.size), (noise,)) if noise else ()
         self.features, d = build(of_x, shape, *shape.image(1 if noise else 0))
@@ -234,14 +234,14 @@ class JointCritic(nn.Module):
         self.head, _ = build(head, shape, d + hidden)
 
     def forward(self, x: Tensor, z: Tensor, *noise: Tensor) -> Tensor:
-        """x (n, c, h, w), z (n, d) and, if it takes any, noise (n, 1, h, w), (n, d') -> (n,)."""
+        """Returns f (n,) of x (n, c, h, w), z (n, d) and noise (n, 1, h, w) and (n, d')."""
         of_x = self.features(torch.cat([x, *noise[:1]], 1))
         of_z = self.code(torch.cat([z, *noise[1:]], 1))
         return self.head(torch.cat([of_x, of_z], 1)).squeeze(1)
 
 
 class EnergyCritic(nn.Module):
-    """EB-GAN's critic: ||decode(encode(x)) - x||, an autoencoder of the study's own trunks."""
+    """Computes EB-GAN's ||decode(encode(x)) - x|| by an autoencoder of the study's own trunks."""
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ class EnergyCritic(nn.Module):
 _TRUNK = "conv16 bn relu conv32 bn relu flatten fc784 bn relu"
 _DECODER = "fc1024 bn relu fc64@q bn relu view@q deconv64 bn relu deconvc"
 _FEATURES = "conv32 bn relu conv64 bn relu conv128 bn relu flatten"
-"""The supplement's layers. The decoder's dense layer of 3136 units is 64 channels of 7 x 7."""
+"""The supplement's layers. Its dense layer of 3136 units is 64 channels of 7 x 7."""
 
 Part = Callable[[ImageShape], nn.Module]
 
@@ -265,28 +265,27 @@ PARTS: dict[str, Part] = {
     "gaussian": lambda shape: GaussianEncoder(shape, _TRUNK),
     "planar": lambda shape: GaussianEncoder(shape, _TRUNK, PlanarFlow),
     "autoregressive": lambda shape: GaussianEncoder(shape, _TRUNK, AutoregressiveFlow),
-    # One decoder has four names, because colour images have four, see models.colour.
+    # One decoder has four names, because colour images have four decoders, see models.colour.
     **dict.fromkeys(
         ("conv", "conv, no noise", "bernoulli", "density"), lambda shape: Decoder(shape, _DECODER)
     ),
-    # Goodfellow et al. 2014, before convolutions.
+    # Goodfellow et al. 2014 had no convolutions.
     "mlp": lambda shape: Decoder(shape, "fc1024 bn relu fc1024 bn relu fcc@s view@s"),
     "f(x), mlp": lambda shape: Critic(shape, "flatten fc1024 leaky fc1024 leaky fc1"),
     "f(x)": lambda shape: Critic(shape, f"{_FEATURES} fc1"),
     "f(x), layer norm": lambda shape: Critic(shape, f"{_FEATURES.replace('bn', 'ln')} fc1"),
-    # One layer of both x and z more than in the supplement, which goes from their concatenation to
-    # the logit at once. Such an f is a sum of a function of x and one of z and can't see how they
-    # belong together, let alone reach (11).
+    # The supplement goes from features of x and z to the logit at once. Such an f is a sum of a
+    # function of x and a function of z, and can't reach (11). So this f has a layer of both.
     "f(x, z)": lambda shape: JointCritic(shape, _FEATURES, "fc1024 relu", "fc1024 leaky fc1"),
     # Makhzani et al. 2015 judge codes by two layers of 1000.
     "f(z)": lambda shape: Critic(shape, "fc1000 relu fc1000 relu fc1", shape.d_z),
     "energy": EnergyCritic,
 }
-"""Every network for MNIST that an objective can ask for by name."""
+"""Methods ask for these networks for MNIST by name."""
 
 
 class ImageNetworks(nn.ModuleDict):
-    """The networks of one method by their roles: encoder, decoder, critic (critic_x, ...)."""
+    """Holds the networks of one method by role: encoder, decoder, critic (critic_x, ...)."""
 
     def __init__(
         self,
@@ -295,9 +294,9 @@ class ImageNetworks(nn.ModuleDict):
         seed: Callable[[str], int],
         table: Mapping[str, Part] = PARTS,
     ) -> None:
-        """`parts` maps roles to names in `table`; `seed(role)` starts the draw of its weights.
+        """Takes `parts` from roles to names in `table`; `seed(role)` seeds the role's weights.
 
-        Weights are Xavier's (Glorot & Bengio 2010), biases 0, as in the paper; equal roles and
+        Weights are Xavier's (Glorot & Bengio 2010), biases 0, as in the paper. Equal roles and
         parts get equal weights whatever the method.
         """
         super().__init__({role: table[part](shape) for role, part in parts.items()})
@@ -312,22 +311,22 @@ class ImageNetworks(nn.ModuleDict):
         self._learned = [name for name, p in self.named_parameters() if p.requires_grad]
 
     def critics(self) -> list[nn.Parameter]:
-        """The parameters that critics learn."""
+        """Returns the parameters that critics learn."""
         return [self.get_parameter(name) for name in self._learned if name.startswith("critic")]
 
     def models(self) -> list[nn.Parameter]:
-        """The parameters that encoder and decoder learn."""
+        """Returns the parameters that encoder and decoder learn."""
         return [self.get_parameter(name) for name in self._learned if not name.startswith("critic")]
 
 
 def normal_log_density(z: Tensor, mean: Tensor | float, log_sd: Tensor | float) -> Tensor:
-    """log N(z; mean, sd^2) summed over all but the first dimension: (n, ...) -> (n,)."""
+    """Returns log N(z; mean, sd^2) (n,) of z (n, ...), summed over all other dimensions."""
     if not isinstance(log_sd, Tensor):
-        log_sd = z.new_full((), log_sd)  # on its device: a copy from the CPU would wait for it
+        log_sd = z.new_full((), log_sd)  # a copy from the CPU would wait
     squared = ((z - mean) * (-log_sd).exp()).square()
     return -(0.5 * squared + log_sd + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def bernoulli_log_density(bits: Tensor, logits: Tensor) -> Tensor:
-    """log p(bits | logits) of independent pixels, in nats: (n, ...) -> (n,)."""
+    """Returns log p(bits | logits) (n,) of independent pixels (n, ...), in nats."""
     return -F.binary_cross_entropy_with_logits(logits, bits, reduction="none").flatten(1).sum(1)

@@ -1,8 +1,7 @@
-"""The toy study's networks with a stack axis: many perceptrons of one shape as one tensor program.
+"""The toy study's networks are many perceptrons of one shape, stacked in one tensor program.
 
-Tensors hold features before the batch, (n, features, batch). With the batch last, the thin
-products at a network's ends (2 to 4 features) run 3 to 10 times faster on a CPU than with the
-features last, where they cost as much as a whole hidden layer.
+Tensors hold features before the batch, (n, features, batch). The batch is last, because the
+thin products at a network's ends (2 to 4 features) are then several times faster on a CPU.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _ALIGN = 64
-"""Every row of parameters is a multiple of this many numbers long, so that vector instructions
-never reach a remainder whose rounding depends on who else is in the stack."""
+"""Rows of parameters have a multiple of so many numbers. So vector instructions leave no remainder,
+whose rounding would depend on other members of the stack."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A ReLU multilayer perceptron: `depth` hidden layers of `width` units, linear output."""
+    """Describes a ReLU perceptron: `depth` hidden layers of `width` units, and linear output."""
 
     d_in: int
     depth: int
@@ -32,12 +31,12 @@ class Shape:
 
     @property
     def layers(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of every linear layer."""
+        """The inputs and outputs of every linear layer."""
         return list(pairwise([self.d_in, *[self.width] * self.depth, self.d_out]))
 
 
 def xavier(shape: Shape, rng: np.random.Generator) -> list[np.ndarray]:
-    """Initial weight matrices (outputs, inputs), float64: uniform, Glorot & Bengio 2010, eq. 16.
+    """Returns initial weight matrices (outputs, inputs), float64 (Glorot & Bengio 2010, eq. 16).
 
     Biases start at 0 and are not part of the list.
     """
@@ -52,11 +51,11 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 class _Perceptrons(torch.autograd.Function):
-    """n perceptrons on n batches, differentiated by hand.
+    """Applies n perceptrons to n batches, and differentiates them by hand.
 
-    `layers` are views of `parameters` (W and b of each layer in turn, see `Bank`), which stand in
-    the arguments to receive the gradient. Autograd's own graph of the same products is about a
-    tenth slower at widths 32 and 64: it can't rectify gradients in place.
+    `layers` are views of `parameters` (W and b of each layer in turn, see `Bank`), which are
+    arguments to receive the gradient. Autograd's own graph is slower at small widths, because it
+    can't rectify gradients in place.
     """
 
     @staticmethod
@@ -77,7 +76,7 @@ class _Perceptrons(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * (2 * len(layers))
         for i in reversed(range(len(layers))):
             if want_parameters:
-                # The product whose rows are long: (inputs, outputs) for the thin first layer.
+                # Products with long rows are fast; the thin first layer has them transposed.
                 w_grad = torch.bmm(g, inputs[i].mT) if i else torch.bmm(inputs[i], g.mT).mT
                 grads[2 * i : 2 * i + 2] = _row(w_grad), _row(g.sum(2))
             if i:
@@ -87,26 +86,26 @@ class _Perceptrons(torch.autograd.Function):
 
 
 def _row(tensor: Tensor) -> Tensor:
-    """(n, ...) as (n, p), filled up with zeros to a multiple of _ALIGN."""
+    """Returns (n, ...) as (n, p), filled up with zeros to a multiple of _ALIGN."""
     row = tensor.reshape(len(tensor), -1)
     missing = -row.shape[1] % _ALIGN
     return pad(row, (0, missing)) if missing else row
 
 
 class Bank:
-    """n networks of one shape, each applied to its own batch.
+    """Applies n networks of one shape, each to its own batch.
 
-    `parameters` are W and b of each layer in turn, a row a network, so that an optimiser is a few
-    calls whatever n is; `layers` are views of them, (rows, outputs, inputs) and (rows, outputs, 1).
+    `parameters` are W and b of each layer in turn, with a row for each network, so an optimiser
+    makes few calls. `layers` are their views, (rows, outputs, inputs) and (rows, outputs, 1).
 
-    A bank of one is padded with an idle copy: batched products of two or more networks give each
-    of them the same bits wherever it stands, a single product takes another route to the sum.
+    A bank of one network has an idle copy. Batched products give each of two or more networks the
+    same bits at any position; a single product sums in another order.
     """
 
     def __init__(
         self, shape: Shape, weights: Sequence[Weights], device: torch.device, dtype: torch.dtype
     ) -> None:
-        """`weights[i]` is the list of matrices of network i, as `xavier` draws it."""
+        """Takes as `weights[i]` the matrices of network i, as `xavier` draws them."""
         self.n = len(weights)
         rows = max(self.n, 2)
         self.parameters: list[Tensor] = []
@@ -124,22 +123,20 @@ class Bank:
             parameter.requires_grad_()
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """(n, d_in, batch) -> (n, d_out, batch); `frozen` parameters get no gradient."""
+        """Returns (n, d_out, batch) of (n, d_in, batch); `frozen` parameters get no gradient."""
         parameters = self._frozen if frozen else self.parameters
         if self.n > 1:
             return _Perceptrons.apply(x, self.layers, *parameters)
         return _Perceptrons.apply(x.expand(2, -1, -1), self.layers, *parameters)[:1]
 
 
-D_X = D_Z = D_EPS = 2
-"""Dimensions of data, code and injected noise in the toy study (ALICE's toy script)."""
-
+D_X = D_Z = D_EPS = 2  # ALICE's toy script has these dimensions of data, code and injected noise
 
 Trio = tuple[Shape, Shape, Shape]
 
 
 def toy_shapes(encoder: tuple[int, int], decoder: tuple[int, int], critic: tuple[int, int]) -> Trio:
-    """Encoder, decoder and critic of one model, from (depth, width) of each."""
+    """Returns encoder, decoder and critic of one model, from (depth, width) of each."""
     return (
         Shape(D_X + D_EPS, *encoder, D_Z),
         Shape(D_Z + D_EPS, *decoder, D_X),
@@ -148,10 +145,10 @@ def toy_shapes(encoder: tuple[int, int], decoder: tuple[int, int], critic: tuple
 
 
 class Group:
-    """Networks of any shapes behind one call: slice i of the input goes to network i.
+    """Applies networks of any shapes in one call: slice i of the input goes to network i.
 
-    Networks of equal shape share a `Bank`, whichever models they belong to. `members[k]` lists
-    the networks in bank k.
+    Networks of equal shape share a `Bank`, whichever models they belong to. `members[k]` lists the
+    networks in bank k.
     """
 
     def __init__(
@@ -169,7 +166,7 @@ class Group:
         self._inverse = self._order.argsort()
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """(n, d_in, batch) -> (n, d_out, batch); `frozen` parameters get no gradient."""
+        """Returns (n, d_out, batch) of (n, d_in, batch); `frozen` parameters get no gradient."""
         if len(self.banks) == 1:
             return self.banks[0](x, frozen)
         parts = x.index_select(0, self._order).split([bank.n for bank in self.banks])
@@ -177,17 +174,17 @@ class Group:
         return torch.cat(outputs).index_select(0, self._inverse)
 
     def network(self, i: int) -> Tensor:
-        """All parameters of network i in one row, detached: W and b of each layer in turn."""
+        """Returns the parameters of network i in one row, detached: W and b of each layer."""
         found = next(k for k, members in enumerate(self.members) if i in members)
         row = self.members[found].index(i)
         return torch.cat([t[row].flatten() for layer in self.banks[found].layers for t in layer])
 
 
 class ToyNetworks:
-    """Implicit encoder z = h(x, eps), decoder x = g(z, eps) and joint critic f(x, z).
+    """Applies m implicit encoders z = h(x, eps), decoders x = g(z, eps) and critics f(x, z).
 
-    m models side by side. Encoders and decoders have the same number of inputs and outputs, so
-    they share one group: network i is the encoder of model i, network m + i its decoder.
+    Encoders and decoders have the same number of inputs and outputs, so they share one group.
+    Network i is the encoder of model i, network m + i its decoder.
     """
 
     def __init__(
@@ -197,7 +194,7 @@ class ToyNetworks:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """`rngs[i]` draws the initial weights of model i: encoder, then decoder, then critic."""
+        """Draws the weights of model i from `rngs[i]`: encoder, then decoder, then critic."""
         self.m = len(shapes)
         drawn = [
             [(shape, xavier(shape, rng)) for shape in trio]
@@ -208,9 +205,9 @@ class ToyNetworks:
         self.critics = Group(critics, device, dtype)
 
     def code(self, x: Tensor, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of x and samples from z: z_x, x_z of (m, 2, batch), like x and z.
+        """Returns codes of x and samples from z: z_x, x_z of (m, 2, batch), like x and z.
 
-        `eps` (2 m, 2, batch) is the noise joined to the encoders' inputs, then the decoders'.
+        `eps` (2 m, 2, batch) is the noise of the encoders, then of the decoders.
         """
         out = self.coders(torch.cat([torch.cat([x, z]), eps], 1))
         return out[: self.m], out[self.m :]
@@ -218,7 +215,7 @@ class ToyNetworks:
     def logits(
         self, x: Tensor, z_x: Tensor, x_z: Tensor, z: Tensor, frozen: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """f on encoder pairs (x, z_x) and decoder pairs (x_z, z): f_q, f_p of (m, batch)."""
+        """Returns f on encoder pairs (x, z_x) and decoder pairs (x_z, z), (m, batch) each."""
         pairs = torch.cat([torch.cat([x, z_x], 1), torch.cat([x_z, z], 1)], 2)
         f = self.critics(pairs, frozen).squeeze(1)
         return f[:, : x.shape[2]], f[:, x.shape[2] :]

@@ -20,7 +20,7 @@ class PlanarFlow(nn.Module):
     there. u is bent so that w u >= -1, which makes each step invertible (appendix A.1). We bend it
     by softplus(w u + log(e - 1)) - 1, which leaves w u = 0. Appendix A.1 has softplus(w u) - 1,
     which throws z far away for small w. The layer's output is divided by the square root of its
-    number of inputs, because 80 steps multiply what an update of Adam does to z.
+    number of inputs, because 80 steps multiply an update of Adam.
     """
 
     def __init__(self, d: int, d_h: int, steps: int = PLANAR_STEPS) -> None:

@@ -1,6 +1,6 @@
 """This is the paper, method by method: what the critic minimises and what the model minimises.
 
-Every method here matches the encoder joint q(x, z) = q(x) q(z|x) with the decoder joint
+Every method matches the encoder joint q(x, z) = q(x) q(z|x) with the decoder joint
 p(x, z) = p(z) p(x|z) through one critic f(x, z). The critic's logit carries the paper's sign:
 
     f -> log p(x, z) - log q(x, z),    label 1 = decoder pair                          (11)

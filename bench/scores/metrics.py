@@ -197,8 +197,8 @@ def check(metrics: Sequence[Metric], others: Collection[str], imagenet: bool = F
     A study has points or images, so all its metrics must pass on points or all on images. Metrics
     by ImageNet's classifier are tried if `imagenet` is true.
 
-    Raises UsageError, which names the metric, for a taken column, for an error, for a result that
-    no column declares, and for a request of what no study has.
+    Raises UsageError, which names the metric, for a taken column, an error, a result that no column
+    declares, and a request of what no study has.
     """
     later = () if imagenet else _BY_IMAGENET
     if of_points := _failures(metrics, set(others), _points(), ()):

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -272,17 +272,12 @@ def ebgan(nets: Networks, batch: Batch, lam: float) -> Tensor:
     return nets["critic"](generate(nets, batch)).mean()
 
 
-class _Matching(Mapping[str, Method]):
-    """Has a method of each objective in `OBJECTIVES`, also of objectives that are added later."""
+class _Methods(ChainMap[str, Any]):
+    """Makes a method of an objective when it is looked up."""
 
     def __getitem__(self, name: str) -> Method:
-        return matching(OBJECTIVES[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(OBJECTIVES)
-
-    def __len__(self) -> int:
-        return len(OBJECTIVES)
+        found = super().__getitem__(name)
+        return matching(found) if isinstance(found, Objective) else found
 
 
 _GAUSSIAN = {"encoder": "gaussian", "decoder": "bernoulli"}
@@ -291,7 +286,7 @@ _TWO = {"encoder": "gaussian", "decoder": "density", "critic_x": "f(x, z)", "cri
 _CONV = {"decoder": "conv", "critic": "f(x)"}
 _GP = partial(Method, wgan_gp_critic, wgan, critic_steps=5, betas=(0.0, 0.9))
 
-METHODS: MutableMapping[str, Method] = ChainMap(
+METHODS: MutableMapping[str, Method] = _Methods(
     {
         "svae_r_density": replace(
             matching(OBJECTIVES["svae_r"], noisy, nats),
@@ -315,7 +310,7 @@ METHODS: MutableMapping[str, Method] = ChainMap(
         ),
         "ebgan": Method(ebgan_critic, ebgan, {"decoder": "conv", "critic": "energy"}, "EB-GAN"),
     },
-    cast("dict[str, Method]", _Matching()),
+    OBJECTIVES,
 )
 """Every method by its name: methods of `OBJECTIVES`, then these methods."""
 

@@ -130,18 +130,7 @@ class Bank:
         return _Perceptrons.apply(x.expand(2, -1, -1), self.layers, *parameters)[:1]
 
 
-D_X = D_Z = D_EPS = 2  # ALICE's toy script has these dimensions of data, code and injected noise
-
-Trio = tuple[Shape, Shape, Shape]
-
-
-def toy_shapes(encoder: tuple[int, int], decoder: tuple[int, int], critic: tuple[int, int]) -> Trio:
-    """Returns encoder, decoder and critic of one model, from (depth, width) of each."""
-    return (
-        Shape(D_X + D_EPS, *encoder, D_Z),
-        Shape(D_Z + D_EPS, *decoder, D_X),
-        Shape(D_X + D_Z, *critic, 1),
-    )
+Trio = tuple[Shape, Shape, Shape]  # encoder, decoder and critic of one model
 
 
 class Group:

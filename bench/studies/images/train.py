@@ -89,10 +89,12 @@ class Trainer:
         seeds = partial(seed, spec.stream, "weights")
         self.nets = self.domain.networks(self.method, spec.width, seeds, spec.networks)
         self.nets.to(self.device, dtype)
-        self.nets.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
+        self.nets.to(memory_format=torch.channels_last)  # this layout is faster on a CPU
         self.rounded = spec.precision == "bf16"
         if self.rounded:
-            _back_to(dtype, self.nets)
+            for module in self.nets.modules():  # autocast rounds products alone by these hooks
+                if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                    module.register_forward_hook(lambda module, inputs, output: output.to(dtype))
         self.critics, self.models = self.nets.critics(), self.nets.models()
         self.critic_adam = self._adam(self.critics) if self.critics else None
         self.model_adam = self._adam(self.models)
@@ -100,6 +102,8 @@ class Trainer:
         self.graphs = self.device.type == "cuda"
         self._replay: Callable[[Tensor, Sequence[str]], Losses] | None = None
         self._epoch, self._order = -1, torch.empty(0)
+        self.steps_per_epoch = max(1, len(self.images) // spec.batch)
+        self.steps = spec.epochs * self.steps_per_epoch
         self.step, self.seconds = 0, 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
 
@@ -111,15 +115,6 @@ class Trainer:
             adam.state[p] = {"step": torch.zeros((), device=self.device)}
             adam.state[p] |= {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
         return adam
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, len(self.images) // self.spec.batch)
-
-    @property
-    def steps(self) -> int:
-        """The number of steps of the whole training."""
-        return self.spec.epochs * self.steps_per_epoch
 
     def batch(self, step: int) -> Tensor:
         """Returns a step's images, (batch, c, h, w) scaled; each epoch has an order of its own."""
@@ -246,13 +241,6 @@ class Trainer:
             moment.copy_(tensors[name])
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
-
-
-def _back_to(dtype: torch.dtype, nets: nn.Module) -> None:
-    """Casts results of products to `dtype`, so that autocast rounds products alone."""
-    for module in nets.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            module.register_forward_hook(lambda module, inputs, output: output.to(dtype))
 
 
 def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:

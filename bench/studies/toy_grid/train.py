@@ -16,7 +16,7 @@ from bench.studies.cuda import record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
-from models.stacked import Group, ToyNetworks, Trio, toy_shapes
+from models.stacked import Group, Shape, ToyNetworks, Trio
 
 T = TypeVar("T")
 
@@ -208,5 +208,6 @@ def program(spec: ToySpec) -> tuple[int, ...]:
 
 
 def toy_shape(spec: ToySpec) -> Trio:
-    """Returns the shapes of encoder, decoder and critic of one training."""
-    return toy_shapes(*zip(spec.depths, spec.widths, strict=True))
+    """Returns the shapes of encoder, decoder and critic. Data, codes and noise have 2 numbers."""
+    encoder, decoder, critic = zip(spec.depths, spec.widths, strict=True)
+    return Shape(2 + 2, *encoder, 2), Shape(2 + 2, *decoder, 2), Shape(2 + 2, *critic, 1)

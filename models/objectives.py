@@ -10,8 +10,8 @@ So a method is a pair of reductions of logits. `f_q` holds f on encoder pairs (x
 (*stack,). A reduction averages over the batch and never over the stack, so many models train side
 by side without touching one another.
 
-Chen et al., *Symmetric Variational Autoencoder and Connections to Adversarial Learning*, AISTATS
-2018, have the equations of these numbers. The paper maximises; we minimise everything below.
+Equation numbers refer to Chen et al., *Symmetric Variational Autoencoder and Connections to
+Adversarial Learning*, AISTATS 2018. The paper maximises; we minimise everything below.
 
 To add a method, write its reduction and one line in `OBJECTIVES`.
 """
@@ -36,7 +36,7 @@ def density_ratio(f_q: Tensor, f_p: Tensor) -> Tensor:
 
 
 def symmetric_kl(f_q: Tensor, f_p: Tensor) -> Tensor:
-    """Returns the loss of sVAE and sVAE-r, E_p f - E_q f (14): at f* the symmetric KL (15)."""
+    """Returns E_p f - E_q f (14), the loss of sVAE and sVAE-r: at f* it is the symmetric KL (15)."""
     return f_p.mean(-1) - f_q.mean(-1)
 
 

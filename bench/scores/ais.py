@@ -82,7 +82,7 @@ class Estimate:
     """Holds bounds in nats, float64, one for each image.
 
     `log_likelihood` (n,) bounds log p(x) of given images from below. `lower` and `upper` (m,) bound
-    log p(x) of simulated images; `upper` is inf where it failed. `acceptance` is the mean over all
+    log p(x) of simulated images; `upper` is inf if it failed. `acceptance` is the mean over all
     trajectories.
     """
 

@@ -159,7 +159,7 @@ own = cache(classifiers.own)
 
 @cache
 def imagenet(weights: str, device: str) -> Classifier:
-    """Returns ImageNet's classifier with this file's weights, or "download". Raises UsageError."""
+    """Returns ImageNet's classifier by this file, or "download". Raises UsageError if it can't."""
     return classifiers.imagenet(None if weights == "download" else Path(weights), device)
 
 

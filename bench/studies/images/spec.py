@@ -10,7 +10,7 @@ from bench.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec(Spec):
-    """Describes one training of an image study and its scoring. Defaults are the paper's scale."""
+    """Describes one training of an image study and its scoring. `paper` scale has the defaults."""
 
     lr: float = 1e-4
     batch: int = 64

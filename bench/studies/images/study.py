@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AT_ZERO = ("vae", "avb", "avb_ac", "aae", "as_vae", "nf_vae", "iaf_vae", "gan", "dcgan", "wgan")
 AT_ZERO += ("wgan_gp", "wgan_gp_residual", "ebgan")
-"""Methods to which lambda means nothing."""
+"""Lambda means nothing to these methods."""
 
 OWN_LAMS = {
     **dict.fromkeys(AT_ZERO, (0.0,)),
@@ -89,7 +89,7 @@ class ImageStudy(Study[ImageSpec]):
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of up to 64 uint8 images each, (c, h, w) as in `shape`.
 
-        `x` are real test images, `x_rec` their reconstructions, if there is an encoder.
+        `x` are real test images; `x_rec` are their reconstructions, empty without an encoder.
         """
         return {"shape": "ints", **dict.fromkeys(("x", "x_rec", "samples"), bytes)}
 

@@ -55,7 +55,7 @@ class ToyStudy(Study[ToySpec]):
     def check(
         self, specs: Sequence[ToySpec], data: Path | None, weights: str | None
     ) -> Sequence[ToySpec]:
-        """Returns the specs. Raises UsageError for data or a classifier, which it has itself."""
+        """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         if data is not None:
             raise UsageError(f"--data is for studies of images; {self.name} draws its own data")
         if weights is not None:

@@ -36,7 +36,7 @@ def density_ratio(f_q: Tensor, f_p: Tensor) -> Tensor:
 
 
 def symmetric_kl(f_q: Tensor, f_p: Tensor) -> Tensor:
-    """Returns E_p f - E_q f (14), the loss of sVAE and sVAE-r: at f* it is the symmetric KL (15)."""
+    """Returns E_p f - E_q f (14) of sVAE and sVAE-r; at f* it is the symmetric KL (15)."""
     return f_p.mean(-1) - f_q.mean(-1)
 
 

@@ -1,7 +1,5 @@
 """Defines what a method asks of its networks and its batch: codes, images, logits, noise."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 from torch import Tensor

@@ -4,8 +4,6 @@ A classifier's logits give the inception score. Its features, the inputs of the 
 Fréchet distance. `bench.scores` trains and loads classifiers; stored weights have the names here.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu

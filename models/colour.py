@@ -11,8 +11,6 @@ noise. WGAN-GP's residual networks are the same in both.
 Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """Normalising flows make a Gaussian posterior more flexible."""
 
-from __future__ import annotations
-
 import math
 
 import torch

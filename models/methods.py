@@ -12,8 +12,6 @@ binarization of each batch.
 To add a method, write its pair and one line in `METHODS`.
 """
 
-from __future__ import annotations
-
 import math
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping

@@ -8,8 +8,6 @@ Batch norm in training sees the batch alone, so critics norm real and generated 
 Images are (n, c, h, w), codes (n, d), critics' logits (n,).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

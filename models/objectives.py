@@ -16,8 +16,6 @@ Adversarial Learning*, AISTATS 2018. The paper maximises; we minimise everything
 To add a method, write its reduction and one line in `OBJECTIVES`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Tensors hold features before the batch, (n, features, batch). The batch is last,
 thin products at a network's ends (2 to 4 features) are then several times faster on a CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -19,8 +19,6 @@ No library that the suite uses has AIS. Every random number is a function of see
 temperature, and of no generator's past.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ ImageNet's classifier is the Inception network of December 2015, to which publis
 torch-fidelity has this network, and its release has the weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

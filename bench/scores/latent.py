@@ -1,7 +1,5 @@
 """Defines models with a Gaussian latent space, and Hamiltonian trajectories in that space."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ bench/scores/weights/real.json has what it printed. New weights replace the file
 bench/scores/weights/NAME.safetensors, its SHA-256 in `PINNED` and the numbers in real.json.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

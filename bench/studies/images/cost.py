@@ -1,7 +1,5 @@
 """Estimates what a training of images and its scores cost, before they run."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Any

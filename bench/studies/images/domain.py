@@ -1,7 +1,5 @@
 """Says what each data set asks of every method: networks, codes, range of pixels, noise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

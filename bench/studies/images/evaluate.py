@@ -1,7 +1,5 @@
 """Scores a trained model of an image study, by one protocol for every method."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Does the image studies' part of a job: one resumable training, then its scores."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Sequence

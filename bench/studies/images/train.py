@@ -4,8 +4,6 @@ Every random number belongs to a step and has a name. So a resumed training sees
 seen without a stop, and all methods see the same batches and the same noise.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Sequence

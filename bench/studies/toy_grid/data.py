@@ -1,7 +1,5 @@
 """Draws the toy data and all random numbers of a training, outside the tensor program."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Scores a trained stack, and measures the gradient that reaches its decoders."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

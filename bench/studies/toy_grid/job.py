@@ -1,7 +1,5 @@
 """Does the toy study's part of a job: cuts trainings into stacks, trains and scores a stack."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

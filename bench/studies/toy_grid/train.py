@@ -1,7 +1,5 @@
 """The one loop of the toy study trains a stack of models side by side, each as if alone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby

@@ -206,7 +206,7 @@ class AnnealedRun:
         """Goes on from a `state`. Raises ValueError if another run made the state."""
         if state["arguments"].tolist() != self._arguments:
             raise ValueError(
-                "state of a run with (seed, temperatures, chains, leapfrog, given, simulated) = "
+                "the state's run has (seed, temperatures, chains, leapfrog, given, simulated) = "
                 f"{state['arguments'].tolist()}; allowed: {self._arguments}"
             )
         here = {name: state[name].to(self.model.device, copy=True) for name in vars(self._now)}

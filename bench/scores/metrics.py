@@ -4,8 +4,6 @@ A metric is one function and one line in `TOY` or `IMAGES`. The line has its col
 the function's docstring explains it in captions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,7 +55,7 @@ class Gaussian:
     covariance: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> Gaussian:
+    def of(cls, features: np.ndarray) -> "Gaussian":
         """Returns the moments of features (n, d), the covariance over n - 1.
 
         Raises ValueError for fewer than 2 samples and for features that are not finite.

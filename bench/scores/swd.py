@@ -6,8 +6,6 @@ and compared with another set's as distributions on random lines. No network jud
 torch-fidelity have no such distance.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +30,7 @@ class Patches:
     sorted: list[Tensor]  # (LINES, n * PATCHES) each, from the finest level to the coarsest
 
     @staticmethod
-    def of(images: Tensor | np.ndarray, n: int | None = None, seed: int = 0) -> Patches:
+    def of(images: Tensor | np.ndarray, n: int | None = None, seed: int = 0) -> "Patches":
         """Returns the patches of the first n (all) of images (m, c, h, h), uint8 or in [0, 1].
 
         Two sets can be compared at equal n, size and seed. Raises ValueError for images of another

@@ -293,10 +293,8 @@ OURS = "our classifier"
 _OWN = ("inception_score", "inception_sd")
 _IMAGENET = ("inception_score_imagenet", "inception_sd_imagenet")
 IMAGES = [
-    Metric(_OWN, lambda o: inception_score(o.logits), "IS (our classifier)", 2),
-    Metric(
-        ("frechet",), lambda o: frechet_distance(o.features, o.real), "Fréchet (our classifier)", 2
-    ),
+    Metric(_OWN, lambda o: inception_score(o.logits), f"IS ({OURS})", 2),
+    Metric(("frechet",), lambda o: frechet_distance(o.features, o.real), f"Fréchet ({OURS})", 2),
     Metric(("swd", "swd_real"), sliced_wasserstein, "SWD × 1000", 1),
     Metric(("mse_x",), image_error, "MSE of x"),
     Metric(_IMAGENET, lambda o: inception_score(o.imagenet_logits, seed=SEED), "IS (ImageNet)", 2),

@@ -1,4 +1,4 @@
-"""Holds what the commands share: bad input gets one line and exit status 2."""
+"""What the commands share: bad input gets one line and exit status 2; times have one format."""
 
 from __future__ import annotations
 
@@ -33,3 +33,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number >= 1")
     return int(text)
+
+
+def duration(seconds: float, digits: int = 2) -> str:
+    """A time in the unit that suits it, to at least so many digits."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    value, unit = (seconds / 60, "min") if seconds < 5400 else (seconds / 3600, "h")
+    return f"{value:,.0f} {unit}" if value >= 10**digits else f"{value:.{digits}g} {unit}"

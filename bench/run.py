@@ -25,8 +25,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench.cli import Parser, UsageError, complain, positive
-from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count, duration
+from bench.cli import Parser, UsageError, complain, duration, positive
+from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
 from bench.studies import STUDIES
 from bench.studies.images.spec import ImageSpec
 from bench.studies.selection import Shard

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli import UsageError
+from bench.cli import UsageError, duration
 from bench.spec import Spec
 from bench.studies import STUDIES
 from bench.studies.selection import select
@@ -165,10 +165,3 @@ def choose_scale(study: Study[Any], device: str, workers: int, rate: float) -> t
     if seconds < PAPER_BY_DEFAULT:
         return "paper", f"its estimate on this {device} is under 30 min"
     return "quick", f"--scale paper would take about {duration(seconds)} here"
-
-
-def duration(seconds: float) -> str:
-    """Returns a text of these seconds in a unit that suits them."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from bench.engine.plan import duration
+from bench.cli import duration
 from bench.store.atomic import process, write_atomically
 from bench.studies.study import Job
 

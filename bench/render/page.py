@@ -16,6 +16,7 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
+from bench.cli import duration
 from bench.render.claims import Claims
 from bench.render.figures import DPI, Picture
 from bench.render.tables import Table
@@ -68,7 +69,7 @@ class Page:
             f"{dirty}; torch {kinds('torch')}, numpy {kinds('numpy')}, Python {kinds('python')}; "
             f"{kinds('device')} ({kinds('device_name')}), {kinds('precision')}, "
             f"{kinds('threads')} thread(s) a process, stacks of {kinds('stack_size')}; "
-            f"{frame['train_seconds'].sum() / 3600:.2f} hours of training in all."
+            f"{duration(frame['train_seconds'].sum(), 3)} of training in all."
         )
 
     def texts(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import report
-from bench.cli import Parser, UsageError, complain
+from bench.cli import Parser, UsageError, complain, duration
 from bench.render import tables
 from bench.spec import Spec, columns
 from bench.store.rows import StoreError
@@ -113,21 +113,14 @@ class Simulation:
         best = max(size for size in times if times[size] <= 1.01 * min(times.values()))
         return (
             f"{workers:,}",
-            duration(time),
+            duration(time, 3),
             f"{share / time:.0%}",
             bound,
             f"{time / deal(foreseen, workers) * sum(foreseen) / sum(jobs) - 1:+.0%}",
             str(best),
-            duration(times[best]),
-            duration(self.shards(workers)),
+            duration(times[best], 3),
+            duration(self.shards(workers), 3),
         )
-
-
-def duration(seconds: float) -> str:
-    """Returns a text in minutes or hours, to three digits."""
-    if seconds >= 3.6e6:
-        return f"{seconds / 3600:,.0f} h"
-    return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
 def markdown(study: str, scale: str, simulation: Simulation) -> str:
@@ -138,8 +131,8 @@ def markdown(study: str, scale: str, simulation: Simulation) -> str:
     return (
         f"{tables.markdown(HEADINGS, lines, ['---:'] * 8)}\n\n"
         f"{study} at scale {scale}: {len(simulation.specs):,} trainings in {len(jobs)} stacks of "
-        f"up to {simulation.largest}, {duration(sum(jobs))} of one core in all, the largest "
-        f"stack {duration(max(jobs))}. Times come from {len(scatter)} recorded stacks (their "
+        f"up to {simulation.largest}, {duration(sum(jobs), 3)} of one core in all, the largest "
+        f"stack {duration(max(jobs), 3)}. Times come from {len(scatter)} recorded stacks (their "
         f"estimate, scaled; single stacks took {min(scatter):.2f} to {max(scatter):.2f} of it, sd "
         f"{statistics.pstdev(scatter):.2f}). Simulated, not run.\n"
     )

@@ -28,9 +28,9 @@ Cells = list[tuple[str, float, pd.DataFrame]]
 def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     """One row a finished training, ready to be counted.
 
-    Beside the stored columns: `score` and `mse`, the inception score and MSE of x with diverged
-    runs counted as 1 and infinity, and the verdicts `top`, `top_good` and `close` of each run.
-    Rows of one precision only (float32 where there is any); `attrs["other_precision"]` counts
+    Beside the stored columns there are `score` and `mse`: the inception score and MSE of x, which
+    count diverged runs as 1 and infinity. `top`, `top_good` and `close` are verdicts on each run.
+    All rows have one precision (float32 where there is any); `attrs["other_precision"]` counts
     the others and `attrs["bad"]` the files that could not be read.
     """
     table, bad = study.load(results, scale)

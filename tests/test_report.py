@@ -224,7 +224,7 @@ def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
 
 def test_what_a_figure_plots_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is that of the data: any run, label or colourless word changes it, style does not."""
-    frame = runs.own(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
+    frame = runs.at_own_rate(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
     digests = {name: plotted(getattr(figures, name)(frame)) for name in DRAWN}
     monkeypatch.setitem(render.COLOURS, "svae_r", "#123456")
     for name, digest in digests.items():
@@ -245,7 +245,7 @@ DRAWN = ("figure3", "profile", "scatter", "gradient", "updates")
 
 def test_figure_3_counts_every_run_and_keeps_bars_in_their_places() -> None:
     """A diverged run is in the lowest bin of scores and in no bin of errors."""
-    frame = runs.own(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
+    frame = runs.at_own_rate(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
     figure = figures.figure3(frame)
     left, right = figure.axes[:2]  # lambda 0: four runs of sVAE, three of ALI
 

@@ -228,8 +228,9 @@ def comparison(
 ) -> Table:
     """Our mean of each score, theirs, and whether the difference is one of seeds.
 
-    Scores above 0 are compared by their logarithms, whose spread over seeds hardly depends on method
-    and lambda. One spread is taken, pooled over the cells of `other`. Diverged runs have no scores; a cell where only one side has any left differs.
+    Scores above 0 are compared by their logarithms, whose spread over seeds hardly depends on
+    method and lambda. One spread is taken, pooled over the cells of `other`. Diverged runs have
+    no scores; a cell where only one side has any left differs.
 
     Raises UsageError if there is nothing in common to compare, or one seed only.
     """

@@ -27,8 +27,8 @@ from bench.studies.toy_grid.runs import (
     NOISE_SCORES,
     TOP,
     at,
+    at_own_rate,
     cells,
-    own,
     paper_cells,
     runs,
 )
@@ -56,7 +56,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if nothing can be compared.
     """
     frame = runs(study, results, scale)
-    mine = own(frame)
+    mine = at_own_rate(frame)
     # A cell of a table is complete with all configurations at every seed begun.
     whole = len({spec.config for spec in study.specs(scale)}) * (int(frame["seed"].max()) + 1)
     rate, notes = mine["lr"].iloc[0], [TEXT["baselines"]]
@@ -176,7 +176,7 @@ def gradients(frame: pd.DataFrame) -> Table:
 
 
 def toy_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Claims 1a to 1d, from the rows of `own`."""
+    """Claims 1a to 1d, from the rows of `at_own_rate`."""
     both = at(frame, "svae_r", LAM), at(frame, "alice", LAM)
     found = {
         "1a": _reconstructs(*both),

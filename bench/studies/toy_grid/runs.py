@@ -51,7 +51,7 @@ def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     return frame
 
 
-def own(frame: pd.DataFrame) -> pd.DataFrame:
+def at_own_rate(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows that figures and claims are about.
 
     They are those at the study's own learning rate, or at the smallest there is.

@@ -250,12 +250,17 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     p = Parser("python -m bench.report", __doc__)
     p.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
-    p.add_argument("--scale", choices=SCALES, help="default: every scale with results")
+    p.add_argument("--scale", choices=SCALES, help="default: every scale that has results")
     p.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: reports, or DIR/reports")
-    p.add_argument("--against", type=Path, metavar="DIR", help="compare with the results there")
-    p.add_argument("--check", action="store_true", help="committed reports against their rows")
-    made = "make the results of STUDY at --scale the reference"
+    other = "compare with the results in DIR on what both have: do they agree within the spread of "
+    other += "DIR's seeds? results/reference holds the published results"
+    p.add_argument("--against", type=Path, metavar="DIR", help=other)
+    checked = "rebuild the committed reports and documents from the committed rows, and fail on "
+    checked += "any difference"
+    p.add_argument("--check", action="store_true", help=checked)
+    made = "make the results of STUDY at --scale the reference. Refused are rows of uncommitted "
+    made += "code and incomplete studies"
     p.add_argument("--publish", action="store_true", help=made)
     return p
 

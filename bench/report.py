@@ -216,6 +216,16 @@ def check() -> list[str]:
         kept = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         found += [f"{folder / name} belongs to no report" for name in sorted(kept - known)]
     found += _differences(REFERENCE_REPORTS / VERDICTS, verdicts(pages))
+    shown = {match[2] for path in documents() for match in BLOCK.finditer(path.read_text("utf-8"))}
+    if VERDICTS not in shown:
+        found.append(f"no document shows {REFERENCE_REPORTS / VERDICTS}")
+    places = {REFERENCE_REPORTS / study / scale for study, scale in pages}
+    for path in sorted(REFERENCE_REPORTS.glob("*/*")) if pages else []:
+        if path not in places:
+            found.append(f"{path} belongs to no published rows")
+    for path in sorted(REFERENCE_REPORTS.glob("*")) if pages else []:
+        if path.is_file() and path.name not in shown:
+            found.append(f"{path} is shown by no document")
     for document in documents():
         try:
             found += _differences(document, _embed(document))

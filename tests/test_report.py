@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench import report
@@ -194,7 +196,7 @@ def test_every_file_is_written_and_the_page_needs_no_other(tmp_path: Path) -> No
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     pictures = [file for picture in made.pictures for file in picture.files]
     assert sorted(page.addresses) == sorted(pictures)
-    assert {p.name for p in made.pictures if p.dots} == {"scatter", "points"}
+    assert {p.name for p in made.pictures if p.kind == "dots"} == {"scatter", "points"}
     for file in pictures:
         content = (tmp_path / file).read_bytes()
         assert content.startswith(b"\x89PNG" if file.endswith(".png") else b"<?xml")
@@ -205,6 +207,18 @@ def test_every_file_is_written_and_the_page_needs_no_other(tmp_path: Path) -> No
     assert page.tags.count("table") == len(made.tables) - 1  # claims are a list
     known = {path.name for path in tmp_path.iterdir()}
     assert known == {*made.texts(), *pictures, "figures.json", "report.html"}
+
+
+def test_an_svg_shortens_coordinates_and_no_words(tmp_path: Path) -> None:
+    def draw() -> Figure:
+        figure, (axes,) = render.panels(1, 1, 2, 2)
+        axes.text(0, 0, "λ = 0.0001")
+        return figure
+
+    render.Picture("one", draw, "", "").write(tmp_path)
+    text = (tmp_path / "one.svg").read_text("utf-8")
+    assert "λ = 0.0001<" in text and ' d="M ' in text
+    assert not re.search(r' d="[^"]*\d\.\d{3}', text)
 
 
 def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
@@ -264,6 +278,28 @@ def test_figure_3_counts_every_run_and_keeps_bars_in_their_places() -> None:
     assert sum(bars(right, render.COLOURS["svae_r"]).values()) == pytest.approx(75)
 
 
+def test_figure_3_outlines_the_paper_around_the_same_method() -> None:
+    """Also beside a method that the paper does not have, and one of whose runs none is drawn."""
+    frame = runs.at_own_rate(runs.runs(STUDIES["toy_grid"], mini.FOLDER, "smoke"))
+    last = frame[frame["lam"] == 0.1]
+    alice = last[last["method"] == "alice"]
+    third = alice.assign(method="alice_sigmoid", label="ALICE-sigmoid", score=1.0, mse=np.inf)
+    left, right = figures.figure3(pd.concat([third, last], ignore_index=True)).axes
+    for axes in (left, right):
+        places: dict[str, set[float]] = {}
+        for bar in (bar for bar in axes.patches if isinstance(bar, Rectangle)):
+            unfilled = to_hex(bar.get_facecolor(), keep_alpha=True).endswith("00")
+            filled = "outline" if unfilled else to_hex(bar.get_facecolor())
+            if bar.get_height() and bar.get_width() < 0.8:
+                places.setdefault(filled, set()).add(round(bar.get_x(), 3))
+        ours, theirs = (places[render.COLOURS[m].lower()] for m in ("svae_r", "alice"))
+        step, width = (0.4, 0.12) if axes is left else (0.5, 0.15)
+        offsets = {round((x - axes.get_xlim()[0]) % step, 3) for x in places["outline"]}
+        expected = {round((x - axes.get_xlim()[0]) % step, 3) for x in ours | theirs}
+        assert offsets == expected and len(expected) == 2
+        assert max(expected) - min(expected) == pytest.approx(width, abs=0.011)
+
+
 def test_names_are_escaped_in_every_format(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>|&_\\"
     specs = STUDIES["toy_grid"].specs("smoke")
@@ -303,6 +339,8 @@ def publish_mini(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in (folder, folder / "models"):
         room.mkdir(exist_ok=True)
         (room / "README.md").write_text(f"# A title\n\n{block}\nafter\n")
+    verdicts = "<!-- report: claims.md -->\n<!-- end of report -->\n"
+    (folder / "README.md").write_text(f"# A title\n\n{block}\nafter\n{verdicts}")
     # The miniature study lacks a run on purpose: its reference is a complete one.
     rows = mini.rows()
     done = {r["id"] for r in rows}
@@ -335,6 +373,9 @@ def test_check_agrees_after_publishing_and_sees_any_change(
     for name in ("profile.narrow.svg", "scatter.png"):
         (folder / name).unlink()
     (folder / "old.png").write_bytes(b"")
+    (folder.parent / "paper").mkdir()
+    (folder.parent.parent / "more.md").write_text("nothing")
+    documents[0].write_text(documents[0].read_text().replace("report: claims.md", "claims"))
     out = told()
     for path in (*documents, folder / "scores.csv"):
         assert f"{path} (rebuilt)" in out
@@ -343,7 +384,11 @@ def test_check_agrees_after_publishing_and_sees_any_change(
         assert f"{name} is not the file that was published" in out
     assert out.count("is not the file") == 3 and "does not plot" not in out
     assert "old.png belongs to no report" in out
+    assert "paper belongs to no published rows" in out and "no document shows" in out
+    assert "more.md is shown by no document" in out
     (folder / "old.png").unlink()
+    (folder.parent / "paper").rmdir()
+    (folder.parent.parent / "more.md").unlink()
     for path, content in whole.items():
         path.write_bytes(content)
     assert report.main(["--check"]) == 0

@@ -71,8 +71,8 @@ def comparison(
 ) -> Table:
     """Our mean of each statistic in each common cell, theirs, and whether they differ by seeds.
 
-    Seeds of a configuration are averaged, then configurations. `name` says what ours are beside,
-    `how` what is tolerated; `first` are rows of other tests, which end with `verdict`.
+    Seeds of a configuration are averaged first, then configurations are. `name` says what ours are
+    beside, `how` what is tolerated; `first` are rows of other tests, which end with `verdict`.
     """
     common = [(here, theirs[cell]) for cell, here in ours.items() if cell in theirs]
     tests = [

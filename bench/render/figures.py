@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 mpl.use("Agg")
 DPI = 150
@@ -38,6 +39,7 @@ _DARK = f"""<style>@media (prefers-color-scheme: dark) {{
 [style*="stroke: {INK}"] {{ stroke: {INK_IN_THE_DARK} !important }}
 [style*="fill: {INK}"] {{ fill: {INK_IN_THE_DARK} !important }}
 }}</style>"""
+_COORDINATES = re.compile(r'\b(d|x|y|transform)="[^"]*"')
 _LONG = re.compile(r"(\d\.\d\d)\d+")
 """Digits of coordinates that nobody sees."""
 
@@ -64,22 +66,24 @@ def colour(method: str) -> str:
 
 
 def panels(
-    rows: int, columns: int, width: float, height: float, narrow: int = 1, **kw: Any
+    n: int, across: int, width: float, height: float, narrow: int = 1, **kw: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes (rows, columns), of panels of this size in inches.
+    """A figure and its n axes, (n,), so many `across`, of panels of this size in inches.
 
-    On a phone the same panels stand `narrow` to a row.
+    On a phone `narrow` of the same panels stand in a row, and each shows its own ticks.
     """
-    n, across = rows * columns, columns
     if _narrow.get():
         across = narrow
         width, height = _PHONE / across, _PHONE / across * max(height / width, 0.65)
+    across = min(across, n)
     down = -(-n // across)
     figure = Figure(figsize=(across * width, down * height), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, **kw).flatten()
     for axes in grid[n:]:
-        axes.set_visible(False)
-    return figure, grid[:n].reshape(rows, columns)
+        axes.remove()
+    for axes in grid[:n] if _narrow.get() else ():
+        axes.tick_params(labelbottom=True, labelleft=True)
+    return figure, grid[:n]
 
 
 def legend(figure: Figure, grid: Iterable[Axes], loc: Any, ncols: int = 1) -> None:
@@ -95,48 +99,57 @@ def legend(figure: Figure, grid: Iterable[Axes], loc: Any, ncols: int = 1) -> No
 class Picture:
     """One figure of a report, drawn when the report is written.
 
-    It is an SVG, and another one for phones; a picture of `dots` or images is a PNG.
+    Its `kind` is "lines" (an SVG), "dots" (a PNG) or "images" (a PNG). Lines and dots have another
+    file for phones.
     """
 
     name: str
     draw: Callable[[], Figure]
     title: str
     caption: str
-    dots: bool = False
+    kind: str = "lines"
 
     @property
     def files(self) -> list[str]:
-        """The names of its files."""
-        return [f"{self.name}.{end}" for end in (["png"] if self.dots else ["svg", "narrow.svg"])]
+        """The names of its files: the wide one, then the one for phones if there is one."""
+        end = "svg" if self.kind == "lines" else "png"
+        narrow = [] if self.kind == "images" else [f"{self.name}.narrow.{end}"]
+        return [f"{self.name}.{end}", *narrow]
+
+    @contextmanager
+    def _styled(self, narrow: bool = False) -> Iterator[None]:
+        inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+        ink = INK if self.kind == "lines" else GREY
+        token = _narrow.set(narrow)
+        try:
+            with mpl.rc_context(cast(Any, STYLE | dict.fromkeys(inked, ink))):
+                yield
+        finally:
+            _narrow.reset(token)
 
     def plotted(self) -> str:
         """A digest of what it plots, see `plotted`."""
-        with _styled(GREY if self.dots else INK):
+        with self._styled():
             return plotted(self.draw())
 
     def write(self, folder: Path) -> str:
         """Writes its files and returns the digest of what it plots. Raises OSError."""
         digest = ""
         for path in (folder / file for file in self.files):
-            with _styled(GREY if self.dots else INK, narrow=".narrow." in path.name):
+            with self._styled(narrow=".narrow." in path.name):
                 figure = self.draw()
-                figure.savefig(path, dpi=DPI, metadata=None if self.dots else {"Date": None})
+                lines = path.suffix == ".svg"
+                figure.savefig(path, dpi=DPI, metadata={"Date": None} if lines else None)
             digest = digest or plotted(figure)
-            if not self.dots:
+            if lines:
                 text = path.read_text("utf-8").replace("<defs>", f"{_DARK}\n<defs>", 1)
-                path.write_text(_LONG.sub(r"\1", text), encoding="utf-8")
+                text = _COORDINATES.sub(lambda found: _LONG.sub(r"\1", found[0]), text)
+                path.write_text(text, encoding="utf-8")
+            elif self.kind == "dots":  # which have few colours
+                with Image.open(path) as image:
+                    few = image.quantize(method=Image.Quantize.FASTOCTREE)
+                few.save(path, optimize=True)
         return digest
-
-
-@contextmanager
-def _styled(ink: str, narrow: bool = False) -> Iterator[None]:
-    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    token = _narrow.set(narrow)
-    try:
-        with mpl.rc_context(cast(Any, STYLE | dict.fromkeys(inked, ink))):
-            yield
-    finally:
-        _narrow.reset(token)
 
 
 def plotted(figure: Figure) -> str:

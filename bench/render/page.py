@@ -1,7 +1,7 @@
 """What a report says of the runs of a study at one scale, and the files that it becomes.
 
 A report is a folder: report.html, report.md, every table as .md, .tex and .csv, and every figure
-as .svg (one of them for phones) or as .png. figures.json says what each figure plots.
+as .svg or .png, most of them once more for phones. figures.json says what each figure plots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from bench.cli import duration
 from bench.render.claims import Claims
 from bench.render.figures import DPI, Picture
-from bench.render.tables import Table
+from bench.render.tables import Table, unbroken
 
 FIGURES, HTML = "figures.json", "report.html"
 
@@ -64,11 +64,12 @@ class Page:
         commits = frame["commit"].map(lambda c: c[:10] if isinstance(c, str) else "unknown")
         dirty = " with uncommitted changes" if frame["dirty"].fillna(True).any() else ""
         return (
-            f"{len(frame)} trainings, {frame['seed'].nunique()} seed(s), "
-            f"{frame['config'].nunique()} configurations; commit {', '.join(sorted(set(commits)))}"
-            f"{dirty}; torch {kinds('torch')}, numpy {kinds('numpy')}, Python {kinds('python')}; "
-            f"{kinds('device')} ({kinds('device_name')}), {kinds('precision')}, "
-            f"{kinds('threads')} thread(s) a process, stacks of {kinds('stack_size')}; "
+            f"{counted(len(frame), 'training')}, {counted(frame['seed'].nunique(), 'seed')}, "
+            f"{counted(frame['config'].nunique(), 'configuration')}; "
+            f"commit {', '.join(sorted(set(commits)))}{dirty}; torch {kinds('torch')}, "
+            f"numpy {kinds('numpy')}, Python {kinds('python')}; {kinds('device')} "
+            f"({kinds('device_name')}), {kinds('precision')}, threads a process: "
+            f"{kinds('threads')}, stacks of {kinds('stack_size')}; "
             f"{duration(frame['train_seconds'].sum(), 3)} of training in all."
         )
 
@@ -104,8 +105,14 @@ class Page:
             autoescape=True,
             undefined=jinja2.StrictUndefined,
         )
+        templates.filters["unbroken"] = unbroken
         template = templates.get_template("report.html.j2")
         return template.render(page=self, width=lambda name: _width(folder / name))
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _width(png: Path) -> int:

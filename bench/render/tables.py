@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
 import pandas as pd
+
+_UNIT, _SIGN = r"(?<=\d) (?=%|nats|h\b|min\b)", r"(?<=[<>≥±=]) (?=\w)|(?<=\w) (?=[<>≥±=] ?\w)"
+_TIED = re.compile(rf"{_UNIT}|{_SIGN}|(?<=\d,) (?=[-+]?[\d.]+\])")
+"""Spaces that belong to a number: before its unit, around ± and >, within an interval."""
+
+
+def unbroken(text: str) -> str:
+    """The text, whose numbers keep their units and intervals on one line."""
+    return _TIED.sub("\N{NO-BREAK SPACE}", text)
+
 
 Cell = Callable[[Any], str]
 """What a column says of a group of runs."""

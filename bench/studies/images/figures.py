@@ -18,7 +18,7 @@ from bench.studies.images.runs import SWEPT, cells, gone, names
 
 COLUMNS = 3
 IMAGES = ("figure4", "samples", "reconstructions")
-"""Pictures of images, which are PNGs."""
+"""Pictures that show images."""
 GREYS = {"sVAE-r": "#777777", "ALICE": "#bbbbbb"}
 PAPERS = {"ALICE": "ALICE (paper: with its code's sigmoid)", "sVAE-r": "sVAE-r (paper)"}
 STEMS = {"ALICE": "alice", "sVAE-r": "svaer", "inception_score": "_IS", "mse_x": "_MSE"}
@@ -96,14 +96,14 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
 
 def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Inception score and MSE over lambda, every seed a dot, ALICE's own sweep in grey."""
-    figure, grid = panels(1, 2, 5.0, 3.4)
+    figure, grid = panels(2, 2, 5.0, 3.4)
     smallest = float(published["lam"].iloc[1]) / 10
     theirs, ours = (each.assign(lam=each["lam"].clip(smallest)) for each in (published, frame))
     known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
     called = {name: label for name, label in names(frame).items() if name in SWEPT}
     style: dict[str, Any] = {"x": "lam", "hue": "method", "hue_order": [*called]}
     style |= {"palette": {name: colour(name) for name in called}, "legend": False}
-    for axes, column, (value, sd) in zip(grid[0], ("inception_score", "mse_x"), known, strict=True):
+    for axes, column, (value, sd) in zip(grid, ("inception_score", "mse_x"), known, strict=True):
         bars = theirs["lam"], theirs[value], theirs[sd]
         axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
         runs = ours[ours["method"].isin(called)]
@@ -112,34 +112,28 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
             sns.scatterplot(runs, y=column, s=16, alpha=0.7, linewidth=0, ax=axes, **style)
         for name, label in called.items():
             axes.plot([], [], color=colour(name), label=label)
-        axes.set(xscale="log", xlabel=f"λ (0 drawn at {smallest:g})")
-        axes.legend(fontsize=7)
-    grid[0, 0].set_ylabel("inception score (each by its own classifier)")
-    grid[0, 1].set_ylabel("MSE of reconstructions")
+        axes.set(xscale="log", xlabel=f"λ (0 drawn at {smallest:g})", ylabel=SCORES[column])
+    legend(figure, grid, "outside upper center", ncols=4)
     return figure
 
 
 def curves(frame: pd.DataFrame) -> Figure:
     """Losses of critic and model over training, every seed a line."""
     groups = list(cells(frame).values())
-    columns = min(5, len(groups))
-    figure, grid = panels(-(-len(groups) // columns), columns, 2.1, 1.7, narrow=2)
-    for axes in grid.flat[len(groups) :]:
-        axes.set_visible(False)
-    for axes, runs in zip(grid.flat, groups, strict=False):
+    figure, grid = panels(len(groups), 5, 2.3, 1.8, narrow=2)
+    for axes, runs in zip(grid, groups, strict=True):
         for _, run in runs.iterrows():
             for label in ("critic", "model"):
                 loss, paint = run[f"{label}_loss"], COLOURS[label]
                 if label == "model" or np.any(loss):  # not of a method without a critic
                     axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
-        _name(axes, runs.iloc[0], fontsize=7)
-        axes.tick_params(labelsize=6)
-        axes.set_xlabel("step", fontsize=6)
+        _name(axes, runs.iloc[0], fontsize=8)
+        axes.tick_params(labelsize=8)
         low, high = axes.get_ylim()
         # Within a decade, or where it is linear, a logarithmic axis may show no number or odd ones.
         if max(-low, high) > 1 and (low <= 0 or high > 10 * low):
             axes.set_yscale("symlog", linthresh=1.0)
-    legend(figure, grid.flat, "outside upper center", ncols=2)
+    legend(figure, grid, "outside upper center", ncols=2)
     return figure
 
 
@@ -148,26 +142,32 @@ def boxes(
 ) -> Figure:
     """Boxes over seeds of each score at each lambda, published boxes grey beside them.
 
-    `scored` has the runs by score.
+    `scored` has the runs by score. Published inception scores have a panel of their own, as they
+    are by ImageNet's classifier.
     """
     here = frame[frame["method"].isin(SWEPT)]
     called, known = names(here), [] if published is None else published["likely_true_lambda"]
     lams = sorted({*known, *here["lam"]})
-    figure, grid = panels(1, len(scored), 3.8, 3.2)
-    for axes, (column, runs) in zip(grid[0], scored.items(), strict=True):
-        drawn: list[tuple[str, str, dict[float, dict], bool]] = []
+    drawn: list[tuple[str, str, list[tuple[str, str, dict[float, dict]]]]] = []
+    for column, runs in scored.items():
+        ours, theirs = [], []
         if published is not None and column != "swd":
             for name, grey in GREYS.items():
-                drawn.append((PAPERS[name], grey, _published(published, name, column), True))
+                theirs.append((PAPERS[name], grey, _published(published, name, column)))
         for method in sorted({*here["method"]}, key=rank):
             mine = cells(runs[(runs["method"] == method) & runs[column].notna()])
             stats = {at: boxplot_stats(each[column])[0] for (_, at), each in mine.items()}
-            drawn.append((called[method], colour(method), stats, False))
-        width = 0.8 / len(drawn)
-        for i, (label, paint, stats, paper) in enumerate(drawn):
-            if not stats:
-                continue
-            shift = (i - (len(drawn) - 1) / 2) * width
+            ours.append((called[method], colour(method), stats))
+        if column == "inception_score" and theirs:
+            drawn.append((column, "the paper's inception score", theirs))
+            theirs = []
+        drawn.append((column, SCORES[column], [*theirs, *ours]))
+    figure, grid = panels(len(drawn), 2 if len(drawn) % 2 == 0 else 3, 5.2, 3.0)
+    for axes, (column, heading, groups) in zip(grid, drawn, strict=True):
+        width = 0.8 / len(groups)
+        for i, (label, paint, stats) in enumerate(groups):
+            shift, paper = (i - (len(groups) - 1) / 2) * width, label in PAPERS.values()
+            axes.plot([], [], color=paint, label=label)
             plain = {"showfliers": False, "showcaps": False}
             axes.bxp(  # seaborn draws boxes of samples alone, and the paper gives quartiles
                 list(stats.values()),
@@ -179,15 +179,17 @@ def boxes(
                 medianprops={"color": "#444444" if paper else paint},
                 whiskerprops={"color": paint},
                 capprops={"color": paint},
-                **(plain if paper else {"flierprops": {"markersize": 3, "markeredgecolor": paint}}),
+                flierprops={"markersize": 3, "markeredgecolor": paint},
+                **(plain if paper else {}),
             )
-            axes.plot([], [], color=paint, label=label)
-        axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=7)
-        axes.set_xlabel("λ")
-        axes.set_ylabel(SCORES[column])
+        for between in np.arange(len(lams) - 1) + 0.5:
+            axes.axvline(between, color=GREY, linewidth=0.3)
+        axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=8)
+        axes.set(xlabel="λ", ylabel=heading, xlim=(-0.6, len(lams) - 0.4))
+        axes.grid(visible=False, axis="x")
         if column == "swd":
-            axes.axhline(runs["swd_real"].mean(), color=GREY, linestyle=":")
-    legend(figure, grid.flat, "outside upper center", ncols=5)
+            axes.axhline(scored[column]["swd_real"].mean(), color=GREY, linestyle=":")
+    legend(figure, grid, "outside upper center", ncols=5)
     return figure
 
 
@@ -217,10 +219,11 @@ def panels_over_lambda(frame: pd.DataFrame, load: Callable[[], pd.DataFrame], ki
 
     stored, picked = load(), shown(frame)
     rows = _laid_out(picked)
-    figure, grid = panels(len(rows), max(map(len, rows)), 1.9, 2.05)
-    for axes in grid.flat:
+    across = max(map(len, rows))
+    figure, grid = panels(len(rows) * across, across, 1.9, 2.05)
+    for axes in grid:
         axes.set_axis_off()
-    for row, ids in zip(grid, rows, strict=True):
+    for row, ids in zip(grid.reshape(-1, across), rows, strict=True):
         for axes, id in zip(row, ids, strict=False):
             for run in picked[picked["id"] == id].to_dict("records"):
                 _draw(axes, run, stored, kind, lay)

@@ -113,11 +113,11 @@ def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> C
     if all(map(len, changes)):
         theirs, ours, more = map(_seeds, (*changes, changes[0] - changes[1]))
         holds = theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r"))
-        evidence = f"{name}: {NAMES[rival]} worse by {theirs:+.2f}, sVAE-r by {ours:+.2f}, "
+        evidence = f"change (+ is worse): {NAMES[rival]} {theirs:+.2f}, sVAE-r {ours:+.2f}, "
         evidence += f"difference {more:+.2f}"
         verdict = VERDICTS[int(holds) - int(ours.low > 0 or theirs.high < 0)]
     outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
-    values = {"high": HIGH, "name": name, "rival": NAMES[rival]}
+    values = {"high": HIGH, "name": name, "rival": NAMES[rival], "gone": TEXT["gone"][column]}
     return claim(TEXT["claims"]["trade"], id, outcome, **values)
 
 
@@ -129,7 +129,8 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
         found = {method: _seeds(change) for method, change in changes.items()}
         fall = all(change.high < 0 for change in found.values())
         rise = any(change.low > 0 for change in found.values())
-        evidence = ", ".join(f"{NAMES[method]} {change:+.2f}" for method, change in found.items())
+        each = (f"{NAMES[method]} {change:+.2f}" for method, change in found.items())
+        evidence = f"change of the MSE: {', '.join(each)}"
         verdict = VERDICTS[fall - rise]
     outcome = verdict, evidence + _lost(frame, methods)
     values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}

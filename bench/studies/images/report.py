@@ -166,8 +166,9 @@ def page(
     """
     words: dict[str, Any] = {**TEXT, **text, **values}
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
+    kinds: dict[str, str] = dict.fromkeys(IMAGES, "images")
     pictures = [
-        Picture(name, draw, titles[name], captions[name].format(**words), name in IMAGES)
+        Picture(name, draw, titles[name], captions[name].format(**words), kinds.get(name, "lines"))
         for name, draw in drawn.items()
     ]
     verdicts = claims.table(found, asked.scale, words["rules"])

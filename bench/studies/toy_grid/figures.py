@@ -40,14 +40,14 @@ def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
 def figure3(frame: pd.DataFrame) -> Figure:
     """Figure 3: share of runs by inception score and by MSE, the paper's bars as grey outlines."""
     lams = sorted(frame["lam"].unique())
-    figure, grid = panels(len(lams), 2, 5.2, 2.5)
-    for (left, right), value in zip(grid, lams, strict=True):
+    figure, grid = panels(2 * len(lams), 2, 5.2, 2.5)
+    for (left, right), value in zip(grid.reshape(-1, 2), lams, strict=True):
         runs = frame[frame["lam"] == value]
         _bars(left, runs, "IS", "score", SCORES)
         _bars(right, runs, "MSE", "mse", ERRORS)
         _noise(left, "{name}: {score}" if value == lams[0] else None)
         left.set_xlabel("inception score (bins of 0.4)")
-        right.set_xlabel("MSE of x (bins of 0.5; none above 8 is drawn)")
+        right.set_xlabel("MSE of x (bins of 0.5)")
         for axes, place in ((left, "upper center"), (right, "upper right")):
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
@@ -86,8 +86,10 @@ def _bars(axes: Axes, frame: pd.DataFrame, metric: str, column: str, edges: np.n
             **style,
         )
     for label, _, runs in here:
-        good = f" (n = {len(runs)}; {runs['top_good'].mean():.0%} > {TOP} with quality)"
-        axes.bar(0, 0, color=paint[label], label=label + good * (metric == "IS"))
+        more = f"{runs['top_good'].mean():.0%} > {TOP} with quality"
+        if metric == "MSE":
+            more = f"{(runs['mse'] > edges[-1]).mean():.0%} above {edges[-1]:.0f}"
+        axes.bar(0, 0, color=paint[label], label=f"{label} (n = {len(runs)}; {more})")
     if {*paper["label"]} & {*paint}:
         axes.bar(0, 0, label="paper (n = 576)", **OUTLINE)
     axes.set_xlim(edges[0], edges[-1])
@@ -96,8 +98,8 @@ def _bars(axes: Axes, frame: pd.DataFrame, metric: str, column: str, edges: np.n
 def profile(frame: pd.DataFrame) -> Figure:
     """Share of runs above each inception score; below, only with high quality."""
     lams = sorted(frame["lam"].unique())
-    figure, grid = panels(2, len(lams), 3.4, 2.6, sharex=True, sharey=True)
-    for column, value in zip(grid.T, lams, strict=True):
+    figure, grid = panels(2 * len(lams), len(lams), 3.4, 2.6, sharex=True, sharey=True)
+    for column, value in zip(grid.reshape(2, -1).T, lams, strict=True):
         here = frame[frame["lam"] == value]
         paint = _colours(cells(here))
         for axes, least in zip(column, (0, GOOD), strict=True):
@@ -125,26 +127,26 @@ def profile(frame: pd.DataFrame) -> Figure:
 
 def scatter(frame: pd.DataFrame) -> Figure:
     """Every run: its inception score against its MSE and against its high-quality share."""
-    figure, grid = panels(1, 2, 5.2, 4.0, sharey=True)
-    left, right = grid[0]
-    markers = dict(zip(sorted(frame["lam"].unique()), "o^sDvP*Xp", strict=False))
+    lams = sorted(frame["lam"].unique())
+    figure, grid = panels(2 * len(lams), 2, 5.2, 2.6)
     size = max(3, min(14, 5000 / len(frame)))
-    for label, value, runs in cells(frame):
-        paint = colour(str(runs["method"].iloc[0]))
-        style: dict[str, Any] = {"s": size, "alpha": 0.6, "linewidths": 0, "color": paint}
-        style |= {"marker": markers.get(value, "o"), "label": f"{label}, λ = {lam(value)}"}
-        left.scatter(runs["mse"].clip(upper=20), runs["score"], **style)
-        right.scatter(runs["high_quality_counted"], runs["score"], **style)
-    left.set_xscale("symlog", linthresh=0.01)
-    left.set_xlim(left=0)
-    left.axvline(CLOSE, **THRESHOLD)
-    left.set(xlabel=f"MSE of x (line: {CLOSE}; above 20 drawn at 20)", ylabel="inception score")
-    right.axvline(GOOD, **THRESHOLD)
-    right.set_xlabel(f"share of high-quality samples (line: {GOOD})")
-    for axes in grid[0]:
-        axes.axhline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
-        _noise(axes, "{name}", across=True)
-    legend(figure, grid[0], "outside right center")
+    for (left, right), value in zip(grid.reshape(-1, 2), lams, strict=True):
+        for label, _, runs in cells(frame[frame["lam"] == value]):
+            paint = colour(str(runs["method"].iloc[0]))
+            style: dict[str, Any] = {"s": size, "alpha": 0.6, "linewidths": 0, "color": paint}
+            left.scatter(runs["mse"].clip(upper=20), runs["score"], label=label, **style)
+            right.scatter(runs["high_quality_counted"], runs["score"], label=label, **style)
+        left.set_xscale("symlog", linthresh=0.01)
+        left.set(xlim=(0, 25), xlabel=f"MSE of x (line: {CLOSE}; above 20 drawn at 20)")
+        right.set(xlim=(-0.02, 1.02), xlabel=f"share of high-quality samples (line: {GOOD})")
+        left.axvline(CLOSE, **THRESHOLD)
+        right.axvline(GOOD, **THRESHOLD)
+        for axes in (left, right):
+            axes.axhline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
+            _noise(axes, "{name}", across=True)
+            axes.set(ylim=(0.9, 5.1), ylabel="inception score")
+            axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
+    legend(figure, grid, "outside upper center", ncols=4)
     return figure
 
 
@@ -162,19 +164,15 @@ def shown(frame: pd.DataFrame) -> set[str]:
 def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """Generated and reconstructed points of the best, median and worst run of each cell."""
     stored, order = samples.set_index("id"), cells(frame)
-    rows, columns = len(order), 2 * len(PICKS)
-    figure = Figure(figsize=(1.7 * columns, 1.75 * rows))  # equal panels: no layout to work out
-    grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(0.05, 0.03, 0.995, 0.975, wspace=0.1, hspace=0.16)
-    for row, (label, value, runs) in zip(grid, order, strict=True):
-        for (pick, run), pair in zip(picked(runs).items(), row.reshape(-1, 2), strict=True):
-            titles = f"{pick}: IS {run['score']:.2f}", f"MSE {run['mse']:.2f}"
+    figure, grid = panels(2 * len(PICKS) * len(order), 2 * len(PICKS), 1.8, 2.0, narrow=2)
+    for row, (label, value, runs) in zip(grid.reshape(len(order), -1, 2), order, strict=True):
+        for pair, (pick, run) in zip(row, picked(runs).items(), strict=True):
+            titles = f"{pick}: IS {run['score']:.2f}", f"its MSE: {run['mse']:.2f}"
             for axes, column, title in zip(pair, ("samples", "x_rec"), titles, strict=True):
                 _cloud(axes, stored, run, column)
                 axes.set_title(title, fontsize=8)
-        row[0].set_ylabel(f"{label}\nλ = {lam(value)}", fontsize=8)
-    for j, axes in enumerate(grid[-1]):
-        axes.set_xlabel("reconstructed" if j % 2 else "generated", fontsize=8)
+                axes.set_xlabel("generated" if column == "samples" else "reconstructed", fontsize=8)
+            pair[0].set_ylabel(f"{label}, λ = {lam(value)}", fontsize=8)
     return figure
 
 
@@ -195,12 +193,8 @@ def _cloud(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> Non
 def gradient(frame: pd.DataFrame) -> Figure:
     """Size over training of the gradient that each reduction would send to the decoder."""
     order = cells(frame)
-    columns = min(len(order), 2 if len(order) <= 4 else 3)
-    rows = -(-len(order) // columns)
-    figure, grid = panels(rows, columns, 3.4, 2.5, sharey=True)
-    for axes in grid.flat[len(order) :]:
-        axes.set_visible(False)
-    for axes, (label, value, runs) in zip(grid.flat, order, strict=False):
+    figure, grid = panels(len(order), 2 if len(order) <= 4 else 3, 3.4, 2.5, sharey=True)
+    for axes, (label, value, runs) in zip(grid, order, strict=True):
         # A method that joined the registry later is missing from older rows.
         traces = pd.DataFrame(
             {"method": method, "share": step / (len(sizes) - 1), "size": size}
@@ -222,22 +216,20 @@ def gradient(frame: pd.DataFrame) -> Figure:
             ax=axes,
         )
         for method in methods:
-            name = REDUCTIONS.get(method, [method])[-1]
+            name = REDUCTIONS.get(method, method)
             axes.plot([], [], color=colour(method), label=name)
         axes.set(yscale="log", xlabel="share of training", ylabel="gradient at x, RMS")
         axes.set_title(f"trained as {label}, λ = {lam(value)}", fontsize=8, loc="left")
-    legend(figure, grid.flat, "outside upper center", ncols=4)
+    legend(figure, grid, "outside upper center", ncols=4)
     return figure
 
 
 def updates(frame: pd.DataFrame) -> Figure:
     """Mean inception score by the numbers of updates a batch, each method and lambda a panel."""
     order = cells(frame)
-    columns = max(sum(value == first for _, value, _ in order) for _, first, _ in order)
-    figure, grid = panels(-(-len(order) // columns), columns, 2.6, 2.2, narrow=2)
-    for axes in grid.flat[len(order) :]:
-        axes.set_visible(False)
-    for axes, (label, value, runs) in zip(grid.flat, order, strict=False):
+    across = max(sum(value == each for _, value, _ in order) for _, each, _ in order)
+    figure, grid = panels(len(order), across, 2.6, 2.2, narrow=2)
+    for axes, (label, value, runs) in zip(grid, order, strict=True):
         means = runs.pivot_table(index="critic_steps", columns="model_steps", values="score")
         sns.heatmap(means, vmin=1, vmax=5, annot=True, fmt=".2f", cbar=False, ax=axes)
         axes.set_title(f"{label}, λ = {lam(value)}", loc="left", fontsize=8)

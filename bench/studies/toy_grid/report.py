@@ -14,7 +14,7 @@ from bench.cli import UsageError
 from bench.render import claims, compare, intervals, tables
 from bench.render.claims import Claim, claim, decide
 from bench.render.compare import Spread, Statistic
-from bench.render.figures import Picture
+from bench.render.figures import Picture, rank
 from bench.render.page import Page, damage
 from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, spread
 from bench.render.text import texts
@@ -143,7 +143,7 @@ def pairs(frame: pd.DataFrame) -> Table:
                 name, form = f"{what}: difference", "+.3f"
                 gain, least = intervals.difference(x, y), number(intervals.detectable(x, y))
             else:
-                name, form = f"{what}: P(sVAE better)", ".3f"
+                name, form = f"{what}: P({a['label'].iloc[0]} better)", ".3f"
                 gain, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
             middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
             p = intervals.wilcoxon(x, y)
@@ -160,9 +160,9 @@ def gradients(frame: pd.DataFrame) -> Table:
     for label, value, group in cells(frame):
         ends = [{method: trace[-1] for method, trace in each} for each in group["decoder_gradient"]]
         last = pd.DataFrame(ends).astype(float)
-        for method in last:
+        for method in sorted(map(str, last), key=rank):
             ratio = (last[method] / last["svae_r"]).dropna()
-            name = TEXT["reductions"].get(method, [method])[0]
+            name = TEXT["reductions"].get(method, method)
             sizes = [number(last[method].median(), 4), number(ratio.median())]
             sizes += [number(float(ratio.quantile(0.1))), percent((ratio < 0.1).mean())]
             rows.append([lam(value), label, name, *sizes])
@@ -217,7 +217,7 @@ def _helps(frame: pd.DataFrame) -> tuple[str, str]:
             if len(a):
                 gains.append(intervals.difference(a, b))
                 evidence.append(f"{name}{what} {gains[-1]}")
-    words = ", ".join(evidence) or "no pairs"
+    words = f"share with IS > {TOP}: {', '.join(evidence)}" if evidence else "no pairs"
     if len(gains) < 4:
         return "no data", words
     return decide(min(gain.low for gain in gains), min(gain.high for gain in gains)), words

@@ -107,7 +107,7 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
     assert good["4c"] == "holds" and verdicts(one)["4c"] == "undecided"
     blurred = runs.assign(mse_x=runs["mse_x"] + mine * runs["lam"])
     assert verdicts(blurred)["4c"] == "fails"
-    assert set(verdicts(runs, "celeba")) == {"3a"}
+    assert set(verdicts(runs, "celeba")) == {"3c"}
     strange = runs.assign(classifier=None, inception_score=None)  # a folder of the user's images
     assert set(verdicts(strange).values()) == {"holds", "no data"}
     assert verdicts(strange)["5b"] == "no data"

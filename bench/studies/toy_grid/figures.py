@@ -69,22 +69,11 @@ def _bars(axes: Axes, frame: pd.DataFrame, metric: str, column: str, edges: np.n
         (ours, {"palette": paint, "alpha": 1, "linewidth": 0}),
         (paper, {"palette": dict.fromkeys(paint, GREY), **OUTLINE}),
     ):
-        # A bar of nothing for each label keeps every other bar in its place.
-        none = pd.DataFrame({"label": [*paint], "x": edges[0], "percent": 0.0})
-        drawn = pd.concat([bars[np.isfinite(bars["x"])][[*none]], none])
-        sns.histplot(
-            drawn[drawn["label"].isin(paint)],
-            x="x",
-            weights="percent",
-            bins=[*edges],
-            hue="label",
-            hue_order=[*paint],
-            multiple="dodge",
-            shrink=0.9,
-            legend=False,
-            ax=axes,
-            **style,
-        )
+        drawn = bars[np.isfinite(bars["x"]) & bars["label"].isin(paint)]
+        common: dict[str, Any] = {"x": "x", "weights": "percent", "bins": [*edges], "ax": axes}
+        common |= {"hue": "label", "hue_order": [*paint], "multiple": "dodge", "shrink": 0.9}
+        if len(drawn):
+            sns.histplot(drawn, legend=False, **common, **style)
     for label, _, runs in here:
         more = f"{runs['top_good'].mean():.0%} > {TOP} with quality"
         if metric == "MSE":

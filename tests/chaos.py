@@ -34,7 +34,6 @@ from typing import Any, NoReturn
 
 import pandas as pd
 import torch
-import torch._dynamo  # seconds that every life would spend anew at its first optimiser
 
 from bench import report, run
 from bench.engine import cost, engine
@@ -46,7 +45,7 @@ from bench.studies import STUDIES
 from bench.studies.study import Job
 from bench.studies.toy_grid import job as toy
 from tests.conftest import start
-from tests.rows import TOY_ROWS
+from tests.rows import TIMING, TOY_ROWS
 
 SITES = (
     "before the write",
@@ -55,7 +54,6 @@ SITES = (
     "before the rename",
     "after the rename",
 )
-TIMING = {"train_seconds", "finished", "stack_size", "commit", "dirty"}
 EPOCHS = 3
 A_STUDY = 40
 """Kills that one study takes before it is left to end."""

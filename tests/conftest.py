@@ -7,17 +7,25 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 900
-"""Seconds until a process counts as hung, on a machine that others are using as well."""
+from bench import report, run
+from tests import lives
+from tests.lives import PATIENCE, Life
+from tests.rows import SMOKE, stored
 
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ["PYTHONPATH"] = str(ROOT)  # of all processes that tests start
 torch.set_num_threads(1)
 # What a shell starts in the background is deaf to Ctrl-C, and its children would be as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,12 +48,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(*arguments: str, cwd: Path, **kw) -> subprocess.Popen[str]:
-    """`python ARGUMENTS` in a folder of its own, with this checkout importable."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    """`python ARGUMENTS` in a folder of its own."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,6 +70,38 @@ def python(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Callable[..., Life]]:
+    """Starts lives in the test's folder: of the command with these arguments, or of a `call`."""
+    begun: list[Life] = []
+
+    def begin(*arguments: str, first: Any = (), call: Any = None) -> Life:
+        command = partial(lives.command, arguments, [lives.no_report, *first])
+        begun.append(Life(tmp_path, call or command))
+        return begun[-1]
+
+    yield begin
+    for life in begun:
+        with suppress(ProcessLookupError):
+            os.killpg(life.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds a run, and few tests look at it."""
+    monkeypatch.setattr(report, "after_run", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The rows of the smoke study, one job after another in this process: the baseline."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "after_run", lambda *_: None)
+        assert run.main([*SMOKE, "--engine", "sequential", "--results", str(folder)]) == 0
+    return stored(folder)
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
-"""Rows for tests that need no training."""
+"""Rows for tests that need no training, and those that a small study leaves."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from bench.scores import metrics
 from bench.spec import PROTOCOL, columns
@@ -14,6 +17,9 @@ from bench.studies.toy_grid.spec import ToySpec
 TOY = STUDIES["toy_grid"]
 TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY.metrics()), **TOY.columns()})
 TOY_SAMPLES = schema.samples(TOY.sample_columns())
+
+SMOKE = ["toy_grid", "--scale", "smoke", "--set", "epochs=2"]
+TIMING = {"train_seconds", "finished", "stack_size", "commit", "dirty"}
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
 LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}
@@ -56,3 +62,17 @@ def row(spec: ToySpec, score: float | None = 4.7, **more: Any) -> dict[str, Any]
 
 def points(spec: ToySpec) -> dict[str, Any]:
     return {"id": spec.id, "x": [0.0] * 8, "x_rec": [0.5] * 8, "samples": [1.0] * 8}
+
+
+def smoke(seeds: int = 1) -> list[ToySpec]:
+    """The trainings of `SMOKE`."""
+    return TOY.specs("smoke", seeds=seeds, given={"epochs": [2]})
+
+
+def stored(folder: Path) -> pd.DataFrame:
+    """Every column of the smoke study that is not about time or company, by id."""
+    frame = pd.read_parquet(folder / "toy_grid" / "smoke").sort_values("id", ignore_index=True)
+    assert frame["id"].is_unique
+    frame["decoder_gradient"] = [repr(g) for g in frame["decoder_gradient"]]
+    frame["trace_epoch"] = [list(e) for e in frame["trace_epoch"]]
+    return frame[[name for name in TOY_ROWS.names if name not in TIMING]]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,35 +22,27 @@ from bench.store import rows as store
 from bench.store.rows import StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from bench.studies.study import Job
-from tests.conftest import PATIENCE, ROOT, start
+from tests.conftest import ROOT
 from tests.engine.test_executors import SPECS, Fake, engine_on
-from tests.rows import TOY_ROWS, points, row
-from tests.test_run import SMOKE, rows
+from tests.lives import PATIENCE, Life
+from tests.rows import SMOKE, TOY_ROWS, points, row, stored
 
 DATA = Path(__file__).parent / "fixtures"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 SEQUENTIAL = [*SMOKE, "--engine", "sequential"]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "after_run", lambda *_: None)
-        assert run.main([*SEQUENTIAL, "--results", str(folder)]) == 0
-    return rows(folder)
-
-
 @POSIX
-def test_a_study_under_kill_9_comes_out_the_same(python: Callable) -> None:
+def test_a_study_under_kill_9_comes_out_the_same(live: Callable[..., Life]) -> None:
     """The short version of `python -m tests.chaos`."""
-    status, out, err = python("-m", "tests.chaos", "--kills", "10", "--command", "0")
-    assert status == 0, out + err
-    assert "nothing lost, doubled or changed" in out
-    assert int(out.splitlines()[-1].split()[0]) >= 10
+    from tests import chaos
+
+    said = live(call=partial(chaos.main, ["--kills", "10", "--command", "0"])).end()
+    assert "nothing lost, doubled or changed" in said
+    assert int(said.splitlines()[-1].split()[0]) >= 10
 
 
-def test_chaos_notices_a_lost_row(tmp_path: Path, whole: pd.DataFrame) -> None:
+def test_chaos_notices_a_lost_row(tmp_path: Path) -> None:
     from tests.chaos import Log, Study
 
     log = Log(tmp_path / "kills")
@@ -85,26 +78,18 @@ def test_a_read_only_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "can't be written (Permission denied)" in capsys.readouterr().err
 
 
-QUOTA = """
-import resource, sys
-from bench import run
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-run.command()
-"""
-
-
 @POSIX
-def test_a_quota_that_is_met_on_the_way(tmp_path: Path) -> None:
+def test_a_quota_that_is_met_on_the_way(tmp_path: Path, live: Callable[..., Life]) -> None:
+    import resource
+
     kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     kept.prepare()
     kept.write([row(s) for s in SPECS[8:]], [points(s) for s in SPECS[8:]])
     before = {p: p.read_bytes() for p in kept.folder.rglob("*.parquet")}
-    (tmp_path / "quota.py").write_text(QUOTA)
-    process = start("quota.py", *SEQUENTIAL, "--results", "r", cwd=tmp_path)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 1, err
-    assert "results can't be written: File too large; nothing stored is lost" in err
-    assert "Traceback" not in err
+    quota = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
+    said = live(*SEQUENTIAL, "--results", "r", first=[quota]).end(1)
+    assert "results can't be written: File too large; nothing stored is lost" in said
+    assert "Traceback" not in said
     assert {p: p.read_bytes() for p in before} == before
     assert len(kept.done()) == len(SPECS) - 8
     assert list((kept.folder / "_tmp").iterdir()) == []
@@ -121,15 +106,12 @@ def test_a_results_folder_that_cannot_be(name: str, capsys: pytest.CaptureFixtur
 
 
 @POSIX
-def test_two_runners_on_one_folder_equal_one(tmp_path: Path, whole: pd.DataFrame) -> None:
-    (tmp_path / "driver.py").write_text(
-        "from bench import report, run\nreport.after_run = lambda *_: None\nrun.command()\n"
-    )
-    runners = [start("driver.py", *SEQUENTIAL, "--results", "r", cwd=tmp_path) for _ in range(2)]
-    for runner in runners:
-        _, err = runner.communicate(timeout=200)
-        assert runner.returncode == 0, err
-    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
+def test_two_runners_on_one_folder_equal_one(
+    tmp_path: Path, live: Callable[..., Life], whole: pd.DataFrame
+) -> None:
+    for runner in [live(*SEQUENTIAL, "--results", "r") for _ in range(2)]:
+        runner.end()
+    pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
     kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     assert kept.prepare() == {} and len(kept.samples.read()[0]) == 8
     assert list((kept.folder / "_progress").iterdir()) == []
@@ -302,5 +284,5 @@ def test_no_network_and_no_gpu(
     )
     assert "a socket was used" in used.stderr
     assert done.returncode == 0, done.stderr
-    assert len(rows(tmp_path / "results")) == 8
+    assert len(stored(tmp_path / "results")) == 8
     assert (tmp_path / "reports/toy_grid/smoke/report.html").is_file()

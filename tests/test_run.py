@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -24,37 +25,17 @@ from bench.studies import STUDIES
 from bench.studies.study import Job
 from bench.studies.toy_grid.job import stacks
 from bench.studies.toy_grid.train import Trainer
-from tests.conftest import PATIENCE, start
-from tests.rows import TOY_ROWS
+from tests import lives
+from tests.lives import Life
+from tests.rows import SMOKE, smoke, stored
 
-SMOKE = ["toy_grid", "--scale", "smoke"]
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @pytest.fixture(autouse=True)
-def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds a run: few tests of this process look at it, and all subprocesses."""
+def without_report(request: pytest.FixtureRequest) -> None:
     if "method" not in request.node.name:
-        monkeypatch.setattr(report, "after_run", lambda study, scale, results: None)
-
-
-TIMING = {"train_seconds", "finished", "stack_size", "commit", "dirty"}
-
-
-def rows(folder: Path) -> pd.DataFrame:
-    """Every column that is not about time or company, by id."""
-    frame = pd.read_parquet(folder / "toy_grid" / "smoke").sort_values("id", ignore_index=True)
-    assert frame["id"].is_unique
-    frame["decoder_gradient"] = [repr(g) for g in frame["decoder_gradient"]]
-    frame["trace_epoch"] = [list(e) for e in frame["trace_epoch"]]
-    return frame[[name for name in TOY_ROWS.names if name not in TIMING]]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Three seeds of the smoke study, uninterrupted, in this process: the yardstick."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert run.main([*SMOKE, "--seeds", "3", "--workers", "1", "--results", str(folder)]) == 0
-    return rows(folder)
+        request.getfixturevalue("no_report")
 
 
 def test_help_is_quick_and_imports_neither_torch_nor_pandas(python: Callable) -> None:
@@ -161,162 +142,79 @@ def test_every_method_by_only_on_two_workers_equals_one(
     tmp_path: Path, whole: pd.DataFrame
 ) -> None:
     """Other company, other order, other processes, an earlier part run: the same numbers."""
-    folder = tmp_path / "r"
-    first = ["--only", "seed=1", "--seeds", "3", "--only", "method=alice"]
-    for more in (first, ["--seeds", "3", "--workers", "2"]):
-        assert run.main([*SMOKE, "--results", str(folder), *more]) == 0
-    pd.testing.assert_frame_equal(rows(folder), whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "after_run", lambda *_: None)
+        for more in (["--only", "method=alice", "--workers", "1"], ["--workers", "2"]):
+            assert run.main([*SMOKE, "--results", str(tmp_path), *more]) == 0
+    pd.testing.assert_frame_equal(stored(tmp_path), whole)
     others = ["--only", "method=alice_minimax,alice_sigmoid", "--only", "lam=0.1"]
-    assert run.main([*SMOKE, "--results", str(folder), *others]) == 0
-    labels = set(rows(folder)["label"])
+    assert run.main([*SMOKE, "--results", str(tmp_path), *others, "--workers", "1"]) == 0
+    labels = set(stored(tmp_path)["label"])
     assert labels == {"ALI", "ALICE", "sVAE", "sVAE-r", "ALICE-minimax", "ALICE-sigmoid"}
-    assert (folder / "reports/toy_grid/smoke/report.html").is_file()
+    assert (tmp_path / "reports/toy_grid/smoke/report.html").is_file()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_sigterm_while_the_report_is_drawn(tmp_path: Path) -> None:
-    driver = tmp_path / "slow_report.py"
-    driver.write_text(
-        "import time\nfrom bench import report, run\n"
-        "def slow(*a):\n    open('drawing', 'w').close()\n    time.sleep(60)\n"
-        "report.after_run = slow\nrun.command()\n"
-    )
-    process = start(str(driver), *SMOKE, "--workers", "1", "--results", "r", cwd=tmp_path)
-    stop = time.monotonic() + PATIENCE
-    while not (tmp_path / "drawing").exists() and time.monotonic() < stop:
-        time.sleep(0.05)
-    process.terminate()
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143, err
-    assert "Traceback" not in err
+@POSIX
+def test_sigterm_while_the_report_is_drawn(tmp_path: Path, live: Callable[..., Life]) -> None:
+    life = live(*SMOKE, "--workers", "1", "--results", "r", first=[lives.slow_report])
+    life.until((tmp_path / "drawing").exists)
+    os.kill(life.pid, signal.SIGTERM)
+    assert "Traceback" not in life.end(143)
 
 
-def wait_for_rows(folder: Path, process, at_least: int = 1) -> int:
-    """Waits until some results are stored; returns how many."""
-    stop = time.monotonic() + PATIENCE
-    while time.monotonic() < stop and process.poll() is None:
-        files = list((folder / "toy_grid" / "smoke").glob("*.parquet"))
-        if len(files) >= at_least:
-            return len(files)
-        time.sleep(0.02)
-    process.kill()
-    raise AssertionError(f"nothing was stored: {process.communicate()}")
-
-
-LONGER = [*SMOKE, "--seeds", "3", "--results", "r", "--workers", "2"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@POSIX
 @pytest.mark.parametrize(
     ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
 def test_stopped_and_started_again(
-    sent: signal.Signals, status: int, tmp_path: Path, python: Callable, whole: pd.DataFrame
+    sent: signal.Signals,
+    status: int,
+    tmp_path: Path,
+    live: Callable[..., Life],
+    whole: pd.DataFrame,
 ) -> None:
-    driver = tmp_path / "small_stacks.py"
-    driver.write_text(SMALL_STACKS)
-    process = start(str(driver), *LONGER, cwd=tmp_path, start_new_session=True)
-    wait_for_rows(tmp_path / "r", process)
+    """And when the run is killed, its workers end by themselves."""
+    asked = [*SMOKE, "--results", str(tmp_path)]
+    first = [lives.small_stacks, lives.befall(lives.slows_down)]
+    life = live(*asked, "--workers", "2", first=first)
+    life.until(lambda: any((tmp_path / "toy_grid" / "smoke").glob("*.parquet")))
+    workers = Path(f"/proc/{life.pid}/task/{life.pid}/children").read_text().split()
     if sent == signal.SIGINT:
-        os.killpg(process.pid, sent)  # as a terminal does
+        os.killpg(life.pid, sent)  # as a terminal does
     else:
-        process.send_signal(sent)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == status, err
-    if sent != signal.SIGKILL:
-        assert "the same command goes on from there" in err
-        assert "Traceback" not in err
-    before = rows(tmp_path / "r")
-    assert 0 < len(before) < 24
-    assert python("-m", "bench.run", *LONGER)[0] == 0
-    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
-
-
-SMALL_STACKS = """
-from bench import run
-from bench.studies.toy_grid import job
-
-def pairs(specs, device, cut=job.stacks):
-    return [stack[i:i + 2] for stack in cut(specs, device) for i in range(0, len(stack), 2)]
-
-if __name__ == "__main__":
-    job.stacks = pairs
-    run.command()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_killed_worker_costs_only_what_it_had_not_finished(
-    tmp_path: Path, whole: pd.DataFrame
-) -> None:
-    driver = tmp_path / "small_stacks.py"
-    driver.write_text(SMALL_STACKS)
-    process = start(str(driver), *LONGER, cwd=tmp_path)
-    wait_for_rows(tmp_path / "r", process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [
-        int(child)
-        for child in children
-        if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()
-    ]
-    os.kill(workers[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
-    assert "a worker was killed" in err
-    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
-
-
-DEADLY = """
-import os, signal, time
-from bench import run
-from bench.engine import engine, job as jobs
-
-def deadly(job):
-    if any(spec.id == CULPRIT for spec in job.specs):
-        jobs.Heartbeat(job)
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return jobs.run_job(job)
-
-if __name__ == "__main__":
-    engine.run_job = deadly
-    run.command()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_training_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
-    culprit = STUDIES["toy_grid"].specs("smoke")[3]
-    driver = tmp_path / "deadly.py"
-    driver.write_text(f"CULPRIT = {culprit.id!r}\n{DEADLY}")
-    process = start(str(driver), *SMOKE, "--results", "r", "--workers", "2", cwd=tmp_path)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 1, err
-    assert f"failed: training {culprit.id}: its worker was killed (3 times)" in err
-    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
-    assert len(kept.done()) == 7
-    assert list(kept.failures()) == [culprit.id]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
-    process = start("-m", "bench.run", *LONGER, "--lr", "1e-4,2e-4,3e-4", cwd=tmp_path)
-    wait_for_rows(tmp_path / "r", process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()
-    process.communicate(timeout=PATIENCE)
+        os.kill(life.pid, sent)
+    said = life.end(status)
+    assert "Traceback" not in said
+    assert sent == signal.SIGKILL or "the same command goes on from there" in said
     stop = time.monotonic() + 30
-    while time.monotonic() < stop and any(Path(f"/proc/{child}").exists() for child in children):
+    while time.monotonic() < stop and any(Path(f"/proc/{each}").exists() for each in workers):
         time.sleep(0.1)
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert len(workers) >= 2 and not [w for w in workers if Path(f"/proc/{w}").exists()]
+    assert 0 < len(stored(tmp_path)) < len(whole)
+    assert run.main([*asked, "--workers", "1"]) == 0
+    pd.testing.assert_frame_equal(stored(tmp_path), whole)
+
+
+@POSIX
+def test_a_training_that_kills_its_workers_fails_alone(
+    tmp_path: Path, live: Callable[..., Life]
+) -> None:
+    culprit = smoke()[3]
+    first = [lives.small_stacks, lives.befall(partial(lives.deadly_always, culprit.id))]
+    only = ["--only", f"lam={culprit.lam}", "--results", "r", "--workers", "2"]
+    said = live(*SMOKE, *only, first=first).end(1)
+    assert f"failed: training {culprit.id}: its worker was killed (3 times)" in said
+    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
+    assert len(kept.done()) == 3
+    assert list(kept.failures()) == [culprit.id]
 
 
 def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the background of a script as well, where Ctrl-C is ignored."""
-    arguments = [*SMOKE, "--seeds", "200", "--workers", "1", "--results", str(tmp_path)]
+    arguments = [*SMOKE[:3], "--seeds", "200", "--workers", "1", "--results", str(tmp_path)]
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert run.main([*arguments, "--max-time", "0.05"]) == 3
+        assert run.main([*arguments, "--max-time", "0.01"]) == 3
     finally:
         signal.signal(signal.SIGINT, interrupt)
     assert "the same command goes on from there" in capsys.readouterr().err
@@ -327,7 +225,7 @@ def engine_for(folder: Path) -> tuple[engine.Engine, list[Job], Store, Monitor]:
     kept.prepare()
     plan = [
         Job(tuple(stack), str(folder), "cpu", {"commit": None, "dirty": None})
-        for stack in stacks(STUDIES["toy_grid"].specs("smoke"), "cpu")
+        for stack in stacks(smoke(), "cpu")
     ]
     monitor = Monitor(0, 0, 0, 8, kept.progress_of(None))
     monitor.pending = {job.key: 1.0 for job in plan}
@@ -358,7 +256,7 @@ def test_a_training_that_raises_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = Trainer.train
-    culprit = STUDIES["toy_grid"].specs("smoke")[3]
+    culprit = smoke()[3]
 
     def raising(self: Trainer, after_epoch) -> float:
         if culprit in self.specs:
@@ -397,13 +295,13 @@ def test_results_that_cannot_be_kept_end_the_run_with_one_line(
 def test_damaged_results_are_set_aside_and_trained_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: pd.DataFrame
 ) -> None:
-    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path), "--seeds", "3"]
+    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
     assert run.main(arguments) == 0
     first = min((tmp_path / "toy_grid" / "smoke").glob("*.parquet"))
     first.write_bytes(first.read_bytes()[:100])
     assert run.main(arguments) == 0
     assert f"set aside: {first}" in capsys.readouterr().err
-    pd.testing.assert_frame_equal(rows(tmp_path), whole)
+    pd.testing.assert_frame_equal(stored(tmp_path), whole)
 
 
 def test_progress_moves_while_a_stack_trains(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from bench import report, run
+from bench import run
 from bench.cli import UsageError
 from bench.engine import engine
 from bench.engine import executors as engines
@@ -34,11 +35,11 @@ from bench.studies import STUDIES
 from bench.studies.selection import Shard
 from bench.studies.study import Job
 from bench.studies.toy_grid.spec import ToySpec
-from tests.conftest import PATIENCE, start
-from tests.rows import row
-from tests.test_run import SMALL_STACKS, SMOKE, rows, wait_for_rows
+from tests import lives
+from tests.lives import PATIENCE, Life
+from tests.rows import SMOKE, row, smoke, stored
 
-SPECS = STUDIES["toy_grid"].specs("smoke", seeds=4)  # 32
+SPECS = smoke(seeds=4)  # 32
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
@@ -47,9 +48,7 @@ def needs(extra: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not there, reason=f'pip install -e ".[{extra}]"')
 
 
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "after_run", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 # Shards
@@ -176,7 +175,7 @@ class Fake(engines.Sequential):
         return self.fate(job, alone) or call(job)
 
 
-def stored(job: Job) -> jobs.Verdict:
+def write(job: Job) -> jobs.Verdict:
     """Stands for training: rows come from nowhere, the store is real."""
     STUDIES["toy_grid"].store(Path(job.results), "smoke").write(
         [row(cast(ToySpec, spec)) for spec in job.specs], []
@@ -191,7 +190,7 @@ def begin(job: Job) -> None:
 def engine_on(
     pool: engines.Sequential, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[engine.Engine, list[Job], Store]:
-    monkeypatch.setattr(engine, "run_job", stored)
+    monkeypatch.setattr(engine, "run_job", write)
     kept = STUDIES["toy_grid"].store(folder, "smoke")
     kept.prepare()
     plan = [Job(tuple(SPECS[i : i + 4]), str(folder), "cpu", {}) for i in range(0, len(SPECS), 4)]
@@ -227,7 +226,7 @@ def test_killed_between_storing_and_telling_is_done(
     def fate(job: Job, alone: bool) -> jobs.Verdict:
         seen.append(job.key)
         begin(job)
-        stored(job)
+        write(job)
         return jobs.Verdict(job, "killed")
 
     runner, plan, kept = engine_on(Fake(fate), tmp_path, monkeypatch)
@@ -290,7 +289,7 @@ def test_ray_without_a_node_says_so_once_and_waits(
 
     def remote(job: Job) -> SimpleNamespace:
         future: Future[Any] = Future()
-        future.set_result(stored(job))
+        future.set_result(write(job))
         return SimpleNamespace(future=lambda: future)
 
     cluster = engines.Ray.__new__(engines.Ray)
@@ -349,42 +348,11 @@ def test_dask_tells_a_lost_scheduler_from_workers_that_cannot_run(
 
 # The real ones
 
-DRIVER = """
-import os, signal, sys
-from bench import report, run
-from bench.engine import engine
-from bench.engine.job import Heartbeat, run_job
-
-def once_deadly(job):
-    try:
-        open(MARK, "x").close()
-    except FileExistsError:
-        return run_job(job)
-    Heartbeat(job)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    engine.run_job = once_deadly
-    report.after_run = lambda *_: None
-    run.command()
-"""
-
-
-def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == status, err
-    return err
-
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def folder_of(path: Path) -> Path:
-    path.mkdir()
-    return path
 
 
 @contextmanager
@@ -393,14 +361,12 @@ def dask_cluster(
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """A scheduler and its workers, in processes of their own and a folder of their own."""
     address = f"tcp://127.0.0.1:{port}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parent.parent)}
     command = [sys.executable, "-W", "ignore", "-m", "distributed.cli."]
 
     def launch(which: str, *arguments: str) -> subprocess.Popen[Any]:
         return subprocess.Popen(
             [*command[:-1], command[-1] + which, *arguments, "--no-dashboard"],
             cwd=folder,
-            env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -422,127 +388,75 @@ def dask_cluster(
             process.wait()
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The smoke study, one job after another in this process: the yardstick."""
-    folder = tmp_path_factory.mktemp("sequential")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "after_run", lambda *_: None)
-        assert run.main([*SMOKE, "--engine", "sequential", "--results", str(folder)]) == 0
-    return rows(folder)
-
-
 def test_shards_make_the_same_table(tmp_path: Path, whole: pd.DataFrame) -> None:
     found = 0
     for i in (3, 1, 2):
         part = ["--engine", "sequential", "--shard", f"{i}/3", "--results", str(tmp_path)]
         assert run.main([*SMOKE, *part]) == 0
         found += (8 + 3 - i) // 3
-        assert len(rows(tmp_path)) == found
-    pd.testing.assert_frame_equal(rows(tmp_path), whole)
+        assert len(stored(tmp_path)) == found
+    pd.testing.assert_frame_equal(stored(tmp_path), whole)
 
 
 @POSIX
 @pytest.mark.parametrize(
     "more",
     [
-        pytest.param("--workers 2", id="loky"),
-        pytest.param("--engine dask --address {dask}", id="dask", marks=needs("dask")),
-        pytest.param(
-            "--engine dask --address local --workers 2", id="dask, local", marks=needs("dask")
-        ),
-        pytest.param("--engine ray --address local --workers 2", id="ray", marks=needs("ray")),
+        "",
+        pytest.param("--engine dask --address local", marks=needs("dask")),
+        pytest.param("--engine ray --address local", marks=needs("ray")),
     ],
 )
-def test_every_engine_gives_the_same_table(more: str, tmp_path: Path, whole: pd.DataFrame) -> None:
-    """With a worker killed by its first job on the way."""
-    mark = tmp_path / "mark"
-    driver = tmp_path / "driver.py"
-    driver.write_text(f"MARK = {str(mark)!r}\n{DRIVER}")
-    command = [str(driver), *SMOKE, "--results", "r"]
-    if "{dask}" in more:
-        with dask_cluster(port := free_port(), folder_of(tmp_path / "elsewhere")):
-            more = more.format(dask=f"tcp://127.0.0.1:{port}")
-            finish(start(*command, *more.split(), cwd=tmp_path))  # the scheduler sees to the death
-    else:
-        assert "a worker was killed" in finish(start(*command, *more.split(), cwd=tmp_path))
-    assert mark.exists()
-    pd.testing.assert_frame_equal(rows(tmp_path / "r"), whole)
+def test_every_engine_gives_the_same_table(
+    more: str, tmp_path: Path, live: Callable[..., Life], whole: pd.DataFrame
+) -> None:
+    """With a worker killed on the way, which costs only what it had not finished."""
+    first = [lives.small_stacks, lives.befall(partial(lives.deadly_once, tmp_path / "mark"))]
+    life = live(*SMOKE, "--results", "r", *more.split(), "--workers", "2", first=first)
+    assert "a worker was killed" in life.end()
+    assert (tmp_path / "mark").exists()
+    pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
     assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}
 
 
 @POSIX
 @needs("dask")
-def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path) -> None:
+def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path, live: Callable[..., Life]) -> None:
     """And doesn't get the verdict of its first try back."""
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        "import os, signal\n"
-        "from types import SimpleNamespace\n"
-        "from bench.engine import executors as engines\n"
-        "def once_deadly(job):\n"
-        "    try:\n"
-        "        open(job.mark, 'x').close()\n"
-        "    except FileExistsError:\n"
-        "        return 'done'\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "if __name__ == '__main__':\n"
-        "    cluster = engines.Dask('local', 1, 'cpu')\n"
-        f"    job = SimpleNamespace(key='one', mark={str(tmp_path / 'mark')!r})\n"
-        "    futures = (cluster.submit(once_deadly, job) for _ in range(2))\n"
-        "    first, second = (cluster.outcome(future, job) for future in futures)\n"
-        "    cluster.stop()\n"
-        "    assert (first.end, second) == ('killed', 'done'), (first, second)\n"
-    )
-    finish(start(str(driver), cwd=tmp_path))
+    live(call=partial(lives.tried_again, tmp_path / "mark")).end()
 
 
 @POSIX
 @needs("ray")
-def test_ray_is_told_to_end(tmp_path: Path) -> None:
+def test_ray_is_told_to_end(tmp_path: Path, live: Callable[..., Life]) -> None:
     """By SIGTERM, as schedulers do, while it waits for a job."""
-    (tmp_path / "driver.py").write_text(SMALL_STACKS)
-    more = ["--seeds", "3", "--results", "r", "--engine", "ray", "--address", "local"]
-    process = start("driver.py", *SMOKE, *more, "--workers", "2", cwd=tmp_path)
-    wait_for_rows(tmp_path / "r", process)
-    process.send_signal(signal.SIGTERM)
-    err = finish(process, 143)
-    assert "the same command goes on from there" in err and "Traceback" not in err
+    more = ["--results", "r", "--engine", "ray", "--address", "local", "--workers", "2"]
+    life = live(*SMOKE, *more, first=[lives.small_stacks, lives.befall(lives.slows_down)])
+    life.until(lambda: any((tmp_path / "r/toy_grid/smoke").glob("*.parquet")))
+    os.kill(life.pid, signal.SIGTERM)
+    said = life.end(143)
+    assert "the same command goes on from there" in said and "Traceback" not in said
 
 
 @POSIX
 @needs("dask")
-def test_dask_loses_a_worker_and_then_its_scheduler(tmp_path: Path, whole: pd.DataFrame) -> None:
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        "from bench import report, run\nfrom tests.test_run import SMALL_STACKS\n"
-        "report.after_run = lambda *_: None\nexec(SMALL_STACKS)\n"
-    )
+def test_dask_loses_a_worker_and_then_its_scheduler(
+    tmp_path: Path, live: Callable[..., Life], whole: pd.DataFrame
+) -> None:
+    """The scheduler gives a dead worker's job to another; a lost scheduler is waited for."""
+    (hold := tmp_path / "hold").touch()
+    first = [lives.small_stacks, lives.befall(partial(lives.deadly_once, tmp_path / "mark"))]
     port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    more = ["--seeds", "3", "--results", "r", "--engine", "dask", "--address", address]
-
-    def stored_at_least(n: int) -> None:
-        stop = time.monotonic() + PATIENCE
-        while len(list((tmp_path / "r/toy_grid/smoke").glob("*.parquet"))) < n:
-            if process.poll() is not None or time.monotonic() > stop:
-                process.kill()
-                raise AssertionError(process.communicate())
-            time.sleep(0.02)
-
-    with dask_cluster(port, tmp_path) as (scheduler, worker, _):
-        process = start(str(driver), *SMOKE, *more, cwd=tmp_path)
-        stored_at_least(1)
-        worker.send_signal(signal.SIGKILL)
-        stored_at_least(5)
+    more = ["--results", "r", "--engine", "dask", "--address", f"tcp://127.0.0.1:{port}"]
+    with dask_cluster(port, tmp_path) as (scheduler, *_):
+        life = live(*SMOKE, *more, first=first)
+        life.until((tmp_path / "held").exists)
         scheduler.send_signal(signal.SIGKILL)
         time.sleep(0.5)
-    assert process.poll() is None
-    before = len(rows(tmp_path / "r"))
-    assert 0 < before < 24
+    assert life.status() is None
+    assert len(stored(tmp_path / "r")) == 6
+    hold.unlink()
     with dask_cluster(port, tmp_path, workers=1):
-        assert "is gone" in finish(process)
-    found = rows(tmp_path / "r")
-    assert len(found) == 24
-    first = found[found["seed"] == 0].reset_index(drop=True)
-    pd.testing.assert_frame_equal(first, whole)
+        assert "is gone" in life.end()
+    pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
+    assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}

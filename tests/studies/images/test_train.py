@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from bench.studies.study import Job
+from tests import lives
+from tests.lives import Life
 
 DIGITS = data.load("stand-in digits")
 TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "data": "stand-in digits", "bits": "dynamic"}
@@ -366,28 +369,8 @@ def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None
 
 
 SMALL = ["mnist", "--scale", "smoke", "--only", "method=svae_r,dcgan", "--lam", "0"]
-SMALL += ["--set", "width=0.0625", "--workers", "1"]
+SMALL += ["--set", "width=0.0625", "--engine", "sequential"]
 TIMING = {"train_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
-
-KILLED = """
-import os, signal, sys
-from bench import run
-from bench.studies.images import job
-
-job.EVERY = 0.0  # a checkpoint after every step
-kind, save, of_kind = sys.argv.pop(1), job._save, []
-
-def saved(path, state):
-    save(path, state)
-    if f".{kind}." in path.name:
-        of_kind.append(path)
-    if len(of_kind) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-job._save = saved
-if __name__ == "__main__":
-    run.command()
-"""
 
 
 def stored(folder: Path) -> pd.DataFrame:
@@ -397,21 +380,18 @@ def stored(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
 def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
-    tmp_path: Path, python: Callable
+    tmp_path: Path, live: Callable[..., Life], no_report: None
 ) -> None:
-    assert python("-m", "bench.run", *SMALL, "--results", str(tmp_path / "whole"))[0] == 0
+    assert run.main([*SMALL, "--results", str(tmp_path / "whole")]) == 0
     whole = stored(tmp_path / "whole")
     assert len(whole) == 2 and (whole["status"] == "ok").all()
-    driver = tmp_path / "killed.py"
-    driver.write_text(KILLED)
-    folder = tmp_path / "killed"
-    checkpoints = folder / "mnist" / "smoke" / "_checkpoints"
+    here = [*SMALL, "--results", str(tmp_path / "killed")]
+    checkpoints = tmp_path / "killed" / "mnist" / "smoke" / "_checkpoints"
     for kind in ("train", "ais"):
-        here = [*SMALL, "--engine", "sequential", "--results", str(folder)]
-        assert python(str(driver), kind, *here)[0] == -signal.SIGKILL
+        live(*here, first=[partial(lives.third_checkpoint_kills, kind)]).end(-signal.SIGKILL)
         assert list(checkpoints.glob(f"*.{kind}.safetensors"))
-    assert python("-m", "bench.run", *SMALL, "--results", str(folder))[0] == 0
-    pd.testing.assert_frame_equal(stored(folder), whole)
+    assert run.main(here) == 0
+    pd.testing.assert_frame_equal(stored(tmp_path / "killed"), whole)
     assert not list(checkpoints.glob("*.safetensors"))
 
 

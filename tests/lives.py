@@ -1,0 +1,208 @@
+"""Lives: the command in processes forked with all imports made, and what befalls its jobs.
+
+Nothing here is imported before it is needed: joblib's workers, which begin without any imports,
+find the functions of this module by their names.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+PATIENCE = 900
+"""Seconds until a process counts as hung, on a machine that others are using as well."""
+
+IMPORTS = ["tests.chaos", "torch._dynamo", "bench.studies.images.job", "bench.studies.toy_grid.job"]
+
+
+class Life:
+    """A function's call in a folder and a session of its own; what it returns is its status."""
+
+    number = count()
+
+    def __init__(self, folder: Path, call: Callable[[], Any]) -> None:
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(IMPORTS)
+        self.file = folder / f"said-{next(self.number)}.txt"
+        self.process = server.Process(target=_live, args=(folder, self.file, call))
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
+
+    def status(self) -> int | None:
+        """The exit status, minus the signal of a killed life; None while it goes on."""
+        return self.process.exitcode
+
+    def until(self, happened: Callable[[], Any]) -> None:
+        """Waits for something to happen in the life's time."""
+        stop = time.monotonic() + PATIENCE
+        while not happened():
+            assert self.status() is None and time.monotonic() < stop, self.file.read_text()
+            time.sleep(0.02)
+
+    def end(self, status: int = 0) -> str:
+        """All that the life has printed; it has to end with this status."""
+        self.process.join(PATIENCE)
+        said = self.file.read_text()
+        assert self.status() == status, said
+        return said
+
+
+def _live(folder: Path, file: Path, call: Callable[[], Any]) -> None:
+    os.setsid()
+    os.chdir(folder)
+    os.environ["NO_COLOR"] = "1"
+    for stream in (1, 2):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), stream)
+    sys.exit(call())
+
+
+def command(arguments: Sequence[str], first: Sequence[Callable[[], None]]) -> None:
+    """Runs `python -m bench.run ARGUMENTS`, after some changes."""
+    from bench import run
+
+    sys.argv = ["bench.run", *arguments]
+    for change in first:
+        change()
+    run.command()
+
+
+# Changes
+
+
+def no_report() -> None:
+    """Leaves out what takes seconds and is seldom looked at."""
+    from bench import report
+
+    report.after_run = lambda *_: None
+
+
+def slow_report() -> None:
+    """Says by a file that the report is being drawn, and goes on and on."""
+    from bench import report
+
+    report.after_run = lambda *_: (Path("drawing").touch(), time.sleep(PATIENCE))
+
+
+def small_stacks() -> None:
+    """Makes more jobs of the toy study: pairs of trainings."""
+    from bench.studies.toy_grid import job
+
+    def pairs(specs: Any, device: str, cut: Any = job.stacks) -> list[Any]:
+        return [stack[i : i + 2] for stack in cut(specs, device) for i in range(0, len(stack), 2)]
+
+    job.stacks = pairs
+
+
+def befall(event: Callable[[Any], None]) -> Callable[[], None]:
+    """A change: this happens in a worker before each job that it runs."""
+    return partial(_befall, event)
+
+
+def _befall(event: Callable[[Any], None]) -> None:
+    from bench.engine import engine
+
+    def run(job: Any) -> Any:  # not a partial, which Ray can't send
+        from bench.engine.job import run_job
+
+        event(job)
+        return run_job(job)
+
+    engine.run_job = run
+
+
+def third_checkpoint_kills(kind: str) -> None:
+    """Kills an image study at the third checkpoint of a kind, with one after every step."""
+    from bench.studies.images import job
+
+    save, of_kind = job._save, []
+
+    def saved(path: Path, state: Any) -> None:
+        save(path, state)
+        if f".{kind}." in path.name:
+            of_kind.append(path)
+        if len(of_kind) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job.EVERY, job._save = 0.0, saved
+
+
+# Events
+
+
+def slows_down(job: Any) -> None:
+    """Trains in slow motion once there are results: whatever comes then finds jobs under way."""
+    from bench.studies.toy_grid.train import Trainer
+
+    def slow(self: Any, batch: Any, updates: Any = Trainer.updates) -> None:
+        time.sleep(1)
+        updates(self, batch)
+
+    if any(job.folder.glob("*.parquet")):
+        Trainer.updates = slow
+
+
+def deadly_once(mark: Path, job: Any) -> None:
+    """Kills one worker once there are results, which no job is to make again.
+
+    While there is a file `hold` beside the mark, the last of four pairs says so and waits.
+    """
+    from bench.engine.job import Heartbeat
+    from bench.studies import STUDIES
+
+    done = STUDIES["toy_grid"].store(Path(job.results), "smoke").done()
+    assert not done.keys() & {spec.id for spec in job.specs}, "this is stored"
+    if not done:
+        return
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        while len(done) == 6 and mark.with_name("hold").exists():
+            mark.with_name("held").touch()
+            time.sleep(0.05)
+    else:
+        Heartbeat(job)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def deadly_always(id: str, job: Any) -> None:
+    """Kills every worker that comes to a training."""
+    from bench.engine.job import Heartbeat
+
+    if any(spec.id == id for spec in job.specs):
+        Heartbeat(job)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Other lives
+
+
+def tried_again(mark: Path) -> None:
+    """Gives Dask a job twice whose first try kills its worker."""
+    from bench.engine.executors import Dask
+
+    cluster: Any = Dask("local", 1, "cpu")
+    job = SimpleNamespace(key="one", mark=mark)
+    futures = (cluster.submit(_try, job) for _ in range(2))
+    first, second = (cluster.outcome(future, job) for future in futures)
+    cluster.stop()
+    assert (first.end, second) == ("killed", "done"), (first, second)
+
+
+def _try(job: SimpleNamespace) -> str:
+    try:
+        job.mark.touch(exist_ok=False)
+    except FileExistsError:
+        return "done"
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"

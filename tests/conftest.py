@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 from bench import report, run
 from tests import lives
@@ -29,9 +28,6 @@ os.environ["PYTHONPATH"] = str(ROOT)  # of all processes that tests start
 torch.set_num_threads(1)
 # What a shell starts in the background is deaf to Ctrl-C, and its children would be as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# How long an example takes says how busy the machine is.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

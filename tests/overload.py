@@ -139,10 +139,12 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
         while process.poll() is None:
             time.sleep(0.02 if interrupt else 1.0)
             done = len(ended(folder))
+            if interrupt and done < jobs // 2:
+                continue
             peers |= set(now := marked(mark))
             if done < jobs and not interrupt:  # at the end rows are counted, in memory of their own
                 seen[3 * done // jobs].append(memory(now))
-            if interrupt and done >= jobs // 2:
+            if interrupt:
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=60)
         times = ended(folder)

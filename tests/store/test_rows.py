@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
@@ -21,6 +20,7 @@ from bench.store import schema
 from bench.store.rows import BadFile, Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from bench.studies.toy_grid.spec import ToySpec
+from tests.lives import server
 from tests.rows import TOY_ROWS, points, row
 
 ROWS = TOY_ROWS
@@ -179,10 +179,9 @@ def _write_some(folder: str, first: int, step: int) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
 def test_two_writers_lose_and_double_nothing(tmp_path: Path) -> None:
     kept = filled(tmp_path, n=1)
-    spawn = multiprocessing.get_context("spawn")
     # Two share the work, a third does all of it over again.
     tasks = [(0, 2), (1, 2), (0, 1)]
-    writers = [spawn.Process(target=_write_some, args=(str(tmp_path), *t)) for t in tasks]
+    writers = [server().Process(target=_write_some, args=(str(tmp_path), *t)) for t in tasks]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):

@@ -231,7 +231,10 @@ def test_a_training_sees_the_first_images_only() -> None:
     np.testing.assert_array_equal(trainer.images.numpy(), images[:70])
 
 
-def test_images_that_no_referee_knows_get_no_inception_score() -> None:
+def test_images_that_no_referee_knows_get_no_inception_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluate, "STATISTICS", 2)
     images = data.load("stand-in faces")
     assert evaluate.classifier_of(images) == "" and evaluate.classifier_columns(images) == {}
     spec = STUDIES["celeba"].specs("smoke", given={"samples": [20]})[0]
@@ -242,6 +245,7 @@ def test_images_that_no_referee_knows_get_no_inception_score() -> None:
 
 def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "imagenet", lambda weights, device: stand_in())
+    monkeypatch.setattr(evaluate, "STATISTICS", 2)
     images = data.load("stand-in photos")
     spec = STUDIES["cifar10"].specs("smoke", given={"samples": [20]})[0]
     trainer = Trainer(spec, images.train[:128])

@@ -31,13 +31,17 @@ from tests import lives
 from tests.lives import Life
 
 DIGITS = data.load("stand-in digits")
-TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "data": "stand-in digits", "bits": "dynamic"}
+TINY = {"width": 1 / 16, "batch": 8, "epochs": 1, "images": 160, "bits": "dynamic"}
 AIS = {"samples": 40, "temperatures": 6, "chains": 2, "leapfrog": 2, "ais_images": 10}
 
 
 def spec(method: str = "svae_r", lam: float = 0.1, **fields: Any) -> ImageSpec:
     return ImageSpec(
-        study="mnist", scale="smoke", method=method, lam=lam, **{**TINY, **AIS, **fields}
+        study="mnist",
+        scale="smoke",
+        method=method,
+        lam=lam,
+        **{"data": "stand-in digits", **TINY, **AIS, **fields},
     )
 
 
@@ -255,12 +259,12 @@ class TestCheckpoint:
         self, tmp_path: Path
     ) -> None:
         one, other = spec(), trainer(spec("gan", lam=0.0))
-        path = tmp_path / "mnist" / "smoke" / "_checkpoints" / f"{one.id}.train.safetensors"
-        checkpoint.save(path, other.state())
-        beat: Any = _Beat()
-        rows, _ = job.train(_job(one, tmp_path), beat, IMAGES)
-        again, _ = job.train(_job(one, tmp_path / "again"), beat, IMAGES)
-        assert rows[0]["model_loss"] == again[0]["model_loss"]
+        checkpoint.save(job._checkpoint(_job(one, tmp_path), "train"), other.state())
+        again, anew = (
+            job._trained(_job(one, folder), one, DIGITS, lambda share: None)
+            for folder in (tmp_path, tmp_path / "anew")
+        )
+        assert same(again.state(), anew.state()) and again.losses == anew.losses
 
     def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
         path = tmp_path / "c.safetensors"
@@ -369,7 +373,7 @@ def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None
 
 
 SMALL = ["mnist", "--scale", "smoke", "--only", "method=svae_r,dcgan", "--lam", "0"]
-SMALL += ["--set", "width=0.0625", "--engine", "sequential"]
+SMALL += ["--set", "width=0.0625", "--set", "images=256", "--engine", "sequential"]
 TIMING = {"train_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
 
 

@@ -43,7 +43,7 @@ from bench.store import provenance
 from bench.store import rows as store
 from bench.studies import STUDIES
 from bench.studies.study import Job
-from bench.studies.toy_grid import job as toy
+from tests import lives
 from tests.conftest import start
 from tests.rows import TIMING, TOY_ROWS
 
@@ -61,12 +61,7 @@ A_STUDY = 40
 
 def small() -> None:
     """A study of many short jobs: pairs of trainings, a few epochs each."""
-    cut = toy.stacks
-
-    def pairs(specs: Sequence[Any], device: str) -> list[list[Any]]:
-        return [stack[i : i + 2] for stack in cut(specs, device) for i in range(0, len(stack), 2)]
-
-    toy.stacks = pairs
+    lives.small_stacks()
     STUDIES["toy_grid"].axes["smoke"]["epochs"] = [EPOCHS]
 
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,12 +107,8 @@ def small_stacks() -> None:
     job.stacks = pairs
 
 
-def befall(event: Callable[[Any], None]) -> Callable[[], None]:
-    """A change: this happens in a worker before each job that it runs."""
-    return partial(_befall, event)
-
-
-def _befall(event: Callable[[Any], None]) -> None:
+def befall(event: Callable[[Any], None]) -> None:
+    """Has something happen before each job, in the worker that runs it."""
     from bench.engine import engine
 
     def run(job: Any) -> Any:  # not a partial, which Ray can't send
@@ -186,7 +181,6 @@ def deadly_always(id: str, job: Any) -> None:
 
     if any(spec.id == id for spec in job.specs):
         Heartbeat(job)
-        time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -175,7 +175,7 @@ def test_stopped_and_started_again(
 ) -> None:
     """And when the run is killed, its workers end by themselves."""
     asked = [*SMOKE, "--results", str(tmp_path)]
-    first = [lives.small_stacks, lives.befall(lives.slows_down)]
+    first = [lives.small_stacks, partial(lives.befall, lives.slows_down)]
     life = live(*asked, "--workers", "2", first=first)
     life.until(lambda: any((tmp_path / "toy_grid" / "smoke").glob("*.parquet")))
     workers = Path(f"/proc/{life.pid}/task/{life.pid}/children").read_text().split()
@@ -200,7 +200,8 @@ def test_a_training_that_kills_its_workers_fails_alone(
     tmp_path: Path, live: Callable[..., Life]
 ) -> None:
     culprit = smoke()[3]
-    first = [lives.small_stacks, lives.befall(partial(lives.deadly_always, culprit.id))]
+    event = partial(lives.deadly_always, culprit.id)
+    first = [lives.small_stacks, partial(lives.befall, event)]
     only = ["--only", f"lam={culprit.lam}", "--only", f"method={culprit.method}"]
     said = live(*SMOKE, *only, "--results", "r", "--workers", "2", first=first).end(1)
     assert f"failed: training {culprit.id}: its worker was killed (3 times)" in said

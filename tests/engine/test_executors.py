@@ -411,7 +411,8 @@ def test_every_engine_gives_the_same_table(
     more: str, tmp_path: Path, live: Callable[..., Life], whole: pd.DataFrame
 ) -> None:
     """With a worker killed on the way, which costs only what it had not finished."""
-    first = [lives.small_stacks, lives.befall(partial(lives.deadly_once, tmp_path / "mark"))]
+    event = partial(lives.deadly_once, tmp_path / "mark")
+    first = [lives.small_stacks, partial(lives.befall, event)]
     life = live(*SMOKE, "--results", "r", *more.split(), "--workers", "2", first=first)
     assert "a worker was killed" in life.end()
     assert (tmp_path / "mark").exists()
@@ -431,7 +432,7 @@ def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path, live: Callable[.
 def test_ray_is_told_to_end(tmp_path: Path, live: Callable[..., Life]) -> None:
     """By SIGTERM, as schedulers do, while it waits for a job."""
     more = ["--results", "r", "--engine", "ray", "--address", "local", "--workers", "2"]
-    life = live(*SMOKE, *more, first=[lives.small_stacks, lives.befall(lives.slows_down)])
+    life = live(*SMOKE, *more, first=[lives.small_stacks, partial(lives.befall, lives.slows_down)])
     life.until(lambda: any((tmp_path / "r/toy_grid/smoke").glob("*.parquet")))
     os.kill(life.pid, signal.SIGTERM)
     said = life.end(143)
@@ -445,7 +446,8 @@ def test_dask_loses_a_worker_and_then_its_scheduler(
 ) -> None:
     """The scheduler gives a dead worker's job to another; a lost scheduler is waited for."""
     (hold := tmp_path / "hold").touch()
-    first = [lives.small_stacks, lives.befall(partial(lives.deadly_once, tmp_path / "mark"))]
+    event = partial(lives.deadly_once, tmp_path / "mark")
+    first = [lives.small_stacks, partial(lives.befall, event)]
     port = free_port()
     more = ["--results", "r", "--engine", "dask", "--address", f"tcp://127.0.0.1:{port}"]
     with dask_cluster(port, tmp_path) as (scheduler, *_):

@@ -110,7 +110,7 @@ def test_a_results_folder_that_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert run.main([*SMOKE, "--results", str(tmp_path / "file")]) == 2
+    assert run.main([*SMOKE, "--workers", "1", "--results", str(tmp_path / "file")]) == 2
     assert "can't be written" in capsys.readouterr().err
 
 

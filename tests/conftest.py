@@ -82,6 +82,7 @@ def live(tmp_path: Path) -> Iterator[Callable[..., Life]]:
     for life in begun:
         with suppress(ProcessLookupError):
             os.killpg(life.pid, signal.SIGKILL)
+        life.process.kill()
 
 
 @pytest.fixture

@@ -259,6 +259,7 @@ class TestCheckpoint:
         self, tmp_path: Path
     ) -> None:
         one, other = spec(), trainer(spec("gan", lam=0.0))
+        other.train()
         checkpoint.save(job._checkpoint(_job(one, tmp_path), "train"), other.state())
         again, anew = (
             job._trained(_job(one, folder), one, DIGITS, lambda share: None)

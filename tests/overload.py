@@ -139,14 +139,13 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
         while process.poll() is None:
             time.sleep(0.02 if interrupt else 1.0)
             done = len(ended(folder))
-            if interrupt and done < jobs // 2:
-                continue
-            peers |= set(now := marked(mark))
-            if done < jobs and not interrupt:  # at the end rows are counted, in memory of their own
-                seen[3 * done // jobs].append(memory(now))
-            if interrupt:
+            if interrupt and done >= jobs // 2:
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=60)
+            elif not interrupt or (done and not peers):  # looking takes longer than some jobs
+                peers |= set(now := marked(mark))
+                if done < jobs and not interrupt:  # at the end it counts rows
+                    seen[3 * done // jobs].append(memory(now))
         times = ended(folder)
         if interrupt:
             lost = 0

@@ -164,7 +164,7 @@ class Dask(Sequential):
             gone, self.client = self.client, self._connect(60) or self.client
             if self.client is gone:
                 raise EngineError(f"no Dask scheduler at {self.address} any more")
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(Exception):  # it may be reconnecting, which raises anything
                 gone.close(timeout=5)
         found = self.client.submit(
             call,

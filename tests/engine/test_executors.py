@@ -446,11 +446,12 @@ def test_dask_loses_a_worker_and_then_its_scheduler(
 ) -> None:
     """The scheduler gives a dead worker's job to another; a lost scheduler is waited for."""
     (hold := tmp_path / "hold").touch()
+    (elsewhere := tmp_path / "elsewhere").mkdir()
     event = partial(lives.deadly_once, tmp_path / "mark")
     first = [lives.small_stacks, partial(lives.befall, event)]
     port = free_port()
     more = ["--results", "r", "--engine", "dask", "--address", f"tcp://127.0.0.1:{port}"]
-    with dask_cluster(port, tmp_path) as (scheduler, *_):
+    with dask_cluster(port, elsewhere) as (scheduler, *_):
         life = live(*SMOKE, *more, first=first)
         life.until((tmp_path / "held").exists)
         scheduler.send_signal(signal.SIGKILL)
@@ -458,7 +459,7 @@ def test_dask_loses_a_worker_and_then_its_scheduler(
     assert life.status() is None
     assert len(stored(tmp_path / "r")) == 6
     hold.unlink()
-    with dask_cluster(port, tmp_path, workers=1):
+    with dask_cluster(port, elsewhere, workers=1):
         assert "is gone" in life.end()
     pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
     assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}

@@ -73,5 +73,5 @@ def test_images_scale_by_whole_trainings() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", ["loky", pytest.param("dask", marks=needs("dask"))])
 def test_ctrl_c_leaves_nothing_behind(name: str) -> None:
-    *_, left = overload.run(name, 200, interrupt=True)
+    *_, left = overload.run(name, 400, interrupt=True)
     assert left == []

@@ -123,8 +123,7 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
     caption = TEXT["scores"].format(noise=noise) + words
-    title = "Inception score and MSE: sVAE-r against ALICE"
-    return tables.tabulate("scores", title, caption, columns, groups)
+    return tables.tabulate("scores", TEXT["titles"]["scores"], caption, columns, groups)
 
 
 def pairs(frame: pd.DataFrame) -> Table:
@@ -151,7 +150,7 @@ def pairs(frame: pd.DataFrame) -> Table:
             rows.append([lam(value), name, middle, f"{low} to {high}", shown, least, str(len(x))])
     heads = ("value", "95 % interval", "p", "detectable", "configurations")
     columns = [Column("λ"), Column("comparison", text=True), *map(Column, heads)]
-    return Table("pairs", "sVAE-r against ALICE, paired", TEXT["pairs"], columns, rows)
+    return Table("pairs", TEXT["titles"]["pairs"], TEXT["pairs"], columns, rows)
 
 
 def gradients(frame: pd.DataFrame) -> Table:
@@ -169,7 +168,7 @@ def gradients(frame: pd.DataFrame) -> Table:
     heads = ("median size", "median ratio to (14)", "10th percentile", "runs below a tenth")
     texts = [Column(head, text=True) for head in ("trained as", "reduction")]
     columns = [Column("λ"), *texts, *map(Column, heads)]
-    return Table("gradients", "Gradient at the decoder", TEXT["gradients"], columns, rows)
+    return Table("gradients", TEXT["titles"]["gradients"], TEXT["gradients"], columns, rows)
 
 
 # Claim 1 of the paper in parts, each as a rule that was fixed before the study was run

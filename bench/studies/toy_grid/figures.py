@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def figure3(frame: pd.DataFrame) -> Figure:
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
             axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend
-            axes.legend(fontsize=7, loc=place)
+            axes.legend(fontsize=7, loc=place).set_in_layout(False)
     return figure
 
 
@@ -110,7 +111,7 @@ def profile(frame: pd.DataFrame) -> Figure:
             axes.set(xlim=(1, 5), ylim=(0, 1.02), xlabel="inception score")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set_ylabel(f"… and with quality ≥ {GOOD}" if least else "share of runs above")
-        column[0].legend(fontsize=7, loc="lower left")
+        column[0].legend(fontsize=7, loc="lower left").set_in_layout(False)
     return figure
 
 
@@ -161,7 +162,8 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
                 _cloud(axes, stored, run, column)
                 axes.set_title(title, fontsize=8)
                 axes.set_xlabel("generated" if column == "samples" else "reconstructed", fontsize=8)
-            pair[0].set_ylabel(f"{label}, λ = {lam(value)}", fontsize=8)
+            name = textwrap.wrap(f"{label}, λ = {lam(value)}", 24)
+            pair[0].set_ylabel("\n".join(name), fontsize=8)
     return figure
 
 

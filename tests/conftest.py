@@ -23,6 +23,7 @@ from tests.lives import PATIENCE, Life
 from tests.rows import SMOKE, stored
 
 ROOT = Path(__file__).resolve().parent.parent
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 os.environ["PYTHONPATH"] = str(ROOT)  # of all processes that tests start
 torch.set_num_threads(1)

@@ -22,31 +22,27 @@ from bench.store import rows as store
 from bench.store.rows import StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from bench.studies.study import Job
-from tests.conftest import ROOT
+from tests import chaos
+from tests.conftest import POSIX, ROOT
 from tests.engine.test_executors import SPECS, Fake, engine_on
 from tests.lives import PATIENCE, Life
 from tests.rows import SMOKE, TOY_ROWS, points, row, stored
 
 DATA = Path(__file__).parent / "fixtures"
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 SEQUENTIAL = [*SMOKE, "--engine", "sequential"]
 
 
 @POSIX
 def test_a_study_under_kill_9_comes_out_the_same(live: Callable[..., Life]) -> None:
     """The short version of `python -m tests.chaos`."""
-    from tests import chaos
-
     said = live(call=partial(chaos.main, ["--kills", "10", "--command", "0"])).end()
     assert "nothing lost, doubled or changed" in said
     assert int(said.splitlines()[-1].split()[0]) >= 10
 
 
 def test_chaos_notices_a_lost_row(tmp_path: Path) -> None:
-    from tests.chaos import Log, Study
-
-    log = Log(tmp_path / "kills")
-    one, other = (Study(tmp_path / name, 1, log) for name in ("one", "other"))
+    log = chaos.Log(tmp_path / "kills")
+    one, other = (chaos.Study(tmp_path / name, 1, log) for name in ("one", "other"))
     for study, count in ((one, 8), (other, 7)):
         kept = STUDIES["toy_grid"].store(study.folder, "smoke")
         kept.prepare()

@@ -27,10 +27,9 @@ from bench.studies.toy_grid.job import stacks
 from bench.studies.toy_grid.train import Trainer
 from tests import lives
 from tests.chaos import children
+from tests.conftest import POSIX
 from tests.lives import Life
 from tests.rows import SMOKE, smoke, stored
-
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @pytest.fixture(autouse=True)

@@ -36,11 +36,11 @@ from bench.studies.selection import Shard
 from bench.studies.study import Job
 from bench.studies.toy_grid.spec import ToySpec
 from tests import lives
+from tests.conftest import POSIX
 from tests.lives import PATIENCE, Life
 from tests.rows import SMOKE, row, smoke, stored
 
 SPECS = smoke(seeds=4)  # 32
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 def needs(extra: str) -> pytest.MarkDecorator:
@@ -294,19 +294,9 @@ def test_ray_without_a_node_says_so_once_and_waits(
 
     cluster = engines.Ray.__new__(engines.Ray)
     cluster.address, cluster.size, cluster.gpus, cluster.empty = "there:1", 1, 0, False
+    errors = "OutOfMemoryError WorkerCrashedError NodeDiedError ObjectLostError RayError"
     cluster.ray = SimpleNamespace(
-        exceptions=SimpleNamespace(
-            **dict.fromkeys(
-                [
-                    "OutOfMemoryError",
-                    "WorkerCrashedError",
-                    "NodeDiedError",
-                    "ObjectLostError",
-                    "RayError",
-                ],
-                RuntimeError,
-            )
-        ),
+        exceptions=SimpleNamespace(**dict.fromkeys(errors.split(), RuntimeError)),
         remote=lambda **_: lambda call: SimpleNamespace(remote=remote),
         cluster_resources=lambda: next(nodes),
     )
@@ -360,12 +350,11 @@ def dask_cluster(
     port: int, folder: Path, workers: int = 2
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """A scheduler and its workers, in processes of their own and a folder of their own."""
-    address = f"tcp://127.0.0.1:{port}"
-    command = [sys.executable, "-W", "ignore", "-m", "distributed.cli."]
+    address, command = f"tcp://127.0.0.1:{port}", [sys.executable, "-W", "ignore", "-m"]
 
     def launch(which: str, *arguments: str) -> subprocess.Popen[Any]:
         return subprocess.Popen(
-            [*command[:-1], command[-1] + which, *arguments, "--no-dashboard"],
+            [*command, f"distributed.cli.{which}", *arguments, "--no-dashboard"],
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

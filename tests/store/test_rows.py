@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +19,7 @@ from bench.store import schema
 from bench.store.rows import BadFile, Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from bench.studies.toy_grid.spec import ToySpec
+from tests.conftest import POSIX
 from tests.lives import server
 from tests.rows import TOY_ROWS, points, row
 
@@ -176,7 +176,7 @@ def _write_each(folder: str, specs: list[ToySpec]) -> None:
         kept.write([row(spec)], [points(spec)])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
+@POSIX
 def test_two_writers_lose_and_double_nothing(tmp_path: Path) -> None:
     """All rows belong into two files."""
     specs = STUDIES["toy_grid"].specs("smoke", seeds=700)
@@ -195,7 +195,7 @@ def test_two_writers_lose_and_double_nothing(tmp_path: Path) -> None:
     assert ids(kept) == sorted(s.id for s in specs)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@POSIX
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 def test_kill_9_inside_a_write_keeps_what_was_finished(tmp_path: Path, call: str) -> None:
     kept = filled(tmp_path, n=32)

@@ -84,11 +84,8 @@ CODE, SUPPLEMENT = "suite", "paper"
 LAYERS = {
     ("cifar10", CODE, "encoder"): "conv32 bn relu conv64 bn relu conv128 bn relu conv256 bn relu "
     "fc256 tanh",
-    (
-        "cifar10",
-        CODE,
-        "decoder",
-    ): "fc8192 bn relu deconv256 bn leaky deconv128 bn relu deconv3 tanh",
+    ("cifar10", CODE, "decoder"): "fc8192 bn relu deconv256 bn leaky deconv128 bn relu "
+    "deconv3 tanh",
     ("cifar10", CODE, "critic"): "conv64 bn leaky conv128 bn leaky conv256 bn leaky conv512 bn "
     "leaky fc2048 leaky fc1",
     ("cifar10", SUPPLEMENT, "encoder"): "conv32 bn leaky conv64 bn leaky conv128 bn leaky conv256 "

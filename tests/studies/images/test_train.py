@@ -28,6 +28,7 @@ from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer
 from bench.studies.study import Job
 from tests import lives
+from tests.conftest import POSIX
 from tests.lives import Life
 
 DIGITS = data.load("stand-in digits")
@@ -383,7 +384,7 @@ def stored(folder: Path) -> pd.DataFrame:
     return frame.drop(columns=[*TIMING])
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+@POSIX
 def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
     tmp_path: Path, live: Callable[..., Life], no_report: None
 ) -> None:

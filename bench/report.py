@@ -205,42 +205,38 @@ def check() -> list[str]:
     files' digests.
     """
     pages = {each: build(*each, REFERENCE) for each in stored(REFERENCE)}
-    found = [] if pages else [f"no reference in {REFERENCE}"]
+    if not pages:
+        return [f"no reference in {REFERENCE}"]
+    found, known = [*_differences(REFERENCE_REPORTS / VERDICTS, verdicts(pages))], set()
     for (study, scale), page in pages.items():
         folder = REFERENCE_REPORTS / study / scale
         texts = page.texts() | {HTML: page.html(folder)}
         for name, text in texts.items():
             found += _differences(folder / name, text)
         found += _figures(folder, page)
-        known = {*texts, FIGURES, *(f for p in page.pictures for f in p.files)}
-        kept = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        found += [f"{folder / name} belongs to no report" for name in sorted(kept - known)]
-    found += _differences(REFERENCE_REPORTS / VERDICTS, verdicts(pages))
-    shown = {match[2] for path in documents() for match in BLOCK.finditer(path.read_text("utf-8"))}
-    if VERDICTS not in shown:
-        found.append(f"no document shows {REFERENCE_REPORTS / VERDICTS}")
-    places = {REFERENCE_REPORTS / study / scale for study, scale in pages}
-    for path in sorted(REFERENCE_REPORTS.glob("*/*")) if pages else []:
-        if path not in places:
-            found.append(f"{path} belongs to no published rows")
-    for path in sorted(REFERENCE_REPORTS.glob("*")) if pages else []:
-        if path.is_file() and path.name not in shown:
-            found.append(f"{path} is shown by no document")
+        known |= {folder / name for name in (*texts, FIGURES)}
+        known |= {folder / file for picture in page.pictures for file in picture.files}
     for document in documents():
+        known |= {REFERENCE_REPORTS / m[2] for m in BLOCK.finditer(document.read_text("utf-8"))}
         try:
             found += _differences(document, _embed(document))
         except StoreError as error:
             found.append(str(error))
-    return found
+    if REFERENCE_REPORTS / VERDICTS not in known:
+        found.append(f"no document shows {REFERENCE_REPORTS / VERDICTS}")
+    kept = {path for path in REFERENCE_REPORTS.rglob("*") if path.is_file()}
+    return found + [f"{path} belongs to no published rows" for path in sorted(kept - known)]
 
 
 def _figures(folder: Path, page: Page) -> Iterator[str]:
     """A line for each figure that plots something else, or whose file is another, than noted."""
-    path = folder / FIGURES
-    noted = json.loads(path.read_text("utf-8")) if path.is_file() else {"plotted": {}, "files": {}}
+    try:
+        noted = json.loads((folder / FIGURES).read_text("utf-8"))
+    except (OSError, ValueError):
+        noted = {"plotted": {}, "files": {}}
     for picture in page.pictures:
         if noted["plotted"].get(picture.name) != picture.plotted():
-            yield f"{folder / picture.name} does not plot what the rows say; --publish draws it"
+            yield f"{folder / picture.name} does not plot what the rows say"
         for file in picture.files:
             if not noted["files"].get(file) == sha256(folder / file) != "":
                 yield f"{folder / file} is not the file that was published"

@@ -52,8 +52,8 @@ def figure3(frame: pd.DataFrame) -> Figure:
         for axes, place in ((left, "upper center"), (right, "upper right")):
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
-            axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend
-            axes.legend(fontsize=7, loc=place).set_in_layout(False)
+            axes.set_ylim(top=1.4 * axes.get_ylim()[1])  # room for the legend
+            axes.legend(fontsize=8, loc=place).set_in_layout(False)
     return figure
 
 
@@ -111,7 +111,7 @@ def profile(frame: pd.DataFrame) -> Figure:
             axes.set(xlim=(1, 5), ylim=(0, 1.02), xlabel="inception score")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set_ylabel(f"… and with quality ≥ {GOOD}" if least else "share of runs above")
-        column[0].legend(fontsize=7, loc="lower left").set_in_layout(False)
+        column[0].legend(fontsize=8, loc="lower left").set_in_layout(False)
     return figure
 
 

@@ -52,7 +52,8 @@ def figure3(frame: pd.DataFrame) -> Figure:
         for axes, place in ((left, "upper center"), (right, "upper right")):
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
-            axes.set_ylim(top=1.4 * axes.get_ylim()[1])  # room for the legend
+            lines = len(axes.get_legend_handles_labels()[0])
+            axes.set_ylim(top=(1 + 0.16 * lines) * axes.get_ylim()[1])  # room for the legend
             axes.legend(fontsize=8, loc=place).set_in_layout(False)
     return figure
 

@@ -166,6 +166,7 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
         for study, scale in largest.items()
         for id, verdict, says, evidence, _ in claims_of(pages[study, scale])
     ]
+    rows.sort(key=lambda row: row[0].partition(":")[0])
     return markdown(["claim", "verdict", "why", "where"], rows) + "\n"
 
 

@@ -58,7 +58,7 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
     """Claim 3 by the distance, 4 by the inception score and the MSE, 5 by Table 2."""
     scored, judge = judged(frame)
     parts = list(zip("ab", RIVALS, strict=True))
-    distance, inception = "sliced Wasserstein distance", f"inception score ({judge})"
+    distance, inception = "sliced Wasserstein distance", f"inception score of {judge}"
 
     def beside(id: str, method: str, rival: str, margin: float | None = None) -> Claim:
         here = scored[scored["lam"] == 0]

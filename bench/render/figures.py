@@ -66,15 +66,22 @@ def colour(method: str) -> str:
 
 
 def panels(
-    n: int, across: int, width: float, height: float, narrow: int = 1, **kw: Any
+    n: int,
+    across: int,
+    width: float,
+    height: float,
+    narrow: int = 1,
+    least: float = 0.65,
+    **kw: Any,
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its n axes, (n,), so many `across`, of panels of this size in inches.
 
-    On a phone `narrow` of the same panels stand in a row, and each shows its own ticks.
+    On a phone `narrow` of the same panels stand in a row. Each shows its own ticks there, and is at
+    `least` so high for its width.
     """
     if _narrow.get():
         across = narrow
-        width, height = _PHONE / across, _PHONE / across * max(height / width, 0.65)
+        width, height = _PHONE / across, _PHONE / across * max(height / width, least)
     across = min(across, n)
     down = -(-n // across)
     figure = Figure(figsize=(across * width, down * height), layout="constrained")

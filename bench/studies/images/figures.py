@@ -17,8 +17,8 @@ from bench.render.tables import lam
 from bench.studies.images.runs import SWEPT, cells, gone, names
 
 COLUMNS = 3
-IMAGES = ("figure4", "samples", "reconstructions")
-"""Pictures that show images."""
+KINDS = {"figure4": "dots", "samples": "images", "reconstructions": "images"}
+"""Kinds of pictures that are not lines: Figure 4 has few colours, as dots have."""
 GREYS = {"sVAE-r": "#777777", "ALICE": "#bbbbbb"}
 PAPERS = {"ALICE": "ALICE (paper: with its code's sigmoid)", "sVAE-r": "sVAE-r (paper)"}
 STEMS = {"ALICE": "alice", "sVAE-r": "svaer", "inception_score": "_IS", "mse_x": "_MSE"}
@@ -82,13 +82,9 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
         return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
 
     stored, picked = load(), shown(frame)
-    rows = -(-len(picked) // COLUMNS)
-    figure = Figure(figsize=(COLUMNS * 3.6, rows * 1.12))
-    grid = figure.subplots(rows, COLUMNS, squeeze=False)
-    figure.subplots_adjust(0.005, 0.01, 0.995, 0.97, wspace=0.04, hspace=0.2)
-    for axes in grid.flat:
+    figure, grid = panels(len(picked), COLUMNS, 3.6, 1.25, least=0.35)
+    for axes, (_, run) in zip(grid, picked.iterrows(), strict=True):
         axes.set_axis_off()
-    for axes, (_, run) in zip(grid.flat, picked.iterrows(), strict=False):
         _draw(axes, run, stored, "samples", lay)
         axes.set_anchor("W")
     return figure

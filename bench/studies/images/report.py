@@ -26,7 +26,7 @@ from bench.render.tables import Column, Table, spread
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
-from bench.studies.images.figures import IMAGES
+from bench.studies.images.figures import KINDS
 from bench.studies.images.runs import Asked, diverged, first
 
 TEXT = texts("bench.studies.images")
@@ -166,9 +166,8 @@ def page(
     """
     words: dict[str, Any] = {**TEXT, **text, **values}
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
-    kinds: dict[str, str] = dict.fromkeys(IMAGES, "images")
     pictures = [
-        Picture(name, draw, titles[name], captions[name].format(**words), kinds.get(name, "lines"))
+        Picture(name, draw, titles[name], captions[name].format(**words), KINDS.get(name, "lines"))
         for name, draw in drawn.items()
     ]
     verdicts = claims.table(found, asked.scale, words["rules"])

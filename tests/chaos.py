@@ -1,6 +1,6 @@
 """A small study under `kill -9`, started again until it is done, against one left in peace.
 
-    python -m tests.chaos                      200 kills, about ten minutes on one core
+    python -m tests.chaos                      200 kills, about two minutes on one core
     python -m tests.chaos --kills 10 --command 0
 
 Every life of the run ends by a kill: inside the replacement of a result file (before the write,

@@ -30,7 +30,7 @@ from rich.table import Table as RichTable
 from bench.cli import Parser, UsageError, complain
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
-from bench.render.tables import Table, markdown
+from bench.render.tables import Table, markdown, unbroken
 from bench.store.atomic import write_atomically
 from bench.store.provenance import ROOT
 from bench.store.rows import StoreError, to_bytes
@@ -146,13 +146,14 @@ def publish(study: str, scale: str, results: Path) -> None:
     for name, found in {scale: rows.sort_by("id"), f"{scale}_samples": points}.items():
         write_atomically(folder / f"{name}.parquet", to_bytes(found), folder / "_tmp")
     (folder / "_tmp").rmdir()
-    write(build(study, scale, REFERENCE), REFERENCE_REPORTS / study / scale)
-    _renew_documents()
+    page = build(study, scale, REFERENCE)
+    write(page, REFERENCE_REPORTS / study / scale)
+    _renew_documents({(study, scale): page})
 
 
-def _renew_documents() -> None:
+def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
     """Writes the table of all claims, and documents with what they show of reports."""
-    pages = {each: build(*each, REFERENCE) for each in stored(REFERENCE)}
+    pages = {each: built.get(each) or build(*each, REFERENCE) for each in stored(REFERENCE)}
     (REFERENCE_REPORTS / VERDICTS).write_text(verdicts(pages), encoding="utf-8")
     for document in documents():
         document.write_text(_embed(document), encoding="utf-8")
@@ -167,7 +168,7 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
         for id, verdict, says, evidence, _ in claims_of(pages[study, scale])
     ]
     rows.sort(key=lambda row: row[0].partition(":")[0])
-    return markdown(["claim", "verdict", "why", "where"], rows) + "\n"
+    return unbroken(markdown(["claim", "verdict", "why", "where"], rows)) + "\n"
 
 
 def documents() -> list[Path]:
@@ -299,7 +300,7 @@ def _reports(args: argparse.Namespace) -> int:
     wanted = [each for each in asked if args.scale or each in there]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
-    agree, compared = True, False
+    pages, agree, compared = {}, True, False
     for study, scale in wanted:
         try:
             page, compared = build(study, scale, args.results, args.against), True
@@ -311,12 +312,13 @@ def _reports(args: argparse.Namespace) -> int:
         folder = out_folder(args.out, args.results) / study / scale
         write(page, folder)
         tell(page, folder)
+        pages[study, scale] = page
         if against := page.tables.get("against"):
             agree &= agrees(against)
     if not compared:
         raise StoreError(f"nothing was compared with {args.against}")
     if out_folder(args.out, args.results) == REFERENCE_REPORTS:
-        _renew_documents()
+        _renew_documents(pages)
     return 0 if agree else 1
 
 

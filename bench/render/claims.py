@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.render.tables import Column, Table, unbroken
+from bench.render.tables import Column, Table
 
 VERDICTS = {1: "holds", -1: "fails", 0: "undecided"}
 """By the sign of an interval that lies on one side of 0; 0 where it does not."""
@@ -63,7 +63,7 @@ class Claims(Table):
             f"- **{id} {verdict}**: {says} *{evidence}.* Rule: {rule}"
             for id, verdict, says, evidence, rule in self.rows
         )
-        return unbroken("\n".join([*lines, "", self.caption, ""]))
+        return "\n".join([*lines, "", self.caption, ""])
 
 
 def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Claims:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -93,13 +93,20 @@ def panels(
     return figure, grid[:n]
 
 
-def legend(figure: Figure, grid: Iterable[Axes], loc: Any, ncols: int = 1) -> None:
-    """One legend for all panels, each label once; on a phone it stands above them."""
+def key(axes: Axes, colours: Mapping[str, str]) -> None:
+    """Gives the legend a line of each colour, by label, without drawing it."""
+    for label, paint in colours.items():
+        axes.plot([], [], color=paint, label=label)
+
+
+def legend(figure: Figure, grid: Iterable[Axes], ncols: int) -> None:
+    """One legend above all panels, each label once; on a phone it has fewer columns."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid]
     named = {label: handle for pair in pairs for handle, label in pair}
     if _narrow.get():
-        loc, ncols = "outside upper center", 2 if max(map(len, named)) < 24 else 1
-    figure.legend(named.values(), named.keys(), loc=loc, ncols=ncols, fontsize=8, markerscale=2)
+        ncols = 2 if max(map(len, named)) < 24 else 1
+    place: Any = "outside upper center"
+    figure.legend(named.values(), named.keys(), loc=place, ncols=ncols, fontsize=8, markerscale=2)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,10 @@ class Page:
                 texts[f"{part.name}.csv"] = part.csv()
             parts.append(f"## {part.title}\n\n{body}")
         parts += ["## How these results were made", *self.notes, self.origin]
-        return texts | {"report.md": "\n\n".join(part.strip() for part in parts) + "\n"}
+        texts["report.md"] = "\n\n".join(part.strip() for part in parts) + "\n"
+        return {
+            name: unbroken(text) if name.endswith(".md") else text for name, text in texts.items()
+        }
 
     def write(self, folder: Path) -> None:
         """Writes every file and draws the pictures. Raises OSError if that can't be."""

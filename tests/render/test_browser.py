@@ -62,10 +62,19 @@ function measured(frame) {
   };
   return found;
 }
+function cut(frame) {
+  const doc = frame.contentDocument, whole = doc.documentElement.getBoundingClientRect();
+  return [...doc.querySelectorAll("text")].filter(e => {
+    const box = e.getBoundingClientRect();
+    return Math.min(box.left - whole.left, box.top - whole.top,
+                    whole.right - box.right, whole.bottom - box.bottom) < -1;
+  }).map(e => e.textContent);
+}
 addEventListener("load", () => {
-  const out = {};
+  const out = {pages: {}, cut: {}};
   for (const frame of document.querySelectorAll("iframe"))
-    out[frame.title] = measured(frame);
+    if (frame.title.endsWith(".svg")) out.cut[frame.title] = cut(frame);
+    else out.pages[frame.title] = measured(frame);
   const text = document.createElement("pre");
   text.id = "measured"; text.textContent = JSON.stringify(out); document.body.append(text);
 });
@@ -84,6 +93,12 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for width in WIDTHS
         for page in REPORTS
     )
+    lines = [svg for page in REPORTS for svg in sorted(page.parent.glob("*.svg"))]
+    frames += "".join(
+        f'<iframe title="{svg.relative_to(ROOT)}" src="{svg.as_uri()}"'
+        ' style="display:block;border:0;width:1400px;height:6000px"></iframe>'
+        for svg in (lines if scheme == "light" else [])
+    )
     style = f"margin:0;color-scheme:{scheme}"
     text = f'<!doctype html><body style="{style}">{frames}<script>{MEASURE}</script>'
     wrapper = folder / "all.html"
@@ -99,6 +114,13 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     assert measured, "the browser measured nothing"
     browsed(REPORTS[-1], f"--screenshot={folder / 'seen.png'}")  # the toy study
     return scheme, json.loads(measured[1]), np.asarray(Image.open(folder / "seen.png"))[..., :3]
+
+
+def test_no_word_of_a_figure_is_cut_off(seen: Any) -> None:
+    scheme, found, _ = seen
+    if scheme == "light":
+        assert len(found["cut"]) >= 20
+        assert {name: words for name, words in found["cut"].items() if words} == {}
 
 
 def luminance(colour: Any) -> Any:
@@ -118,7 +140,7 @@ def contrast(one: Any, other: Any) -> Any:
 
 
 def test_nothing_is_clipped_or_broken(seen: Any) -> None:
-    _, pages, _ = seen
+    pages = seen[1]["pages"]
     assert len(pages) == len(WIDTHS) * len(REPORTS) >= 8
     for name, page in pages.items():
         assert page["page"] <= page["width"], f"{name} scrolls sideways"
@@ -130,8 +152,7 @@ def test_nothing_is_clipped_or_broken(seen: Any) -> None:
 
 
 def test_figures_keep_the_size_at_which_they_are_read(seen: Any) -> None:
-    _, pages, _ = seen
-    for name, page in pages.items():
+    for name, page in seen[1]["pages"].items():
         assert page["images"], name
         for image in page["images"]:
             assert image["natural"] > 0 and image["outside"] <= page["width"], (name, image)
@@ -144,8 +165,8 @@ def test_figures_keep_the_size_at_which_they_are_read(seen: Any) -> None:
 
 
 def test_light_and_dark_are_both_read(seen: Any) -> None:
-    scheme, pages, picture = seen
-    paper = PAPER[scheme]
+    scheme, found, picture = seen
+    paper, pages = PAPER[scheme], found["pages"]
     for name, page in pages.items():
         assert tuple(page["background"]) == paper, name
         assert min(contrast(colour, paper) for colour in page["colours"]) >= 4.5, name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
-from bench.render.figures import COLOURS, GREY, colour, legend, panels, rank
+from bench.render.figures import COLOURS, GREY, colour, key, legend, panels, rank
 from bench.render.tables import lam
 from bench.studies.images.runs import SWEPT, cells, gone, names
 
@@ -30,7 +31,7 @@ ALONE = 4
 SCORES = {
     "inception_score": "inception score",
     "mse_x": "MSE of reconstructions",
-    "swd": "sliced Wasserstein distance × 1000",
+    "swd": "SWD × 1000",
 }
 
 
@@ -49,15 +50,11 @@ def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return tiles.reshape(rows * h, columns * w, c).squeeze()
 
 
-def _name(axes: Axes, run: Any, **kw: Any) -> None:
-    axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", loc="left", **kw)
-
-
 def _draw(
     axes: Axes, run: Any, stored: pd.DataFrame, kind: str, lay: Callable[..., np.ndarray]
 ) -> None:
     """A run's images, uint8 (n, c, h, w) by name, as `lay` lays them out, or why there are none."""
-    _name(axes, run, fontsize=8, pad=2)
+    axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", loc="left", fontsize=8, pad=2)
     images = {
         name: np.frombuffer(kept[name], np.uint8).reshape(-1, *map(int, kept["shape"]))
         for kept in stored[stored.index == run["id"]].to_dict("records")
@@ -97,8 +94,9 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
     theirs, ours = (each.assign(lam=each["lam"].clip(smallest)) for each in (published, frame))
     known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
     called = {name: label for name, label in names(frame).items() if name in SWEPT}
-    style: dict[str, Any] = {"x": "lam", "hue": "method", "hue_order": [*called]}
-    style |= {"palette": {name: colour(name) for name in called}, "legend": False}
+    paint = {name: colour(name) for name in sorted(called, key=rank)}
+    style: dict[str, Any] = {"x": "lam", "hue": "method", "legend": False}
+    style |= {"hue_order": [*paint], "palette": paint}
     for axes, column, (value, sd) in zip(grid, ("inception_score", "mse_x"), known, strict=True):
         bars = theirs["lam"], theirs[value], theirs[sd]
         axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
@@ -106,10 +104,9 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
         if called:
             sns.lineplot(runs, y=column, errorbar=None, ax=axes, **style)
             sns.scatterplot(runs, y=column, s=16, alpha=0.7, linewidth=0, ax=axes, **style)
-        for name, label in called.items():
-            axes.plot([], [], color=colour(name), label=label)
+        key(axes, {called[name]: paint[name] for name in paint})
         axes.set(xscale="log", xlabel=f"λ (0 drawn at {smallest:g})", ylabel=SCORES[column])
-    legend(figure, grid, "outside upper center", ncols=4)
+    legend(figure, grid, ncols=4)
     return figure
 
 
@@ -123,14 +120,48 @@ def curves(frame: pd.DataFrame) -> Figure:
                 loss, paint = run[f"{label}_loss"], COLOURS[label]
                 if label == "model" or np.any(loss):  # not of a method without a critic
                     axes.plot(run["trace_step"], loss, color=paint, linewidth=0.8, label=label)
-        _name(axes, runs.iloc[0], fontsize=8)
+        run = runs.iloc[0]
+        axes.set_title(f"{run['label']}\nλ = {lam(run['lam'])}", loc="left", fontsize=8)
         axes.tick_params(labelsize=8)
         low, high = axes.get_ylim()
         # Within a decade, or where it is linear, a logarithmic axis may show no number or odd ones.
         if max(-low, high) > 1 and (low <= 0 or high > 10 * low):
             axes.set_yscale("symlog", linthresh=1.0)
-    legend(figure, grid, "outside upper center", ncols=2)
+    legend(figure, grid, ncols=2)
     return figure
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of one method or publication: quartiles and whiskers by lambda."""
+
+    label: str
+    paint: str
+    stats: dict[float, dict[str, Any]]
+    paper: bool = False
+
+    def draw(self, axes: Axes, places: Sequence[float], width: float) -> None:
+        """Draws them at these places; the paper's have quartiles alone, and no caps."""
+        line = {"color": self.paint}
+        key(axes, {self.label: self.paint})
+        axes.bxp(  # seaborn draws boxes of samples alone, and the paper gives quartiles
+            list(self.stats.values()),
+            positions=places,
+            widths=width,
+            patch_artist=True,
+            manage_ticks=False,
+            showfliers=not self.paper,
+            showcaps=not self.paper,
+            boxprops={
+                "facecolor": self.paint,
+                "edgecolor": self.paint,
+                "alpha": None if self.paper else 0.4,
+            },
+            medianprops={"color": "#444444"} if self.paper else line,
+            whiskerprops=line,
+            capprops=line,
+            flierprops={"markersize": 3, "markeredgecolor": self.paint},
+        )
 
 
 def boxes(
@@ -144,16 +175,18 @@ def boxes(
     here = frame[frame["method"].isin(SWEPT)]
     called, known = names(here), [] if published is None else published["likely_true_lambda"]
     lams = sorted({*known, *here["lam"]})
-    drawn: list[tuple[str, str, list[tuple[str, str, dict[float, dict]]]]] = []
+    drawn: list[tuple[str, str, list[Boxes]]] = []
     for column, runs in scored.items():
-        ours, theirs = [], []
+        ours = []
+        for method in sorted(called, key=rank):
+            stats = _quartiles(runs[runs["method"] == method], column)
+            ours.append(Boxes(called[method], colour(method), stats))
+        theirs = []
         if published is not None and column != "swd":
-            for name, grey in GREYS.items():
-                theirs.append((PAPERS[name], grey, _published(published, name, column)))
-        for method in sorted({*here["method"]}, key=rank):
-            mine = cells(runs[(runs["method"] == method) & runs[column].notna()])
-            stats = {at: boxplot_stats(each[column])[0] for (_, at), each in mine.items()}
-            ours.append((called[method], colour(method), stats))
+            theirs = [
+                Boxes(PAPERS[name], grey, _published(published, name, column), paper=True)
+                for name, grey in GREYS.items()
+            ]
         if column == "inception_score" and theirs:
             drawn.append((column, "the paper's inception score", theirs))
             theirs = []
@@ -161,23 +194,9 @@ def boxes(
     figure, grid = panels(len(drawn), 2 if len(drawn) % 2 == 0 else 3, 5.2, 3.0)
     for axes, (column, heading, groups) in zip(grid, drawn, strict=True):
         width = 0.8 / len(groups)
-        for i, (label, paint, stats) in enumerate(groups):
-            shift, paper = (i - (len(groups) - 1) / 2) * width, label in PAPERS.values()
-            axes.plot([], [], color=paint, label=label)
-            plain = {"showfliers": False, "showcaps": False}
-            axes.bxp(  # seaborn draws boxes of samples alone, and the paper gives quartiles
-                list(stats.values()),
-                positions=[lams.index(at) + shift for at in stats],
-                widths=0.9 * width,
-                patch_artist=True,
-                manage_ticks=False,
-                boxprops={"facecolor": paint, "edgecolor": paint, "alpha": None if paper else 0.4},
-                medianprops={"color": "#444444" if paper else paint},
-                whiskerprops={"color": paint},
-                capprops={"color": paint},
-                flierprops={"markersize": 3, "markeredgecolor": paint},
-                **(plain if paper else {}),
-            )
+        for i, group in enumerate(groups):
+            shift = (i - (len(groups) - 1) / 2) * width
+            group.draw(axes, [lams.index(at) + shift for at in group.stats], 0.9 * width)
         for between in np.arange(len(lams) - 1) + 0.5:
             axes.axvline(between, color=GREY, linewidth=0.3)
         axes.set_xticks(range(len(lams)), [lam(v) for v in lams], rotation=45, fontsize=8)
@@ -185,11 +204,17 @@ def boxes(
         axes.grid(visible=False, axis="x")
         if column == "swd":
             axes.axhline(scored[column]["swd_real"].mean(), color=GREY, linestyle=":")
-    legend(figure, grid, "outside upper center", ncols=5)
+    legend(figure, grid, ncols=5)
     return figure
 
 
-def _published(boxes: Any, method: str, column: str) -> dict[float, dict]:
+def _quartiles(runs: pd.DataFrame, column: str) -> dict[float, dict[str, Any]]:
+    """What boxes over our seeds of one method show, by lambda."""
+    groups = cells(runs[runs[column].notna()])
+    return {at: boxplot_stats(each[column])[0] for (_, at), each in groups.items()}
+
+
+def _published(boxes: Any, method: str, column: str) -> dict[float, dict[str, Any]]:
     """Quartiles where the figure could be read; of ALICE's MSE the median alone."""
     stem, found = STEMS[method] + STEMS[column], {}
     for row in boxes.to_dict("records"):

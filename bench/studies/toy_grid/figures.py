@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.render.figures import GREY, colour, legend, panels, rank
+from bench.render.figures import GREY, colour, key, legend, panels, rank
 from bench.render.tables import lam
 from bench.render.text import texts
 from bench.studies.toy_grid.data import CENTRES
@@ -105,8 +105,7 @@ def profile(frame: pd.DataFrame) -> Figure:
                 legend=False,
                 ax=axes,
             )
-            for label in paint:
-                axes.plot([], [], color=paint[label], label=label)
+            key(axes, paint)
             _noise(axes, "{name}: {score}")
             axes.axvline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
             axes.set(xlim=(1, 5), ylim=(0, 1.02), xlabel="inception score")
@@ -122,11 +121,12 @@ def scatter(frame: pd.DataFrame) -> Figure:
     figure, grid = panels(2 * len(lams), 2, 5.2, 2.6)
     size = max(3, min(14, 5000 / len(frame)))
     for (left, right), value in zip(grid.reshape(-1, 2), lams, strict=True):
-        for label, _, runs in cells(frame[frame["lam"] == value]):
-            paint = colour(str(runs["method"].iloc[0]))
-            style: dict[str, Any] = {"s": size, "alpha": 0.6, "linewidths": 0, "color": paint}
-            left.scatter(runs["mse"].clip(upper=20), runs["score"], label=label, **style)
-            right.scatter(runs["high_quality_counted"], runs["score"], label=label, **style)
+        here = cells(frame[frame["lam"] == value])
+        for (label, paint), (*_, runs) in zip(_colours(here).items(), here, strict=True):
+            style: dict[str, Any] = {"s": size, "alpha": 0.6, "linewidths": 0}
+            style |= {"color": paint, "label": label}
+            left.scatter(runs["mse"].clip(upper=20), runs["score"], **style)
+            right.scatter(runs["high_quality_counted"], runs["score"], **style)
         left.set_xscale("symlog", linthresh=0.01)
         left.set(xlim=(0, 25), xlabel=f"MSE of x (line: {CLOSE}; above 20 drawn at 20)")
         right.set(xlim=(-0.02, 1.02), xlabel=f"share of high-quality samples (line: {GOOD})")
@@ -137,7 +137,7 @@ def scatter(frame: pd.DataFrame) -> Figure:
             _noise(axes, "{name}", across=True)
             axes.set(ylim=(0.9, 5.1), ylabel="inception score")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
-    legend(figure, grid, "outside upper center", ncols=4)
+    legend(figure, grid, ncols=4)
     return figure
 
 
@@ -157,14 +157,14 @@ def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     stored, order = samples.set_index("id"), cells(frame)
     figure, grid = panels(2 * len(PICKS) * len(order), 2 * len(PICKS), 1.8, 2.0, narrow=2)
     for row, (label, value, runs) in zip(grid.reshape(len(order), -1, 2), order, strict=True):
+        name = "\n".join(textwrap.wrap(f"{label}, λ = {lam(value)}", 24))
         for pair, (pick, run) in zip(row, picked(runs).items(), strict=True):
             titles = f"{pick}: IS {run['score']:.2f}", f"its MSE: {run['mse']:.2f}"
             for axes, column, title in zip(pair, ("samples", "x_rec"), titles, strict=True):
                 _cloud(axes, stored, run, column)
                 axes.set_title(title, fontsize=8)
                 axes.set_xlabel("generated" if column == "samples" else "reconstructed", fontsize=8)
-            name = textwrap.wrap(f"{label}, λ = {lam(value)}", 24)
-            pair[0].set_ylabel("\n".join(name), fontsize=8)
+            pair[0].set_ylabel(name, fontsize=8)
     return figure
 
 
@@ -194,25 +194,23 @@ def gradient(frame: pd.DataFrame) -> Figure:
             for method, sizes in trace
             for step, size in enumerate(sizes)
         )
-        methods = sorted(traces["method"].unique(), key=rank)
+        paint = {name: colour(name) for name in sorted(traces["method"].unique(), key=rank)}
         sns.lineplot(
             traces,
             x="share",
             y="size",
             hue="method",
-            hue_order=methods,
-            palette={method: colour(method) for method in methods},
+            hue_order=[*paint],
+            palette=paint,
             estimator="median",
             errorbar=("pi", 80),
             legend=False,
             ax=axes,
         )
-        for method in methods:
-            name = REDUCTIONS.get(method, method)
-            axes.plot([], [], color=colour(method), label=name)
+        key(axes, {REDUCTIONS.get(name, name): paint[name] for name in paint})
         axes.set(yscale="log", xlabel="share of training", ylabel="gradient at x, RMS")
         axes.set_title(f"trained as {label}, λ = {lam(value)}", fontsize=8, loc="left")
-    legend(figure, grid, "outside upper center", ncols=4)
+    legend(figure, grid, ncols=4)
     return figure
 
 

@@ -431,6 +431,19 @@ def test_other_learning_rates_alone_make_a_report_too(tmp_path: Path) -> None:
     assert "learning rate 0.0001" in (tmp_path / "out/report.md").read_text("utf-8")
 
 
+def test_figures_and_claims_keep_to_the_studys_own_learning_rate(tmp_path: Path) -> None:
+    """The table of scores alone shows others."""
+    specs = STUDIES["toy_grid"].specs("smoke", lrs=[1e-4, 1e-3])
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
+    kept.prepare()
+    kept.write([row(s) for s in specs], [points(s) for s in specs])
+    made = report.build("toy_grid", "smoke", tmp_path)
+    assert len(made.tables["scores"].rows) == 8 and len(made.frame) == len(specs) == 16
+    assert "of 2, ALICE" in made.tables["claims"].rows[0][3]  # 1a: two configurations, not four
+    own = {spec.id for spec in specs if spec.lr == 1e-3}
+    assert made.shown and {*made.shown} <= own
+
+
 def test_results_of_uncommitted_code_are_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

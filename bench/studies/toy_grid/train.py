@@ -8,7 +8,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from bench.spec import generator
 from bench.studies.cuda import record
@@ -165,49 +164,30 @@ class StackedAdam:
     """Runs `torch.optim.Adam` over the banks of a group, with a learning rate for every network.
 
     Adam works element by element, so networks of one rate are one slice of a bank's parameters.
-    This class calls torch's function because torch's class imports the compiler, which takes a
-    second in every worker.
     """
 
     def __init__(self, group: Group, lrs: Sequence[float]) -> None:
-        self.parameters = [parameter for bank in group.banks for parameter in bank.parameters]
-        self.slices: dict[float, list[tuple[Tensor, int, int]]] = {}  # of a rate: parameter, rows
+        self.slices: list[tuple[Tensor, int, int, Tensor]] = []  # parameter, its rows, the slice
+        rates: dict[float, list[Tensor]] = {}
         for bank, members in zip(group.banks, group.members, strict=True):
             for lr, start, end in runs([lrs[i] for i in members]):
-                rows = [(parameter, start, end) for parameter in bank.parameters]
-                self.slices.setdefault(lr, []).extend(rows)
-        self.states: dict[float, list[list[Tensor]]] = {}  # weights, both moments, steps done
-        for lr, slices in self.slices.items():
-            rows = [parameter.detach()[start:end] for parameter, start, end in slices]
-            moments = [[torch.zeros_like(each) for each in rows] for _ in BETAS]
-            steps = [torch.zeros((), dtype=torch.float32, device=each.device) for each in rows]
-            self.states[lr] = [rows, *moments, steps]
+                for parameter in bank.parameters:
+                    rows = parameter.detach()[start:end].requires_grad_()
+                    self.slices.append((parameter, start, end, rows))
+                    rates.setdefault(lr, []).append(rows)
+        groups = [{"params": rows, "lr": lr} for lr, rows in rates.items()]
+        on_gpu = self.slices[0][0].is_cuda
+        self.adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
 
     def descend(self, loss: Tensor) -> None:
         """Steps down each network's own loss; `loss` (m,) has a number for each member."""
-        for parameter in self.parameters:
+        for parameter, *_ in self.slices:
             parameter.grad = None
         loss.sum().backward()
-        for lr, slices in self.slices.items():
-            rows, means, squares, steps = self.states[lr]
-            grads = [p.grad[start:end] for p, start, end in slices if p.grad is not None]
-            adam(
-                rows,
-                grads,
-                means,
-                squares,
-                [],
-                steps,
-                fused=True,
-                capturable=rows[0].is_cuda,
-                amsgrad=False,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                lr=lr,
-                weight_decay=0.0,
-                eps=1e-8,
-                maximize=False,
-            )
+        for parameter, start, end, rows in self.slices:
+            assert parameter.grad is not None
+            rows.grad = parameter.grad[start:end]
+        self.adam.step()
 
 
 def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:

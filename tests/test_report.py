@@ -404,7 +404,12 @@ def test_every_claim_stands_in_one_table_with_its_report() -> None:
     found = report.verdicts({("toy_grid", scale): page for scale in ("smoke", "quick", "paper")})
     lines = found.splitlines()
     assert len(lines) == 2 + len(page.tables["claims"].rows)
-    assert lines[2].startswith("| 1a: At λ = 0.1 both methods reconstruct. | fails (no evidence) |")
+    says = "At λ = 0.1 both methods reconstruct.".replace(
+        " = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
+    )
+    assert lines[2].startswith(
+        f"| 1a: {says} | fails (no evidence) | sVAE-r 100.0\N{NO-BREAK SPACE}%"
+    )
     assert all("| [toy_grid](toy_grid/paper/report.md) |" in line for line in lines[2:])
     assert report.verdicts({("toy_grid", "smoke"): page}).count("\n") == 2
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -35,7 +36,7 @@ from bench.store.atomic import write_atomically
 from bench.store.provenance import ROOT
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
-from bench.studies.study import SCALES
+from bench.studies.study import SCALES, Study
 
 RESULTS = Path("results")
 REPORTS = Path("reports")
@@ -44,20 +45,29 @@ REPORTS = Path("reports")
 REFERENCE = ROOT / "results" / "reference"
 REFERENCE_REPORTS = ROOT / "reports" / "reference"
 VERDICTS = "claims.md"
+LEFT_OUT = "Stale trainings were left out: {}. bench.run --redo trains them again."
+STALE = "STALE: these trainings are shown, but not today's source made them: {}."
 
 
-def build(study: str, scale: str, results: Path, other: Path | None = None) -> Page:
+def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None = None) -> Page:
     """The report of what is stored, beside the results in `other` if given.
 
     Its pictures are drawn when it is written. Raises StoreError if nothing is stored, and
     UsageError if there is nothing in `other` to compare with.
     """
-    chosen = STUDIES[study]
+    chosen = STUDIES[study] if isinstance(study, str) else study
+    left_out = STUDIES[chosen.name].store(results, scale).left_out()
     if not len(chosen.load(results, scale)[0]):
-        command = f"python -m bench.run {study} --scale {scale}"
-        raise StoreError(f"no results of {study} at scale {scale} in {results}: {command}")
+        command = f"python -m bench.run {chosen.name} --scale {scale}"
+        what = f"results of {chosen.name} at scale {scale} in {results}"
+        if left_out:
+            raise StoreError(f"all {what} are stale, {'; '.join(left_out)}: {command} --redo")
+        raise StoreError(f"no {what}: {command}")
     page = chosen.report(scale, results, other)
-    return replace(page, title=f"{chosen.title} ({scale})")
+    form = STALE if chosen.stale else LEFT_OUT
+    warnings = [form.format(line) for line in left_out]
+    title = f"{chosen.title} ({scale})"
+    return replace(page, title=title, warnings=[*warnings, *page.warnings])
 
 
 def write(page: Page, folder: Path) -> None:
@@ -68,16 +78,18 @@ def write(page: Page, folder: Path) -> None:
         raise StoreError(f"report folder {folder} can't be written ({error.strerror})") from None
 
 
-def after_run(study: str, scale: str, results: Path) -> None:
+def after_run(study: Study[Any], scale: str, results: Path) -> None:
     """What bench.run ends with: the report, its table on the terminal, and where it lies."""
     page = build(study, scale, results)
-    folder = out_folder(None, results) / study / scale
+    folder = out_folder(None, results) / study.name / scale
     write(page, folder)
     tell(page, folder)
 
 
 def tell(page: Page, folder: Path) -> None:
-    """Prints a report's main table, a line per claim, its comparison, and where it lies."""
+    """Prints a report's warnings, main table, a line per claim, comparison, and where it lies."""
+    for warning in page.warnings:
+        print(warning, file=sys.stderr)
     if page.main:
         show(page.main)
     for id, verdict, says, evidence, _ in claims_of(page):
@@ -266,6 +278,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--against", type=Path, metavar="DIR", help=other)
     checked = "rebuild the committed reports and documents from the committed rows, and fail on "
     checked += "any difference"
+    stale = "also show stale trainings: other source of a method or metric made their rows"
+    p.add_argument("--stale", action="store_true", help=stale)
     p.add_argument("--check", action="store_true", help=checked)
     made = "make the results of STUDY at --scale the reference. Refused are rows of uncommitted "
     made += "code and incomplete studies"
@@ -302,13 +316,14 @@ def _reports(args: argparse.Namespace) -> int:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
     pages, agree, compared = {}, True, False
     for study, scale in wanted:
+        chosen = replace(STUDIES[study], stale=args.stale)
         try:
-            page, compared = build(study, scale, args.results, args.against), True
+            page, compared = build(chosen, scale, args.results, args.against), True
         except StoreError as error:
             if args.against is None or len(wanted) == 1:
                 raise
             print(f"{study} at scale {scale}: {error}", file=sys.stderr)
-            page = build(study, scale, args.results)
+            page = build(chosen, scale, args.results)
         folder = out_folder(args.out, args.results) / study / scale
         write(page, folder)
         tell(page, folder)

@@ -4,7 +4,7 @@
 
 A stop loses nothing that was finished: the same command goes on from there.
 
-Exit status: 0 if all trainings are done, 1 if some failed or results could not be kept, 2 for
+Exit status: 0 if all trainings are done, 1 if some failed, are stale or could not be kept, 2 for
 wrong usage, 3 if --max-time was up with trainings left, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
@@ -45,7 +45,11 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's options."""
     p = Parser("python -m bench.run", __doc__)
     add = p.add_argument
-    add("study", choices=STUDIES, metavar="STUDY", help=f"one of {', '.join(STUDIES)}")
+    names = ", ".join(STUDIES)
+    add("study", nargs="?", choices=STUDIES, metavar="STUDY", help=f"one of {names}")
+    about = """trains the spec of one stored row again, which stays as it is, and says whether all
+        numbers came out the same. The row is in --results or among the published results."""
+    add("--id", metavar="ID", help=about)
     about = """smoke takes a minute or less and draws its images. quick trains narrow networks on
         real data. paper has the paper's own size. The default is quick, or paper where its
         estimate is under 30 minutes."""
@@ -100,12 +104,19 @@ def parser() -> argparse.ArgumentParser:
     add("--max-time", type=_minutes, metavar="MIN", help=about)
     about = "tries trainings again that have failed three times"
     add("--retry-failed", action="store_true", help=about)
+    about = """trains again what is stored: stale trainings, whose rows were made by other source of
+        a method or metric than today's, or with the word all every selected training. Old rows
+        stay until new rows take their place."""
+    redo: dict[str, Any] = {"nargs": "?", "const": "stale", "choices": ("stale", "all")}
+    add("--redo", **redo, help=about)
+    about = "counts and shows stale trainings as if today's source had made them"
+    add("--stale", action="store_true", help=about)
     add("--fail-fast", action="store_true", help="stops at the first training that fails")
     about = "prints what the command would train, and writes nothing"
     add("--dry-run", action="store_true", help=about)
     add("--status", action="store_true", help="prints what is stored, and writes nothing")
     about = """prints one object, with --dry-run or --status: study, scale, total, done, diverged
-        (among the done), failed, pending, and shard under --shard"""
+        (among the done), stale, failed, pending, and shard under --shard"""
     add("--json", action="store_true", help=about)
     return p
 
@@ -131,6 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.json and not (args.dry_run or args.status):
             raise UsageError("--json goes with --dry-run or --status")
+        if args.id is not None:
+            from bench.engine.again import again
+
+            return again(args)
+        if args.study is None:
+            raise UsageError(f"a STUDY is missing; allowed: {', '.join(STUDIES)}")
         return _run(args)
     except UsageError as error:
         return complain("bench.run", error)
@@ -145,12 +162,12 @@ def _run(args: argparse.Namespace) -> int:
 
     plan = Plan(args)
     if args.json:
-        counts, _ = count(plan.specs, plan.store)
+        counts, _ = count(plan.specs, plan.store, args.redo)
         print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))
         return 0
     if args.status or args.dry_run:
         plan.cut()
-        print(plan.line(), flush=True)
+        _begin(plan)
         return 0
     executor = executors.start(args.engine, args.address, plan.workers, plan.device)
     try:
@@ -160,13 +177,23 @@ def _run(args: argparse.Namespace) -> int:
         for spec in plan.specs if args.retry_failed else []:
             plan.store.forget_failures(spec.id)
         plan.cut()
-        print(plan.line(), flush=True)
+        _begin(plan)
+        if args.redo == "all":
+            plan.store.redo([spec.id for job in plan.jobs for spec in job.specs])
         executor.ready()
         return _train(plan, executor)
     except Unwritable as error:
         return complain("bench.run", error, 1)
     finally:
         executor.stop()
+
+
+def _begin(plan: Plan) -> None:
+    """Prints what the command will do, and which rows it leaves out."""
+    for line in plan.store.left_out():
+        do = "they run again" if plan.args.redo else "--redo trains them again, --stale shows them"
+        print(f"stale: {line}; {do}", file=sys.stderr)
+    print(plan.line(), flush=True)
 
 
 def _train(plan: Plan, executor: Sequential) -> int:
@@ -204,7 +231,7 @@ def _train(plan: Plan, executor: Sequential) -> int:
         stored = f"{state.done} of {state.total} trainings are stored"
         print(f"stopped: {stored}; {AGAIN}", file=sys.stderr)
         if time_is_up:
-            return 3 if state.pending else int(state.failed > 0)
+            return 3 if state.pending else int(state.failed > 0 or state.stale > 0)
         return 143 if _terminated else 130
     except StoreError as error:
         return complain("bench.run", error, 1)
@@ -227,7 +254,7 @@ def _report(plan: Plan, executor: Sequential) -> int:
     try:
         if counts.done:
             with plan.store.rows.lock("report"):  # shards may end at the same time
-                report.after_run(plan.study.name, plan.scale, plan.args.results)
+                report.after_run(plan.study, plan.scale, plan.args.results)
     except StoreError as error:
         return complain("bench.run", error, 1)
     if plan.jobs:
@@ -236,7 +263,7 @@ def _report(plan: Plan, executor: Sequential) -> int:
         trained = sum(seconds.get(spec.id, 0.0) for job in plan.jobs for spec in job.specs)
         share = 1 - trained / wall / executor.size
         print(f"{duration(wall)} in all, {share:.1%} of it outside training")
-    return int(counts.failed > 0)
+    return int(counts.failed > 0 or counts.stale > 0)
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

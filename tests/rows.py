@@ -16,6 +16,7 @@ from bench.studies.toy_grid.spec import ToySpec
 
 TOY = STUDIES["toy_grid"]
 TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY.metrics()), **TOY.columns()})
+TODAY = TOY.today()
 TOY_SAMPLES = schema.samples(TOY.sample_columns())
 
 SMOKE = ["toy_grid", "--scale", "smoke", "--set", "epochs=2"]
@@ -56,6 +57,8 @@ def row(spec: ToySpec, score: float | None = 4.7, **more: Any) -> dict[str, Any]
         "stack_size": 2,
         "train_seconds": 1.0,
         "finished": datetime(2026, 1, 1, tzinfo=UTC),
+        "method_digest": TODAY.method(spec.method),
+        "metric_digests": TODAY.filled(scores | {"high_quality": 0.9} if scores else {}),
         **more,
     }
 
@@ -74,5 +77,6 @@ def stored(folder: Path) -> pd.DataFrame:
     frame = pd.read_parquet(folder / "toy_grid" / "smoke").sort_values("id", ignore_index=True)
     assert frame["id"].is_unique
     frame["decoder_gradient"] = [repr(g) for g in frame["decoder_gradient"]]
+    frame["metric_digests"] = [repr(digests) for digests in frame["metric_digests"]]
     frame["trace_epoch"] = [list(e) for e in frame["trace_epoch"]]
     return frame[[name for name in TOY_ROWS.names if name not in TIMING]]

@@ -79,7 +79,11 @@ def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
     torch.set_num_threads(1)
     keep_freed_memory()
     allow_tf32(job.specs[0].precision == "tf32")
-    rows, samples = STUDIES[job.specs[0].study].train(job, beat)
+    study = STUDIES[job.specs[0].study]
+    today = study.today()
+    # An edit during the training must not pass for the training's own source.
+    methods = {spec.method: today.method(spec.method) for spec in job.specs}
+    rows, samples = study.train(job, beat)
     by_id = {spec.id: spec for spec in job.specs}
     name = torch.cuda.get_device_name() if job.device == "cuda" else provenance.cpu_name()
     for row in rows:
@@ -96,6 +100,8 @@ def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
             "threads": torch.get_num_threads(),
             "stack_size": len(job.specs),
             "finished": datetime.now(UTC),
+            "method_digest": methods[spec.method],
+            "metric_digests": today.filled(row),
         }
     return rows, samples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,32 +30,47 @@ PAPER_BY_DEFAULT = 30 * 60
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts the states of selected trainings; `diverged` trainings are `done` as well."""
+    """Counts the states of selected trainings; `diverged` trainings are `done` as well.
+
+    `stale` trainings have rows that were made by other source, and are not asked to run again.
+    """
 
     study: str
     scale: str
     total: int
     done: int
     diverged: int
+    stale: int
     failed: int
     pending: int
 
 
-def count(specs: Sequence[Spec], store: Store) -> tuple[Counts, list[Spec]]:
-    """Returns the counts of these trainings, and the trainings that are left; writes nothing."""
+def count(
+    specs: Sequence[Spec], store: Store, redo: str | None = None
+) -> tuple[Counts, list[Spec]]:
+    """Returns the counts of these trainings, and the trainings that are left; writes nothing.
+
+    `redo` says which finished trainings are left as well: "stale", "all", or None for none.
+    """
     from bench.store.rows import FAILURES
 
     done, failures = store.done(), store.failures()
+    if redo == "all" and not store.due().keys() & {spec.id for spec in specs}:
+        done = {}
+    stale = store.stale().keys() - done.keys() if redo is None else set()
     failed = {id for id, note in failures.items() if note["times"] >= FAILURES and id not in done}
     statuses = [done[spec.id] for spec in specs if spec.id in done]
-    left = [spec for spec in specs if spec.id not in done and spec.id not in failed]
+    old = [spec for spec in specs if spec.id in stale]
+    kept = {*done, *stale, *failed}
+    left = [spec for spec in specs if spec.id not in kept]
     counts = Counts(
         study=specs[0].study,
         scale=specs[0].scale,
         total=len(specs),
         done=len(statuses),
         diverged=statuses.count("diverged"),
-        failed=len(specs) - len(statuses) - len(left),
+        stale=len(old),
+        failed=len(specs) - len(statuses) - len(old) - len(left),
         pending=len(left),
     )
     return counts, left
@@ -71,7 +86,7 @@ class Plan:
         from bench.engine import cost
         from bench.scores import metrics
 
-        self.args, self.study = args, STUDIES[args.study]
+        self.args, self.study = args, replace(STUDIES[args.study], stale=args.stale)
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
         self.device = choose_device(args.device, elsewhere)
         if args.precision == "tf32" and self.device != "cuda":
@@ -97,7 +112,7 @@ class Plan:
         from bench.store import provenance
         from bench.store.atomic import process
 
-        self.counts, left = count(self.specs, self.store)
+        self.counts, left = count(self.specs, self.store, self.args.redo)
         args, weights, origin = self.args, self.args.inception_weights, provenance.commit()
         self.jobs = [
             Job(
@@ -123,7 +138,8 @@ class Plan:
         counts, shard = self.counts, f", shard {self.args.shard}" if self.args.shard else ""
         line = (
             f"{self.study.name} at scale {self.scale} ({self.why}){shard}: {counts.total} "
-            f"trainings, {counts.done} done ({counts.diverged} diverged), {counts.failed} failed, "
+            f"trainings, {counts.done} done ({counts.diverged} diverged), "
+            f"{f'{counts.stale} stale, ' if counts.stale else ''}{counts.failed} failed, "
             f"{counts.pending} to go"
         )
         if self.jobs:

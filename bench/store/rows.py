@@ -24,6 +24,7 @@ import os
 import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
 from bench.store.atomic import left_behind, process, write_atomically
+from bench.store.source import Today
 
 FAILURES = 3
 """Failures of one training after which runs go on without it, until --retry-failed."""
@@ -205,24 +207,64 @@ class Buckets:
 class Store:
     """Keeps the results of one study at one scale below the folder `results`.
 
-    A folder of published results has STUDY/SCALE.parquet and can only be loaded.
+    A folder of published results has STUDY/SCALE.parquet and can only be loaded. Rows that were
+    made by other source than `today` says are kept and left out; None takes all rows as they are.
     """
 
     def __init__(
-        self, results: Path, study: str, scale: str, rows: pa.Schema, samples: pa.Schema
+        self,
+        results: Path,
+        study: str,
+        scale: str,
+        rows: pa.Schema,
+        samples: pa.Schema,
+        today: Today | None = None,
     ) -> None:
+        self.today = today
         self.folder, self.protocol = results / study / scale, protocol(study)
         self.rows = Buckets(self.folder, rows, self.folder)
         self.samples = Buckets(self.folder / "_samples", samples, self.folder)
         self.failed = self.folder / "_failed"
+        self._due = self.folder / "_redo.json"
 
     def load(self) -> tuple[pa.Table, dict[Path, str]]:
-        """Returns all rows of today's protocol, and the unreadable files with the reason.
+        """Returns the rows of today's protocol and source, and the unreadable files.
 
-        Raises StoreError for newer results and for damaged published results.
+        The files come with the reason. Raises StoreError for newer results and for damaged
+        published results.
         """
+        table, bad = self._of_protocol()
+        left_out = pa.array([*self._stale(table)], pa.string())
+        return table.filter(pc.invert(pc.is_in(table["id"], left_out))), bad
+
+    def stale(self) -> dict[str, str]:
+        """Returns what made each row that `load` leaves out otherwise, by id."""
+        return self._stale(self._of_protocol()[0])
+
+    def left_out(self) -> list[str]:
+        """Returns a line for each reason for which `load` leaves rows out: how many, and which."""
+        table = self._of_protocol()[0]
+        stale = self._stale(table)
+        cells: dict[str, list[str]] = {}
+        for row in table.select(["id", "label", "lam"]).to_pylist():
+            if why := stale.get(row["id"]):
+                cells.setdefault(why, []).append(f"{row['label']} at λ = {row['lam']:g}")
+        return [
+            f"{len(each)} made by {why}: "
+            + ", ".join(f"{cell} ({n})" for cell, n in sorted(Counter(each).items()))
+            for why, each in sorted(cells.items())
+        ]
+
+    def _of_protocol(self) -> tuple[pa.Table, dict[Path, str]]:
         table, bad = self._read("", self.rows)
         return table.filter(pc.field("protocol") == self.protocol), bad
+
+    def _stale(self, table: pa.Table) -> dict[str, str]:
+        if self.today is None:
+            return {}
+        names = ("id", "method", "commit", "dirty", "method_digest", "metric_digests")
+        rows = table.select([*names, *self.today.metrics]).to_pylist()
+        return {row["id"]: why for row in rows if (why := self.today.stale(row))}
 
     def load_samples(self) -> pa.Table:
         """Returns what is kept for figures. Raises StoreError as `load` does."""
@@ -270,9 +312,35 @@ class Store:
         return self.rows.set_aside_bad() | self.samples.set_aside_bad()
 
     def done(self, column: str = "status") -> dict[str, Any]:
-        """Returns the status, or another column, of every finished training by id."""
+        """Returns the status, or another column, of every finished training by id.
+
+        Trainings whose rows are stale, or asked to be trained again, are not finished.
+        """
+        table, due = self.load()[0], self.due()
+        pairs = zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True)
+        return {id: value for id, value in pairs if id not in due}
+
+    # Trainings that shall run again. Their rows stay until others take their place.
+
+    def redo(self, ids: Sequence[str]) -> None:
+        """Asks that these trainings run again, unless they are asked for already."""
+        with self.rows.lock("redo"):
+            due = self.due() | {id: at for id, at in self._finished().items() if id in ids}
+            write_atomically(self._due, json.dumps(due).encode(), self.folder / "_tmp")
+
+    def due(self) -> dict[str, str]:
+        """Returns when each row was made whose training shall run again, by id."""
+        try:
+            asked = json.loads(self._due.read_text())
+        except (OSError, ValueError):
+            return {}
+        finished = self._finished()
+        return {id: at for id, at in asked.items() if finished.get(id) == at}
+
+    def _finished(self) -> dict[str, str]:
         table = self.rows.read()[0]
-        return dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
+        at = map(str, table["finished"].to_pylist())
+        return dict(zip(table["id"].to_pylist(), at, strict=True))
 
     def write(self, rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> None:
         """Keeps finished trainings. The rows come last, because a row says that it is done."""

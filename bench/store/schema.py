@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bench.spec import Spec, columns
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
 DEFAULT = "bench.default"
@@ -26,6 +26,7 @@ TYPES: dict[Any, pa.DataType] = {
     "floats": pa.list_(pa.float64()),
     "float32s": pa.list_(pa.float32()),
     "float32s by name": pa.map_(pa.string(), pa.list_(pa.float32())),
+    "texts by name": pa.map_(pa.string(), pa.string()),
     "time": pa.timestamp("us", tz="UTC"),
 }
 """Arrow's type for each way to declare a column."""
@@ -48,6 +49,8 @@ PROVENANCE = {
     "stack_size": int,  # trainings in the same tensor program
     "train_seconds": float,  # of the stack, evaluation left out, per member
     "finished": "time",
+    "method_digest": str,  # of the method's source, see bench.store.source
+    "metric_digests": "texts by name",  # of each metric's source, by the metric's first column
 }
 
 

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from bench.render.page import Page
     from bench.scores.metrics import Metric
     from bench.store.rows import Store
+    from bench.store.source import Today
 
 SCALES = ("smoke", "quick", "paper")
 
 Beat = Callable[[float], None]
 """Reports how far a job has come, from 0 to 1."""
 Rows = list[dict[str, Any]]
+TABLES = ("Objective", "Method")
+"""Classes of entries in the tables of methods, which are no part of a method's source."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Study(Generic[S]):
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of some methods
     cost_of_size: Mapping[int, float] = field(default_factory=dict)
     """Ratio of a member's time in a stack of this size to its time in a larger one (1)."""
+    stale: bool = False  # whether results hold rows that were made by other source than today's
 
     def specs(
         self,
@@ -107,10 +111,24 @@ class Study(Generic[S]):
         from bench.store.rows import Store
 
         rows = schema.rows(self.kind, {**columns(self.metrics()), **self.columns()})
-        return Store(results, self.name, scale, rows, schema.samples(self.sample_columns()))
+        samples = schema.samples(self.sample_columns())
+        return Store(results, self.name, scale, rows, samples, None if self.stale else self.today())
+
+    def today(self) -> Today:
+        """Returns the digests of today's source of this study's methods and metrics."""
+        from bench.store.source import Today, digest, digest_of
+
+        def method(name: str) -> str:
+            return digest(*self.method_source(name), without=TABLES)
+
+        metrics = {each.columns[0]: digest_of(each.function) for each in self.metrics()}
+        return Today(self.name, method, metrics)
 
     def load(self, results: Path, scale: str) -> tuple[pa.Table, dict[Path, str]]:
-        """Returns all rows of today's protocol, and the unreadable files; see `Store.load`."""
+        """Returns the rows of today's protocol and source, and the unreadable files.
+
+        Rows of other source are among them if the study is `stale`; see `Store.load`.
+        """
         return self.store(results, scale).load()
 
     # Hooks
@@ -118,6 +136,13 @@ class Study(Generic[S]):
     def every_method(self) -> dict[str, bool]:
         """Returns every method that this study can train, and whether the method uses lambda."""
         raise NotImplementedError
+
+    def method_source(self, method: str) -> Sequence[str]:
+        """Returns where the source of a method lies, see `bench.store.source.digest`.
+
+        By default it is this study's hook `train` and all that the hook calls.
+        """
+        return [f"{type(self).__module__}:{type(self).__name__}.train"]
 
     def metrics(self) -> Sequence[Metric]:
         """Returns the metrics of this study, which declare their own columns."""

@@ -45,6 +45,13 @@ class ImageStudy(Study[ImageSpec]):
         data = next(iter(self.axes.values()))["data"][0]
         return {name: bool(METHODS[name].label_cycle) for name in domain(data).methods()}
 
+    def method_source(self, method: str) -> Sequence[str]:
+        from bench.store.source import there
+
+        if there(own := f"models.methods:METHODS[{method}]"):
+            return [own]
+        return [f"models.objectives:OBJECTIVES[{method}]", "models.methods:matching"]
+
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES
 

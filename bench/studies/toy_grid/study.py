@@ -33,6 +33,11 @@ class ToyStudy(Study[ToySpec]):
 
         return dict.fromkeys(OBJECTIVES, True)
 
+    def method_source(self, method: str) -> Sequence[str]:
+        objectives = "models.objectives"
+        shared = [f"{objectives}:{name}" for name in ("squared_error", "regularised")]
+        return [f"{objectives}:OBJECTIVES[{method}]", *shared]
+
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import TOY
 

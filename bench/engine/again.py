@@ -1,0 +1,138 @@
+"""Trains the spec of one stored row again, and says whether the row came out the same."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.cli import UsageError, duration
+from bench.engine.plan import DOWNLOAD, choose_device
+from bench.scores import metrics
+from bench.spec import Spec, columns
+from bench.store import provenance
+from bench.store.atomic import process
+from bench.studies import STUDIES
+from bench.studies.study import SCALES, Job, Study
+
+REFERENCE = provenance.ROOT / "results" / "reference"
+TIMES = ("evaluation_seconds",)
+"""Columns of a study that no training repeats."""
+MADE_BY = ("device", "device_name", "torch", "numpy", "python", "commit")
+
+
+def again(args: argparse.Namespace) -> int:
+    """Trains the spec of row `args.id` and compares; returns 0 if all numbers are equal, else 1.
+
+    The row is looked for in the results folder, then in the published results; it stays as it is.
+    Raises UsageError if there is no such row or if it can't be trained here.
+    """
+    study, row = _stored(args)
+    spec = study.kind(**{name: row[name] for name in columns(study.kind)})
+    if spec.id != args.id:
+        raise UsageError(f"--id {args.id} is a row of protocol {row['protocol']}, not of today's")
+    (checked,) = study.check([spec], args.data, args.inception_weights)
+    if checked != spec:
+        raise UsageError(f"--id {args.id} was trained on {getattr(spec, 'data', '')}: see --data")
+    device = choose_device(args.device or row["device"])
+    print(f"{row['label']} at λ = {spec.lam:g}, seed {spec.seed}, of {spec.study} at {spec.scale}")
+    print(f"stored: {duration(row['train_seconds'])} of training by {_made(row)}", flush=True)
+    now = _trained(study, spec, device, args)
+    print(f"now: {_made(now)}")
+    if why := study.today().stale(row):
+        print(f"the stored row was made by {why}")
+    compared = [n for n in _numbers(study) if row[n] is not None or now[n] is not None]
+    differing = [name for name in compared if not _equal(row[name], now[name])]
+    for name in differing:
+        print(f"  {name}: {_difference(row[name], now[name])}")
+    if differing:
+        print(f"NOT the same: {len(differing)} of {len(compared)} columns differ")
+        return 1
+    print(f"the same: all {len(compared)} columns are equal to the last bit")
+    return 0
+
+
+def _stored(args: argparse.Namespace) -> tuple[Study[Any], dict[str, Any]]:
+    """Returns the study of the row that is asked for, and the row."""
+    names = [args.study] if args.study else list(STUDIES)
+    scales = [args.scale] if args.scale else SCALES
+    for folder, name, scale in product((args.results, REFERENCE), names, scales):
+        study = replace(STUDIES[name], stale=True)
+        for row in study.load(folder, scale)[0].to_pylist():
+            if row["id"] == args.id:
+                return study, row
+    places = f"{args.results} or {REFERENCE}"
+    raise UsageError(f"--id {args.id}; allowed: the id of a row in {places}")
+
+
+def _trained(
+    study: Study[Any], spec: Spec, device: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Returns the row that today's source makes of this spec."""
+    from bench.engine.job import run_job
+
+    weights = args.inception_weights
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            (spec,),
+            folder,
+            device,
+            provenance.commit(),
+            os.getpid(),
+            process(),
+            args.data and str(args.data.absolute()),
+            weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
+        )
+        verdict = run_job(job)
+        if verdict.end != "done":
+            raise UsageError(f"--id {spec.id} could not be trained: {verdict.reason}")
+        (row,) = study.load(Path(folder), spec.scale)[0].to_pylist()
+        return row
+
+
+def _made(row: Mapping[str, Any]) -> str:
+    known = {name: str(row[name] or "unknown") for name in MADE_BY}
+    known["commit"] = known["commit"][:10] + (" with changes" if row["dirty"] else "")
+    return ", ".join(f"{name} {value}" for name, value in known.items())
+
+
+def _numbers(study: Study[Any]) -> Iterator[str]:
+    """Yields the columns that a training makes and a second training makes again."""
+    yield "status"
+    for name in (*metrics.columns(study.metrics()), *study.columns()):
+        if name not in TIMES:
+            yield name
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Says whether two values of a row are equal to the last bit; NaN equals NaN."""
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or (a != a and b != b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return a == b
+
+
+def _difference(then: Any, now: Any) -> str:
+    if isinstance(then, float) and isinstance(now, float):
+        return f"{then!r} then, {now!r} now"
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        pairs = list(zip(_flat(then), _flat(now), strict=False))
+        unequal = [not _equal(a, b) for a, b in pairs]
+        gap = max((abs(float(np.subtract(*pair))) for pair in pairs), default=0.0)
+        return f"{sum(unequal)} of {len(pairs)} values differ, by {gap:.3g} at most"
+    return f"{then} then, {now} now"
+
+
+def _flat(values: Any) -> list[float]:
+    """Returns the numbers of nested lists and maps, in order."""
+    if isinstance(values, list | tuple):
+        return [number for each in values for number in _flat(each)]
+    return [values] if isinstance(values, int | float) else []

@@ -1,0 +1,196 @@
+"""Digests change with what computes, and with nothing else; stale rows are named and left out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.scores.metrics import IMAGES, TOY, Metric
+from bench.store import source
+from bench.store.provenance import ROOT
+from bench.studies import STUDIES
+from bench.studies.study import TABLES
+
+OBJECTIVES = "models/objectives.py"
+METHODS = "models/methods.py"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the models and scores, to be edited."""
+    for part in ("models", "bench/scores"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("weights"))
+    return tmp_path
+
+
+def edit(root: Path, file: str, *changes: tuple[str, str]) -> None:
+    source._module.cache_clear()
+    source.digest.cache_clear()
+    path = root / file
+    text = path.read_text("utf-8")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    ast.parse(text)
+    path.write_text(text, "utf-8")
+
+
+def digests(root: Path) -> dict[str, str]:
+    """The digest of every method: of the toy study, and of images."""
+    found = {}
+    for study in ("toy_grid", "mnist"):
+        for method in STUDIES[study].every_method():
+            places = STUDIES[study].method_source(method)
+            found[f"{study} {method}"] = source.digest(*places, root=root, without=TABLES)
+    return found
+
+
+def changed(root: Path, file: str, *changes: tuple[str, str]) -> set[str]:
+    """The methods whose digest these changes change."""
+    before = digests(root)
+    edit(root, file, *changes)
+    after = digests(root)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_digest_does_not_change_with_words_layout_or_place(tree: Path) -> None:
+    assert not changed(
+        tree,
+        OBJECTIVES,
+        (
+            "    return f_p.mean(-1) - f_q.mean(-1)",
+            "    # why\n    return (\n f_p.mean(-1)\n - f_q.mean(-1,)\n)",
+        ),
+        ('"""Returns E_p f - E_q f (14) of sVAE', '"""Another text of sVAE'),
+        ("def squared_error(x: Tensor, x_rec: Tensor", "def squared_error(x, x_rec: Tensor | None"),
+        ('"sVAE", "sVAE-r"', '"SVAE", "SVAE-R"'),  # names in tables
+        (
+            "OBJECTIVES: dict[str, Objective] = {",
+            "OBJECTIVES = {\n    'more': Objective(minimax, minimax, '', ''),",
+        ),
+        (
+            "    label_cycle: str  # at lambda",
+            "    note: int = 0\n    label_cycle: str  # at lambda",
+        ),
+    )
+    definition = (
+        (tree / OBJECTIVES).read_text("utf-8").split("def symmetric_kl")[1].split("\ndef ")[0]
+    )
+    moved = f"def symmetric_kl{definition}"
+    (tree / "models/elsewhere.py").write_text(f"from torch import Tensor\n\n{moved}", "utf-8")
+    assert not changed(
+        tree,
+        OBJECTIVES,
+        (moved, ""),
+        (
+            "from torch import Tensor",
+            "from models.elsewhere import symmetric_kl\nfrom torch import Tensor",
+        ),
+    )
+
+
+def test_a_digest_changes_with_the_function_and_with_what_it_calls(tree: Path) -> None:
+    svae = {"toy_grid svae_r", "mnist svae_r", "mnist svae_r_density"}
+    assert (
+        changed(
+            tree,
+            OBJECTIVES,
+            ("return f_p.mean(-1) - f_q.mean(-1)", "return f_q.mean(-1) - f_p.mean(-1)"),
+        )
+        == svae
+    )
+    toy = {name for name in digests(tree) if name.startswith("toy_grid")}
+    joint = {name.replace("toy_grid", "mnist") for name in toy} | {"mnist svae_r_density"}
+    assert (
+        changed(
+            tree, OBJECTIVES, ("return matching + lam * error", "return matching + 2 * lam * error")
+        )
+        == toy | joint
+    )
+    assert changed(tree, OBJECTIVES, ("(x - x_rec).square()", "(x - x_rec).abs()")) == toy
+    assert changed(tree, METHODS, ("clip=0.01", "clip=0.1")) == {"mnist wgan"}
+    assert changed(tree, METHODS, ("PENALTY = MARGIN = 10.0", "PENALTY = MARGIN = 1.0")) == {
+        "mnist wgan_gp",
+        "mnist ebgan",
+    }
+    assert changed(tree, METHODS, ("betas=(0.0, 0.9)", "betas=(0.5, 0.9)")) == {
+        "mnist wgan_gp",
+    }
+    # A function of another file that the method calls.
+    assert "mnist gan" in changed(
+        tree, "models/batch.py", ('batch.noise("z", ', 'batch.noise("code", ')
+    )
+    assert "mnist vae" in changed(
+        tree,
+        "models/mnist.py",
+        ('reduction="none").flatten(1).sum(1)', 'reduction="none").flatten(1).mean(1)'),
+    )
+
+
+def test_an_entry_outside_the_table_counts(tree: Path) -> None:
+    """As the recipe in bench/README.md adds a method."""
+    edit(
+        tree,
+        OBJECTIVES,
+        (
+            "OBJECTIVES: dict",
+            "def hinge(f_q, f_p):\n    return (1 + f_p).relu().mean(-1)\n\n\nOBJECTIVES: dict",
+        ),
+    )
+    with (tree / OBJECTIVES).open("a", encoding="utf-8") as file:
+        file.write('\nOBJECTIVES["hinge"] = Objective(density_ratio, hinge, "a", "b")\n')
+    place = "models.objectives:OBJECTIVES[hinge]"
+    source._module.cache_clear()
+    before = source.digest(place, root=tree, without=TABLES)
+    edit(tree, OBJECTIVES, ("(1 + f_p).relu()", "(2 + f_p).relu()"))
+    assert source.digest(place, root=tree, without=TABLES) != before
+
+
+def test_a_digest_is_of_the_text_and_not_of_this_python() -> None:
+    """The digest of this text was written down once; no version of Python may change it."""
+    text = '''
+import math
+TABLE = {"a": f(1, key=[2.0, None]), "b": 0}
+def f(x, *more, key=()):
+    """Text."""
+    total: float = sum(i * i for i in more if i) + math.pi
+    match x:
+        case [1, *rest]:
+            return lambda y: y[1:2] or f"{total!r:>{x}} and {{}}"
+    with open(b"x") as (p, q), p: ...
+    return {**key, **{"k": not -x}}
+'''
+    tree = source._Bare().visit(ast.parse(text))
+    assert (
+        source.hashlib.sha256(json.dumps(source._plain(tree)).encode()).hexdigest()[:12]
+        == "d4a403f91439"
+    )
+
+
+def scaled(outputs: Any, by: float) -> float:
+    return by * float(outputs.samples.max())
+
+
+def test_a_metric_has_the_digest_of_its_own_function() -> None:
+    found = [source.digest_of(metric.function) for metric in (*TOY, *IMAGES)]
+    assert len({*found}) == len(found)
+    largest = Metric(("a",), lambda o: o.samples.max(), "a")
+    smallest = Metric(("a",), lambda o: o.samples.min(), "a")
+    assert source.digest_of(largest.function) != source.digest_of(smallest.function)
+    assert source.digest_of(largest.function) == source.digest_of(lambda o: o.samples.max())
+    twice, thrice = (partial(scaled, by=n) for n in (2, 3))
+    assert source.digest_of(twice) != source.digest_of(thrice)
+
+
+def test_a_digest_needs_no_torch() -> None:
+    code = "import sys; from bench.studies import STUDIES; t = STUDIES['mnist'].today(); "
+    code += "assert t.method('svae_r') and t.metrics['swd']; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

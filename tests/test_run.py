@@ -124,7 +124,7 @@ def test_status_and_dry_run_print_one_object_and_write_nothing(
 ) -> None:
     folder = tmp_path / "r"
     expected = {"study": "toy_grid", "scale": "smoke", "total": 8, "done": 0, "diverged": 0}
-    expected |= {"failed": 0, "pending": 8}
+    expected |= {"stale": 0, "failed": 0, "pending": 8}
     assert ask(folder, capsys, "--status") == expected
     assert ask(folder, capsys, "--dry-run") == expected
     assert not folder.exists()

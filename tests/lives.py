@@ -147,7 +147,7 @@ def slows_down(job: Any) -> None:
         time.sleep(1)
         updates(self, batch)
 
-    if any((Path(job.results) / job.specs[0].study / job.specs[0].scale).glob("*.parquet")):
+    if any(job.folder.glob("*.parquet")):
         Trainer.updates = slow
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 OLD = 3600
-"""Seconds after which a run removes what an ended process left in `tmp/` or `progress/`."""
+"""Seconds after which a run removes what an ended process left in `_tmp/` or `_progress/`."""
 
 
 def process() -> str:
@@ -26,7 +26,7 @@ def left_behind(path: Path) -> bool:
     The file's name begins with the process's. What processes of other hosts left goes when a run
     starts there.
     """
-    host, pid, *_ = [*path.name.removeprefix("probe-").split("-"), ""]
+    host, pid, *_ = [*path.name.removeprefix("_probe-").split("-"), ""]
     if host != process().partition("-")[0] or not pid.isdecimal() or os.name != "posix":
         return False
     try:

@@ -6,14 +6,13 @@ atomic replacement of its bucket under a lock. At any moment, whoever is writing
 
     pandas.read_parquet("results/toy_grid/quick")
 
-gives exactly one row per finished training. Nothing but rows lies in this folder, so that all
-readers of parquet can take it whole. The rest lies beside it:
+gives exactly one row per finished training. It skips names that begin with `_`:
 
-    quick/00.parquet ... ff.parquet  rows, see bench.store.schema; each file carries its own SHA-256
-    quick_samples/                   points and images for figures, by the same rules
-    _quick/aside/                    damaged and foreign files, each with the reason
-    _quick/failed/                   trainings that failed, how often and why
-    _quick/locks/, progress/, tmp/   files of the runs under way
+    00.parquet ... ff.parquet   rows, see bench.store.schema; each file carries its own SHA-256
+    _samples/                   points and images for figures, by the same rules
+    _aside/                     damaged and foreign files, each with the reason
+    _failed/                    trainings that failed, how often and why
+    _locks/, _progress/, _tmp/  files of the runs under way
 """
 
 from __future__ import annotations
@@ -173,12 +172,12 @@ class Buckets:
                 added = pa.Table.from_pylist(list(new.values()), schema=self.columns)
                 both = pa.concat_tables([kept, added], promote_options="default")
                 content = to_bytes(both.combine_chunks())
-                write_atomically(path, content, self.root / "tmp")
+                write_atomically(path, content, self.root / "_tmp")
 
     def lock(self, name: str) -> FileLock:
         """Returns a lock that one process at a time holds, over all machines."""
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        locks = self.root / "_locks"
+        locks.mkdir(exist_ok=True)
         return FileLock(locks / f"{self.folder.name}-{name[:64]}.lock")
 
     def _load_or_set_aside(self, path: Path) -> pa.Table:
@@ -188,26 +187,21 @@ class Buckets:
         except FileNotFoundError:
             pass
         except BadFile as error:
-            aside = self.root / "aside"
-            aside.mkdir(parents=True, exist_ok=True)
+            aside = self.root / "_aside"
+            aside.mkdir(exist_ok=True)
             target = aside / f"{path.name[:64]}.{uuid.uuid4().hex[:8]}"
             os.replace(path, target)
-            reason = f"{path.relative_to(self.root.parent)} {error}\n"
+            reason = f"{path.relative_to(self.root)} {error}\n"
             write_atomically(aside / f"{target.name}.reason.txt", reason.encode(), aside)
         return self.columns.empty_table()
 
     def set_aside_bad(self) -> dict[Path, str]:
-        """Moves files that can't be trusted to `aside/`; returns them with the reason."""
+        """Moves files that can't be trusted to `_aside/`; returns them with the reason."""
         bad = self.read()[1]
         for path in bad:
             with self.lock(path.stem):
                 self._load_or_set_aside(path)
         return bad
-
-
-def work_folder(results: Path, study: str, scale: str) -> Path:
-    """Returns the folder of all that a study's runs keep beside rows and samples."""
-    return results / study / f"_{scale}"
 
 
 class Store:
@@ -228,11 +222,10 @@ class Store:
     ) -> None:
         self.today = today
         self.folder, self.protocol = results / study / scale, protocol(study)
-        self.work = work_folder(results, study, scale)
-        self.rows = Buckets(self.folder, rows, self.work)
-        self.samples = Buckets(self.folder.with_name(f"{scale}_samples"), samples, self.work)
-        self.failed = self.work / "failed"
-        self._due = self.work / "redo.json"
+        self.rows = Buckets(self.folder, rows, self.folder)
+        self.samples = Buckets(self.folder / "_samples", samples, self.folder)
+        self.failed = self.folder / "_failed"
+        self._due = self.folder / "_redo.json"
 
     def load(self) -> tuple[pa.Table, dict[Path, str]]:
         """Returns the rows of today's protocol and source, and the unreadable files.
@@ -263,7 +256,7 @@ class Store:
         ]
 
     def _of_protocol(self) -> tuple[pa.Table, dict[Path, str]]:
-        table, bad = self._read(self.rows)
+        table, bad = self._read("", self.rows)
         return table.filter(pc.field("protocol") == self.protocol), bad
 
     def _stale(self, table: pa.Table) -> dict[str, str]:
@@ -275,11 +268,9 @@ class Store:
 
     def load_samples(self) -> pa.Table:
         """Returns what is kept for figures. Raises StoreError as `load` does."""
-        old = Buckets(self.folder / "_samples", self.samples.columns, self.work)
-        return self._read(self.samples if self.samples.folder.is_dir() else old)[0]
+        return self._read("_samples", self.samples)[0]
 
-    def _read(self, buckets: Buckets) -> tuple[pa.Table, dict[Path, str]]:
-        kind = "_samples" if buckets is not self.rows else ""
+    def _read(self, kind: str, buckets: Buckets) -> tuple[pa.Table, dict[Path, str]]:
         path = self.folder.with_name(f"{self.folder.name}{kind}.parquet")  # where it is published
         if not path.is_file():
             return buckets.read()
@@ -290,7 +281,7 @@ class Store:
 
     def progress_of(self, run: str | None) -> Path:
         """Returns the folder of heartbeats of a run, which its `process` names."""
-        return self.work / "progress" / str(run)
+        return self.folder / "_progress" / str(run)
 
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready for writing; returns the files that it set aside.
@@ -300,14 +291,13 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.work / f"probe-{process()}"
-            write_atomically(probe, b"probe", self.work / "tmp")
+            probe = self.folder / f"_probe-{process()}"
+            write_atomically(probe, b"probe", self.folder / "_tmp")
             probe.unlink()
             with self.rows.lock("probe"):
-                self._move_from_earlier_versions()
                 # Drafts and heartbeats of ended processes go.
-                for pattern in ("tmp/*", "progress/*", "probe-*"):
-                    for path in filter(left_behind, self.work.glob(pattern)):
+                for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
+                    for path in filter(left_behind, self.folder.glob(pattern)):
                         if path.is_dir():
                             shutil.rmtree(path, ignore_errors=True)
                         else:
@@ -320,18 +310,6 @@ class Store:
                 f"({getattr(error, 'strerror', None) or error}); choose another with --results"
             ) from None
         return self.rows.set_aside_bad() | self.samples.set_aside_bad()
-
-    def _move_from_earlier_versions(self) -> None:
-        """Moves what lay beside the rows, inside their folder, to its place of today."""
-        places = {name: self.work / name for name in ("aside", "failed", "checkpoints")}
-        for name, place in (places | {"samples": self.samples.folder}).items():
-            old = self.folder / f"_{name}"
-            for path in sorted(old.glob("*")) if place.is_dir() else []:
-                os.replace(path, place / path.name)
-            if old.is_dir() and not place.is_dir():
-                os.replace(old, place)
-        for name in ("samples", *places, "locks", "progress", "tmp"):
-            shutil.rmtree(self.folder / f"_{name}", ignore_errors=True)
 
     def done(self, column: str = "status") -> dict[str, Any]:
         """Returns the status, or another column, of every finished training by id.
@@ -348,7 +326,7 @@ class Store:
         """Asks that these trainings run again, unless they are asked for already."""
         with self.rows.lock("redo"):
             due = self.due() | {id: at for id, at in self._finished().items() if id in ids}
-            write_atomically(self._due, json.dumps(due).encode(), self.work / "tmp")
+            write_atomically(self._due, json.dumps(due).encode(), self.folder / "_tmp")
 
     def due(self) -> dict[str, str]:
         """Returns when each row was made whose training shall run again, by id."""
@@ -390,7 +368,7 @@ class Store:
         times = self.failures().get(id, {}).get("times", 0) + 1
         note = json.dumps({"times": times, "reason": reason}).encode()
         self.failed.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.failed / f"{id}.json", note, self.work / "tmp")
+        write_atomically(self.failed / f"{id}.json", note, self.folder / "_tmp")
         return times
 
     def forget_failures(self, id: str) -> None:

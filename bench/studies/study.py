@@ -45,11 +45,9 @@ class Job:
         return f"{self.specs[0].id}-{len(self.specs)}"
 
     @property
-    def work(self) -> Path:
-        """Returns the folder of files that the runs of the job's study and scale keep."""
-        from bench.store.rows import work_folder
-
-        return work_folder(Path(self.results), self.specs[0].study, self.specs[0].scale)
+    def folder(self) -> Path:
+        """Returns the folder of results of the job's study and scale."""
+        return Path(self.results) / self.specs[0].study / self.specs[0].scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -287,7 +287,7 @@ class Study:
         names = [name for name in TOY_ROWS.names if name not in TIMING]
         frames = {
             "rows": pd.read_parquet(folder)[names],
-            "samples": pd.read_parquet(folder / "_samples"),
+            "samples": pd.read_parquet(folder.with_name("smoke_samples")),
         }
         return {
             name: frame.sort_values("id", ignore_index=True).map(_plain)
@@ -300,7 +300,7 @@ class Study:
         def differ() -> int:
             ours, theirs = self.rows(), other.rows()
             whole = all(len(f) == f["id"].nunique() == self.trainings for f in ours.values())
-            clean = not (self.folder / "toy_grid" / "smoke" / "_aside").exists()
+            clean = not (self.folder / "toy_grid" / "_smoke" / "aside").exists()
             once = not self.again.read_text()
             equal = all(ours[name].equals(theirs[name]) for name in ours)
             print(f"whole {whole}, nothing set aside {clean}, nothing again {once}, equal {equal}")

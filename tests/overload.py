@@ -158,8 +158,8 @@ def run(engine: str, jobs: int, interrupt: bool) -> tuple[list[float], list[floa
         if interrupt and process.returncode == 0:
             left.append("the run ended before it was interrupted")
         left += [f"file {path.relative_to(scratch)}" for path in scratch.rglob("*")]
-        left += [f"draft {path.name}" for path in folder.glob("results/*/*/_tmp/*")]
-        left += [f"progress {path.name}" for path in folder.glob("results/*/*/_progress/*")]
+        left += [f"draft {path.name}" for path in folder.glob("results/*/_*/tmp/*")]
+        left += [f"progress {path.name}" for path in folder.glob("results/*/_*/progress/*")]
         ours = {str(pid) for pid in peers}
         new = set(os.listdir("/dev/shm")) - shared
         left += [f"shared memory {n}" for n in new if ours & set(n.replace("_", "-").split("-"))]

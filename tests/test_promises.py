@@ -88,7 +88,7 @@ def test_a_quota_that_is_met_on_the_way(tmp_path: Path, live: Callable[..., Life
     assert "Traceback" not in said
     assert {p: p.read_bytes() for p in before} == before
     assert len(kept.done()) == len(SPECS) - 8
-    assert list((kept.folder / "_tmp").iterdir()) == []
+    assert list((kept.work / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300])
@@ -110,7 +110,7 @@ def test_two_runners_on_one_folder_equal_one(
     pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
     kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
     assert kept.prepare() == {} and len(kept.samples.read()[0]) == 8
-    assert list((kept.folder / "_progress").iterdir()) == []
+    assert list((kept.work / "progress").iterdir()) == []
 
 
 def test_another_protocol_is_another_generation(
@@ -237,8 +237,8 @@ def test_what_the_dead_left_goes_once_it_is_old(tmp_path: Path) -> None:
     old, long_ago = {}, time.time() - 2 * atomic.OLD
     for age in ("old", "young"):
         for process in (f"{here}-{dead.pid}", f"{here}-{own}", f"elsewhere-{dead.pid}"):
-            draft = kept.folder / "_tmp" / f"{process}-{age}"
-            folder = kept.folder / "_progress" / f"{process}-{age}"
+            draft = kept.work / "tmp" / f"{process}-{age}"
+            folder = kept.work / "progress" / f"{process}-{age}"
             folder.mkdir(parents=True)
             for path in (draft, folder / "a.json"):
                 path.touch()
@@ -248,7 +248,7 @@ def test_what_the_dead_left_goes_once_it_is_old(tmp_path: Path) -> None:
                     old[path] = process == f"{here}-{dead.pid}"
     kept.prepare()
     assert {path: not path.exists() for path in old} == old
-    assert sorted(p.name for p in (kept.folder / "_tmp").glob("*-young")) == sorted(
+    assert sorted(p.name for p in (kept.work / "tmp").glob("*-young")) == sorted(
         f"{p}-young" for p in (f"{here}-{dead.pid}", f"{here}-{own}", f"elsewhere-{dead.pid}")
     )
 

@@ -22,7 +22,7 @@ from bench.studies.study import Job
 
 
 class Heartbeat:
-    """Writes how far a job has come to a file in `_progress/RUN`, at most twice a second.
+    """Writes how far a job has come to a file in `progress/RUN`, at most twice a second.
 
     The file also tells the engine which jobs were under way when a worker is killed. Jobs on
     clusters write every five seconds, because many share a file system.
@@ -30,7 +30,7 @@ class Heartbeat:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.path = job.folder / "_progress" / str(job.run) / f"{job.key}.json"
+        self.path = job.work / "progress" / str(job.run) / f"{job.key}.json"
         self.next = 0.0
         self(0.0)
 
@@ -43,7 +43,7 @@ class Heartbeat:
         # A full disk is reported when results are written, not here.
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "_tmp")
+            write_atomically(self.path, json.dumps(note).encode(), self.path.parent / "tmp")
 
     def stop(self) -> None:
         """Removes the file: the job is not under way any more."""
@@ -130,7 +130,7 @@ def _notes(progress: Path) -> Iterator[tuple[str, float, str]]:
 def clear_drafts(progress: Path) -> None:
     """Removes the drafts of workers that were killed amid a write; heartbeats name the workers."""
     for *_, writer in _notes(progress):
-        for draft in (progress.parent.parent / "_tmp").glob(f"{writer}-*"):
+        for draft in (progress.parent.parent / "tmp").glob(f"{writer}-*"):
             with contextlib.suppress(OSError):
                 draft.unlink()
 

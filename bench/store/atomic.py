@@ -11,7 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 OLD = 3600
-"""Seconds after which a run removes what an ended process left in `_tmp/` or `_progress/`."""
+"""Seconds after which a run removes what an ended process left in `tmp/` or `progress/`."""
+
+
+def work_of(folder: Path) -> Path:
+    """Returns the folder beside a folder of rows that holds all that is neither row nor sample.
+
+    Readers of parquet refuse or misread a folder that holds anything but rows.
+    """
+    return folder.with_name(f"_{folder.name}")
 
 
 def process() -> str:
@@ -26,7 +34,7 @@ def left_behind(path: Path) -> bool:
     The file's name begins with the process's. What processes of other hosts left goes when a run
     starts there.
     """
-    host, pid, *_ = [*path.name.removeprefix("_probe-").split("-"), ""]
+    host, pid, *_ = [*path.name.removeprefix("probe-").split("-"), ""]
     if host != process().partition("-")[0] or not pid.isdecimal() or os.name != "posix":
         return False
     try:

@@ -6,17 +6,20 @@ atomic replacement of its bucket under a lock. At any moment, whoever is writing
 
     pandas.read_parquet("results/toy_grid/quick")
 
-gives exactly one row per finished training. It skips names that begin with `_`:
+gives exactly one row per finished training. So do other readers of parquet, because the folder
+holds rows and nothing else. All else lies beside it:
 
-    00.parquet ... ff.parquet   rows, see bench.store.schema; each file carries its own SHA-256
-    _samples/                   points and images for figures, by the same rules
-    _aside/                     damaged and foreign files, each with the reason
-    _failed/                    trainings that failed, how often and why
-    _locks/, _progress/, _tmp/  files of the runs under way
+    SCALE/00.parquet ... ff.parquet    rows, see bench.store.schema; each file has its own SHA-256
+    SCALE_samples/                     points and images for figures, by the same rules
+    _SCALE/aside/                      damaged and foreign files, each with the reason
+    _SCALE/failed/                     trainings that failed, how often and why
+    _SCALE/checkpoints/                long trainings under way
+    _SCALE/locks/, progress/, tmp/     files of the runs under way
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -26,6 +29,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +41,7 @@ from filelock import FileLock
 from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
-from bench.store.atomic import left_behind, process, write_atomically
+from bench.store.atomic import left_behind, process, work_of, write_atomically
 from bench.store.source import Today
 
 FAILURES = 3
@@ -115,6 +119,15 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
         raise BadFile(f"has other columns: {_one_line(error)}") from None
 
 
+def _widened(table: pa.Table, columns: pa.Schema) -> pa.Table:
+    """Returns the table with these columns, null where it lacks them; others come last."""
+    for field in columns:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    others = sorted(set(table.column_names) - set(columns.names))
+    return table.select([*columns.names, *others])
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
@@ -122,22 +135,27 @@ def _one_line(error: Exception) -> str:
 class Buckets:
     """Keeps rows with an `id` in files that are named by its first two digits."""
 
-    def __init__(self, folder: Path, columns: pa.Schema, root: Path) -> None:
-        self.folder, self.columns, self.root = folder, columns, root
+    def __init__(self, folder: Path, columns: pa.Schema, work: Path) -> None:
+        self.folder, self.columns, self.work = folder, columns, work
+
+    def files(self) -> list[Path]:
+        """Returns all files but hidden ones and, in folders of earlier versions, `_*`."""
+        return sorted(self.folder.glob("[!_.]*"))
 
     def read(self) -> tuple[pa.Table, dict[Path, str]]:
         """Returns all rows of files that can be trusted, and the other files with the reason."""
         tables, bad = [], {}
-        for path in sorted(self.folder.glob("[!_.]*")):
+        for path in self.files():
             try:
-                tables.append(self._load(path))
+                tables.append(self.load(path))
             except BadFile as error:
                 bad[path] = str(error)
             except FileNotFoundError:
                 continue  # another runner has set it aside meanwhile
         return pa.concat_tables([self.columns.empty_table(), *tables]), bad
 
-    def _load(self, path: Path, keep: bool = False) -> pa.Table:
+    def load(self, path: Path, keep: bool = False) -> pa.Table:
+        """Returns the rows of one of these files. Raises as `from_bytes` does."""
         if path.is_dir():
             raise BadFile("is a folder where a result file should be")
         if len(path.stem) != 2 or path.suffix != ".parquet":
@@ -156,47 +174,86 @@ class Buckets:
 
         Raises ValueError for a malformed id and for a key that no column declares.
         """
-        buckets: dict[str, dict[str, dict[str, Any]]] = {}
+        new: dict[str, dict[str, Any]] = {}
         for row in rows:
-            if not _ID.fullmatch(row["id"]):  # its beginning becomes a file's name
-                raise ValueError(f"{row['id']!r} is not an id")
             if undeclared := row.keys() - set(self.columns.names):
                 raise ValueError(f"a row has {min(undeclared)!r}, which no column declares")
-            buckets.setdefault(row["id"][:2], {})[row["id"]] = row
+            new[row["id"]] = row
+        self.put(pa.Table.from_pylist(list(new.values()), schema=self.columns))
+
+    def put(self, table: pa.Table, replace: bool = True) -> None:
+        """Adds rows of distinct ids, each bucket in one atomic step.
+
+        Rows of the same id are replaced, or kept without `replace`. Raises ValueError for a
+        malformed id.
+        """
+        buckets: dict[str, list[int]] = {}
+        for at, id in enumerate(table["id"].to_pylist()):
+            if not _ID.fullmatch(id):  # its beginning becomes a file's name
+                raise ValueError(f"{id!r} is not an id")
+            buckets.setdefault(id[:2], []).append(at)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, new in sorted(buckets.items()):
+        for name, places in sorted(buckets.items()):
             path = self.folder / f"{name}.parquet"
             with self.lock(path.stem):
-                table = self._load_or_set_aside(path)
-                kept = table.filter(~pc.field("id").isin(list(new)))
-                added = pa.Table.from_pylist(list(new.values()), schema=self.columns)
-                both = pa.concat_tables([kept, added], promote_options="default")
-                content = to_bytes(both.combine_chunks())
-                write_atomically(path, content, self.root / "_tmp")
+                old, new = self._load_or_set_aside(path), table.take(places)
+                if replace:
+                    old = old.filter(~pc.field("id").isin(new["id"]))
+                else:
+                    new = new.filter(~pc.field("id").isin(old["id"]))
+                others = [each for each in self.files()[:2] if each != path]
+                both = pa.concat_tables([old, new], promote_options="permissive")
+                self._write(path, _widened(both, self._columns_of(others)))
+
+    def _write(self, path: Path, table: pa.Table) -> None:
+        write_atomically(path, to_bytes(table.combine_chunks()), self.work / "tmp")
+
+    def _columns_of(self, paths: Iterable[Path]) -> pa.Schema:
+        """Returns the declared columns, and then whatever others these files have."""
+        found = {field.name: field for field in self.columns}
+        for path in paths:
+            with suppress(OSError, pa.ArrowException):  # gone meanwhile, or damaged
+                found = {field.name: field for field in pq.read_schema(path)} | found
+        others = [found[name] for name in sorted(found.keys() - set(self.columns.names))]
+        return pa.schema([*self.columns, *others])
+
+    def align(self, more: Iterable[Path] = ()) -> None:
+        """Gives all files the same columns, those of the files `more` included.
+
+        Most readers of a folder take the columns of one file for those of all.
+        """
+        files = self.files()
+        wide = self._columns_of([*files, *more])
+        for path in files:
+            with suppress(FileNotFoundError):
+                if pq.read_schema(path).equals(wide):
+                    continue
+                with self.lock(path.stem):
+                    self._write(path, _widened(self.load(path, keep=True), wide))
 
     def lock(self, name: str) -> FileLock:
         """Returns a lock that one process at a time holds, over all machines."""
-        locks = self.root / "_locks"
-        locks.mkdir(exist_ok=True)
+        locks = self.work / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
         return FileLock(locks / f"{self.folder.name}-{name[:64]}.lock")
 
     def _load_or_set_aside(self, path: Path) -> pa.Table:
         """Returns the table at `path`, empty where there is none; sets a bad file aside."""
         try:
-            return self._load(path, keep=True)
+            return self.load(path, keep=True)
         except FileNotFoundError:
             pass
         except BadFile as error:
-            aside = self.root / "_aside"
+            aside = self.work / "aside"
             aside.mkdir(exist_ok=True)
             target = aside / f"{path.name[:64]}.{uuid.uuid4().hex[:8]}"
             os.replace(path, target)
-            reason = f"{path.relative_to(self.root)} {error}\n"
+            reason = f"{path.relative_to(self.work.parent)} {error}\n"
             write_atomically(aside / f"{target.name}.reason.txt", reason.encode(), aside)
         return self.columns.empty_table()
 
     def set_aside_bad(self) -> dict[Path, str]:
-        """Moves files that can't be trusted to `_aside/`; returns them with the reason."""
+        """Moves files that can't be trusted to `aside/`; returns them with the reason."""
         bad = self.read()[1]
         for path in bad:
             with self.lock(path.stem):
@@ -222,10 +279,15 @@ class Store:
     ) -> None:
         self.today = today
         self.folder, self.protocol = results / study / scale, protocol(study)
-        self.rows = Buckets(self.folder, rows, self.folder)
-        self.samples = Buckets(self.folder / "_samples", samples, self.folder)
-        self.failed = self.folder / "_failed"
-        self._due = self.folder / "_redo.json"
+        self.rows = Buckets(self.folder, rows, self.work)
+        self.samples = Buckets(self.folder.with_name(f"{scale}_samples"), samples, self.work)
+        self.failed = self.work / "failed"
+        self._due = self.work / "redo.json"
+
+    @property
+    def work(self) -> Path:
+        """Returns the folder of all that is neither row nor sample."""
+        return work_of(self.folder)
 
     def load(self) -> tuple[pa.Table, dict[Path, str]]:
         """Returns the rows of today's protocol and source, and the unreadable files.
@@ -268,7 +330,13 @@ class Store:
 
     def load_samples(self) -> pa.Table:
         """Returns what is kept for figures. Raises StoreError as `load` does."""
-        return self._read("_samples", self.samples)[0]
+        # Earlier versions kept them among the rows. A run moves them, so they are read first.
+        older = self._older_samples().read()[0]
+        found = self._read("_samples", self.samples)[0]
+        return pa.concat_tables([found, older.filter(~pc.field("id").isin(found["id"]))])
+
+    def _older_samples(self) -> Buckets:
+        return Buckets(self.folder / "_samples", self.samples.columns, self.work)
 
     def _read(self, kind: str, buckets: Buckets) -> tuple[pa.Table, dict[Path, str]]:
         path = self.folder.with_name(f"{self.folder.name}{kind}.parquet")  # where it is published
@@ -281,7 +349,7 @@ class Store:
 
     def progress_of(self, run: str | None) -> Path:
         """Returns the folder of heartbeats of a run, which its `process` names."""
-        return self.folder / "_progress" / str(run)
+        return self.work / "progress" / str(run)
 
     def prepare(self) -> dict[Path, str]:
         """Makes the folder ready for writing; returns the files that it set aside.
@@ -290,14 +358,21 @@ class Store:
         folder. Raises Unwritable if it takes no files.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f"_probe-{process()}"
-            write_atomically(probe, b"probe", self.folder / "_tmp")
+            for folder in (self.folder, self.samples.folder, self.work):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.work / f"probe-{process()}"
+            write_atomically(probe, b"probe", self.work / "tmp")
             probe.unlink()
+            for folder in (self.folder, self.samples.folder):
+                if not os.access(folder, os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                if folder.stat().st_dev != self.work.stat().st_dev:
+                    raise OSError(errno.EXDEV, f"it is on another disk than {self.work}")
             with self.rows.lock("probe"):
+                self._move_older()
                 # Drafts and heartbeats of ended processes go.
-                for pattern in ("_tmp/*", "_progress/*", "_probe-*"):
-                    for path in filter(left_behind, self.folder.glob(pattern)):
+                for pattern in ("tmp/*", "progress/*", "probe-*"):
+                    for path in filter(left_behind, self.work.glob(pattern)):
                         if path.is_dir():
                             shutil.rmtree(path, ignore_errors=True)
                         else:
@@ -309,7 +384,30 @@ class Store:
                 f"results folder {self.folder} can't be written "
                 f"({getattr(error, 'strerror', None) or error}); choose another with --results"
             ) from None
-        return self.rows.set_aside_bad() | self.samples.set_aside_bad()
+        bad = self.rows.set_aside_bad() | self.samples.set_aside_bad()
+        self.rows.align()
+        self.samples.align()
+        return bad
+
+    def _move_older(self) -> None:
+        """Moves what earlier versions kept in the folder of rows; a kill costs nothing."""
+        older = self._older_samples()
+        if older.folder.is_dir():
+            older.set_aside_bad()
+            for path in older.files():
+                self.samples.put(older.load(path, keep=True), replace=False)
+                path.unlink()
+        for name in ("aside", "failed", "checkpoints"):
+            for path in self.folder.glob(f"_{name}/*"):
+                target = self.work / name / path.name
+                target.parent.mkdir(exist_ok=True)
+                if not target.exists():
+                    os.replace(path, target)
+        for path in self.folder.glob("_*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def done(self, column: str = "status") -> dict[str, Any]:
         """Returns the status, or another column, of every finished training by id.
@@ -326,7 +424,7 @@ class Store:
         """Asks that these trainings run again, unless they are asked for already."""
         with self.rows.lock("redo"):
             due = self.due() | {id: at for id, at in self._finished().items() if id in ids}
-            write_atomically(self._due, json.dumps(due).encode(), self.folder / "_tmp")
+            write_atomically(self._due, json.dumps(due).encode(), self.work / "tmp")
 
     def due(self) -> dict[str, str]:
         """Returns when each row was made whose training shall run again, by id."""
@@ -368,7 +466,7 @@ class Store:
         times = self.failures().get(id, {}).get("times", 0) + 1
         note = json.dumps({"times": times, "reason": reason}).encode()
         self.failed.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.failed / f"{id}.json", note, self.folder / "_tmp")
+        write_atomically(self.failed / f"{id}.json", note, self.work / "tmp")
         return times
 
     def forget_failures(self, id: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from bench.spec import S, Spec, grid
+from bench.store.atomic import work_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,11 @@ class Job:
     def folder(self) -> Path:
         """Returns the folder of results of the job's study and scale."""
         return Path(self.results) / self.specs[0].study / self.specs[0].scale
+
+    @property
+    def work(self) -> Path:
+        """Returns the folder of what is no result: checkpoints, heartbeats, drafts."""
+        return work_of(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)

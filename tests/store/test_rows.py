@@ -111,7 +111,7 @@ def test_bad_files_are_set_aside_with_a_reason_and_the_rest_stays(
 
     bad = kept.prepare()
     assert len(bad) == 7
-    aside = kept.folder / "_aside"
+    aside = kept.work / "aside"
     assert len(list(aside.glob("*.reason.txt"))) == 7
     assert "is empty" in bad[files[0]]
     assert not (tmp_path / "unpickled").exists()

@@ -156,7 +156,7 @@ def _resume(make: Callable[[], Whole], path: Path) -> Whole:
 
 
 def _checkpoint(job: Job, kind: str) -> Path:
-    return job.folder / "_checkpoints" / f"{job.specs[0].id}.{kind}.safetensors"
+    return job.work / "checkpoints" / f"{job.specs[0].id}.{kind}.safetensors"
 
 
 def clear(job: Job) -> None:

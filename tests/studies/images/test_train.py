@@ -392,7 +392,7 @@ def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
     whole = stored(tmp_path / "whole")
     assert len(whole) == 2 and (whole["status"] == "ok").all()
     here = [*SMALL, "--results", str(tmp_path / "killed")]
-    checkpoints = tmp_path / "killed" / "mnist" / "smoke" / "_checkpoints"
+    checkpoints = tmp_path / "killed" / "mnist" / "_smoke" / "checkpoints"
     for kind in ("train", "ais"):
         live(*here, first=[partial(lives.third_checkpoint_kills, kind)]).end(-signal.SIGKILL)
         assert list(checkpoints.glob(f"*.{kind}.safetensors"))

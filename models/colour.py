@@ -158,12 +158,15 @@ class ResidualCritic(nn.Module):
 def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, Part]:
     """Returns networks whose layers depend on the image's size; f(x, z) has `noise` beside z.
 
-    Features of x and of z go to the logit at once, as in the supplement's table. So f(x, z) is a
-    function of x plus a function of z, unlike the suite's critic for MNIST.
+    Features of x and of z go to the logit at once, as in the supplement's table. So f(x, z) is
+    additive, unlike the suite's critic for MNIST, whose head the joint f(x, z) has.
     """
 
     def text(shape: ImageShape, name: str) -> str:
         return layers(shape.size)[name]
+
+    def critic(head: str) -> Part:
+        return lambda s: JointCritic(s, text(s, "critic"), text(s, "critic's code"), head, noise)
 
     return {
         "implicit": lambda s: ImplicitEncoder(s, f"{text(s, 'encoder')} fcz tanh"),
@@ -175,9 +178,8 @@ def _parts(layers: Callable[[int], Mapping[str, str]], noise: int) -> dict[str, 
         "f(x)": lambda s: Critic(s, f"{text(s, 'critic')} fc1"),
         "f(x), layer norm": lambda s: Critic(s, f"{text(s, 'critic').replace('bn', 'ln')} fc1"),
         "f(x), residual": ResidualCritic,
-        "f(x, z)": lambda s: JointCritic(
-            s, text(s, "critic"), text(s, "critic's code"), "fc1", noise
-        ),
+        mnist.JOINT: critic(mnist.ADDITIVE_HEAD),
+        f"{mnist.JOINT}, joint": critic(mnist.JOINT_HEAD),
     }
 
 

@@ -254,9 +254,19 @@ class EnergyCritic(nn.Module):
 _TRUNK = "conv16 bn relu conv32 bn relu flatten fc784 bn relu"
 _DECODER = "fc1024 bn relu fc64@q bn relu view@q deconv64 bn relu deconvc"
 _FEATURES = "conv32 bn relu conv64 bn relu conv128 bn relu flatten"
+_CODE = "fc1024 relu"
 """The supplement's layers. Its dense layer of 3136 units is 64 channels of 7 x 7."""
 
+JOINT_HEAD, ADDITIVE_HEAD = "fc1024 leaky fc1", "fc1"
+"""The layers after features of x and of z: f(x, z) with a hidden layer of both, or a sum.
+
+With an additive head, f is a function of x plus a function of z.
+"""
+
 Part = Callable[[ImageShape], nn.Module]
+
+JOINT = "f(x, z)"
+"""Methods ask for their critic of x and z by this name; `ImageSpec.critic` adds the kind."""
 
 PARTS: dict[str, Part] = {
     "implicit": lambda shape: ImplicitEncoder(shape, f"{_TRUNK} fcz"),
@@ -272,9 +282,9 @@ PARTS: dict[str, Part] = {
     "f(x), mlp": lambda shape: Critic(shape, "flatten fc1024 leaky fc1024 leaky fc1"),
     "f(x)": lambda shape: Critic(shape, f"{_FEATURES} fc1"),
     "f(x), layer norm": lambda shape: Critic(shape, f"{_FEATURES.replace('bn', 'ln')} fc1"),
-    # The supplement goes from features of x and z to the logit at once. Such an f is a sum of a
-    # function of x and a function of z, and can't reach (11). So this f has a layer of both.
-    "f(x, z)": lambda shape: JointCritic(shape, _FEATURES, "fc1024 relu", "fc1024 leaky fc1"),
+    # The supplement's f is additive and can't reach (11), so the suite's own f is joint.
+    JOINT: lambda shape: JointCritic(shape, _FEATURES, _CODE, JOINT_HEAD),
+    f"{JOINT}, additive": lambda shape: JointCritic(shape, _FEATURES, _CODE, ADDITIVE_HEAD),
     # Makhzani et al. 2015 judge codes by two layers of 1000.
     "f(z)": lambda shape: Critic(shape, "fc1000 relu fc1000 relu fc1", shape.d_z),
     "energy": EnergyCritic,

@@ -102,11 +102,12 @@ class Study(Generic[S]):
             axes["lr"] = list(dict.fromkeys(lrs))
         axes |= given or {}
         axes |= {"seed": range(seeds or self.seeds.get(scale, 1)), "precision": [precision]}
-        return [
+        specs = (
             spec
             for values, names in groups.items()
             for spec in grid(self.kind, **axes, lam=values, method=names)
-        ]
+        )
+        return list(dict.fromkeys(specs))  # values of two spellings may give equal specs
 
     # Results
 

@@ -33,11 +33,17 @@ class _Flops(TorchDispatchMode):
 
 @cache
 def step_flops(
-    method: str, cycle: bool, width: float, data: str, kind: str = "suite", critic_steps: int = 1
+    method: str,
+    cycle: bool,
+    width: float,
+    data: str,
+    kind: str = "suite",
+    critic: str = "",
+    critic_steps: int = 1,
 ) -> float:
     """Returns multiplications and additions of all updates of a step, per image of the batch."""
     found, domain = METHODS[method], domain_of(data)
-    nets = domain.networks(found, width, lambda role: 0, kind)
+    nets = domain.networks(found, width, lambda role: 0, kind, critic)
     x = torch.zeros(2, domain.channels, domain.size, domain.size)
     with _Flops() as counter:
         learn(nets.critics(), nets.models())
@@ -65,7 +71,7 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     images = min(spec.images or math.inf, domain.train)
     steps = spec.epochs * max(1, images // spec.batch)
     critic_steps = METHODS[spec.method].critic_updates(spec.critic_steps)
-    where = spec.width, spec.data, spec.networks, critic_steps
+    where = spec.width, spec.data, spec.networks, spec.critic, critic_steps
     flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
     return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from bench.cli import UsageError
 from bench.data.load import DATASETS, Images
-from bench.studies.images.spec import ImageSpec
+from bench.studies.images.spec import FOLDER, ImageSpec, dataset
 from models import colour, mnist
 from models.methods import METHODS, Method
-from models.mnist import ImageNetworks, ImageShape, Part
+from models.mnist import JOINT, ImageNetworks, ImageShape, Part
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,22 @@ class Domain:
     sizes: tuple[int, ...]  # heights of images that the parts take
 
     def networks(
-        self, method: Method, width: float, seed: Callable[[str], int], kind: str = "suite"
+        self,
+        method: Method,
+        width: float,
+        seed: Callable[[str], int],
+        kind: str = "suite",
+        critic: str = "",
     ) -> ImageNetworks:
-        """Returns a method's networks; `ImageNetworks` explains `seed`, `ImageSpec` `kind`."""
+        """Returns a method's networks.
+
+        `ImageNetworks` explains `seed`; `kind` and `critic` are `networks` and `critic` of
+        `ImageSpec`.
+        """
         shape = ImageShape(self.channels, self.size, self.d_z, width)
-        return ImageNetworks(method.parts, shape, seed, self.kinds[kind])
+        other = {JOINT: f"{JOINT}, {critic}"} if critic else {}
+        parts = {role: other.get(part, part) for role, part in method.parts.items()}
+        return ImageNetworks(parts, shape, seed, self.kinds[kind])
 
     def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns uint8 images in [low, 1], as the networks see them."""
@@ -47,14 +58,6 @@ class Domain:
         """Returns the methods whose networks take these images."""
         there = self.kinds["suite"].keys()
         return [name for name, method in METHODS.items() if {*method.parts.values()} <= there]
-
-
-_FOLDER = " folder "
-
-
-def dataset(data: str) -> str:
-    """Returns the data set that `ImageSpec.data` names, or that a folder's images replace."""
-    return data.partition(_FOLDER)[0]
 
 
 def domain(data: str) -> Domain:
@@ -84,6 +87,13 @@ def check(spec: ImageSpec) -> None:
     ):
         if value not in allowed:
             raise UsageError(f"{wrong}: {', '.join(map(str, allowed))}")
+    if spec.critic:
+        able = [name for name in found.methods() if JOINT in METHODS[name].parts.values()]
+        if spec.method not in able:
+            raise UsageError(
+                f"critic is {spec.critic}, but {spec.method} has no f(x, z); allowed methods: "
+                f"{', '.join(able)}"
+            )
 
 
 def data_of(asked: str, images: Images) -> str:
@@ -92,4 +102,4 @@ def data_of(asked: str, images: Images) -> str:
     The images of a folder are another experiment, so their name has their digest.
     """
     known = images.name in DATASETS
-    return asked if known else f"{dataset(asked)}{_FOLDER}{images.sha256[:12]}"
+    return asked if known else f"{dataset(asked)}{FOLDER}{images.sha256[:12]}"

@@ -121,7 +121,8 @@ def protocol(frame: pd.DataFrame, text: Mapping[str, Any], **values: Any) -> str
     scored = text["scored"] if frame["classifier"].notna().any() else TEXT["unscored"]
     values["scored"] = scored.format(**one, classified=classified(frame))
     values["stand_in"] = text["stand_in"] if frame["stand_in"].any() else ""
-    return text["protocol"].format(**one | values)
+    critic = TEXT["critic"].format(**one) if one["critic"] else ""
+    return text["protocol"].format(**one | values) + critic
 
 
 def better(

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from bench.spec import Spec
 
+FOLDER = " folder "
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec(Spec):
@@ -17,6 +19,7 @@ class ImageSpec(Spec):
     data: str = "mnist"  # a data set of bench.data.sources
     images: int = 0  # the number of training images, which are the first; 0: all
     networks: str = "suite"  # colour images also have "paper", see models.colour
+    critic: str = ""  # f(x, z) that is not the networks' own, see `own_critic`
     width: float = 1.0  # of all networks, relative to the paper's
     samples: int = 10_000  # generated images for inception score and Fréchet distance
     bits: str = "static"  # AIS sees the static binarization of MNIST, or our own: "dynamic"
@@ -27,8 +30,9 @@ class ImageSpec(Spec):
 
     # With "bf16", training rounds the inputs and outputs of products. Scores are in float32.
     PRECISIONS: ClassVar[tuple[str, ...]] = (*Spec.PRECISIONS, "bf16")
+    # Critics differ as methods do: encoder, decoder, batches and noise begin alike.
     UNPAIRED: ClassVar[tuple[str, ...]] = (
-        *Spec.UNPAIRED,
+        *(*Spec.UNPAIRED, "critic"),
         *("samples", "bits", "temperatures", "chains", "leapfrog", "ais_images"),
     )
 
@@ -41,7 +45,31 @@ class ImageSpec(Spec):
         super().__post_init__()
         self.one_of("bits", ("static", "dynamic"))
         self.one_of("networks", ("suite", "paper"))
+        if self.critic:
+            self.one_of("critic", ("additive", "joint"))
+            if self.critic == own_critic(self.data, self.networks):
+                object.__setattr__(self, "critic", "")  # two spellings are one experiment
         self.at_least(batch=2, samples=10, temperatures=2, ais_images=0, images=0)
         self.at_least(chains=1, leapfrog=1)
         if not 0 < self.width <= 4:
             raise ValueError(f"width is {self.width}; allowed: a number > 0, at most 4")
+
+
+def dataset(data: str) -> str:
+    """Returns the data set that `ImageSpec.data` names, or that a folder's images replace."""
+    return data.partition(FOLDER)[0]
+
+
+def own_critic(data: str, networks: str) -> str:
+    """Returns the kind of f(x, z) of a data set's networks, or "" for an unknown data set.
+
+    An "additive" f goes from features of x and of z to the logit at once, so f is a function of x
+    plus a function of z. A "joint" f has a hidden layer of both. The suite's networks for MNIST are
+    joint; the supplement's and the authors' code are additive.
+    """
+    from bench.data.sources import DATASETS  # only an explicit critic needs it
+
+    name = dataset(data)
+    if name not in DATASETS:
+        return ""
+    return "joint" if (DATASETS[name].networks, networks) == ("mnist", "suite") else "additive"

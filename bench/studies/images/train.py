@@ -85,7 +85,8 @@ class Trainer:
         self.method, self.domain = METHODS[spec.method], domain(spec.data)
         self.images = torch.from_numpy(np.array(images[: spec.images or None])).to(self.device)
         seeds = partial(seed, spec.stream, "weights")
-        self.nets = self.domain.networks(self.method, spec.width, seeds, spec.networks)
+        kinds = spec.networks, spec.critic
+        self.nets = self.domain.networks(self.method, spec.width, seeds, *kinds)
         self.nets.to(self.device, dtype)
         self.nets.to(memory_format=torch.channels_last)  # this layout is faster on a CPU
         self.rounded = spec.precision == "bf16"

@@ -223,8 +223,9 @@ def test_rows_of_another_critic_stay_out_of_the_studys_own_tables(tmp_path: Path
     store.prepare()
     others = []
     for row in mine:
-        fields = {name: row[name] for name in columns(ImageSpec)} | {"critic": "joint"}
-        others.append({**row, "critic": "joint", "id": ImageSpec(**fields).id})
+        fields: dict[str, Any] = {name: row[name] for name in columns(ImageSpec)}
+        other = ImageSpec(**{**fields, "critic": "joint"})
+        others.append({**row, "critic": "joint", "id": other.id})
     store.write([*mine, *others], [])
     kept = runs.runs(study, tmp_path, "quick")
     before = runs.runs(study, report.REFERENCE, "quick")

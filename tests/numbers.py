@@ -52,7 +52,7 @@ MNIST += ["--lam", "0.1", "--engine", "sequential", "--device", "cpu"]
 MNIST += [word for name, value in SHORT.items() for word in ("--set", f"{name}={value}")]
 """sVAE-r at lambda 0.1 as `quick` trains it, for 54 steps, with few samples and short annealing."""
 
-RATIOS = ("mse_x", "mse_z", "frechet_distance")
+RATIOS = ("mse_x", "mse_z", "frechet")
 DIFFERENCES = ("inception_score", "high_quality", "log_likelihood", "bdmc_gap")
 BLOCKS = ((1, 6), (7, 18), (19, 36), (37, 54))
 """Steps of MNIST's training whose losses are compared together."""

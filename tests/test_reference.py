@@ -1,4 +1,7 @@
-"""The reported numbers: today's code against the committed reference, and reports against rows."""
+"""Reports against committed rows, and the smoke study of today's code against the reference.
+
+tests/test_numbers.py retrains rows of the longer studies.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from bench import report
-from bench.engine import job as jobs
 from bench.render.compare import agrees
 from bench.render.tables import Table
 from bench.studies import STUDIES
-from bench.studies.study import Job
 from bench.studies.toy_grid import runs, train
-from bench.studies.toy_grid.job import stacks
 from bench.studies.toy_grid.report import comparison
 from bench.studies.toy_grid.train import Trainer
+from tests import numbers
 
 
 def test_committed_reports_and_readme_are_what_the_rows_say(
@@ -35,10 +36,7 @@ def test_the_readme_shows_the_reference() -> None:
 def smoke_against_reference(folder: Path) -> Table:
     """Five seeds of the smoke study by today's code, beside the reference's ten."""
     specs = STUDIES["toy_grid"].specs("smoke", seeds=5)
-    kept = STUDIES["toy_grid"].store(folder, "smoke")
-    kept.prepare()
-    for stack in stacks(specs, "cpu"):
-        assert jobs.run_job(Job(tuple(stack), str(folder), "cpu", {})).end == "done"
+    numbers.retrain(specs, folder)
     ours = runs.runs(STUDIES["toy_grid"], folder, "smoke")
     reference = runs.runs(STUDIES["toy_grid"], report.REFERENCE, "smoke")
     assert reference["seed"].nunique() == 10

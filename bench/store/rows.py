@@ -296,8 +296,9 @@ class Store:
         published results.
         """
         table, bad = self._of_protocol()
-        left_out = pa.array([*self._stale(table)], pa.string())
-        return table.filter(pc.invert(pc.is_in(table["id"], left_out))), bad
+        left_out = self._stale(table)
+        kept = pa.array([id not in left_out for id in table["id"].to_pylist()], pa.bool_())
+        return table.filter(kept), bad
 
     def stale(self) -> dict[str, str]:
         """Returns what made each row that `load` leaves out otherwise, by id."""

@@ -303,18 +303,24 @@ class Today:
         method = _dated().get((self.study, row["commit"], row["method"]))
         return {"method_digest": method, "metric_digests": known}
 
+    def changed(self, row: Mapping[str, Any]) -> list[str]:
+        """Returns the method and the metrics of this row whose source is not today's, by name."""
+        made = self.of(row)
+        pairs = [(row["method"], made["method_digest"], self.method(row["method"]))]
+        for name, then in made["metric_digests"].items():
+            pairs.append((name, then, self.metrics.get(name, then)))
+        dated = _dated()
+        return [
+            name
+            for name, then, now in pairs
+            if then != now and dated.get((self.study, then, name)) != now
+        ]
+
     def stale(self, row: Mapping[str, Any]) -> str:
         """Returns what made this row otherwise than today's source would, "" for nothing."""
-        made = self.of(row)
-        if made["method_digest"] is None:
+        if self.of(row)["method_digest"] is None:
             return "unknown source"
-        pairs = [(row["method"], made["method_digest"], self.method(row["method"]))]
-        for name, each in made["metric_digests"].items():
-            pairs.append((name, each, self.metrics.get(name, each)))
-        for name, then, now in pairs:
-            if then != now and _dated().get((self.study, then, name)) != now:
-                return f"another {name}"
-        return ""
+        return " and ".join(f"another {name}" for name in self.changed(row))
 
 
 @cache

@@ -101,7 +101,7 @@ def test_rows_without_digests_are_dated_by_the_committed_table(
             ({"method_digest": "1" * 12}, 0),  # other source with the same numbers
             ({"method_digest": "2" * 12}, 4),
         ):
-            fill(tmp_path, **made)
+            fill(tmp_path, SPECS, **made)
             assert len(TOY.store(tmp_path, "smoke").stale()) == stale, made
     finally:
         source._dated.cache_clear()
@@ -134,7 +134,7 @@ def test_redo_all_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
     no_report: None,
 ) -> None:
-    fill(tmp_path, **{"method_digest": TOY.today().method("alice")})
+    fill(tmp_path, method_digest=TOY.today().method("alice"))
     trained: list[str] = []
     run_job = engine.run_job
 

@@ -232,7 +232,7 @@ def beyond(study: str, ours: Iterable[Row], theirs: Iterable[Row]) -> list[str]:
         if not distance <= allowed:  # nan is beyond
             found.append(
                 f"{cell}: {number} is {distance:.2g} from the committed rows, "
-                f"{distance / allowed:.3g} times the tolerance of {allowed:.2g}"
+                f"{distance - allowed:.2g} beyond the tolerance of {allowed:.2g}"
             )
     return found
 

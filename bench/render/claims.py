@@ -1,11 +1,12 @@
-"""What a claim of the paper is: a rule in words and in code, and its verdict.
+"""What a claim is: a rule in words and in code, and its verdict.
 
-A verdict is `holds`, `fails`, `undecided` (the evidence allows both) or `no data`.
+A claim is a sentence of the paper, or a question of ours. A verdict is `holds`, `fails`,
+`undecided` (the evidence allows both) or `no data`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,17 @@ WEIGHT = {
     "paper": ("", ""),
 }
 """What a verdict weighs at each scale, in a word and in a sentence."""
-FIXED = "Rules were fixed in code before the study was run."
-HEADS = ("claim", "verdict", "the paper says", "evidence", "rule")
+FIXED = """\
+Rules were fixed in code before the study was run. The table of rules that changed lists every \
+exception."""
+PAPER, OURS = "the paper", "our question"
+"""Whose a claim is."""
+HEADS = ("claim", "whose", "verdict", "what it says", "evidence", "rule")
+CHANGES = ("claim", "date", "what changed", "why", "results known then")
 
 
 def decide(low: float, high: float, margin: float | None = None) -> str:
-    """The verdict on a claim that holds where its interval lies above 0 and fails below.
+    """Returns the verdict on a claim that holds where its interval lies above 0 and fails below.
 
     With a margin the claim holds where the interval lies within ± margin, and fails outside.
     """
@@ -36,40 +42,72 @@ def decide(low: float, high: float, margin: float | None = None) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: what the paper says, the rule, and what our runs say."""
+    """One claim: what it says, the rule, and what our runs say."""
 
     id: str
     text: str
     rule: str
     verdict: str
     evidence: str
+    whose: str = PAPER
+    part: str = ""  # on which part of an incomplete study the verdict rests
+    cells: Collection[tuple[str, float]] = ()  # method and lambda of the runs that the rule reads
 
 
-def claim(words: Mapping[str, str], id: str, found: tuple[str, str], **values: Any) -> Claim:
-    """The claim of these words, `says` and `rule`, with values filled in.
+def claim(
+    words: Mapping[str, str],
+    id: str,
+    found: tuple[str, str],
+    cells: Collection[tuple[str, float]] = (),
+    **values: Any,
+) -> Claim:
+    """Returns the claim of these words, `says` and `rule`, with values filled in.
 
-    `found` is its verdict and the evidence.
+    `found` is its verdict and the evidence. Words with `ours` make a question of ours.
     """
-    return Claim(id, words["says"].format(**values), words["rule"].format(**values), *found)
+    says, rule = (words[name].format(**values) for name in ("says", "rule"))
+    return Claim(id, says, rule, *found, OURS if words.get("ours") else PAPER, cells=cells)
 
 
 @dataclass(frozen=True)
 class Claims(Table):
     """All claims of a study: a table whose Markdown is a line per claim."""
 
+    @property
+    def groups(self) -> list[tuple[str, str, list[Sequence[str]]]]:
+        """Returns anchor, heading and rows of the paper's claims, then of our questions."""
+        kinds = (("claims", self.title, PAPER), ("questions", "Our questions", OURS))
+        found = [(name, head, [r for r in self.rows if r[1] == who]) for name, head, who in kinds]
+        return [each for each in found if each[2]]
+
     def markdown(self) -> str:
-        """A line per claim, and when the rules were made."""
-        lines = (
-            f"- **{id} {verdict}**: {says} *{evidence}.* Rule: {rule}"
-            for id, verdict, says, evidence, rule in self.rows
-        )
-        return "\n".join([*lines, "", self.caption, ""])
+        """Returns a line per claim, our questions under their own heading, and the caption."""
+        lines = []
+        for name, heading, rows in self.groups:
+            lines += [] if name == self.name else ["", f"## {heading}", ""]
+            lines += [
+                f"- **{id} {verdict}**: {says} *{evidence}.* Rule: {rule}"
+                for id, _, verdict, says, evidence, rule in rows
+            ]
+        return "\n".join([*lines, "", self.caption, ""]).lstrip("\n")
 
 
 def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Claims:
-    """The claims with verdict, evidence and rule; `rules` says when the rules were made."""
+    """Returns the claims with verdict, evidence and rule; `rules` says how they were made."""
     word, note = WEIGHT[scale]
-    weight = f" ({word})" if word else ""
     columns = [Column(head, text=True) for head in HEADS]
-    rows = [[c.id, c.verdict + weight, c.text, c.evidence, c.rule] for c in found]
+    rows = []
+    for each in found:
+        limits = "; ".join(filter(None, [word, each.part if each.verdict != "no data" else ""]))
+        verdict = f"{each.verdict} ({limits})" if limits else each.verdict
+        rows.append([each.id, each.whose, verdict, each.text, each.evidence, each.rule])
     return Claims("claims", "The paper's claims", f"{rules} {note}".strip(), columns, rows)
+
+
+def changes(listed: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns the table of every rule that was ever changed, from `[[changes]]` of a text.toml."""
+    columns = [Column(head, text=True, long=head not in ("claim", "date")) for head in CHANGES]
+    names = ("claim", "date", "what", "why", "known")
+    rows = [[str(each[name]) for name in names] for each in listed]
+    caption = "A rule that is not listed is as it was before its study was run."
+    return Table("changes", "Rules that changed", caption, columns, rows)

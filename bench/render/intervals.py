@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-RESAMPLES = 10_000
+RESAMPLES = 100_000
+"""So many that the tails of an interval at the level of a dozen tests have 200 resamples each."""
+CHUNK = 5_000
+"""Resamples that are held in memory at once."""
 SEED = 2018
 LEVEL = 0.95
 POWER = 0.8
@@ -50,17 +53,54 @@ def student(values: np.ndarray) -> Estimate:
     return Estimate(mean, mean - error, mean + error)
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """Percentile bootstrap over the first axis of `values` (n, ...).
+@dataclass(frozen=True)
+class Resampled:
+    """A value and what the bootstrap gave for it, (RESAMPLES,)."""
 
-    `statistic` maps (resamples, n, ...) to (resamples,).
+    value: float
+    found: np.ndarray
+
+    def interval(self, tests: int = 1) -> Estimate:
+        """Returns the percentile interval at LEVEL, shared among so many tests (Bonferroni)."""
+        tail = 100 * (1 - LEVEL) / 2 / tests
+        low, high = np.percentile(self.found, [tail, 100 - tail])
+        return Estimate(self.value, float(low), float(high))
+
+    @property
+    def error(self) -> float:
+        """The standard error: the sd over the resamples."""
+        return float(self.found.std())
+
+
+def bootstrap(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Resampled:
+    """Returns a statistic of `values` (n, ...), resampled over the first axis.
+
+    `statistic` maps (resamples, n, ...) to (resamples,); by default it is the mean of values (n,).
     """
-    n = len(values)
-    draws = np.random.default_rng(SEED).integers(n, size=(RESAMPLES, n))
-    found = statistic(values[draws])
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(found, [tail, 100 - tail])
-    return Estimate(float(statistic(values[None])[0]), float(low), float(high))
+    n, rng = len(values), np.random.default_rng(SEED)
+    if statistic is None:
+        # How often each distinct value is drawn is multinomial, and shares have few of them.
+        distinct, counts = np.unique(values, return_counts=True)
+        found = rng.multinomial(n, counts / n, size=RESAMPLES) @ distinct / n
+        value = float(values.mean())
+    else:
+        sizes = [CHUNK] * (RESAMPLES // CHUNK)
+        found = np.concatenate([statistic(values[rng.integers(n, size=(k, n))]) for k in sizes])
+        value = float(statistic(values[None])[0])
+    # Shares of 0.9 that were summed in another order are the same share.
+    return Resampled(round(value, 12), found.round(12))
+
+
+def power(effect: float, error: float, tests: int = 1) -> float:
+    """Returns the probability that an interval at LEVEL, shared among `tests`, excludes 0.
+
+    The truth is `effect`, 0 lies on the other side of it, and estimates are normal around it with
+    this standard error. NaN for an error of 0, which says nothing of what could have been found.
+    """
+    z = stats.norm.ppf(1 - (1 - LEVEL) / 2 / tests)
+    return float(stats.norm.cdf(abs(effect) / error - z)) if error > 0 else math.nan
 
 
 def _both(a: pd.DataFrame, b: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -76,24 +116,26 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> tuple[np.ndarray, n
     return x, y
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Mean of a - b over pairs."""
-    return bootstrap(a - b, lambda d: d.mean(1))
+def difference(a: np.ndarray, b: np.ndarray) -> Resampled:
+    """Returns the mean of a - b over pairs."""
+    return bootstrap(a - b)
 
 
-def improvement(a: pd.DataFrame, b: pd.DataFrame, column: str, larger: bool = True) -> Estimate:
-    """Probability that a is better than b in the same configuration and seed, ties half."""
+def improvement(a: pd.DataFrame, b: pd.DataFrame, column: str, larger: bool = True) -> Resampled:
+    """Returns the probability that a is better in the same configuration and seed, ties half."""
     both = _both(a, b, column)
     x, y = both.to_numpy().T if larger else both.to_numpy().T[::-1]
     wins = pd.Series((x > y) + 0.5 * (x == y), index=both.index)
-    return bootstrap(wins.groupby(level=0).mean().to_numpy(), lambda w: w.mean(1))
+    return bootstrap(wins.groupby(level=0).mean().to_numpy())
 
 
-def spread(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Difference of standard deviations over configurations, sd(a) - sd(b), resampled in pairs."""
-    return bootstrap(
-        np.stack([a, b], 1), lambda v: v[..., 0].std(1, ddof=1) - v[..., 1].std(1, ddof=1)
-    )
+def quantiles(a: np.ndarray, b: np.ndarray, share: float) -> Resampled:
+    """Returns the difference of the quantiles of a and of b at this share, resampled in pairs."""
+
+    def gap(pairs: np.ndarray) -> np.ndarray:
+        return np.subtract(*np.quantile(pairs, share, axis=1).T)
+
+    return bootstrap(np.stack([a, b], 1), gap)
 
 
 def wilcoxon(a: np.ndarray, b: np.ndarray) -> float:

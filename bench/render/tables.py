@@ -27,11 +27,12 @@ Cell = Callable[[Any], str]
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `paper` columns hold the paper's values and are greyed."""
+    """A heading; `paper` columns hold the paper's values and are greyed, `long` ones sentences."""
 
     name: str
     text: bool = False
     paper: bool = False
+    long: bool = False  # a cell may take several lines
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,13 @@ class Table:
         return [form.format(cell) if column.paper and cell else cell for column, cell in pairs]
 
     def markdown(self) -> str:
-        """The table and its caption; the paper's values are in italics, and no cell breaks."""
+        """The table and its caption; the paper's values are in italics, no short cell breaks."""
         heads, *rows = (self._each(row, "*{}*") for row in (self.names, *self.rows))
-        rows = [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in rows]
+        spaces = [" " if column.long else "\N{NO-BREAK SPACE}" for column in self.columns]
+        rows = [
+            [cell.replace(" ", space) for cell, space in zip(row, spaces, strict=True)]
+            for row in rows
+        ]
         rules = ["---" if c.text else "---:" for c in self.columns]
         return f"{markdown(heads, rows, rules)}\n\n{self.caption}\n"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from operator import itemgetter
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from bench.render import claims, compare, intervals, tables
 from bench.render.claims import Claim, claim, decide
 from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture, rank
-from bench.render.page import Page, damage
+from bench.render.intervals import Resampled
+from bench.render.page import Page, counted, damage
 from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, spread
 from bench.render.text import texts
 from bench.scores.metrics import Metric
@@ -23,13 +26,18 @@ from bench.studies.study import Study
 from bench.studies.toy_grid import figures
 from bench.studies.toy_grid.runs import (
     CLOSE,
+    COLLAPSED,
     GOOD,
     NOISE_SCORES,
+    TENTH,
     TOP,
     at,
     at_own_rate,
     cells,
+    missing,
+    own,
     paper_cells,
+    part,
     runs,
 )
 from bench.studies.toy_grid.spec import ToySpec
@@ -56,9 +64,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     Raises UsageError if nothing can be compared.
     """
     frame = runs(study, results, scale)
-    mine = at_own_rate(frame)
-    # A cell of a table is complete with all configurations at every seed begun.
-    whole = len({spec.config for spec in study.specs(scale)}) * (int(frame["seed"].max()) + 1)
+    mine, grid = at_own_rate(frame), own(study, scale, frame)
+    gaps = _gaps(frame, grid)
     rate, notes = mine["lr"].iloc[0], [TEXT["baselines"]]
     if frame["lr"].nunique() > 1 or rate != ToySpec.lr:
         notes.append(TEXT["one_rate"].format(rate=rate))
@@ -72,26 +79,42 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     first, *others = (
         Picture(name, partial(draw[name], mine), **text) for name, text in TEXT["figures"].items()
     )
-    parts = [first, scores(frame, whole, study.metrics()), *others]
-    parts += [claims.table(toy_claims(mine), scale), pairs(mine), gradients(mine)]
+    found = toy_claims(mine, partial(part, grid, frame) if gaps else None)
+    rules = TEXT["rules"].format(tests=TESTS, fixed=claims.FIXED)
+    parts = [first, scores(frame, study.metrics()), *others]
+    parts += [claims.table(found, scale, rules), claims.changes(TEXT["changes"])]
+    parts += [pairs(mine), gradients(mine)]
     if other is not None:
         parts.append(comparison(frame, runs(study, other, scale), other))
     return Page(
         frame=frame,
         parts=parts,
-        warnings=damage(frame),
+        warnings=[*damage(frame), *gaps],
         notes=notes,
-        missing=sum(max(0, whole - n) for n in frame.groupby(["label", "lam", "lr"]).size()),
+        missing=missing(study, scale, frame),
         shown=figures.shown(mine),
     )
 
 
-def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Table:
-    """Per lambda and label: the score, the shares, what is missing, the paper beside.
+def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec]) -> list[str]:
+    """Returns a warning that says what is not trained yet of the study's own `grid`, or nothing."""
+    known, configs = set(frame["config"]), {spec.config for spec in grid}
+    begun = [spec for spec in grid if spec.config in known]
+    unbegun, lacking = len(configs - known), len({spec.id for spec in begun} - set(frame["id"]))
+    words = [TEXT["not_begun"].format(n=unbegun, all=len(configs))] if unbegun else []
+    if lacking:
+        words.append(TEXT["not_trained"].format(trainings=counted(lacking, "training")))
+    return [" ".join([TEXT["incomplete"], *words])] if words else []
+
+
+def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
+    """Returns per lambda and label the score, the shares, what is to be trained, the paper beside.
 
     Any of the `metrics` that is not KNOWN has a column where there are values of it.
     """
     paper = paper_cells()
+    # A cell should have every configuration that was begun at its rate, at every seed begun.
+    expected = frame.groupby("lr")["config"].nunique() * (int(frame["seed"].max()) + 1)
 
     def published(heading: str, form: Callable[[float], str] = percent) -> tuple[Column, Cell]:
         def cell(runs: pd.DataFrame) -> str:
@@ -118,7 +141,7 @@ def scores(frame: pd.DataFrame, expected: int, metrics: Sequence[Metric]) -> Tab
         *more,
         ("n", lambda runs: str(len(runs))),
         ("diverged", lambda runs: str((runs["status"] == "diverged").sum())),
-        ("missing", lambda runs: str(max(0, expected - len(runs)))),
+        ("not trained yet", lambda runs: str(expected[runs["lr"].iloc[0]] - len(runs))),
     ]
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
@@ -140,10 +163,11 @@ def pairs(frame: pd.DataFrame) -> Table:
                 continue
             if what in SHARES:
                 name, form = f"{what}: difference", "+.3f"
-                gain, least = intervals.difference(x, y), number(intervals.detectable(x, y))
+                found, least = intervals.difference(x, y), number(intervals.detectable(x, y))
             else:
                 name, form = f"{what}: P({a['label'].iloc[0]} better)", ".3f"
-                gain, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
+                found, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
+            gain = found.interval()
             middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
             p = intervals.wilcoxon(x, y)
             shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -171,65 +195,157 @@ def gradients(frame: pd.DataFrame) -> Table:
     return Table("gradients", TEXT["titles"]["gradients"], TEXT["gradients"], columns, rows)
 
 
-# Claim 1 of the paper in parts, each as a rule that was fixed before the study was run
+# Claim 1 of the paper in parts and our questions about it, each as a rule
 
 
-def toy_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Claims 1a to 1d, from the rows of `at_own_rate`."""
-    both = at(frame, "svae_r", LAM), at(frame, "alice", LAM)
-    found = {
-        "1a": _reconstructs(*both),
-        "1b": _gain(*both, "top"),
-        "1b'": _gain(*both, "top_good"),
-        "1c": _helps(frame),
-        "1d": _robust(*both),
-    }
+@dataclass(frozen=True)
+class Interval:
+    """An interval of a column: of the runs of one cell, or of the first cell minus the second.
+
+    A claim holds where all of its intervals lie above `least`, and fails where any lies below;
+    `sign` is -1 where less is better. The statistic is the mean over configurations, or the
+    quantile at the share `quantile`.
+    """
+
+    what: str
+    column: str
+    cells: tuple[tuple[str, float], ...]  # method and lambda
+    least: float = 0.0
+    sign: int = 1
+    quantile: float | None = None
+
+
+_OURS, _THEIRS = ("svae_r", LAM), ("alice", LAM)
+_BOTH, _AT_ZERO = (_OURS, _THEIRS), (("svae_r", 0.0), ("alice", 0.0))
+RULES = {
+    "1a": [
+        Interval("sVAE-r", "close", (_OURS,), least=BOTH),
+        Interval("ALICE", "close", (_THEIRS,), least=BOTH),
+    ],
+    "1b": [Interval("", "top", _BOTH)],
+    "1b'": [Interval("", "top_good", _BOTH)],
+    "1c": [
+        Interval(f"{name}{more}", column, (cell, (cell[0], 0.0)))
+        for name, cell in (("sVAE-r", _OURS), ("ALICE", _THEIRS))
+        for column, more in (("top", ""), ("top_good", " with quality"))
+    ],
+    "1d": [
+        Interval(f"IS < {COLLAPSED}", "collapsed", _BOTH, sign=-1),
+        Interval("tenth percentile", "score", _BOTH, quantile=TENTH),
+    ],
+    "1e": [Interval("", "top", _AT_ZERO)],
+}
+"""The intervals that each verdict reads."""
+BESIDE = {"1e": [Interval("with quality", "top_good", _AT_ZERO)]}
+"""Intervals that stand in the evidence and that no verdict reads."""
+TESTS = sum(map(len, RULES.values()))
+"""The family: so many intervals share one level, whatever is trained already."""
+IN_THE_PAPER = {
+    "close": f"MSE < {CLOSE}",
+    "top": f"IS > {TOP}",
+    "top_good": f"IS > {TOP}",  # its bars know no quality
+    "collapsed": f"IS < {COLLAPSED}",
+    "score": "tenth percentile",
+}
+"""What the paper's bars say of each column, see `paper_cells`."""
+LABELS = {"svae_r": ("sVAE", "sVAE-r"), "alice": ("ALI", "ALICE")}
+"""The paper's names of each method, at lambda 0 and above."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What our runs say of an interval."""
+
+    asked: Interval
+    values: Sequence[np.ndarray]  # of each cell, (configurations,)
+    found: Resampled
+    used: pd.DataFrame  # config and seed of the runs, or of the pairs
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, asked: Interval) -> Reading | None:
+        """Returns what the runs of `frame` say, None if they have no pair."""
+        runs = [at(frame, *cell) for cell in asked.cells]
+        values = intervals.paired(runs[0], runs[-1], asked.column)[: len(runs)]
+        if not len(values[0]):
+            return None
+        if asked.quantile is not None:
+            found = intervals.quantiles(*values, asked.quantile)
+        else:
+            found = intervals.bootstrap(reduce(np.subtract, values))
+        keys = ["config", "seed"]
+        return cls(asked, values, found, runs[0][keys].merge(runs[-1][keys]))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The family-wise interval of what the claim says is above 0."""
+        wide, asked = self.found.interval(TESTS), self.asked
+        low, high = sorted(asked.sign * (end - asked.least) for end in (wide.low, wide.high))
+        return low, high
+
+    @property
+    def words(self) -> str:
+        """The values and their difference, the family-wise interval and the single one."""
+        q, pair = self.asked.quantile, len(self.values) > 1
+        ends = [percent(v.mean()) if q is None else number(np.quantile(v, q)) for v in self.values]
+        shown = f"{self.asked.what} {' against '.join(ends)}".strip()
+        if pair:
+            shown += f": {self.found.value:+.3f}"
+        scale, form = (1, "+.3f") if pair else (100, ".1f")
+        wide, alone = (
+            f"[{scale * each.low:{form}}, {scale * each.high:{form}}]"
+            for each in map(self.found.interval, (TESTS, 1))
+        )
+        return f"{shown} {wide}, alone {alone}"
+
+    @property
+    def power(self) -> str:
+        """The power of the family-wise interval against the paper's own value."""
+        bars, asked = paper_cells(), self.asked
+        known = [bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells]
+        effect = reduce(float.__sub__, known) - asked.least
+        chance = intervals.power(effect, self.found.error, TESTS)
+        if math.isnan(chance):
+            return "power unknown, as all configurations agree"
+        shown = "< 1 %" if chance < 0.005 else f"{100 * chance:.0f} %"
+        theirs = f"{effect:+.3f}" if len(known) > 1 else percent(known[0])
+        against = ", which speaks against the claim" if asked.sign * effect < 0 else ""
+        return f"power {shown} against the paper's {theirs}{against}"
+
+
+def toy_claims(
+    frame: pd.DataFrame, resting: Callable[[Sequence[pd.DataFrame]], str] | None = None
+) -> list[Claim]:
+    """Returns claims 1a to 1e, from the rows of `at_own_rate`.
+
+    `resting` says in words on which part of an incomplete grid the runs of a verdict rest.
+    """
     values = {"lam": LAM, "close": CLOSE, "both": percent(BOTH), "top": TOP, "good": GOOD}
-    return [claim(TEXT["claims"][id], id, outcome, **values) for id, outcome in found.items()]
+    values |= {"collapsed": COLLAPSED}
+    found = []
+    for id, asked in RULES.items():
+        read, more = (
+            [reading for each in asks if (reading := Reading.of(frame, each))]
+            for asks in (asked, BESIDE.get(id, []))
+        )
+        verdict = _verdict(read) if len(read) == len(asked) else "no data"
+        evidence = [
+            f"{each.words}, {each.power}" if verdict == "undecided" else each.words for each in read
+        ]
+        evidence += [each.words for each in more]
+        if read:
+            counts = dict.fromkeys(str(len(each.values[0])) for each in read)
+            evidence.append(f"over {' and '.join(counts)} configurations")
+        outcome = verdict, "; ".join(evidence) or "no runs"
+        one = claim(TEXT["claims"][id], id, outcome, **values)
+        words = resting([each.used for each in read]) if resting and read else ""
+        found.append(replace(one, part=words))
+    return found
 
 
-def _reconstructs(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
-    if not (len(ours) and len(theirs)):
-        return "no data", "no runs"
-    a, b = ours["close"].mean(), theirs["close"].mean()
-    evidence = f"sVAE-r {percent(a)} of {len(ours)}, ALICE {percent(b)} of {len(theirs)}"
-    return "holds" if min(a, b) >= BOTH else "fails", evidence
-
-
-def _gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[str, str]:
-    a, b = intervals.paired(ours, theirs, column)
-    if not len(a):
-        return "no data", "no pairs"
-    gain = intervals.difference(a, b)
-    return decide(gain.low, gain.high), (
-        f"{percent(a.mean())} against {percent(b.mean())}: difference {gain} over {len(a)} "
-        f"configurations, where {number(intervals.detectable(a, b))} could be found"
-    )
-
-
-def _helps(frame: pd.DataFrame) -> tuple[str, str]:
-    gains, evidence = [], []
-    for method, name in {"svae_r": "sVAE-r", "alice": "ALICE"}.items():
-        for column, what in {"top": "", "top_good": " with quality"}.items():
-            after, before = (at(frame, method, value) for value in (LAM, 0.0))
-            a, b = intervals.paired(after, before, column)
-            if len(a):
-                gains.append(intervals.difference(a, b))
-                evidence.append(f"{name}{what} {gains[-1]}")
-    words = f"share with IS > {TOP}: {', '.join(evidence)}" if evidence else "no pairs"
-    if len(gains) < 4:
-        return "no data", words
-    return decide(min(gain.low for gain in gains), min(gain.high for gain in gains)), words
-
-
-def _robust(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[str, str]:
-    a, b = intervals.paired(ours, theirs, "score")
-    if len(a) < 2:
-        return "no data", "no pairs"
-    gap = intervals.spread(a, b)
-    return decide(-gap.high, -gap.low), (
-        f"sd over configurations {a.std(ddof=1):.3f} against {b.std(ddof=1):.3f}: difference {gap}"
-    )
+def _verdict(read: Sequence[Reading]) -> str:
+    """Returns the verdict: all intervals have to lie above, and none may lie below."""
+    lows, highs = zip(*(each.bounds for each in read), strict=True)
+    return decide(min(lows), min(highs))
 
 
 # Comparison with other results

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain
+from bench.render.claims import PAPER
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
@@ -92,7 +93,7 @@ def tell(page: Page, folder: Path) -> None:
         print(warning, file=sys.stderr)
     if page.main:
         show(page.main)
-    for id, verdict, says, evidence, _ in claims_of(page):
+    for id, verdict, says, evidence in claims_of(page):
         print(f"{id} {verdict}: {says} {evidence}")
     if against := page.tables.get("against"):
         show(against)
@@ -101,8 +102,14 @@ def tell(page: Page, folder: Path) -> None:
 
 
 def claims_of(page: Page) -> Sequence[Sequence[str]]:
-    """The rows of a report's claims, see `bench.render.claims.HEADS`; none without claims."""
-    return page.tables["claims"].rows if "claims" in page.tables else []
+    """Returns a report's claims as id and whose, verdict, what it says, and evidence.
+
+    There are none in a report without claims.
+    """
+    rows = page.tables["claims"].rows if "claims" in page.tables else []
+    return [
+        [id if whose == PAPER else f"{id} ({whose})", *more] for id, whose, *more, _ in rows
+    ]
 
 
 def out_folder(out: Path | None, results: Path) -> Path:
@@ -172,14 +179,14 @@ def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
 
 
 def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
-    """Every claim of the paper in one Markdown table, of each study at its largest scale."""
+    """Returns every claim in one Markdown table, of each study at its largest scale."""
     largest = {study: scale for study, scale in pages if scale != "smoke"}
     rows = [
         [f"{id}: {says}", verdict, evidence, f"[{study}]({study}/{scale}/report.md)"]
         for study, scale in largest.items()
-        for id, verdict, says, evidence, _ in claims_of(pages[study, scale])
+        for id, verdict, says, evidence in claims_of(pages[study, scale])
     ]
-    rows.sort(key=lambda row: row[0].partition(":")[0])
+    rows.sort(key=lambda row: re.split("[ :]", row[0])[0])
     return unbroken(markdown(["claim", "verdict", "why", "where"], rows)) + "\n"
 
 

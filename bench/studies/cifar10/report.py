@@ -65,7 +65,8 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
         mine, theirs = (here[here["method"] == each] for each in ("svae_r", method))
         words = TEXT["claims"]["better" if margin is None else "comparable"]
         values = {"rival": rival, "comparable": margin, "spread": report.TEXT["spread"]}
-        return claim(words, id, better(mine, theirs, margin), judge=judge, **values)
+        cells = [("svae_r", 0.0), (method, 0.0)]
+        return claim(words, id, better(mine, theirs, margin), cells, judge=judge, **values)
 
     return [
         *(trade(frame, f"3{part}", rival, "swd", distance) for part, rival in parts),

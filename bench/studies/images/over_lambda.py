@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -117,8 +118,9 @@ def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> C
         evidence += f"difference {more:+.2f}"
         verdict = VERDICTS[int(holds) - int(ours.low > 0 or theirs.high < 0)]
     outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
+    cells = [*product((rival, "svae_r"), (0.0, HIGH))]
     values = {"high": HIGH, "name": name, "rival": NAMES[rival], "gone": TEXT["gone"][column]}
-    return claim(TEXT["claims"]["trade"], id, outcome, **values)
+    return claim(TEXT["claims"]["trade"], id, outcome, cells, **values)
 
 
 def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
@@ -133,8 +135,9 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
         evidence = f"change of the MSE: {', '.join(each)}"
         verdict = VERDICTS[fall - rise]
     outcome = verdict, evidence + _lost(frame, methods)
+    cells = [*product(methods, (0.0, HIGH))]
     values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}
-    return claim(TEXT["claims"]["reconstruct"], id, outcome, **values)
+    return claim(TEXT["claims"]["reconstruct"], id, outcome, cells, **values)
 
 
 def _seeds(changes: pd.Series) -> Estimate:

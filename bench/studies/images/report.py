@@ -171,16 +171,26 @@ def page(
         Picture(name, draw, titles[name], captions[name].format(**words), KINDS.get(name, "lines"))
         for name, draw in drawn.items()
     ]
-    verdicts = claims.table(found, asked.scale, words["rules"])
-    notes = [*about, *left_out(frame)]
+    missing = frames.missing(frame, asked.study, asked.scale)
+    own, warnings = frames.own(frame, asked.study, asked.scale), remarks(frame)
+    if missing:
+        warnings.append(TEXT["incomplete"].format(n=missing, all=len(own)))
+        found = [replace(each, part=_part(each, own, frame)) for each in found]
+    verdicts, changed = claims.table(found, asked.scale), claims.changes(text["changes"])
     return Page(
         frame,
-        [*pictures, verdicts, *tables, *comparisons(frame, asked)],
-        remarks(frame),
-        notes,
-        frames.missing(frame, asked.study, asked.scale),
+        [*pictures, verdicts, *tables, changed, *comparisons(frame, asked)],
+        warnings,
+        [*about, *left_out(frame)],
+        missing,
         {*shown},
     )
+
+
+def _part(one: Claim, own: Mapping[str, tuple[str, float]], frame: pd.DataFrame) -> str:
+    """Returns on how many of the study's own trainings a claim rests that reads certain cells."""
+    asked = {id for id, cell in own.items() if cell in one.cells}
+    return TEXT["rests"].format(n=len(asked & {*frame["id"]}), all=len(asked))
 
 
 def remarks(frame: pd.DataFrame) -> list[str]:

@@ -109,10 +109,16 @@ def own_settings(study: Study, scale: str) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in columns(ImageSpec)}
 
 
+def own(frame: pd.DataFrame, study: Study, scale: str) -> dict[str, tuple[str, float]]:
+    """Returns method and lambda of the study's own trainings, by id, at the frame's precision."""
+    precision = frame["precision"].iloc[0]
+    known = {"precision": precision} if precision in ImageSpec.PRECISIONS else {}
+    return {spec.id: (spec.method, spec.lam) for spec in study.specs(scale, **known)}
+
+
 def missing(frame: pd.DataFrame, study: Study, scale: str) -> int:
-    """How many trainings of the study's own selection are not stored."""
-    found = set(zip(frame["method"], frame["lam"], frame["seed"], strict=True))
-    return sum((spec.method, spec.lam, spec.seed) not in found for spec in study.specs(scale))
+    """Returns how many of the study's own trainings are not in the frame."""
+    return len(own(frame, study, scale).keys() - set(frame["id"]))
 
 
 def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:

@@ -215,12 +215,19 @@ def gradient(frame: pd.DataFrame) -> Figure:
 
 
 def updates(frame: pd.DataFrame) -> Figure:
-    """Mean inception score by the numbers of updates a batch, each method and lambda a panel."""
-    order = cells(frame)
+    """Mean inception score by the numbers of updates a batch, each method and lambda a panel.
+
+    Every panel has the numbers of updates that any panel has; a cell without runs says so.
+    """
+    order, names = cells(frame), ("critic_steps", "model_steps")
+    rows, columns = (sorted(frame[name].unique()) for name in names)
     across = max(sum(value == each for _, value, _ in order) for _, each, _ in order)
     figure, grid = panels(len(order), across, 2.6, 2.2, narrow=2)
     for axes, (label, value, runs) in zip(grid, order, strict=True):
-        means = runs.pivot_table(index="critic_steps", columns="model_steps", values="score")
+        means = runs.pivot_table(index=names[0], columns=names[1], values="score")
+        means = means.reindex(index=rows, columns=columns)
+        for y, x in np.argwhere(means.isna().to_numpy()):
+            axes.text(x + 0.5, y + 0.5, "not\ntrained", ha="center", va="center", fontsize=7)
         sns.heatmap(means, vmin=1, vmax=5, annot=True, fmt=".2f", cbar=False, ax=axes)
         axes.set_title(f"{label}, λ = {lam(value)}", loc="left", fontsize=8)
         axes.set(xlabel="model updates", ylabel="critic updates")

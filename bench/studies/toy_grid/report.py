@@ -82,8 +82,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     found = toy_claims(mine, partial(part, grid, frame) if gaps else None)
     rules = TEXT["rules"].format(tests=TESTS, fixed=claims.FIXED)
     parts = [first, scores(frame, study.metrics()), *others]
-    parts += [claims.table(found, scale, rules), claims.changes(TEXT["changes"])]
-    parts += [pairs(mine), gradients(mine)]
+    parts += [claims.table(found, scale, rules), pairs(mine), gradients(mine)]
+    parts.append(claims.changes(TEXT["changes"]))
     if other is not None:
         parts.append(comparison(frame, runs(study, other, scale), other))
     return Page(
@@ -222,18 +222,18 @@ RULES = {
         Interval("sVAE-r", "close", (_OURS,), least=BOTH),
         Interval("ALICE", "close", (_THEIRS,), least=BOTH),
     ],
-    "1b": [Interval("", "top", _BOTH)],
-    "1b'": [Interval("", "top_good", _BOTH)],
+    "1b": [Interval(f"IS > {TOP} in", "top", _BOTH)],
+    "1b'": [Interval(f"IS > {TOP} with quality in", "top_good", _BOTH)],
     "1c": [
         Interval(f"{name}{more}", column, (cell, (cell[0], 0.0)))
         for name, cell in (("sVAE-r", _OURS), ("ALICE", _THEIRS))
         for column, more in (("top", ""), ("top_good", " with quality"))
     ],
     "1d": [
-        Interval(f"IS < {COLLAPSED}", "collapsed", _BOTH, sign=-1),
+        Interval(f"IS < {COLLAPSED} in", "collapsed", _BOTH, sign=-1),
         Interval("tenth percentile", "score", _BOTH, quantile=TENTH),
     ],
-    "1e": [Interval("", "top", _AT_ZERO)],
+    "1e": [Interval(f"IS > {TOP} in", "top", _AT_ZERO)],
 }
 """The intervals that each verdict reads."""
 BESIDE = {"1e": [Interval("with quality", "top_good", _AT_ZERO)]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from bench.studies.images.spec import ImageSpec
 from models.methods import METHODS
 
 
-def rows(study: str = "cifar10", seeds: int = 3) -> list[dict[str, Any]]:
+def rows(
+    study: str = "cifar10", seeds: int = 3, lams: Sequence[float] = (0.0, 10.0)
+) -> list[dict[str, Any]]:
     """A finished smoke study as it is stored, of invented scores: alice gets worse with lambda."""
     found = []
     names = [name for name, _ in columns(ImageSpec).items()]
-    for spec in STUDIES[study].specs("smoke", lams=[0.0, 10.0], seeds=seeds):
+    for spec in STUDIES[study].specs("smoke", lams=lams, seeds=seeds):
         worse = spec.lam * (0.3 if spec.method.startswith("alice") else 0.0)
         wiggle = 0.01 * spec.seed * (1 + spec.lam)
         scored = study == "cifar10"
@@ -111,6 +114,33 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
     strange = runs.assign(classifier=None, inception_score=None)  # a folder of the user's images
     assert set(verdicts(strange).values()) == {"holds", "no data"}
     assert verdicts(strange)["5b"] == "no data"
+
+
+def test_verdicts_of_an_incomplete_study_say_on_how_many_of_its_trainings_they_rest(
+    tmp_path: Path,
+) -> None:
+    """The study has six trainings at λ = 0 and 0.1, of which claim 3 reads two, at λ = 0."""
+    whole = rows(lams=(0.0, 0.1, 10.0))
+    at_zero = [r for r in whole if r["lam"] != 0.1]
+    lost = {r["id"] for r in whole if (r["method"], r["lam"], r["seed"]) == ("alice", 0.0, 0)}
+    less = [r for r in at_zero if r["id"] not in lost]
+    told = {
+        "whole": (whole, 0, "holds (no evidence)"),
+        "at_zero": (at_zero, 3, "holds (no evidence; on 2 of the study's 2 trainings for it)"),
+        "less": (less, 4, "holds (no evidence; on 1 of the study's 2 trainings for it)"),
+    }
+    for name, (stored, missing, verdict) in told.items():
+        kept = STUDIES["cifar10"].store(tmp_path / name, "smoke")
+        kept.prepare()
+        kept.write(stored, [])
+        page = report.build("cifar10", "smoke", tmp_path / name)
+        assert page.missing == missing
+        claims, warned = page.tables["claims"], "".join(page.warnings)
+        said = {row[0]: row[claims.names.index("verdict")] for row in claims.rows}
+        assert said["3a"] == verdict
+        assert said["5c"] == "no data (no evidence)"
+        assert (f"{missing} of 6 trainings of the study are not run" in warned) == (missing > 0)
+        assert page.main is page.tables["scores"]
 
 
 def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -> None:

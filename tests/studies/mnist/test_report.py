@@ -229,6 +229,7 @@ def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
     assert len(frame) == len(mixed) and frame.attrs["others"] == 1
     assert frames.missing(frame, STUDIES["mnist"], "smoke") == 0
     assert frames.missing(frame.iloc[1:], STUDIES["mnist"], "smoke") == 1
+    assert frames.missing(frame.assign(id="ab" * 8), STUDIES["mnist"], "smoke") == len(mixed)
     mine = frames.runs(STUDIES["mnist"], tmp_path, "smoke", like=pd.DataFrame([other]))
     assert mine["temperatures"].tolist() == [7]  # what is compared with those alone
 
@@ -267,7 +268,8 @@ def test_the_page_is_written_whole(page: report.Page, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
     assert text.index("The images are synthetic") < text.index("## ")
     kinds = [type(part).__name__ for part in page.parts]
-    assert kinds == ["Picture", "Picture", "Picture", "Claims", "Table"]
+    assert kinds == ["Picture", "Picture", "Picture", "Claims", "Table", "Table"]
+    assert page.main is page.tables["table1"]
     assert all(table.latex().isascii() for table in page.tables.values())
 
 

@@ -1,0 +1,326 @@
+"""The rules of the toy study's claims, and what a report says of a grid that is not complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from bench import report
+from bench.render import intervals
+from bench.render.claims import OURS, PAPER
+from bench.store.rows import to_bytes
+from bench.studies.toy_grid import figures, runs
+from bench.studies.toy_grid import report as toy
+from bench.studies.toy_grid.spec import ToySpec
+from tests.rows import TOY, TOY_ROWS, row
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the resamples, but where a test is about the level of the report."""
+    if "level" not in request.node.name:
+        monkeypatch.setattr(intervals, "RESAMPLES", 10_000)
+
+
+def study(shift: float, n: int = 72, lam: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """sVAE-r better than ALICE by `shift` in a latent score, over n configurations."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(4.5, 0.3, size=n)
+    parts = []
+    for method in ("svae_r", "alice"):
+        for value in (0.0, lam):
+            score = common + shift * (method == "svae_r") + (0.3 if value else -0.3)
+            score += rng.normal(0, 0.05, size=n)
+            cell = pd.DataFrame({"config": range(n), "seed": 0, "method": method, "lam": value})
+            cell["score"], cell["mse"] = score, 0.1
+            parts.append(cell)
+    return judged(pd.concat(parts, ignore_index=True))
+
+
+def judged(frame: pd.DataFrame) -> pd.DataFrame:
+    top = frame["score"] > runs.TOP
+    shares = {"top": top, "top_good": top, "collapsed": frame["score"] < runs.COLLAPSED}
+    return frame.assign(**shares, close=frame["mse"] < runs.CLOSE)
+
+
+def of(frame: pd.DataFrame, method: str, lam: float = 0.1) -> pd.Series:
+    return (frame["method"] == method) & (frame["lam"] == lam)
+
+
+def reconstructing(ours: int, theirs: int, n: int = 576) -> pd.DataFrame:
+    """n configurations of which so many reconstruct."""
+    frame = study(0, n)
+    for method, share in (("svae_r", ours), ("alice", theirs)):
+        frame.loc[of(frame, method), "mse"] = [0.1] * share + [2.0] * (n - share)
+    return judged(frame)
+
+
+def verdicts(frame: pd.DataFrame) -> dict[str, str]:
+    return {claim.id: claim.verdict for claim in toy.toy_claims(frame)}
+
+
+def evidence(frame: pd.DataFrame, id: str) -> str:
+    return next(claim.evidence for claim in toy.toy_claims(frame) if claim.id == id)
+
+
+class TestRules:
+    def test_reconstruction_is_undecided_by_the_papers_own_bars_at_the_reports_level(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(toy, "RULES", {"1a": toy.RULES["1a"]})
+        bars = runs.paper_cells()
+        shares = [bars[label, 0.1][f"MSE < {runs.CLOSE}"] for label in ("sVAE-r", "ALICE")]
+        assert shares == pytest.approx([0.913, 0.966])
+        frame = reconstructing(*(round(576 * share) for share in shares))
+        (claim,) = toy.toy_claims(frame)
+        assert claim.verdict == "undecided"
+        ours, theirs = (toy.Reading.of(frame, asked) for asked in toy.RULES["1a"])
+        assert ours is not None and ours.bounds[0] < 0 < ours.bounds[1]
+        assert theirs is not None and theirs.bounds[0] > 0
+        assert "power 4 % against the paper's 91.3 %" in claim.evidence
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs", "verdict"),
+        [
+            (560, 560, "holds"),
+            (460, 560, "fails"),
+            (560, 460, "fails"),
+            (520, 560, "undecided"),
+        ],
+    )
+    def test_reconstruction(self, ours: int, theirs: int, verdict: str) -> None:
+        """520 of 576 are more than 90 %, which was enough before intervals were asked."""
+        assert verdicts(reconstructing(ours, theirs))["1a"] == verdict
+
+    def test_a_bound_at_the_share_itself_decides_nothing(self) -> None:
+        """Sums of tenths that come out as 0.8999999999999999 are 0.9."""
+        frame = study(0, 10)
+        frame.loc[of(frame, "svae_r") & (frame["config"] == 3), "close"] = False
+        few = pd.concat([frame[~of(frame, "svae_r")], frame[of(frame, "svae_r")]])
+        reading = toy.Reading.of(few, toy.RULES["1a"][0])
+        assert reading is not None and reading.found.value == 0.9
+        alike = toy.Reading(reading.asked, reading.values, intervals.bootstrap(
+            np.full(10, 0.1 * 3 + 0.6)), reading.used)
+        assert alike.bounds == (0.0, 0.0)
+
+    def test_a_clear_gain_holds_its_reverse_fails_and_none_is_undecided(self) -> None:
+        for shift, verdict in ((0.5, "holds"), (-0.5, "fails"), (0.0, "undecided")):
+            found = verdicts(study(shift))
+            assert found["1b"] == found["1b'"] == found["1e"] == verdict
+
+    def test_generation_is_judged_at_its_own_lambda(self) -> None:
+        frame = study(0.5)
+        for id, lam in (("1b", 0.1), ("1e", 0.0)):
+            turned = frame.assign(top=frame["top"].where(~of(frame, "svae_r", lam), False))
+            others = {"1b", "1e"} - {id}
+            found = verdicts(turned)
+            assert found[id] == "fails" and {found[other] for other in others} == {"holds"}
+
+    def test_more_reconstruction(self) -> None:
+        assert verdicts(study(0))["1c"] == "holds"
+        frame = study(0)
+        assert verdicts(frame.assign(lam=0.1 - frame["lam"]))["1c"] == "fails"
+        one = frame.assign(top_good=frame["top_good"] & ~of(frame, "alice"))
+        assert verdicts(one)["1c"] == "fails"
+
+    def test_robust_is_who_collapses_less_and_whose_bad_configurations_are_better(self) -> None:
+        frame = study(0)
+
+        def collapsing(method: str, n: int, score: float = 1.0) -> pd.DataFrame:
+            bad = frame.index[of(frame, method)][:n]
+            return judged(frame.assign(score=frame["score"].mask(frame.index.isin(bad), score)))
+
+        assert verdicts(frame)["1d"] == "undecided"
+        assert verdicts(collapsing("alice", 20))["1d"] == "holds"
+        assert verdicts(collapsing("svae_r", 20))["1d"] == "fails"
+        # Bad configurations that don't collapse move the tenth percentile alone.
+        assert verdicts(collapsing("alice", 20, 2.0))["1d"] == "undecided"
+        assert verdicts(collapsing("svae_r", 20, 2.0))["1d"] == "fails"
+
+    def test_a_method_all_of_whose_runs_collapse_is_not_robust(self) -> None:
+        frame = study(0)
+        gone = frame.assign(score=frame["score"].mask(of(frame, "svae_r"), 1.0))
+        assert gone["score"][of(gone, "svae_r")].std() == 0
+        assert verdicts(judged(gone))["1d"] == "fails"
+
+    def test_without_runs_there_is_no_verdict(self) -> None:
+        frame = study(0)
+        assert set(verdicts(frame[frame["method"] == "alice"]).values()) == {"no data"}
+        assert set(verdicts(frame.iloc[:0]).values()) == {"no data"}
+        found = verdicts(frame[frame["lam"] > 0])
+        assert found["1c"] == found["1e"] == "no data" != found["1b"]
+
+    def test_questions_of_ours_are_not_the_papers(self) -> None:
+        whose = {claim.id: claim.whose for claim in toy.toy_claims(study(0))}
+        ours = dict.fromkeys(("1b'", "1c", "1d", "1e"), OURS)
+        assert whose == {"1a": PAPER, "1b": PAPER, **ours}
+
+
+class TestLevel:
+    def test_the_family_is_every_interval_that_a_verdict_reads(self) -> None:
+        assert toy.TESTS == 2 + 1 + 1 + 4 + 2 + 1
+        rules = report.build("toy_grid", "smoke", Path("tests/fixtures/mini")).tables["claims"]
+        assert f"Bonferroni over the {toy.TESTS} intervals" in rules.caption
+
+    def test_what_one_interval_alone_would_decide_is_undecided(self) -> None:
+        frame = study(0.0)
+        frame.loc[of(frame, "svae_r"), "top"] = [True] * 8 + [False] * 64
+        frame.loc[of(frame, "alice"), "top"] = [False] * 71 + [True]
+        reading = toy.Reading.of(frame, toy.RULES["1b"][0])
+        assert reading is not None
+        alone = reading.found.interval()
+        assert reading.bounds[0] <= 0 < alone.low
+        assert verdicts(frame)["1b"] == "undecided"
+        ends = f"+0.097 [{reading.bounds[0]:+.3f}, {reading.bounds[1]:+.3f}]"
+        assert f"{ends}, alone [{alone.low:+.3f}, {alone.high:+.3f}]" in evidence(frame, "1b")
+
+    def test_an_undecided_verdict_has_its_power_and_a_decided_one_none(self) -> None:
+        frame = study(0.0)
+        words = evidence(frame, "1b")
+        reading = toy.Reading.of(frame, toy.RULES["1b"][0])
+        assert reading is not None
+        effect = 0.778 - 0.735
+        chance = intervals.power(effect, reading.found.error, toy.TESTS)
+        assert f"power {100 * chance:.0f} % against the paper's +0.043" in words
+        assert "power" not in evidence(study(0.5), "1b")
+        assert evidence(frame, "1b'").count("against the paper's +0.043") == 1
+
+    def test_power_says_what_it_can_not_be(self) -> None:
+        words = evidence(study(0.0), "1d")
+        assert "power unknown, as all configurations agree" in words  # none collapses
+        assert "against the paper's -0.256, which speaks against the claim" in words
+
+    def test_the_papers_values(self) -> None:
+        bars = runs.paper_cells()
+        assert bars["sVAE-r", 0.1]["IS < 1.4"] == pytest.approx(0.019)
+        assert bars["ALICE", 0.1]["IS < 1.4"] == 0
+        # 8.6 of 101.2 % lie below 2.6, 2.8 % between 2.6 and 3.0.
+        tenth = 2.6 + 0.4 * (10.12 - 8.6) / 2.8
+        assert bars["sVAE-r", 0.1]["tenth percentile"] == pytest.approx(tenth)
+        assert bars["ALI", 0.0]["tenth percentile"] == pytest.approx(1 + 0.4 * 9.99 / 29.7)
+
+
+# A grid that is not complete
+
+
+def build(folder: Path, specs: Iterable[ToySpec], scale: str = "paper") -> report.Page:
+    """The report of these trainings, of which those at lambda 0 score lower."""
+    rows = [row(spec, 4.7 if spec.lam else 3.0) for spec in specs]
+    (folder / "toy_grid").mkdir()
+    content = to_bytes(pa.Table.from_pylist(rows, schema=TOY_ROWS))
+    (folder / "toy_grid" / f"{scale}.parquet").write_bytes(content)
+    return report.build("toy_grid", scale, folder)
+
+
+def said(page: report.Page) -> dict[str, str]:
+    """The verdict of each claim, as it is read."""
+    claims = page.tables["claims"]
+    return {line[0]: line[claims.names.index("verdict")] for line in claims.rows}
+
+
+PAPER_GRID = TOY.specs("paper")
+
+
+def test_one_ratio_of_updates_says_so_in_every_verdict(tmp_path: Path) -> None:
+    page = build(tmp_path, [s for s in PAPER_GRID if s.critic_steps == s.model_steps == 1])
+    part = "(on 64 of 576 configurations: critic updates 1, model updates 1)"
+    found = said(page)
+    assert found["1a"] == f"holds {part}" and found["1c"] == f"holds {part}"
+    assert {verdict.split(" ", 1)[1] for verdict in found.values()} == {part}
+    assert page.missing == 8 * 64 * 6
+    assert page.warnings == [
+        "The study's own grid is not complete. It lacks 512 of 576 configurations, which are not "
+        "begun."
+    ]
+    scores = page.tables["scores"]
+    assert {line[scores.names.index("not trained yet")] for line in scores.rows} == {"0"}
+    text = page.texts()["report.md"].replace("\N{NO-BREAK SPACE}", " ")
+    assert text.index("is not complete") < text.index("##")
+
+
+def test_a_thinned_grid_names_no_field(tmp_path: Path) -> None:
+    configs = sorted({s.config for s in PAPER_GRID})[::8]
+    page = build(tmp_path, [s for s in PAPER_GRID if s.config in configs])
+    assert said(page)["1a"] == "holds (on 72 of 576 configurations)"
+
+
+def test_a_complete_grid_says_nothing_new(tmp_path: Path) -> None:
+    page = build(tmp_path, TOY.specs("quick"), "quick")
+    assert said(page)["1a"] == "holds (indicative)"
+    assert page.missing == 0 and not page.warnings
+
+
+def test_quick_stays_indicative_beside_its_part(tmp_path: Path) -> None:
+    few = [s for s in TOY.specs("quick") if s.model_steps != 5]
+    assert said(build(tmp_path, few, "quick"))["1a"] == (
+        "holds (indicative; on 48 of 72 configurations: model updates 1, 3)"
+    )
+
+
+def test_seeds_that_some_configurations_lack_are_told(tmp_path: Path) -> None:
+    both = TOY.specs("quick", seeds=2)
+    first = both[0].config
+    page = build(tmp_path, [s for s in both if s.seed == 0 or s.config == first], "quick")
+    assert said(page)["1b"].endswith("; on 72 of 72 configurations; 1 to 2 of 2 seeds each)")
+    assert page.missing == 432 - 6
+    assert page.warnings[0].endswith("It lacks 426 trainings of configurations that are begun.")
+
+
+def test_verdicts_rest_on_the_runs_that_they_read(tmp_path: Path) -> None:
+    """ALICE is begun in one depth of the encoder alone, and not at all at lambda 0."""
+    specs = [
+        s
+        for s in TOY.specs("quick")
+        if s.method == "svae_r" or (s.lam == 0.1 and s.encoder_depth == 2)
+    ]
+    page = build(tmp_path, specs, "quick")
+    half = "on 36 of 72 configurations: encoder depth 2"
+    found = said(page)
+    assert found["1a"] == f"holds (indicative; on 72 of 72 configurations and {half})"
+    assert found["1b"].endswith(f"(indicative; {half})")
+    assert found["1c"] == found["1e"] == "no data (indicative)"
+    scores = page.tables["scores"]
+    lines = {tuple(line[:2]): dict(zip(scores.names, line, strict=True)) for line in scores.rows}
+    assert lines["0.1", "ALICE"]["not trained yet"] == "36"
+    assert lines["0.1", "ALICE"]["diverged"] == "0"
+    assert lines["0.1", "ALICE"]["MSE < 0.5"] == "100.0 %"
+    assert ("0", "ALI") not in lines and ("0.01", "ALICE") not in lines
+
+
+def test_other_settings_are_no_part_of_the_grid(tmp_path: Path) -> None:
+    page = build(tmp_path, TOY.specs("quick", given={"epochs": [20]}), "quick")
+    assert said(page)["1a"] == (
+        "holds (indicative; on 0 of 72 configurations and on 72 others: epochs 20)"
+    )
+    assert page.missing == 432
+
+
+def test_a_method_that_was_begun_is_asked_for_whole(tmp_path: Path) -> None:
+    own, more = TOY.specs("quick"), TOY.specs("quick", methods=["alice_minimax"], lams=[0.1])
+    page = build(tmp_path, [*own, *more[:10]], "quick")
+    assert page.missing == 62
+    assert said(page)["1a"] == "holds (indicative)"  # its own grid is complete
+    scores = page.tables["scores"]
+    (line,) = (line for line in scores.rows if line[1] == "alice_minimax")
+    assert line[scores.names.index("not trained yet")] == "62"
+
+
+def test_no_figure_shows_a_run_that_was_not_trained(tmp_path: Path) -> None:
+    lacking = [s for s in TOY.specs("quick") if s.lam == 0.1 and s.method == "svae_r"]
+    lacking = [s for s in lacking if (s.critic_steps, s.model_steps) == (3, 5)]
+    specs = [s for s in TOY.specs("quick") if s not in lacking]
+    frame = runs.at_own_rate(build(tmp_path, specs, "quick").frame)
+    panels = figures.updates(frame).axes
+    words = [[text.get_text() for text in axes.texts] for axes in panels]
+    assert [sum(text == "not\ntrained" for text in each) for each in words] == [0, 0, 0, 0, 1, 0]
+    assert [len(each) for each in words] == [9] * 6
+    left = figures.figure3(frame).axes[4]
+    legend = left.get_legend_handles_labels()[1]
+    assert legend[0].startswith("sVAE-r (n = 64;") and legend[1].startswith("ALICE (n = 72;")
+    heights = [bar.get_height() for bar in left.patches]  # type: ignore[attr-defined]
+    assert max(heights) == pytest.approx(100)

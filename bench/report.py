@@ -107,9 +107,7 @@ def claims_of(page: Page) -> Sequence[Sequence[str]]:
     There are none in a report without claims.
     """
     rows = page.tables["claims"].rows if "claims" in page.tables else []
-    return [
-        [id if whose == PAPER else f"{id} ({whose})", *more] for id, whose, *more, _ in rows
-    ]
+    return [[id if whose == PAPER else f"{id} ({whose})", *more] for id, whose, *more, _ in rows]
 
 
 def out_folder(out: Path | None, results: Path) -> Path:

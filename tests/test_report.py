@@ -395,6 +395,14 @@ def test_every_claim_stands_in_one_table_with_its_report() -> None:
     assert report.verdicts({("toy_grid", "smoke"): page}).count("\n") == 2
 
 
+def test_every_rule_that_changed_is_that_of_a_claim() -> None:
+    for folder in sorted(report.REFERENCE_REPORTS.glob("*/quick")):
+        claims, changes = (pd.read_csv(folder / f"{name}.csv") for name in ("claims", "changes"))
+        named = changes["claim"].str.split(", ").explode()
+        assert len(named) and set(named) <= set(claims["claim"]), folder
+        assert changes["date"].is_monotonic_increasing and changes.notna().all(axis=None)
+
+
 def test_incomplete_studies_are_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

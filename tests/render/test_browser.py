@@ -44,7 +44,7 @@ function measured(frame) {
     background: rgb(win.getComputedStyle(doc.body).backgroundColor),
     colours: all("p, a, .said, .paper, .holds, .fails").map(
       e => rgb(win.getComputedStyle(e).color)),
-    broken: all("td").filter(e => lines(e) > 1).map(e => e.textContent),
+    broken: all("td:not(.long)").filter(e => lines(e) > 1).map(e => e.textContent),
     claims: all(".claims > li").map(e => e.querySelector("span").textContent),
     tables: all("table").map(e => {
       const outer = box(e.parentElement), cells = e.querySelectorAll("td");

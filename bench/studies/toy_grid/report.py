@@ -265,11 +265,12 @@ class Reading:
     def of(cls, frame: pd.DataFrame, asked: Interval) -> Reading | None:
         """Returns what the runs of `frame` say, None if they have no pair."""
         runs = [at(frame, *cell) for cell in asked.cells]
-        values = intervals.paired(runs[0], runs[-1], asked.column)[: len(runs)]
-        if not len(values[0]):
+        first, last = intervals.paired(runs[0], runs[-1], asked.column)
+        if not len(first):
             return None
+        values = (first, last)[: len(runs)]
         if asked.quantile is not None:
-            found = intervals.quantiles(*values, asked.quantile)
+            found = intervals.quantiles(first, last, asked.quantile)
         else:
             found = intervals.bootstrap(reduce(np.subtract, values))
         keys = ["config", "seed"]
@@ -301,7 +302,9 @@ class Reading:
     def power(self) -> str:
         """The power of the family-wise interval against the paper's own value."""
         bars, asked = paper_cells(), self.asked
-        known = [bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells]
+        known = [
+            bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells
+        ]
         effect = reduce(float.__sub__, known) - asked.least
         chance = intervals.power(effect, self.found.error, TESTS)
         if math.isnan(chance):

@@ -30,9 +30,7 @@ NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
 """Inception scores of samples that know nothing of the data, see bench.scores.metrics."""
 TEXT = texts("bench.studies.toy_grid")
 _VARIED = [
-    name
-    for name in columns(ToySpec)
-    if name not in ("study", "scale", "seed", *ToySpec.UNPAIRED)
+    name for name in columns(ToySpec) if name not in ("study", "scale", "seed", *ToySpec.UNPAIRED)
 ]
 """What makes a configuration."""
 Cells = list[tuple[str, float, pd.DataFrame]]

@@ -104,8 +104,12 @@ class TestRules:
         few = pd.concat([frame[~of(frame, "svae_r")], frame[of(frame, "svae_r")]])
         reading = toy.Reading.of(few, toy.RULES["1a"][0])
         assert reading is not None and reading.found.value == 0.9
-        alike = toy.Reading(reading.asked, reading.values, intervals.bootstrap(
-            np.full(10, 0.1 * 3 + 0.6)), reading.used)
+        alike = toy.Reading(
+            reading.asked,
+            reading.values,
+            intervals.bootstrap(np.full(10, 0.1 * 3 + 0.6)),
+            reading.used,
+        )
         assert alike.bounds == (0.0, 0.0)
 
     def test_a_clear_gain_holds_its_reverse_fails_and_none_is_undecided(self) -> None:

@@ -17,6 +17,7 @@ from bench.store.rows import to_bytes
 from bench.studies.toy_grid import figures, runs
 from bench.studies.toy_grid import report as toy
 from bench.studies.toy_grid.spec import ToySpec
+from tests import mini
 from tests.rows import TOY, TOY_ROWS, row
 
 
@@ -168,7 +169,7 @@ class TestRules:
 class TestLevel:
     def test_the_family_is_every_interval_that_a_verdict_reads(self) -> None:
         assert toy.TESTS == 2 + 1 + 1 + 4 + 2 + 1
-        rules = report.build("toy_grid", "smoke", Path("tests/fixtures/mini")).tables["claims"]
+        rules = mini.build().tables["claims"]
         assert f"Bonferroni over the {toy.TESTS} intervals" in rules.caption
 
     def test_what_one_interval_alone_would_decide_is_undecided(self) -> None:

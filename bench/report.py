@@ -79,12 +79,17 @@ def write(page: Page, folder: Path) -> None:
         raise StoreError(f"report folder {folder} can't be written ({error.strerror})") from None
 
 
-def after_run(study: Study[Any], scale: str, results: Path) -> None:
-    """What bench.run ends with: the report, its table on the terminal, and where it lies."""
+def after_run(study: Study[Any], scale: str, results: Path, prune: bool = False) -> None:
+    """What bench.run ends with: the report, its table on the terminal, and where it lies.
+
+    `prune` removes weights of trainings that the report does not show, if it says which it shows.
+    """
     page = build(study, scale, results)
     folder = out_folder(None, results) / study.name / scale
     write(page, folder)
     tell(page, folder)
+    if prune and page.shown:
+        study.store(results, scale).prune_weights({*page.shown})
 
 
 def tell(page: Page, folder: Path) -> None:

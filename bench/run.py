@@ -99,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
     about = """keeps results in this folder (default: results). Reports go to reports, or to
         DIR/reports for another folder."""
     add("--results", type=Path, default=RESULTS, metavar="DIR", help=about)
+    about = """keeps weights of no training, of all, or of those that the report shows (the
+        default). With shown, weights of every training are kept until none is left to train.
+        `python -m bench.results score` scores kept weights again. A training at paper scale takes
+        PAPERCOST."""
+    add("--keep-weights", choices=("none", "shown", "all"), default="shown", help=about)
     about = """stops after so many minutes, with exit status 3 if trainings are left. Then
         `python -m bench.report STUDY` shows what is stored."""
     add("--max-time", type=_minutes, metavar="MIN", help=about)
@@ -254,7 +259,8 @@ def _report(plan: Plan, executor: Sequential) -> int:
     try:
         if counts.done:
             with plan.store.rows.lock("report"):  # shards may end at the same time
-                report.after_run(plan.study, plan.scale, plan.args.results)
+                prune = plan.args.keep_weights == "shown" and plan.complete()
+                report.after_run(plan.study, plan.scale, plan.args.results, prune)
     except StoreError as error:
         return complain("bench.run", error, 1)
     if plan.jobs:

@@ -4,7 +4,7 @@ Tensors hold features before the batch, (n, features, batch). The batch is last,
 thin products at a network's ends (2 to 4 features) are then several times faster on a CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -160,11 +160,11 @@ class Group:
         outputs = [bank(part, frozen) for bank, part in zip(self.banks, parts, strict=True)]
         return torch.cat(outputs).index_select(0, self._inverse)
 
-    def network(self, i: int) -> Tensor:
-        """Returns the parameters of network i in one row, detached: W and b of each layer."""
+    def network(self, i: int) -> Layers:
+        """Returns views of the parameters of network i, W (out, in) and b (out,) of each layer."""
         found = next(k for k, members in enumerate(self.members) if i in members)
         row = self.members[found].index(i)
-        return torch.cat([t[row].flatten() for layer in self.banks[found].layers for t in layer])
+        return [(w[row].detach(), b[row, :, 0].detach()) for w, b in self.banks[found].layers]
 
 
 class ToyNetworks:
@@ -190,6 +190,35 @@ class ToyNetworks:
         encoders, decoders, critics = zip(*drawn, strict=True)
         self.coders = Group(encoders + decoders, device, dtype)
         self.critics = Group(critics, device, dtype)
+
+    def weights(self, i: int) -> dict[str, Tensor]:
+        """Returns views of the parameters of model i: encoder, decoder, critic.
+
+        Names and shapes are those of a `torch.nn.Sequential` of Linear and ReLU for each network:
+        encoder.0.weight (out, in), encoder.0.bias (out,), encoder.2.weight, ...
+        """
+        networks = {
+            "encoder": self.coders.network(i),
+            "decoder": self.coders.network(self.m + i),
+            "critic": self.critics.network(i),
+        }
+        return {
+            f"{role}.{2 * k}.{name}": tensor
+            for role, layers in networks.items()
+            for k, layer in enumerate(layers)
+            for name, tensor in zip(("weight", "bias"), layer, strict=True)
+        }
+
+    def load(self, i: int, weights: Mapping[str, Tensor]) -> None:
+        """Copies the `weights` of another stack's model to model i.
+
+        Raises ValueError for weights of other networks.
+        """
+        own = self.weights(i)
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in weights.items()}:
+            raise ValueError("weights of other networks")
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
 
     def code(self, x: Tensor, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Returns codes of x and samples from z: z_x, x_z of (m, 2, batch), like x and z.

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.engine.progress import Heartbeat
-from bench.spec import columns, protocol
+from bench.spec import Spec, columns, protocol
 from bench.store import provenance
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job, Rows
 from models.methods import label
+
+if TYPE_CHECKING:
+    from bench.store.rows import Store
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,35 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
+    store = study.store(Path(job.results), job.specs[0].scale)
     try:
-        study.store(Path(job.results), job.specs[0].scale).write(rows, samples)
+        _keep_weights(job, store, rows)  # first, because a row says that all is done
+        store.write(rows, samples)
         study.clear(job)
     except OSError as error:
         return Verdict(job, "storage", {}, f"{error.strerror or error}")
     return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
+
+
+def _keep_weights(job: Job, store: Store, rows: Rows) -> None:
+    """Takes the weights out of the rows, and keeps them if the job says so."""
+    specs = {spec.id: spec for spec in job.specs}
+    for row in rows:
+        weights = row.pop("weights", None)
+        if weights is not None and job.weights != "none":
+            about = weights_about(specs[row["id"]], row) | {"keep": job.weights}
+            store.keep_weights(row["id"], weights, about)
+
+
+def weights_about(spec: Spec, row: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a file of weights says of its training: id, spec as JSON, method's digest.
+
+    It also says by which code and on what the training was made. Trainings that agree in all of it
+    have the same weights, whichever of several runners has trained them.
+    """
+    fields = {name: getattr(spec, name) for name in columns(type(spec))}
+    about = {"id": spec.id, "spec": json.dumps(fields), "digest": row.get("method_digest") or ""}
+    return about | {name: str(row[name]) for name in ("commit", "torch", "device", "device_name")}
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

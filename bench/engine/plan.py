@@ -126,12 +126,20 @@ class Plan:
                 process(),
                 args.data and str(args.data.absolute()),
                 weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
+                args.keep_weights,
             )
             for stack in self.study.stacks(left, self.device)
         ]
         seconds = self.study.seconds
         self.costs = {job.key: sum(seconds(s, self.rate) for s in job.specs) for job in self.jobs}
         self.jobs.sort(key=lambda job: -self.costs[job.key])
+
+    def complete(self) -> bool:
+        """Says whether no training is left of what the options select without --shard."""
+        args = argparse.Namespace(**{**vars(self.args), "shard": None})
+        whole = select(self.study, self.scale, args)
+        whole = self.study.check(whole, args.data, args.inception_weights)
+        return not count(whole, self.store)[0].pending
 
     def line(self) -> str:
         """Returns a line: the selection, how much of it is done, how long the rest will take."""

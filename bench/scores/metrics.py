@@ -233,6 +233,21 @@ def _points() -> Outputs:
     return Outputs(**known, centres=centres, logits=x)
 
 
+def asks_for(metric: Metric, names: Collection[str]) -> str:
+    """Returns the first of these outputs that a metric of images asks for and can't do without.
+
+    Tries the metric on made-up images without these outputs. Returns "" if it asks for none.
+    """
+    try:
+        if names:
+            metric.values(_images(names))
+    except Absent as absent:
+        return str(absent) if str(absent) in names else ""
+    except Exception:  # a user's function may raise anything; it does so again where it scores
+        return ""
+    return ""
+
+
 _BY_IMAGENET = ("imagenet_logits", "imagenet_features", "imagenet_real")
 
 

@@ -11,6 +11,7 @@ holds rows and nothing else. All else lies beside it:
 
     SCALE/00.parquet ... ff.parquet    rows, see bench.store.schema; each file has its own SHA-256
     SCALE_samples/                     points and images for figures, by the same rules
+    _SCALE/weights/                    weights of trainings, see bench.store.checkpoint
     _SCALE/aside/                      damaged and foreign files, each with the reason
     _SCALE/failed/                     trainings that failed, how often and why
     _SCALE/checkpoints/                long trainings under way
@@ -28,21 +29,25 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
 from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
 from bench.store.atomic import left_behind, process, work_of, write_atomically
 from bench.store.source import Today
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FAILURES = 3
 """Failures of one training after which runs go on without it, until --retry-failed."""
@@ -205,6 +210,24 @@ class Buckets:
                 both = pa.concat_tables([old, new], promote_options="permissive")
                 self._write(path, _widened(both, self._columns_of(others)))
 
+    def change(self, row: Mapping[str, Any], columns: Mapping[str, Any]) -> bool:
+        """Gives columns of a stored row new values, in one atomic step; all else stays.
+
+        Does nothing and returns False unless the row is the one that was read: a row of its id that
+        finished at its time. Raises ValueError for a column that nobody declares.
+        """
+        if undeclared := columns.keys() - set(self.columns.names):
+            raise ValueError(f"{min(undeclared)!r} is no column")
+        path = self.folder / f"{row['id'][:2]}.parquet"
+        with self.lock(path.stem):
+            table = self._load_or_set_aside(path)
+            rows = {each["id"]: each for each in table.to_pylist()}
+            if row["id"] not in rows or rows[row["id"]]["finished"] != row["finished"]:
+                return False
+            rows[row["id"]] |= columns
+            self._write(path, pa.Table.from_pylist(list(rows.values()), schema=table.schema))
+        return True
+
     def _write(self, path: Path, table: pa.Table) -> None:
         write_atomically(path, to_bytes(table.combine_chunks()), self.work / "tmp")
 
@@ -347,6 +370,32 @@ class Store:
             return from_bytes(path.read_bytes(), buckets.columns), {}
         except (BadFile, StoreError) as error:
             raise StoreError(f"{path} {error}") from None
+
+    @property
+    def weights(self) -> Path:
+        """Returns the folder of kept weights, ID.safetensors of each training."""
+        return self.work / "weights"
+
+    def keep_weights(self, id: str, tensors: dict[str, Tensor], about: Mapping[str, str]) -> None:
+        """Writes a training's weights and what its file says of them, in one step."""
+        from bench.store import checkpoint
+
+        checkpoint.save(self.weights / f"{id}.safetensors", tensors, about, self.work / "tmp")
+
+    def prune_weights(self, shown: Collection[str]) -> None:
+        """Removes weights of stored trainings that a report does not show.
+
+        Files that a run with --keep-weights all has written stay, and so do files that can't be
+        read.
+        """
+        done = self.done()
+        for path in self.weights.glob("*.safetensors"):
+            if path.stem in done and path.stem not in shown:
+                with suppress(OSError, SafetensorError):
+                    with safe_open(path, framework="numpy") as file:
+                        pruned = (file.metadata() or {}).get("keep") == "shown"
+                    if pruned:
+                        path.unlink()
 
     def progress_of(self, run: str | None) -> Path:
         """Returns the folder of heartbeats of a run, which its `process` names."""

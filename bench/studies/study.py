@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -25,6 +25,12 @@ Beat = Callable[[float], None]
 Rows = list[dict[str, Any]]
 TABLES = ("Objective", "Method")
 """Classes of entries in the tables of methods, which are no part of a method's source."""
+Kept = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""The stored row of a training, and its kept weights: tensors by name."""
+
+
+class Unscorable(Exception):
+    """Kept weights can't be scored; the message is the reason, which is counted."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Job:
     run: str | None = None  # names the job's run, over all machines
     data: str | None = None  # folder or file of images, if the user named one
     inception: str | None = None  # weights of ImageNet's classifier, or "download"
+    weights: str = "none"  # whose weights are kept: none, shown or all
 
     @property
     def key(self) -> str:
@@ -176,7 +183,24 @@ class Study(Generic[S]):
         raise NotImplementedError
 
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
-        """Trains and scores a stack; returns rows of the study's own columns, and samples."""
+        """Trains and scores a stack; returns rows of the study's own columns, and samples.
+
+        A row may also hold "weights", tensors by name, which are kept beside the rows.
+        """
+        raise NotImplementedError
+
+    def absent(self, spec: S, imagenet: bool) -> Collection[str]:
+        """Returns names of `Outputs` that this training's model never has.
+
+        `imagenet` says whether there are weights of ImageNet's classifier.
+        """
+        return ()
+
+    def score(self, job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:
+        """Scores kept weights of a stack; returns the columns of these metrics of each training.
+
+        Columns of settings that go with the metrics are returned as well. Raises Unscorable.
+        """
         raise NotImplementedError
 
     def clear(self, job: Job) -> None:

@@ -17,15 +17,35 @@ from bench.scores.ais import AnnealedRun
 from bench.scores.classifiers import Classifier
 from bench.scores.latent import bernoulli
 from bench.scores.swd import Patches, distance
+from bench.studies.images.domain import domain
 from bench.studies.images.spec import ImageSpec
-from bench.studies.images.train import Trainer
+from bench.studies.images.train import Model, Trainer
 from models import batch
 from models.batch import Networks, decode, encode
+from models.methods import METHODS
 from models.mnist import Decoder, Norm
 
 STATISTICS = 100  # frozen batch norm has the statistics of so many training batches
 PICTURES = 64  # the suite keeps so many images of each kind for pictures
 CHUNK = 500  # images in one pass
+BY_OWN = ("logits", "features", "real")
+BY_IMAGENET = ("imagenet_logits", "imagenet_features", "imagenet_real")
+OF_COLOUR = ("patches", "real_patches", "swd_real")
+"""What `Outputs` has of the suite's classifier, of ImageNet's, and of colour images alone."""
+
+
+def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
+    """Returns names of `Outputs` that a training's model never has, see `Study.absent`."""
+    found = [] if "encoder" in METHODS[spec.method].parts else ["x_rec"]
+    entry = DATASETS.get(spec.data)  # a folder's images have no entry
+    if entry is None or not entry.classifier:
+        found += BY_OWN
+    colour = domain(spec.data).channels == 3
+    if not colour:
+        found += OF_COLOUR
+    if not (colour and imagenet):
+        found += BY_IMAGENET
+    return found
 
 
 def freeze(trainer: Trainer) -> None:
@@ -50,58 +70,57 @@ def freeze(trainer: Trainer) -> None:
 
 
 @torch.no_grad()
-def generate(trainer: Trainer, n: int) -> Tensor:
+def generate(model: Model, n: int) -> Tensor:
     """Returns n images (n, c, h, w) in [0, 1], which frozen networks make from the prior."""
-    every = torch.empty(n, device=trainer.device, dtype=trainer.dtype)
-    draws = (trainer.draws(rows, f"generate {i}") for i, rows in enumerate(every.split(CHUNK)))
-    return trainer.domain.unit(torch.cat([batch.generate(trainer.nets, each) for each in draws]))
+    every = torch.empty(n, device=model.device, dtype=model.dtype)
+    draws = (model.draws(rows, f"generate {i}") for i, rows in enumerate(every.split(CHUNK)))
+    return model.domain.unit(torch.cat([batch.generate(model.nets, each) for each in draws]))
 
 
 @torch.no_grad()
-def reconstruct(trainer: Trainer, x: Tensor) -> Tensor:
+def reconstruct(model: Model, x: Tensor) -> Tensor:
     """Returns frozen networks' reconstructions (n, c, h, w), in [0, 1], of uint8 images."""
-    nets: Networks = trainer.nets
+    nets: Networks = model.nets
     parts = []
     for i, part in enumerate(x.split(CHUNK)):
-        part = trainer.domain.scaled(part.to(trainer.device), trainer.dtype)
-        draws = trainer.draws(part, f"reconstruct {i}")
+        part = model.domain.scaled(part.to(model.device), model.dtype)
+        draws = model.draws(part, f"reconstruct {i}")
         parts.append(decode(nets, draws, encode(nets, draws, part)))
-    return trainer.domain.unit(torch.cat(parts))
+    return model.domain.unit(torch.cat(parts))
 
 
 def scores(
-    trainer: Trainer, images: Images, wanted: Sequence[metrics.Metric], weights: str | None = None
+    model: Model, images: Images, wanted: Sequence[metrics.Metric], weights: str | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns a trained model's scores but log p(x), by column, and uint8 images (64, c, h, w).
+    """Returns frozen networks' scores but log p(x), by column, and uint8 images (64, c, h, w).
 
-    Freezes the networks. Both results are empty if parameters or images are not finite: the
-    training has diverged. ImageNet's classifier scores too if there are `weights`, see `imagenet`.
+    Both results are empty if parameters or images are not finite: the training has diverged.
+    ImageNet's classifier scores too if there are `weights`, see `imagenet`.
     """
-    if not trainer.finite():
+    if not model.finite():
         return {}, {}
-    freeze(trainer)
     test = torch.from_numpy(np.array(images.test))
-    given = {"samples": generate(trainer, trainer.spec.samples)}
-    if "encoder" in trainer.nets:
-        given["x_rec"] = reconstruct(trainer, test)
+    given = {"samples": generate(model, model.spec.samples)}
+    if "encoder" in model.nets:
+        given["x_rec"] = reconstruct(model, test)
     if not all(bool(each.isfinite().all()) for each in given.values()):
         return {}, {}
-    given["x"] = test.to(trainer.dtype) / 255
+    given["x"] = test.to(model.dtype) / 255
     known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
     pictures = {name: (x[:PICTURES] * 255).round().astype(np.uint8) for name, x in known.items()}
     samples = known["samples"]
     if name := classifier_of(images):
         known["logits"], known["features"] = own(name)(samples.astype(np.float32))
         known["real"] = _real(images)[1]
-    if trainer.domain.channels == 3:
+    if model.domain.channels == 3:
         n = min(len(samples), len(images.test), len(images.train))
         known["patches"] = Patches.of(samples, n)
         known["real_patches"], known["swd_real"] = _real_patches(images, n)
     columns: dict[str, Any] = {}
     if weights is not None:
-        network = imagenet(weights, str(trainer.device))
+        network = imagenet(weights, str(model.device))
         known["imagenet_logits"], known["imagenet_features"] = network(samples)
-        real = known["imagenet_real"] = _real_features(images, weights, str(trainer.device))
+        real = known["imagenet_real"] = _real_features(images, weights, str(model.device))
         columns = {
             "imagenet_n_samples": len(samples),
             "imagenet_n_real": len(real),

@@ -12,14 +12,14 @@ import torch
 from bench.cli import UsageError
 from bench.data import load as data
 from bench.scores.ais import AnnealedRun, mean_and_se
-from bench.scores.metrics import Metric
+from bench.scores.metrics import Metric, asks_for
 from bench.store import checkpoint
 from bench.studies.cuda import allow_tf32
 from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import ImageSpec
-from bench.studies.images.train import Trainer
-from bench.studies.study import Beat, Job, Rows
+from bench.studies.images.train import Model, Trainer
+from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
 
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
@@ -69,8 +69,12 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     trainer = _trained(job, spec, images, lambda share: beat(first * share))
     start = time.perf_counter()
     allow_tf32(False)  # scores are in float32
+    if trainer.finite():
+        evaluate.freeze(trainer)
     scores, pictures = evaluate.scores(trainer, images, metrics, job.inception)
     row: dict[str, Any] = {"id": spec.id, "status": "ok" if pictures else "diverged", **scores}
+    if pictures:
+        row["weights"] = trainer.nets.state_dict()
     if pictures and spec.ais_images:
         bits = evaluate.test_bits(spec, images, source)
         row |= _annealed(job, trainer, bits, lambda share: beat(first + (1 - first) * share))
@@ -89,6 +93,34 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     kept = dict.fromkeys(("x", "x_rec", "samples"), b"")
     kept |= {name: image.tobytes() for name, image in pictures.items()}
     return [row], [{"id": spec.id, "shape": list(images.test.shape[1:]), **kept}]
+
+
+def score(job: Job, kept: Sequence[Kept], metrics: Sequence[Metric]) -> Rows:
+    """Returns the columns of these metrics for the job's training, from its kept weights.
+
+    Raises Unscorable for images that are not at hand, for weights of other networks and for a model
+    that has diverged.
+    """
+    (spec,), ((row, weights),) = job.specs, kept
+    assert isinstance(spec, ImageSpec)
+    try:
+        images = data.load(domain.dataset(spec.data), Path(job.data) if job.data else None)
+    except UsageError as error:
+        raise Unscorable(f"the images are not at hand: {error}") from None
+    if images.sha256 != row["data_sha256"]:
+        raise Unscorable("the images are not at hand: found others than those of the training")
+    model = Model(spec, job.device)
+    try:
+        model.nets.load_state_dict(weights)
+    except RuntimeError:  # torch's message has a line for each tensor
+        raise Unscorable("weights of other networks") from None
+    model.nets.eval()
+    allow_tf32(False)
+    columns, pictures = evaluate.scores(model, images, metrics, job.inception)
+    if not pictures:
+        raise Unscorable("outputs are not finite")
+    by_own = any(asks_for(metric, evaluate.BY_OWN) for metric in metrics)
+    return [columns | (evaluate.classifier_columns(images) if by_own else {})]
 
 
 def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:

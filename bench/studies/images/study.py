@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.studies.images.spec import ImageSpec
-from bench.studies.study import Beat, Job, Rows, Study
+from bench.studies.study import Beat, Job, Kept, Rows, Study
 
 if TYPE_CHECKING:
     from bench.render.page import Page
@@ -116,6 +116,16 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.job import train
 
         return train(job, beat, self.metrics())
+
+    def absent(self, spec: ImageSpec, imagenet: bool) -> Collection[str]:
+        from bench.studies.images.evaluate import absent
+
+        return absent(spec, imagenet)
+
+    def score(self, job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:
+        from bench.studies.images.job import score
+
+        return score(job, kept, wanted)
 
     def clear(self, job: Job) -> None:
         from bench.studies.images.job import clear

@@ -67,7 +67,29 @@ def seed(*names: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-class Trainer:
+class Model:
+    """Holds the networks of one spec, and draws the noise that they take."""
+
+    def __init__(
+        self, spec: ImageSpec, device: torch.device | str, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.spec, self.device, self.dtype = spec, torch.device(device), dtype
+        self.method, self.domain = METHODS[spec.method], domain(spec.data)
+        seeds, kinds = partial(seed, spec.stream, "weights"), (spec.networks, spec.critic)
+        self.nets = self.domain.networks(self.method, spec.width, seeds, *kinds)
+        self.nets.to(self.device, dtype)
+        self.nets.to(memory_format=torch.channels_last)  # this layout is faster on a CPU
+
+    def draws(self, x: Tensor, update: str) -> Draws:
+        """Returns the batch x with this training's noise for one update."""
+        return Draws(x, self.spec.stream, update, self.domain.uniform)
+
+    def finite(self) -> bool:
+        """Returns whether all parameters are finite."""
+        return all(bool(p.isfinite().all()) for p in self.nets.parameters())
+
+
+class Trainer(Model):
     """Trains one spec on uint8 images (n, c, h, w).
 
     A step takes one batch for all updates of the critic and the update of the model. Each update
@@ -81,14 +103,8 @@ class Trainer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.device, self.dtype = spec, torch.device(device), dtype
-        self.method, self.domain = METHODS[spec.method], domain(spec.data)
+        super().__init__(spec, device, dtype)
         self.images = torch.from_numpy(np.array(images[: spec.images or None])).to(self.device)
-        seeds = partial(seed, spec.stream, "weights")
-        kinds = spec.networks, spec.critic
-        self.nets = self.domain.networks(self.method, spec.width, seeds, *kinds)
-        self.nets.to(self.device, dtype)
-        self.nets.to(memory_format=torch.channels_last)  # this layout is faster on a CPU
         self.rounded = spec.precision == "bf16"
         if self.rounded:
             for module in self.nets.modules():  # autocast rounds products alone by these hooks
@@ -123,10 +139,6 @@ class Trainer:
             self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
         rows = self._order[i * self.spec.batch : (i + 1) * self.spec.batch]
         return self.domain.scaled(self.images[rows], self.dtype)
-
-    def draws(self, x: Tensor, update: str) -> Draws:
-        """Returns the batch x with this training's noise for one update."""
-        return Draws(x, self.spec.stream, update, self.domain.uniform)
 
     def update_names(self, step: int) -> list[str]:
         """Returns the names of a step's updates, which seed their noise: the model's is last."""
@@ -206,10 +218,6 @@ class Trainer:
             after_step()
         self._replay = None  # a recording keeps its memory alive
         self.nets.zero_grad(set_to_none=True)
-
-    def finite(self) -> bool:
-        """Returns whether all parameters are finite."""
-        return all(bool(p.isfinite().all()) for p in self.nets.parameters())
 
     def _moments(self) -> dict[str, Tensor]:
         """Returns the tensors of both Adams by name."""

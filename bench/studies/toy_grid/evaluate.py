@@ -1,10 +1,12 @@
 """Scores a trained stack, and measures the gradient that reaches its decoders."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.scores.metrics import TOY, Outputs, measure
+from bench.scores.metrics import TOY, Metric, Outputs, measure
 from bench.spec import generator
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.train import Trainer
@@ -16,13 +18,18 @@ Outcome = tuple[dict[str, float | int] | None, dict[str, np.ndarray]]
 
 
 def toy_metrics(
-    samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray, z: np.ndarray, z_rec: np.ndarray
+    samples: np.ndarray,
+    x: np.ndarray,
+    x_rec: np.ndarray,
+    z: np.ndarray,
+    z_rec: np.ndarray,
+    wanted: Sequence[Metric] = TOY,
 ) -> dict[str, float | int]:
     """Returns the columns of one run's scores, from points (n, 2), by the exact posterior."""
     points = {"samples": samples, "x": x, "x_rec": x_rec, "z": z, "z_rec": z_rec}
     known = {name: np.asarray(each, dtype=np.float64) for name, each in points.items()}
     logits = data.posterior_logits(known["samples"])
-    return measure(TOY, Outputs(**known, centres=data.CENTRES, logits=logits))
+    return measure(wanted, Outputs(**known, centres=data.CENTRES, logits=logits))
 
 
 class Evaluation:
@@ -44,8 +51,8 @@ class Evaluation:
         self.eps, self.eps_cycle = eps.swapaxes(0, 1).unflatten(0, (2, 2)).flatten(1, 2)
 
     @torch.no_grad()
-    def outcomes(self) -> list[Outcome]:
-        """Returns the outcome of each member, in the trainer's order."""
+    def outcomes(self, wanted: Sequence[Metric] = TOY) -> list[Outcome]:
+        """Returns the outcome of each member by these metrics, in the trainer's order."""
         code = self.trainer.nets.code
         z_x, x_z = code(self.x, self.z, self.eps)
         z_rec, x_rec = code(x_z, z_x, self.eps_cycle)
@@ -56,7 +63,7 @@ class Evaluation:
             own = {name: each[i] for name, each in arrays.items()}
             finite = finite and all(np.isfinite(each).all() for each in own.values())
             points = {name: own[name][:N_PICTURE].flatten() for name in ("x", "x_rec", "samples")}
-            found.append((toy_metrics(**own) if finite else None, points))
+            found.append((toy_metrics(**own, wanted=wanted) if finite else None, points))
         return found
 
     def decoder_gradient(self) -> dict[str, list[float]]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from bench.studies.study import Beat, Job, Rows
+from bench.scores.metrics import Metric
+from bench.studies.cuda import allow_tf32
+from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
 from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
@@ -79,6 +81,28 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
         id, status = trainer.specs[i].id, "ok" if metrics else "diverged"
         gradient = {method: [trace[method][i] for trace in traces] for method in traces[0]}
         known = {"id": id, "status": status, "decoder_gradient": gradient}
+        if metrics:
+            known["weights"] = trainer.nets.weights(i)
         rows.append(shared | (metrics or {}) | known)
         samples.append({"id": id, **points})
     return rows, samples
+
+
+def score(job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:
+    """Returns the columns of these metrics for each of the job's trainings, from kept weights.
+
+    Raises Unscorable for weights of other networks and for a model that has diverged.
+    """
+    allow_tf32(job.specs[0].precision == "tf32")
+    trainer = Trainer([spec for spec in job.specs if isinstance(spec, ToySpec)], job.device)
+    place = {spec.id: i for i, spec in enumerate(trainer.specs)}
+    for row, weights in kept:
+        try:
+            trainer.nets.load(place[row["id"]], weights)
+        except ValueError as error:
+            raise Unscorable(str(error)) from None
+    outcomes = Evaluation(trainer).outcomes(wanted)
+    found = [outcomes[place[spec.id]][0] for spec in job.specs]
+    if None in found:
+        raise Unscorable("outputs are not finite")
+    return [columns or {} for columns in found]

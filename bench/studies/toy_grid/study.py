@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli import UsageError
-from bench.studies.study import Beat, Job, Rows, Study
+from bench.studies.study import Beat, Job, Kept, Rows, Study
 from bench.studies.toy_grid.spec import ToySpec
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class ToyStudy(Study[ToySpec]):
         from bench.studies.toy_grid.job import train
 
         return train(job, beat)
+
+    def score(self, job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:
+        from bench.studies.toy_grid.job import score
+
+        return score(job, kept, wanted)
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
         from bench.studies.toy_grid.report import build

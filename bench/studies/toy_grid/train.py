@@ -135,9 +135,7 @@ class Trainer:
 
     def parameters(self, member: int) -> Tensor:
         """Returns all parameters of a member in one row: encoder, decoder, critic."""
-        coders, critics = self.nets.coders, self.nets.critics
-        decoder = coders.network(len(self.specs) + member)
-        return torch.cat([coders.network(member), decoder, critics.network(member)])
+        return torch.cat([tensor.flatten() for tensor in self.nets.weights(member).values()])
 
     @torch.no_grad()
     def finite(self) -> list[bool]:

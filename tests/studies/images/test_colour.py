@@ -236,6 +236,7 @@ def test_images_that_no_referee_knows_get_no_inception_score(
     assert evaluate.classifier_of(images) == "" and evaluate.classifier_columns(images) == {}
     spec = STUDIES["celeba"].specs("smoke", given={"samples": [20]})[0]
     trainer = Trainer(spec, images.train[:128])
+    evaluate.freeze(trainer)
     found, _ = evaluate.scores(trainer, images, IMAGES)
     assert set(found) == {"swd", "swd_real", "mse_x"}
 
@@ -246,6 +247,7 @@ def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyP
     images = data.load("stand-in photos")
     spec = STUDIES["cifar10"].specs("smoke", given={"samples": [20]})[0]
     trainer = Trainer(spec, images.train[:128])
+    evaluate.freeze(trainer)
     found, _ = evaluate.scores(trainer, images, IMAGES, "any")
     named = set(STUDIES["cifar10"].store(Path(), "smoke").rows.columns.names)
     theirs = {name for name in named if name.startswith(("imagenet_", "fid", "kid"))}

@@ -328,6 +328,7 @@ class TestScores:
         one = trainer(spec())
         x = torch.from_numpy(np.array(DIGITS.test)).float() / 255
         monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x.float() / 255 + 0.25)
+        evaluate.freeze(one)
         scores, pictures = evaluate.scores(one, DIGITS, IMAGES)
         assert scores["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
         assert len(pictures["samples"]) == 40

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,10 +104,9 @@ def score(job: Job, kept: Sequence[Kept], metrics: Sequence[Metric]) -> Rows:
     """
     (spec,), ((row, weights),) = job.specs, kept
     assert isinstance(spec, ImageSpec)
-    try:
-        images = data.load(domain.dataset(spec.data), Path(job.data) if job.data else None)
-    except UsageError as error:
-        raise Unscorable(f"the images are not at hand: {error}") from None
+    images = _images_at(data.cache(), domain.dataset(spec.data), job.data)
+    if isinstance(images, str):
+        raise Unscorable(f"the images are not at hand: {images}")
     if images.sha256 != row["data_sha256"]:
         raise Unscorable("the images are not at hand: found others than those of the training")
     model = Model(spec, job.device)
@@ -121,6 +121,18 @@ def score(job: Job, kept: Sequence[Kept], metrics: Sequence[Metric]) -> Rows:
         raise Unscorable("outputs are not finite")
     by_own = any(asks_for(metric, evaluate.BY_OWN) for metric in metrics)
     return [columns | (evaluate.classifier_columns(images) if by_own else {})]
+
+
+@cache
+def _images_at(place: Path, name: str, source: str | None) -> data.Images | str:
+    """Returns images from `source`, or from the cache at `place`; else why they are not there.
+
+    The answer is kept, so that a download that fails is tried once.
+    """
+    try:
+        return data.load(name, Path(source) if source else None)
+    except UsageError as error:
+        return str(error)
 
 
 def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:

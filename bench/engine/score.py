@@ -13,18 +13,25 @@ wrong usage.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli import UsageError, complain
+import torch
+
+from bench.cli import UsageError, complain, positive
+from bench.engine.job import Verdict, keep_freed_memory, weights_about
 from bench.engine.plan import DOWNLOAD, choose_device
 from bench.spec import Spec, columns
+from bench.store import checkpoint
 from bench.studies import STUDIES
-from bench.studies.study import SCALES, Job, Study, Unscorable
+from bench.studies.study import SCALES, Job, Kept, Study, Unscorable
 
 if TYPE_CHECKING:
     from bench.scores.metrics import Metric
@@ -32,7 +39,11 @@ if TYPE_CHECKING:
 
 NEEDS_IMAGENET = "needs --inception-weights"
 NO_WEIGHTS = "no weights are kept"
-NEVER = "the model or its data have no {}"
+NEVER = "asks for what this model or its images do not have"
+OTHER_CODE = "the suite can't make this training any more"
+REPLACED = "the row was replaced meanwhile"
+KILLED = "the worker was killed"
+"""Reasons why a row lacks a metric."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="DIR|FILE", help=about)
     about = f"also scores colour images by ImageNet's classifier: a file, or {DOWNLOAD}"
     add("--inception-weights", metavar="FILE", help=about)
+    about = "scores in N processes of one thread each (default: 1)"
+    add("--workers", type=positive, default=1, metavar="N", help=about)
     about = "scores on this device (default: cuda where torch finds a GPU)"
     add("--device", choices=("cpu", "cuda"), help=about)
 
@@ -77,6 +90,9 @@ def command(args: argparse.Namespace) -> int:
     except OSError as error:
         why = f"results can't be written: {error.strerror or error}; nothing stored is lost"
         return complain("bench.results score", why, 1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 130
     return int(any(tally.undone for tally in tallies))
 
 
@@ -114,13 +130,16 @@ class Tally:
 
     rows: int = 0
     diverged: int = 0
-    scored: dict[str, list[str]] = field(default_factory=dict)  # metrics by id
-    left: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # reason -> id -> metrics
+    scored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # id -> metrics
+    left: dict[str, dict[str, tuple[str, ...]]] = field(
+        default_factory=dict
+    )  # reason -> id -> them
     undone: bool = False  # whether a row lacks what could be asked of it
 
-    def leave(self, reason: str, id: str, wanted: Sequence[Metric], undone: bool = True) -> None:
+    def leave(self, reason: str, id: str, names: Iterable[str], undone: bool = True) -> None:
         """Counts metrics that can't be computed for a row."""
-        self.left.setdefault(reason, {}).setdefault(id, []).extend(m.columns[0] for m in wanted)
+        by_id = self.left.setdefault(reason, {})
+        by_id[id] = (*by_id.get(id, ()), *names)
         self.undone |= undone
 
     def lines(self, title: str) -> list[str]:
@@ -130,11 +149,10 @@ class Tally:
         lines = [f"{first}, {len(lacking)} lack a metric"]
         if self.diverged:
             lines.append(f"  {self.diverged} of them diverged: they have no scores")
-        for verb, found in (("scored", self.scored), *self.left.items()):
-            groups: dict[tuple[str, ...], int] = {}
-            for names in found.values():
-                groups[tuple(names)] = groups.get(tuple(names), 0) + 1
-            lines += [f"  {verb}: {', '.join(each)} ({n} rows)" for each, n in groups.items()]
+        for what, found in (("scored", self.scored), *self.left.items()):
+            if counts := Counter(name for names in found.values() for name in names):
+                rows = (f"{name} of {n}" for name, n in counts.items())
+                lines.append(f"  {what}: {', '.join(rows)}")
         return lines
 
 
@@ -154,6 +172,21 @@ def digests(metrics: Sequence[Metric]) -> dict[str, str]:
     return {}
 
 
+@dataclass(frozen=True)
+class ScoreJob(Job):
+    """A job that scores kept weights of a stack: its rows, and metrics by their first columns."""
+
+    rows: tuple[Mapping[str, Any], ...] = ()
+    wanted: tuple[str, ...] = ()
+    today: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[ScoreJob]:
+        """Returns a job for each member of the stack."""
+        pairs = zip(self.specs, self.rows, strict=True)
+        return [replace(self, specs=(spec,), rows=(row,)) for spec, row in pairs]
+
+
 def score(
     study: Study[Any], scale: str, metrics: Sequence[Metric], args: argparse.Namespace
 ) -> Tally:
@@ -161,41 +194,93 @@ def score(
 
     Raises StoreError if the results can't be read, and OSError if they can't be written.
     """
+    from bench.engine.executors import Loky, Sequential
+
+    tally = Tally()
+    queue = deque(_jobs(study, scale, metrics, args, tally))
+    workers = min(args.workers, len(queue))
+    executor = Loky(workers) if workers > 1 else Sequential()
+    running: dict[Future[Any], ScoreJob] = {}
+    try:
+        while queue or running:
+            while queue and len(running) < executor.ahead:
+                future = executor.submit(score_job, queue[0])  # type: ignore[arg-type]
+                running[future] = queue.popleft()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                outcomes = executor.outcome(future, job)
+                if isinstance(outcomes, Verdict):
+                    outcomes = [(spec.id, KILLED, job.wanted) for spec in job.specs]
+                for id, reason, names in outcomes:
+                    if reason:
+                        tally.leave(reason, id, names, undone=reason != NEVER)
+                    else:
+                        tally.scored[id] = names
+    finally:
+        executor.stop()
+    return tally
+
+
+def _jobs(
+    study: Study[Any],
+    scale: str,
+    metrics: Sequence[Metric],
+    args: argparse.Namespace,
+    tally: Tally,
+) -> list[ScoreJob]:
+    """Returns the jobs that score what rows lack; counts what no job can give them."""
     from bench.scores.metrics import asks_for
 
-    needs, known, tally, today = cache(asks_for), study.every_method(), Tally(), digests(metrics)
-    imagenet = args.inception_weights is not None
-    scoring = _Scoring(study, study.store(args.results, scale), tally, args, today)
-    groups: dict[tuple[Metric, ...], list[Spec]] = {}
+    asks, known, today = cache(asks_for), study.every_method(), digests(metrics)
+    weights, folder = args.inception_weights, study.store(args.results, scale).weights
+    rows: dict[str, Mapping[str, Any]] = {}
+    groups: dict[tuple[tuple[str, ...], bool], list[Spec]] = {}
     for row in study.load(args.results, scale)[0].to_pylist():
         tally.rows += 1
         if row["status"] != "ok":
             tally.diverged += 1
             continue
-        wanted = [m for m in metrics if lacks(row, m, today.get(m.columns[0]))]
-        spec = _spec(study, row) if row["method"] in known else None
-        if wanted and spec is None:
-            tally.leave("the suite can't make this training any more", row["id"], wanted)
-        if not wanted or spec is None:
+        lacking = [m for m in metrics if lacks(row, m, today.get(m.columns[0]))]
+        if not lacking:
             continue
-        never, now = (tuple(study.absent(spec, i)) for i in (True, imagenet))
-        possible = []
-        for metric in wanted:
-            if name := needs(metric, never):
-                tally.leave(NEVER.format(name), spec.id, [metric], undone=False)
-            elif needs(metric, now):
-                tally.leave(NEEDS_IMAGENET, spec.id, [metric], undone=bool(args.metric))
+        spec = _spec(study, row) if row["method"] in known else None
+        if spec is None:
+            tally.leave(OTHER_CODE, row["id"], _names(lacking))
+            continue
+        never, without = (tuple(study.absent(spec, imagenet)) for imagenet in (True, False))
+        possible, by_imagenet = [], False
+        for metric in lacking:
+            if asks(metric, never):
+                tally.leave(NEVER, spec.id, _names([metric]), undone=False)
+            elif asks(metric, without) and weights is None:
+                tally.leave(NEEDS_IMAGENET, spec.id, _names([metric]), undone=bool(args.metric))
             else:
                 possible.append(metric)
-        if possible and not scoring.path(spec).is_file():
-            tally.leave(NO_WEIGHTS, spec.id, possible)
+                by_imagenet |= bool(asks(metric, without))
+        if possible and not (folder / f"{spec.id}.safetensors").is_file():
+            tally.leave(NO_WEIGHTS, spec.id, _names(possible))
         elif possible:
-            groups.setdefault(tuple(possible), []).append(spec)
-            scoring.rows[spec.id] = row
-    for wanted, specs in groups.items():
-        for stack in study.stacks(specs, args.device):
-            scoring.score(stack, wanted)
-    return tally
+            groups.setdefault((_names(possible), by_imagenet), []).append(spec)
+            rows[spec.id] = row
+    return [
+        ScoreJob(
+            tuple(stack),
+            str(args.results.absolute()),
+            args.device,
+            {},
+            data=args.data and str(args.data.absolute()),
+            inception=weights if by_imagenet else None,
+            rows=tuple(rows[spec.id] for spec in stack),
+            wanted=wanted,
+            today={name: today[name] for name in wanted if name in today},
+        )
+        for (wanted, by_imagenet), specs in groups.items()
+        for stack in study.stacks(specs, args.device)
+    ]
+
+
+def _names(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    return tuple(metric.columns[0] for metric in metrics)
 
 
 def _spec(study: Study[Any], row: Mapping[str, Any]) -> Spec | None:
@@ -207,93 +292,53 @@ def _spec(study: Study[Any], row: Mapping[str, Any]) -> Spec | None:
     return spec if spec.id == row["id"] else None
 
 
-class _Scoring:
-    """Scores stacks of kept weights, and writes and counts what comes of it."""
+Outcome = tuple[str, str, tuple[str, ...]]
+"""A training's id, why metrics could not be computed ("" if they were), and the metrics."""
 
-    def __init__(
-        self,
-        study: Study[Any],
-        store: Store,
-        tally: Tally,
-        args: argparse.Namespace,
-        today: Mapping[str, str],
-    ) -> None:
-        self.study, self.store, self.tally, self.args, self.today = study, store, tally, args, today
-        self.rows: dict[str, Mapping[str, Any]] = {}
 
-    def path(self, spec: Spec) -> Path:
-        """Returns the file of a training's weights."""
-        return self.store.weights / f"{spec.id}.safetensors"
+def score_job(job: ScoreJob) -> list[Outcome]:
+    """Scores a stack and writes its rows again; if it fails, scores each of its members alone.
 
-    def score(self, stack: Sequence[Spec], wanted: Sequence[Metric]) -> None:
-        """Scores the weights of a stack; if that fails, scores each of its members alone."""
-        import torch
+    Raises OSError if a row can't be written.
+    """
+    study = STUDIES[job.specs[0].study]
+    torch.set_num_threads(1)  # as in training, so that scores have the same bits
+    keep_freed_memory()
+    store = study.store(Path(job.results), job.specs[0].scale)
+    wanted = [metric for metric in study.metrics() if metric.columns[0] in job.wanted]
+    try:
+        kept = [_kept(store, *each) for each in zip(job.specs, job.rows, strict=True)]
+        found = study.score(job, kept, wanted)
+    except Exception as error:  # a user's metric may raise anything
+        if len(job.specs) > 1:
+            return [outcome for part in job.parts for outcome in score_job(part)]
+        reason = " ".join(str(error).split())
+        named = reason if isinstance(error, Unscorable) else f"{type(error).__name__}: {reason}"
+        return [(spec.id, named, job.wanted) for spec in job.specs]
+    pairs = zip(job.rows, found, strict=True)
+    return [outcome for row, new in pairs for outcome in _stored(store, job, row, new)]
 
-        from bench.engine.job import keep_freed_memory
 
-        torch.set_num_threads(1)  # as in training, so that scores have the same bits
-        keep_freed_memory()
-        kept = {}
-        for spec in stack:
-            try:
-                kept[spec] = self._weights(spec)
-            except Unscorable as error:
-                self.tally.leave(str(error), spec.id, wanted)
-        if not kept:
-            return
-        try:
-            pairs = [(self.rows[spec.id], weights) for spec, weights in kept.items()]
-            found = self.study.score(self._job(list(kept), wanted), pairs, wanted)
-        except Exception as error:  # a user's metric may raise anything
-            if len(kept) > 1:
-                for spec in kept:
-                    self.score([spec], wanted)
-                return
-            (spec,), known = kept, isinstance(error, Unscorable)
-            reason = " ".join(str(error).split())
-            reason = reason if known else f"{type(error).__name__}: {reason}"
-            self.tally.leave(reason, spec.id, wanted)
-            return
-        for spec, found_columns in zip(kept, found, strict=True):
-            self._write(spec, found_columns, wanted)
+def _kept(store: Store, spec: Spec, row: Mapping[str, Any]) -> Kept:
+    """Returns a row and its weights. Raises Unscorable for a damaged file or another training's."""
+    try:
+        weights, about = checkpoint.read(store.weights / f"{spec.id}.safetensors")
+    except checkpoint.Damaged:
+        raise Unscorable("the file of weights is damaged") from None
+    about.pop("keep", None)
+    if about != weights_about(spec, row):
+        raise Unscorable("the weights are of another training")
+    return row, weights
 
-    def _job(self, specs: Sequence[Spec], wanted: Sequence[Metric]) -> Job:
-        from bench.scores.metrics import asks_for
 
-        args, weights = self.args, self.args.inception_weights
-        absent = tuple(self.study.absent(specs[0], False))
-        asked = any(asks_for(metric, absent) for metric in wanted)  # else ImageNet's is idle
-        data = args.data and str(args.data)
-        inception = weights if asked else None
-        return Job(tuple(specs), str(args.results), args.device, {}, data=data, inception=inception)
-
-    def _weights(self, spec: Spec) -> dict[str, Any]:
-        """Returns kept weights. Raises Unscorable for a damaged file and for another training's."""
-        from bench.engine.job import weights_about
-        from bench.store import checkpoint
-
-        try:
-            tensors, about = checkpoint.read(self.path(spec))
-        except checkpoint.Damaged:
-            raise Unscorable("the file of weights is damaged") from None
-        about.pop("keep", None)
-        if about != weights_about(spec, self.rows[spec.id]):
-            raise Unscorable("the weights are of another training")
-        return tensors
-
-    def _write(self, spec: Spec, found: Mapping[str, Any], wanted: Sequence[Metric]) -> None:
-        row = self.rows[spec.id]
-        done = [m for m in wanted if m.columns[0] in found]
-        absent = [m for m in wanted if m.columns[0] not in found]
-        if absent:
-            self.tally.leave(NEVER.format("such output"), spec.id, absent, undone=False)
-        if not done:
-            return
-        new = {m.columns[0]: self.today[m.columns[0]] for m in done if m.columns[0] in self.today}
-        if new:
-            old = dict(row.get("metric_digests") or ())
-            found = {**found, "metric_digests": old | new}
-        if self.store.rows.change(row, found):
-            self.tally.scored[spec.id] = [m.columns[0] for m in done]
-        else:
-            self.tally.leave("the row was replaced meanwhile", spec.id, done)
+def _stored(
+    store: Store, job: ScoreJob, row: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[Outcome]:
+    """Writes what was found into a row; yields what was scored and what was not."""
+    id = row["id"]
+    if absent := tuple(name for name in job.wanted if name not in found):
+        yield id, NEVER, absent
+    if done := tuple(name for name in job.wanted if name in found):
+        if new := {name: job.today[name] for name in done if name in job.today}:
+            found = {**found, "metric_digests": dict(row.get("metric_digests") or ()) | new}
+        yield id, "" if store.rows.change(row, found) else REPLACED, done

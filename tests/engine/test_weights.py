@@ -168,7 +168,7 @@ def dies_before_the_rows() -> None:
     def killed(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Store.write = killed
+    Store.write = killed  # type: ignore[method-assign]
 
 
 def dies_amid_the_weights() -> None:

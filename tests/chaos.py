@@ -39,7 +39,7 @@ from bench import report, run
 from bench.engine import cost, engine
 from bench.engine import executors as engines
 from bench.engine.job import Verdict
-from bench.store import provenance
+from bench.store import checkpoint, provenance
 from bench.store import rows as store
 from bench.studies import STUDIES
 from bench.studies.study import Job
@@ -127,7 +127,7 @@ def arm_site(site: str, hits: int, who: str, log: Log) -> None:
         here("after the rename")
 
     def deadly_write(path: Path, content: bytes, tmp: Path) -> None:
-        if path.suffix != ".parquet":
+        if path.suffix not in (".parquet", ".safetensors"):
             return write(path, content, tmp)
         here("before the write")
         passed[0] = False
@@ -137,7 +137,7 @@ def arm_site(site: str, hits: int, who: str, log: Log) -> None:
         finally:
             os.fsync, os.replace = fsync, replace
 
-    store.write_atomically = deadly_write
+    store.write_atomically = checkpoint.write_atomically = deadly_write
 
 
 def arm_timer(seconds: float, who: str, log: Log) -> None:
@@ -288,6 +288,10 @@ class Study:
         frames = {
             "rows": pd.read_parquet(folder)[names],
             "samples": pd.read_parquet(folder.with_name("smoke_samples")),
+            "weights": pd.DataFrame(
+                {"id": path.stem, "digest": checkpoint._digest(*checkpoint.read(path))}
+                for path in STUDIES["toy_grid"].store(self.folder, "smoke").weights.iterdir()
+            ),
         }
         return {
             name: frame.sort_values("id", ignore_index=True).map(_plain)

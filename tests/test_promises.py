@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
 from bench import report, run, spec
 from bench.engine import job as jobs
@@ -40,15 +41,18 @@ def test_a_study_under_kill_9_comes_out_the_same(live: Callable[..., Life]) -> N
     assert int(said.splitlines()[-1].split()[0]) >= 10
 
 
-def test_chaos_notices_a_lost_row(tmp_path: Path) -> None:
+def test_chaos_notices_a_lost_row_and_lost_weights(tmp_path: Path) -> None:
     log = chaos.Log(tmp_path / "kills")
-    one, other = (chaos.Study(tmp_path / name, 1, log) for name in ("one", "other"))
-    for study, count in ((one, 8), (other, 7)):
+    one, other, bare = (chaos.Study(tmp_path / name, 1, log) for name in ("one", "other", "bare"))
+    for study, count, weights in ((one, 8, 8), (other, 7, 8), (bare, 8, 7)):
         kept = STUDIES["toy_grid"].store(study.folder, "smoke")
         kept.prepare()
+        for each in SPECS[:weights]:
+            kept.keep_weights(each.id, {"w": torch.zeros(1)}, {})
         kept.write([row(s) for s in SPECS[:count]], [points(s) for s in SPECS[:count]])
     assert one.is_like(one)
     assert not other.is_like(one)
+    assert not bare.is_like(one)
 
 
 # Disk full, read-only, quota

@@ -136,9 +136,11 @@ class Plan:
 
     def complete(self) -> bool:
         """Says whether no training is left of what the options select without --shard."""
-        args = argparse.Namespace(**{**vars(self.args), "shard": None})
-        whole = select(self.study, self.scale, args)
-        whole = self.study.check(whole, args.data, args.inception_weights)
+        whole = self.specs
+        if self.args.shard is not None:
+            args = argparse.Namespace(**{**vars(self.args), "shard": None})
+            whole = select(self.study, self.scale, args)
+            whole = self.study.check(whole, args.data, args.inception_weights)
         return not count(whole, self.store)[0].pending
 
     def line(self) -> str:

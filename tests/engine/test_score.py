@@ -71,7 +71,7 @@ def test_scores_of_toy_weights_have_the_bits_of_the_training(
     blank("toy_grid", tmp_path, TOY[:1], every[4:5])
     assert rows("toy_grid", tmp_path) != before
     status, said = scored("toy_grid", "--metric", "modes")
-    assert status == 0 and "scored: modes of 4" in said
+    assert status == 0 and "scored: modes (4)" in said
     status, said = scored("toy_grid", "--workers", "2")
     assert status == 0 and "8 trainings, 5 scored now, 0 lack a metric" in said
     assert rows("toy_grid", tmp_path) == before
@@ -88,9 +88,7 @@ def test_scores_of_mnists_weights_have_the_bits_of_the_training(
     assert status == 0, said
     assert rows("mnist", tmp_path) == before
     (line,) = (each for each in said.splitlines() if "do not have: " in each)
-    assert line.endswith(
-        ": swd of 3, mse_x of 1, inception_score_imagenet of 3, fid of 3, kid of 3"
-    )
+    assert line.endswith(": swd (3), mse_x (1), inception_score_imagenet (3), fid (3), kid (3)")
     nets = {each["method"]: each["mse_x"] is not None for each in before.values()}
     assert nets == {"svae_r": True, "dcgan": False}
 
@@ -106,7 +104,7 @@ def test_imagenets_scores_are_added_as_the_training_would_have_stored_them(
     assert with_them[id]["fid"] is not None and without[id]["fid"] is None
     status, said = scored("cifar10")
     assert status == 0
-    assert "needs --inception-weights: inception_score_imagenet of 1, fid of 1, kid of 1" in said
+    assert "needs --inception-weights: inception_score_imagenet (1), fid (1), kid (1)" in said
     assert scored("cifar10", "--metric", "fid")[0] == 1  # it was asked for by name
     assert rows("cifar10", tmp_path) == without
     blank("cifar10", tmp_path, IMAGES[:3], [id])
@@ -148,12 +146,12 @@ def test_what_can_not_be_scored_is_counted(
     assert "10 trainings, 2 scored now, 6 lack a metric" in said
     for line in (
         "2 of them diverged: they have no scores",
-        "scored: inception_score of 2, mse_x of 2",
-        "no weights are kept: inception_score of 1, mse_x of 1",
-        "the file of weights is damaged: inception_score of 2, mse_x of 2",
-        "the weights are of another training: inception_score of 1, mse_x of 1",
-        "weights of other networks: inception_score of 1, mse_x of 1",
-        "outputs are not finite: inception_score of 1, mse_x of 1",
+        "scored: inception_score (2), mse_x (2)",
+        "no weights are kept: inception_score (1), mse_x (1)",
+        "the file of weights is damaged: inception_score (2), mse_x (2)",
+        "the weights are of another training: inception_score (1), mse_x (1)",
+        "weights of other networks: inception_score (1), mse_x (1)",
+        "outputs are not finite: inception_score (1), mse_x (1)",
     ):
         assert f"\n  {line}\n" in said
     assert {path: path.read_bytes() for path in store.weights.iterdir()} == files
@@ -180,7 +178,7 @@ def test_images_that_are_not_at_hand_are_counted(
     for place in ([], ["--data", "nowhere"], ["--data", "other.npz"]):
         status, said = scored("celeba", *place)
         assert status == 1 and "  the images are not at hand: " in said
-        assert said.endswith(": swd of 1, mse_x of 1\n") and "1 lack a metric" in said
+        assert said.endswith(": swd (1), mse_x (1)\n") and "1 lack a metric" in said
     status, said = scored("celeba", "--data", "mine.npz")
     assert status == 0, said
     assert rows("celeba", tmp_path) == before

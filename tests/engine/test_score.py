@@ -244,13 +244,29 @@ def test_a_column_that_nobody_declares_any_more_stays(tmp_path: Path) -> None:
 def test_what_a_row_lacks() -> None:
     metric = Metric(("a", "b"), lambda outputs: (1.0, 2.0), "A")
     whole = {"a": 0.0, "b": float("nan")}
-    assert not score.lacks(whole, metric, None) and not score.lacks(whole, metric, "new")
-    assert score.lacks(whole | {"b": None}, metric, None) and score.lacks({"a": 0.0}, metric, None)
-    for stored in ({"a": "old"}, [("a", "old")]):  # a map of a parquet file is a list of pairs
-        assert score.lacks(whole | {"metric_digests": stored}, metric, "new")
-        assert not score.lacks(whole | {"metric_digests": stored}, metric, "old")
-        assert not score.lacks(whole | {"metric_digests": stored}, metric, None)
-    assert not score.lacks(whole | {"metric_digests": {"other": "old"}}, metric, "new")
+    assert not score.lacks(whole, metric, []) and not score.lacks(whole, metric, ["other"])
+    assert score.lacks(whole | {"b": None}, metric, []) and score.lacks({"a": 0.0}, metric, [])
+    assert score.lacks(whole, metric, ["a"])
+
+
+def test_a_metric_of_other_source_is_scored_again_and_a_stale_training_is_not(
+    tmp_path: Path, scored: Scored
+) -> None:
+    for stack in stacks(smoke(), "cpu"):
+        assert run_job(job(stack, tmp_path)).end == "done"
+    before = rows("toy_grid", tmp_path)
+    old, stale = sorted(before)[:2]
+    changed = dict(before[old]["metric_digests"]) | {"modes": "0" * 12}
+    store = STUDIES["toy_grid"].store(tmp_path, "smoke")
+    store.rows.change(before[old], {"metric_digests": changed, "modes": 77})
+    store.rows.change(before[stale], {"method_digest": "0" * 12, "modes": None})
+    assert store.stale().keys() == {old, stale}
+    status, said = scored("toy_grid")
+    assert (
+        status == 1 and "scored: modes (1)" in said and "the training is stale: modes (1)" in said
+    )
+    assert store.stale().keys() == {stale}
+    assert rows("toy_grid", tmp_path)[old] == before[old]
 
 
 @pytest.mark.parametrize(

@@ -200,10 +200,18 @@ def _resume(make: Callable[[], Whole], path: Path) -> Whole:
 
 
 def _checkpoint(job: Job, kind: str) -> Path:
-    return job.work / "checkpoints" / f"{job.specs[0].id}.{kind}.safetensors"
+    """Returns the place of a checkpoint, which the method's source names as well.
+
+    So no training begins with one source and ends with another.
+    """
+    from bench.studies import STUDIES
+
+    (spec,) = job.specs
+    source = STUDIES[spec.study].today().method(spec.method)
+    return job.work / "checkpoints" / f"{spec.id}.{source}.{kind}.safetensors"
 
 
 def clear(job: Job) -> None:
-    """Removes the checkpoints of a job whose results are stored."""
-    for kind in ("train", "ais"):
-        _checkpoint(job, kind).unlink(missing_ok=True)
+    """Removes the checkpoints of a job whose results are stored, those of other source as well."""
+    for path in (job.work / "checkpoints").glob(f"{job.specs[0].id}.*"):
+        path.unlink(missing_ok=True)

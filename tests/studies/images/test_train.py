@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from bench import run
 from bench.data import load as data
 from bench.scores.metrics import IMAGES
-from bench.store import checkpoint
+from bench.store import checkpoint, source
 from bench.studies import STUDIES, cuda
 from bench.studies.images import evaluate, job
 from bench.studies.images.domain import domain as domain_of
@@ -267,6 +267,20 @@ class TestCheckpoint:
             for folder in (tmp_path, tmp_path / "anew")
         )
         assert same(again.state(), anew.state()) and again.losses == anew.losses
+
+    def test_one_of_other_source_is_not_gone_on_from(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Half a training by one source and half by another would pass for today's."""
+        one = spec()
+        whole = job._trained(_job(one, tmp_path), one, DIGITS, lambda share: None)
+        again = job._trained(_job(one, tmp_path), one, DIGITS, lambda share: None)
+        assert again.seconds == whole.seconds  # the checkpoint at the end is gone on from
+        monkeypatch.setattr(source, "digest", lambda *_, **__: "0" * 12)
+        anew = job._trained(_job(one, tmp_path), one, DIGITS, lambda share: None)
+        assert anew.seconds != whole.seconds
+        job.clear(_job(one, tmp_path))
+        assert not list(tmp_path.rglob("*.safetensors"))
 
     def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
         path = tmp_path / "c.safetensors"

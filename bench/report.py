@@ -327,6 +327,8 @@ def _reports(args: argparse.Namespace) -> int:
     pages, agree, compared = {}, True, False
     for study, scale in wanted:
         chosen = replace(STUDIES[study], stale=args.stale)
+        if loss := STUDIES[study].store(args.results, scale).loss():
+            print(f"python -m bench.report: {loss}", file=sys.stderr)
         try:
             page, compared = build(chosen, scale, args.results, args.against), True
         except StoreError as error:

@@ -163,9 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from bench.engine import executors
-    from bench.store.rows import Unwritable
+    from bench.store.rows import StoreError, Unwritable
 
     plan = Plan(args)
+    if loss := plan.store.loss():
+        if not (args.json or args.status or args.dry_run):
+            raise StoreError(loss)
+        print(f"python -m bench.run: {loss}", file=sys.stderr)
     if args.json:
         counts, _ = count(plan.specs, plan.store, args.redo)
         print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))

@@ -15,6 +15,7 @@ holds rows and nothing else. All else lies beside it:
     _SCALE/aside/                      damaged and foreign files, each with the reason
     _SCALE/failed/                     trainings that failed, how often and why
     _SCALE/checkpoints/                long trainings under way
+    _SCALE/rows/                       which rows there have been, see bench.store.memory
     _SCALE/locks/, progress/, tmp/     files of the runs under way
 """
 
@@ -29,8 +30,8 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
 from bench.store.atomic import left_behind, process, work_of, write_atomically
+from bench.store.memory import Memory
 from bench.store.source import Today
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ FAILURES = 3
 """Failures of one training after which runs go on without it, until --retry-failed."""
 
 _ID = re.compile("[0-9a-f]{16}")
+
+
 _DIGEST, _BLANK = b"bench.sha256", b"0" * 64
 
 
@@ -66,6 +70,11 @@ class Unwritable(StoreError):
 
 class BadFile(Exception):
     """The store can't trust a file; the message is the reason."""
+
+
+def is_id(text: Any) -> bool:
+    """Says whether this is the id of a spec, which can name a file."""
+    return bool(_ID.fullmatch(str(text)))
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -124,6 +133,11 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
         raise BadFile(f"has other columns: {_one_line(error)}") from None
 
 
+def without(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+    """Returns the table without the rows of these ids."""
+    return table.filter(~pc.field("id").isin(pa.array(ids, pa.string())))
+
+
 def _widened(table: pa.Table, columns: pa.Schema) -> pa.Table:
     """Returns the table with these columns, null where it lacks them; others come last."""
     for field in columns:
@@ -131,6 +145,15 @@ def _widened(table: pa.Table, columns: pa.Schema) -> pa.Table:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     others = sorted(set(table.column_names) - set(columns.names))
     return table.select([*columns.names, *others])
+
+
+def _schema(path: Path) -> pa.Schema:
+    """Returns the columns of a file, none if the file is foreign, damaged or gone."""
+    with suppress(OSError, pa.ArrowException):
+        file = pq.read_metadata(path)
+        if _DIGEST in (file.metadata or {}):
+            return file.schema.to_arrow_schema()
+    return pa.schema([])
 
 
 def _one_line(error: Exception) -> str:
@@ -142,6 +165,8 @@ class Buckets:
 
     def __init__(self, folder: Path, columns: pa.Schema, work: Path) -> None:
         self.folder, self.columns, self.work = folder, columns, work
+        self.wide: Iterable[pa.Field] = ()  # columns of all files, once `align` has found them
+        self.memory: Memory | None = None  # forgets the rows of files that are set aside
 
     def files(self) -> list[Path]:
         """Returns all files but hidden ones and, in folders of earlier versions, `_*`."""
@@ -194,21 +219,32 @@ class Buckets:
         """
         buckets: dict[str, list[int]] = {}
         for at, id in enumerate(table["id"].to_pylist()):
-            if not _ID.fullmatch(id):  # its beginning becomes a file's name
+            if not is_id(id):  # its beginning becomes a file's name
                 raise ValueError(f"{id!r} is not an id")
             buckets.setdefault(id[:2], []).append(at)
-        self.folder.mkdir(parents=True, exist_ok=True)
         for name, places in sorted(buckets.items()):
-            path = self.folder / f"{name}.parquet"
-            with self.lock(path.stem):
-                old, new = self._load_or_set_aside(path), table.take(places)
+            with self.changing(name) as (old, write):
+                new = table.take(places)
                 if replace:
-                    old = old.filter(~pc.field("id").isin(new["id"]))
+                    old = without(old, new["id"].to_pylist())
                 else:
-                    new = new.filter(~pc.field("id").isin(old["id"]))
-                others = [each for each in self.files()[:2] if each != path]
-                both = pa.concat_tables([old, new], promote_options="permissive")
-                self._write(path, _widened(both, self._columns_of(others)))
+                    new = without(new, old["id"].to_pylist())
+                if not len(new):
+                    continue
+                write(pa.concat_tables([old, new], promote_options="permissive"))
+
+    @contextmanager
+    def changing(self, bucket: str) -> Iterator[tuple[pa.Table, Callable[[pa.Table], None]]]:
+        """Holds a bucket's lock; yields its rows, and a function that replaces them all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{bucket}.parquet"
+
+        def write(table: pa.Table) -> None:
+            others = [each for each in self.files()[:2] if each != path]
+            self._write(path, _widened(table, self._columns(map(_schema, others))))
+
+        with self.lock(bucket):
+            yield self._load_or_set_aside(path), write
 
     def change(self, row: Mapping[str, Any], columns: Mapping[str, Any]) -> bool:
         """Gives columns of a stored row new values, in one atomic step; all else stays.
@@ -231,12 +267,11 @@ class Buckets:
     def _write(self, path: Path, table: pa.Table) -> None:
         write_atomically(path, to_bytes(table.combine_chunks()), self.work / "tmp")
 
-    def _columns_of(self, paths: Iterable[Path]) -> pa.Schema:
-        """Returns the declared columns, and then whatever others these files have."""
-        found = {field.name: field for field in self.columns}
-        for path in paths:
-            with suppress(OSError, pa.ArrowException):  # gone meanwhile, or damaged
-                found = {field.name: field for field in pq.read_schema(path)} | found
+    def _columns(self, schemas: Iterable[pa.Schema]) -> pa.Schema:
+        """Returns the declared columns, and then whatever others these schemas have."""
+        found = {field.name: field for field in (*self.columns, *self.wide)}
+        for each in schemas:
+            found = {field.name: field for field in each} | found
         others = [found[name] for name in sorted(found.keys() - set(self.columns.names))]
         return pa.schema([*self.columns, *others])
 
@@ -245,14 +280,12 @@ class Buckets:
 
         Most readers of a folder take the columns of one file for those of all.
         """
-        files = self.files()
-        wide = self._columns_of([*files, *more])
-        for path in files:
-            with suppress(FileNotFoundError):
-                if pq.read_schema(path).equals(wide):
-                    continue
-                with self.lock(path.stem):
-                    self._write(path, _widened(self.load(path, keep=True), wide))
+        found = {path: _schema(path) for path in self.files()}
+        wide = self.wide = self._columns([*found.values(), *map(_schema, more)])
+        for path in (path for path, columns in found.items() if not columns.equals(wide)):
+            # It may be set aside meanwhile.
+            with self.lock(path.stem), suppress(FileNotFoundError, BadFile):
+                self._write(path, _widened(self.load(path, keep=True), wide))
 
     def lock(self, name: str) -> FileLock:
         """Returns a lock that one process at a time holds, over all machines."""
@@ -267,6 +300,8 @@ class Buckets:
         except FileNotFoundError:
             pass
         except BadFile as error:
+            if self.memory is not None:
+                self.memory.keep(lambda ids: {id for id in ids if id[:2] != path.stem})
             aside = self.work / "aside"
             aside.mkdir(exist_ok=True)
             target = aside / f"{path.name[:64]}.{uuid.uuid4().hex[:8]}"
@@ -306,6 +341,8 @@ class Store:
         self.samples = Buckets(self.folder.with_name(f"{scale}_samples"), samples, self.work)
         self.failed = self.work / "failed"
         self._due = self.work / "redo.json"
+        self.memory = Memory(self.work / "rows", lambda: self.rows.lock("memory"))
+        self.rows.memory = self.memory
 
     @property
     def work(self) -> Path:
@@ -357,13 +394,13 @@ class Store:
         # Earlier versions kept them among the rows. A run moves them, so they are read first.
         older = self._older_samples().read()[0]
         found = self._read("_samples", self.samples)[0]
-        return pa.concat_tables([found, older.filter(~pc.field("id").isin(found["id"]))])
+        return pa.concat_tables([found, without(older, found["id"].to_pylist())])
 
     def _older_samples(self) -> Buckets:
         return Buckets(self.folder / "_samples", self.samples.columns, self.work)
 
     def _read(self, kind: str, buckets: Buckets) -> tuple[pa.Table, dict[Path, str]]:
-        path = self.folder.with_name(f"{self.folder.name}{kind}.parquet")  # where it is published
+        path = self.published(kind)
         if not path.is_file():
             return buckets.read()
         try:
@@ -397,6 +434,10 @@ class Store:
                     if pruned:
                         path.unlink()
 
+    def published(self, kind: str) -> Path:
+        """Returns the file of published rows, or of `_samples`, in a folder that has them."""
+        return self.folder.with_name(f"{self.folder.name}{kind}.parquet")
+
     def progress_of(self, run: str | None) -> Path:
         """Returns the folder of heartbeats of a run, which its `process` names."""
         return self.work / "progress" / str(run)
@@ -427,6 +468,12 @@ class Store:
                             shutil.rmtree(path, ignore_errors=True)
                         else:
                             path.unlink(missing_ok=True)
+            bad = self.rows.set_aside_bad() | self.samples.set_aside_bad()
+            self.rows.align()
+            self.samples.align()
+            # Where there are no rows, the user has removed them: the memory begins anew.
+            self.memory.keep(lambda ids: ids | there if (there := self._ids()) else there)
+            return bad
         except (OSError, ValueError, NotImplementedError) as error:
             # ValueError: a zero byte in the name; NotImplementedError: a file system without locks.
             wrong = isinstance(error, FileExistsError | NotADirectoryError | ValueError)
@@ -434,10 +481,6 @@ class Store:
                 f"results folder {self.folder} can't be written "
                 f"({getattr(error, 'strerror', None) or error}); choose another with --results"
             ) from None
-        bad = self.rows.set_aside_bad() | self.samples.set_aside_bad()
-        self.rows.align()
-        self.samples.align()
-        return bad
 
     def _move_older(self) -> None:
         """Moves what earlier versions kept in the folder of rows; a kill costs nothing."""
@@ -453,11 +496,46 @@ class Store:
                 target.parent.mkdir(exist_ok=True)
                 if not target.exists():
                     os.replace(path, target)
-        for path in self.folder.glob("_*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        for name in ("samples", "aside", "failed", "checkpoints", "locks", "progress", "tmp"):
+            shutil.rmtree(self.folder / f"_{name}", ignore_errors=True)
+        for path in self.folder.glob("_probe-*"):
+            path.unlink(missing_ok=True)
+
+    def _ids(self) -> set[str]:
+        """Returns the ids of all rows, for which no file needs to be read whole."""
+        found: set[str] = set()
+        for path in self.rows.files():
+            with suppress(OSError, KeyError, pa.ArrowException):
+                found.update(pq.ParquetFile(path).read(["id"])["id"].to_pylist())
+        return found
+
+    def gone(self) -> list[str]:
+        """Returns the ids of rows that were here and are not any more; none in an empty folder.
+
+        Rows of damaged files are left out: a run sets these files aside and trains the rows again.
+        """
+        known = self.memory.ids()  # first, for a new row is stored before it is remembered
+        if not self.rows.files() or known <= self._ids():
+            return []
+        table, bad = self.rows.read()
+        damaged = {path.stem for path in bad}
+        here = set(table["id"].to_pylist())
+        return sorted(id for id in known - here if id[:2] not in damaged)
+
+    def loss(self) -> str | None:
+        """Returns a line that says how many rows are gone and what to do, None if none is."""
+        if not (gone := self.gone()):
+            return None
+        return (
+            f"{len(gone)} of {len(gone) + len(self._ids())} rows of {self.folder} are gone; was "
+            "another folder copied over it? `python -m bench.results merge` joins folders; "
+            "--redo trains the rows again"
+        )
+
+    def forget_gone(self) -> None:
+        """Forgets the rows that are gone, so that runs train them again."""
+        gone = set(self.gone())
+        self.memory.keep(lambda ids: ids - gone)
 
     def done(self, column: str = "status") -> dict[str, Any]:
         """Returns the status, or another column, of every finished training by id.
@@ -494,6 +572,7 @@ class Store:
         """Keeps finished trainings. The rows come last, because a row says that it is done."""
         self.samples.write(samples)
         self.rows.write(rows)
+        self.memory.add(row["id"] for row in rows)
         for row in rows:
             self.forget_failures(row["id"])
 

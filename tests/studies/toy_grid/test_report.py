@@ -103,7 +103,7 @@ class TestRules:
         """Also where the share comes out as 0.8999999999999999."""
         reading = toy.Reading.of(study(0, 10), toy.RULES["1a"][0])
         assert reading is not None
-        found = intervals.bootstrap(np.full(10, 0.3 + 0.6))
+        found = intervals.bootstrap(np.full(7, 0.3 + 0.6))
         assert replace(reading, found=found).bounds == (0.0, 0.0)
 
     def test_a_clear_gain_holds_its_reverse_fails_and_none_is_undecided(self) -> None:

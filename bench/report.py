@@ -19,12 +19,15 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -34,6 +37,7 @@ from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
 from bench.store.atomic import write_atomically
+from bench.store.merge import merged
 from bench.store.provenance import ROOT
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
@@ -67,6 +71,8 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     page = chosen.report(scale, results, other)
     form = STALE if chosen.stale else LEFT_OUT
     warnings = [form.format(line) for line in left_out]
+    if loss := chosen.store(results, scale).loss():
+        warnings.append(f"{loss[0].upper()}{loss[1:]}.")
     title = f"{chosen.title} ({scale})"
     return replace(page, title=title, warnings=[*warnings, *page.warnings])
 
@@ -148,29 +154,76 @@ def stored(results: Path) -> list[tuple[str, str]]:
 # The committed reference
 
 
-def publish(study: str, scale: str, results: Path) -> None:
+def publish(study: str, scale: str, results: Path, partial: bool = False) -> list[str]:
     """Makes the stored results the committed reference: rows, points shown, report, documents.
 
-    Raises StoreError for rows of uncommitted code, which nobody could make again, and for a
-    study with trainings missing.
+    With `partial` finished rows of committed code join the published rows, of which none is lost.
+    Returns lines on what was not taken and on what is missing.
+
+    Raises StoreError for rows of uncommitted code, which nobody could make again, and for a study
+    with trainings missing, unless `partial` leaves both out. Raises it for rows of one lambda that
+    come from several kinds of device.
     """
-    kept = STUDIES[study].store(results, scale)
-    rows = kept.load()[0]
-    if rows["dirty"].to_pylist() != [False] * len(rows):
-        raise StoreError("only results of committed code can be published (see column `dirty`)")
-    page = build(study, scale, results)
-    if page.missing:
-        raise StoreError(f"only complete studies can be published: {page.missing} missing")
+    chosen = STUDIES[study]
+    kept, published = (chosen.store(folder, scale) for folder in (results, REFERENCE))
+    rows, said = kept.load()[0], []
+    clean = rows.filter(pc.field("dirty") == False)  # noqa: E712
+    if dirty := len(rows) - len(clean):
+        if not partial:
+            raise StoreError("only results of committed code can be published (see column `dirty`)")
+        said.append(f"not published: {dirty} rows of uncommitted code")
+    points = kept.load_samples()
+    if partial:
+        if not len(clean):
+            raise StoreError(f"no row of committed code in {results}: nothing to publish")
+        before, there = published.every(), published.load_samples()
+        found = merged(before, clean, chosen.today())
+        clean = found.table
+        said += [f"not published: row {each.id}, {each.why} differ" for each in found.conflicts]
+        if n := len(found.counts.differing):
+            said.append(f"{n} published rows stay, though theirs are other numbers")
+        taken = pa.array(found.counts.taken, pa.string())
+        mine = points.filter(pc.field("id").isin(taken))
+        points = pa.concat_tables([there.filter(~pc.field("id").isin(taken)), mine])
+    elif missing := build(study, scale, results).missing:
+        more = "--partial publishes what is there"
+        raise StoreError(f"only complete studies can be published: {missing} missing; {more}")
+    _one_device(clean)
     folder = REFERENCE / study
     folder.mkdir(parents=True, exist_ok=True)
-    points = kept.load_samples().sort_by("id")
-    points = points.filter([id in page.shown for id in points["id"].to_pylist()])
-    for name, found in {scale: rows.sort_by("id"), f"{scale}_samples": points}.items():
-        write_atomically(folder / f"{name}.parquet", to_bytes(found), folder / "_tmp")
-    (folder / "_tmp").rmdir()
+    content = to_bytes(clean.sort_by("id").combine_chunks())
+    write_atomically(folder / f"{scale}.parquet", content, folder / "tmp")
     page = build(study, scale, REFERENCE)
+    shown = points.filter(pc.field("id").isin(pa.array(sorted(page.shown), pa.string())))
+    content = to_bytes(shown.sort_by("id").combine_chunks())
+    write_atomically(folder / f"{scale}_samples.parquet", content, folder / "tmp")
+    (folder / "tmp").rmdir()
     write(page, REFERENCE_REPORTS / study / scale)
     _renew_documents({(study, scale): page})
+    return said + _missing(chosen, scale, {*clean["id"].to_pylist()})
+
+
+def _one_device(rows: pa.Table) -> None:
+    """Raises StoreError if rows of one lambda come from several kinds of device."""
+    kinds: dict[float, set[str]] = {}
+    for row in rows.select(["lam", "device"]).to_pylist():
+        kinds.setdefault(row["lam"], set()).add(row["device"])
+    for value, devices in sorted(kinds.items()):
+        if len(devices) > 1:
+            raise StoreError(
+                f"rows at λ = {value:g} come from {' and '.join(sorted(devices))}; a published "
+                "grid has one kind of device at one λ"
+            )
+
+
+def _missing(study: Study[Any], scale: str, ids: set[str]) -> list[str]:
+    """Returns a line on the study's own trainings that are not among these, if there are any."""
+    specs = study.specs(scale)
+    counts = Counter(f"{s.method} at λ = {s.lam:g}" for s in specs if s.id not in ids)
+    if not counts:
+        return []
+    cells = ", ".join(f"{cell} ({n})" for cell, n in sorted(counts.items()))
+    return [f"missing: {counts.total()} of {len(specs)} trainings: {cells}"]
 
 
 def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
@@ -294,6 +347,9 @@ def parser() -> argparse.ArgumentParser:
     made = "make the results of STUDY at --scale the reference. Refused are rows of uncommitted "
     made += "code and incomplete studies"
     p.add_argument("--publish", action="store_true", help=made)
+    part = "with --publish: let finished rows of committed code join the published rows, and name "
+    part += "what is missing"
+    p.add_argument("--partial", action="store_true", help=part)
     return p
 
 
@@ -310,8 +366,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.publish:
             if len(args.studies) != 1 or args.scale is None:
                 raise UsageError("--publish needs one STUDY and a --scale")
-            publish(args.studies[0], args.scale, args.results)
+            for line in publish(args.studies[0], args.scale, args.results, args.partial):
+                print(line)
             return 0
+        if args.partial:
+            raise UsageError("--partial goes with --publish")
         return _reports(args)
     except UsageError as error:
         return complain("bench.report", error)
@@ -327,8 +386,6 @@ def _reports(args: argparse.Namespace) -> int:
     pages, agree, compared = {}, True, False
     for study, scale in wanted:
         chosen = replace(STUDIES[study], stale=args.stale)
-        if loss := STUDIES[study].store(args.results, scale).loss():
-            print(f"python -m bench.report: {loss}", file=sys.stderr)
         try:
             page, compared = build(chosen, scale, args.results, args.against), True
         except StoreError as error:

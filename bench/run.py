@@ -166,10 +166,13 @@ def _run(args: argparse.Namespace) -> int:
     from bench.store.rows import StoreError, Unwritable
 
     plan = Plan(args)
+    asks = args.json or args.status or args.dry_run
     if loss := plan.store.loss():
-        if not (args.json or args.status or args.dry_run):
+        if not (asks or args.redo):
             raise StoreError(loss)
         print(f"python -m bench.run: {loss}", file=sys.stderr)
+        if not asks:
+            plan.store.forget_gone()
     if args.json:
         counts, _ = count(plan.specs, plan.store, args.redo)
         print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))

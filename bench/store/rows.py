@@ -364,6 +364,10 @@ class Store:
         """Returns what made each row that `load` leaves out otherwise, by id."""
         return self._stale(self._of_protocol()[0])
 
+    def every(self) -> pa.Table:
+        """Returns all rows of today's protocol, stale or not. Raises StoreError as `load` does."""
+        return self._of_protocol()[0]
+
     def left_out(self) -> list[str]:
         """Returns a line for each reason for which `load` leaves rows out: how many, and which."""
         table = self._of_protocol()[0]

@@ -80,7 +80,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         Picture(name, partial(draw[name], mine), **text) for name, text in TEXT["figures"].items()
     )
     found = toy_claims(mine, partial(part, grid, frame) if gaps else None)
-    rules = TEXT["rules"].format(tests=TESTS, fixed=claims.FIXED)
+    rules = TEXT["rules"].format(tests=TESTS, fewest=FEWEST, fixed=claims.FIXED)
     parts = [first, scores(frame, study.metrics()), *others]
     parts += [claims.table(found, scale, rules), pairs(mine), gradients(mine)]
     parts.append(claims.changes(TEXT["changes"]))
@@ -240,6 +240,11 @@ BESIDE = {"1e": [Interval("with quality", "top_good", _AT_ZERO)]}
 """Intervals that stand in the evidence and that no verdict reads."""
 TESTS = sum(map(len, RULES.values()))
 """The family: so many intervals share one level, whatever is trained already."""
+FEWEST = 9
+"""Configurations that a verdict needs at least.
+
+So few fair coins fall alike less often than the level of an interval: 2^(1 - 9) < 0.05 / 11.
+"""
 IN_THE_PAPER = {
     "close": f"MSE < {CLOSE}",
     "top": f"IS > {TOP}",
@@ -347,6 +352,8 @@ def toy_claims(
 
 def _verdict(read: Sequence[Reading]) -> str:
     """Returns the verdict: all intervals have to lie above, and none may lie below."""
+    if min(len(each.values[0]) for each in read) < FEWEST:
+        return "undecided"
     lows, highs = zip(*(each.bounds for each in read), strict=True)
     return decide(min(lows), min(highs))
 

@@ -58,7 +58,9 @@ class Memory:
                 path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.txt"))
+        with suppress(OSError):  # such a folder can't be: preparing it says why
+            return sorted(self.folder.glob("*.txt"))
+        return []
 
     def _fresh(self) -> Path:
         return self.folder / f"{uuid.uuid4().hex}.txt"

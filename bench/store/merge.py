@@ -136,9 +136,11 @@ class Source:
     """Reads rows, samples and weights of a folder of results, own or published; writes nothing."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.bad = store, {}
+        self.store = store
+        self.bad: dict[Path, str] = {}
         older = Buckets(store.folder / "_samples", store.samples.columns, store.work)
         self._samples = [store.samples, older]
+        self._published_samples: pa.Table | None = None
         self.files = store.rows.files()
         if (published := store.published("")).is_file():
             self.files = [published]
@@ -162,7 +164,9 @@ class Source:
         """Yields samples of the rows whose ids begin with `bucket`."""
         columns = self._samples[0].columns
         if self.store.published("_samples").is_file():
-            table = self._published("_samples", columns)
+            table = self._published_samples
+            if table is None:
+                table = self._published_samples = self._published("_samples", columns)
             yield _of(table, [id for id in table["id"].to_pylist() if id.startswith(bucket)])
         for kept in self._samples:
             table = self._load(kept, kept.folder / f"{bucket}.parquet")

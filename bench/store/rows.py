@@ -519,7 +519,7 @@ class Store:
         Rows of damaged files are left out: a run sets these files aside and trains the rows again.
         """
         known = self.memory.ids()  # first, for a new row is stored before it is remembered
-        if not self.rows.files() or known <= self._ids():
+        if not known or not self.rows.files() or known <= self._ids():
             return []
         table, bad = self.rows.read()
         damaged = {path.stem for path in bad}

@@ -15,7 +15,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -55,7 +55,7 @@ MNIST += [word for name, value in SHORT.items() for word in ("--set", f"{name}={
 
 RATIOS = ("mse_x", "mse_z", "frechet")
 DIFFERENCES = ("inception_score", "high_quality", "log_likelihood", "bdmc_gap")
-BLOCKS = ((1, 6), (7, 18), (19, 36), (37, 54))
+BLOCKS = ((1, 2), (3, 6), (7, 18), (19, 36), (37, 54))
 """Steps of MNIST's training whose losses are compared together."""
 
 
@@ -202,35 +202,44 @@ def _apart(row: Row, other: Row) -> dict[str, float]:
 
 
 def _difference(a: float | None, b: float | None) -> float:
-    if a is None or b is None:
-        return 0.0 if a is b else math.inf
-    return abs(a - b)
+    return _distance(a, b, lambda a, b: abs(a - b))
 
 
 def _log_ratio(a: float | None, b: float | None) -> float:
-    if a is None or b is None:
-        return 0.0 if a is b else math.inf
-    return abs(math.log(a / b)) if a > 0 and b > 0 else math.inf
+    return _distance(a, b, lambda a, b: abs(math.log(a / b)) if a > 0 < b else math.inf)
 
 
-def tolerance(spread: float) -> float:
+def _distance(a: float | None, b: float | None, of: Callable[[float, float], float]) -> float:
+    """Returns a distance of two numbers; null and nan are infinitely far from every other."""
+    a, b = (None if each is None or math.isnan(each) else each for each in (a, b))
+    if a == b:
+        return 0.0
+    return math.inf if a is None or b is None else of(a, b)
+
+
+def spread(study: str) -> dict[str, float]:
+    """Returns the largest measured distance of every number of a study."""
+    with SPREAD.open() as file:
+        lines = [line for line in csv.DictReader(file) if line["study"] == study]
+    return {line["number"]: max(float(line[each]) for each in SETTINGS) for line in lines}
+
+
+def tolerance(largest: float) -> float:
     """Returns how far rows may be from rows of another processor.
 
     Rounding grows from step to step until runs are as far apart as they get. While it grows, an
     unknown processor may be some steps ahead of the measured ones.
     """
-    return spread * (10 if spread < 0.01 else 3)
+    return largest * (10 if largest < 0.01 else 3)
 
 
 def beyond(study: str, ours: Iterable[Row], theirs: Iterable[Row]) -> list[str]:
     """Returns a line for each distance beyond its tolerance."""
-    with SPREAD.open() as file:
-        lines = [line for line in csv.DictReader(file) if line["study"] == study]
-    spread = {line["number"]: max(float(line[setting]) for setting in SETTINGS) for line in lines}
+    known = spread(study)
     found = []
     for (cell, number), distance in distances(ours, theirs).items():
-        allowed = tolerance(spread[number])
-        if not distance <= allowed:  # nan is beyond
+        allowed = tolerance(known[number])
+        if distance > allowed:
             found.append(
                 f"{cell}: {number} is {distance:.2g} from the committed rows, "
                 f"{distance - allowed:.2g} beyond the tolerance of {allowed:.2g}"
@@ -255,25 +264,25 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def nudge(patch: pytest.MonkeyPatch, seed: int) -> None:
     """Makes first weights larger or smaller by one bit, as if another processor had rounded."""
-    rng = torch.Generator().manual_seed(seed)
 
-    def move(parameter: torch.Tensor) -> None:
-        towards = torch.randn(parameter.shape, generator=rng).sign() * math.inf
-        with torch.no_grad():
+    @torch.no_grad()
+    def move(parameters: Iterable[torch.Tensor]) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        for parameter in parameters:
+            up = torch.rand(parameter.shape, generator=rng) < 0.5
+            towards = torch.where(up, math.inf, -math.inf)
             parameter.copy_(torch.nextafter(parameter, towards))
 
     class ToyNetworks(train.ToyNetworks):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            for bank in (*self.coders.banks, *self.critics.banks):
-                for parameter in bank.parameters:
-                    move(parameter)
+            banks = (*self.coders.banks, *self.critics.banks)
+            move(parameter for bank in banks for parameter in bank.parameters)
 
     class ImageNetworks(domain.ImageNetworks):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            for parameter in (*self.models(), *self.critics()):
-                move(parameter)
+            move((*self.models(), *self.critics()))
 
     patch.setattr(train, "ToyNetworks", ToyNetworks)
     patch.setattr(domain, "ImageNetworks", ImageNetworks)

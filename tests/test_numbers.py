@@ -7,6 +7,7 @@ mistakes show that either comparison rejects what is wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -43,19 +44,24 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
     return {study: numbers.retrained(study, folder) for study in ("toy_grid", "mnist")}
 
 
+def shown(found: list[str]) -> str:
+    """The first lines, and how many there are."""
+    return "\n".join([f"{len(found)} numbers differ:", *found[:12]])
+
+
 @STUDIES
 def test_rows_come_out_to_the_last_bit(study: str, retrained: dict[str, list[Row]]) -> None:
     stored = committed(study)
     if not all(map(made_here, stored)):
         pytest.skip("another processor, or another version of torch or numpy, made the rows")
     found = unequal(retrained[study], stored)
-    assert not found, "\n".join(found)
+    assert not found, shown(found)
 
 
 @STUDIES
 def test_rows_come_out_within_the_spread(study: str, retrained: dict[str, list[Row]]) -> None:
     found = beyond(study, retrained[study], committed(study))
-    assert not found, "\n".join(found)
+    assert not found, shown(found)
 
 
 def test_the_rows_cover_what_the_readme_compares() -> None:
@@ -65,6 +71,11 @@ def test_the_rows_cover_what_the_readme_compares() -> None:
     assert set(cells) == names and all(cells.count(name) == 8 for name in names)
     (row,) = committed("mnist")
     assert row["inception_score"] and row["classifier"] and row["log_likelihood"]
+
+
+@STUDIES
+def test_every_tolerance_is_a_bound(study: str) -> None:
+    assert all(map(math.isfinite, numbers.spread(study).values()))
 
 
 class _Enough(Exception):
@@ -124,7 +135,7 @@ def test_another_rounding_is_within_the_spread_and_not_equal(
     ours, stored = begun(study), beginnings(study)
     assert unequal(ours, stored)
     found = beyond(study, ours, stored)
-    assert not found, "\n".join(found)
+    assert not found, shown(found)
 
 
 def flip(patch: pytest.MonkeyPatch) -> None:
@@ -166,5 +177,5 @@ def test_both_comparisons_notice_a_mistake(
     reached = {cell for cell in reached if mistake is not tenfold or "0." in cell}
     if study == "mnist":
         reached = {"sVAE-r at lambda 0.1"}
-    assert {line.partition(":")[0] for line in found} == reached, "\n".join(found)
+    assert {line.partition(":")[0] for line in found} == reached, shown(found)
     assert all(any(f"({cell})" in line for line in unequal(ours, stored)) for cell in reached)

@@ -62,12 +62,19 @@ def scored(tmp_path: Path, capsys: pytest.CaptureFixture[str], no_report: None) 
 
 
 def test_scores_of_toy_weights_have_the_bits_of_the_training(
-    tmp_path: Path, scored: Scored
+    tmp_path: Path, scored: Scored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a stack of other members than the training's, and in a stack of one."""
+    """In stacks of other members than the training's, and in a stack of one."""
+    never = property(lambda job: pytest.fail("a stack could not be scored as a whole"))
+    monkeypatch.setattr(score.ScoreJob, "parts", never)
     before = trained("toy_grid", tmp_path, "--set", "epochs=2")
-    every = list(before)
-    blank("toy_grid", tmp_path, TOY, every[:4])
+    every = sorted(before, key=lambda id: before[id]["config"])
+    blank("toy_grid", tmp_path, TOY, every)
+    assert scored("toy_grid", "--metric", "mse_z")[0] == 0
+    blank("toy_grid", tmp_path, TOY[:2], every)
+    assert scored("toy_grid")[0] == 0
+    assert rows("toy_grid", tmp_path) == before
+    blank("toy_grid", tmp_path, TOY, every[:4])  # two stacks of one shape
     blank("toy_grid", tmp_path, TOY[:1], every[4:5])
     assert rows("toy_grid", tmp_path) != before
     status, said = scored("toy_grid", "--metric", "modes")
@@ -139,25 +146,27 @@ def test_what_can_not_be_scored_is_counted(
         tensors | {"decoder.0.bias": torch.full_like(tensors["decoder.0.bias"], torch.nan)},
         about,
     )
+    tensors, about = checkpoint.read(paths[3])
+    checkpoint.save(paths[3], tensors, about | {"torch": "2.0"})
     blank("toy_grid", tmp_path, TOY[:2], good)
     files = {path: path.read_bytes() for path in store.weights.iterdir()}
     status, said = scored("toy_grid")
     assert status == 1
-    assert "10 trainings, 2 scored now, 6 lack a metric" in said
+    assert "10 trainings, 1 scored now, 7 lack a metric" in said
     for line in (
         "2 of them diverged: they have no scores",
-        "scored: inception_score (2), mse_x (2)",
+        "scored: inception_score (1), mse_x (1)",
         "no weights are kept: inception_score (1), mse_x (1)",
         "the file of weights is damaged: inception_score (2), mse_x (2)",
-        "the weights are of another training: inception_score (1), mse_x (1)",
+        "the weights are of another training: inception_score (2), mse_x (2)",
         "weights of other networks: inception_score (1), mse_x (1)",
         "outputs are not finite: inception_score (1), mse_x (1)",
     ):
         assert f"\n  {line}\n" in said
     assert {path: path.read_bytes() for path in store.weights.iterdir()} == files
     after = rows("toy_grid", tmp_path)
-    assert [i for i, id in enumerate(good) if after[id] == before[id]] == [3, 7]
-    assert sum(after[id]["mse_x"] is None for id in good) == 6
+    assert [i for i, id in enumerate(good) if after[id] == before[id]] == [7]
+    assert sum(after[id]["mse_x"] is None for id in good) == 7
 
     monkeypatch.setattr(
         "bench.scores.metrics.TOY", [*TOY, Metric(("bad",), lambda o: {}["x"], "bad")]

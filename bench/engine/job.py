@@ -89,7 +89,8 @@ def weights_about(spec: Spec, row: Mapping[str, Any]) -> dict[str, str]:
     """
     fields = {name: getattr(spec, name) for name in columns(type(spec))}
     about = {"id": spec.id, "spec": json.dumps(fields), "digest": row.get("method_digest") or ""}
-    return about | {name: str(row[name]) for name in ("commit", "torch", "device", "device_name")}
+    made = ("commit", "torch", "device", "device_name")
+    return about | {name: str(row.get(name)) for name in made}
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

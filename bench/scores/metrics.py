@@ -198,7 +198,7 @@ def check(metrics: Sequence[Metric], others: Collection[str], imagenet: bool = F
     Raises UsageError, which names the metric, for a taken column, an error, a result that no column
     declares, and a request of what no study has.
     """
-    later = () if imagenet else _BY_IMAGENET
+    later = () if imagenet else BY_IMAGENET
     if of_points := _failures(metrics, set(others), _points(), ()):
         of_images = _failures(metrics, set(others), _images(later), later)
         if failures := min(of_points, of_images, key=len):
@@ -248,7 +248,8 @@ def asks_for(metric: Metric, names: Collection[str]) -> str:
     return ""
 
 
-_BY_IMAGENET = ("imagenet_logits", "imagenet_features", "imagenet_real")
+BY_IMAGENET = ("imagenet_logits", "imagenet_features", "imagenet_real")
+"""What `Outputs` has of ImageNet's classifier."""
 
 
 def _images(without: Iterable[str]) -> Outputs:
@@ -257,7 +258,7 @@ def _images(without: Iterable[str]) -> Outputs:
     rng = np.random.default_rng(0)
     x, features = rng.random((12, 3, 16, 16), np.float32), rng.random((12, 4), np.float32)
     known = dict.fromkeys(("samples", "x", "x_rec"), x)
-    known |= dict.fromkeys(("logits", "features", *_BY_IMAGENET), features)
+    known |= dict.fromkeys(("logits", "features", *BY_IMAGENET), features)
     known |= dict.fromkeys(("patches", "real_patches"), Patches.of(x))
     real = {"real": Gaussian.of(features), "swd_real": 1.0}
     return Outputs(**{**known, **real, **dict.fromkeys(without)})

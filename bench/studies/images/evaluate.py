@@ -29,9 +29,8 @@ STATISTICS = 100  # frozen batch norm has the statistics of so many training bat
 PICTURES = 64  # the suite keeps so many images of each kind for pictures
 CHUNK = 500  # images in one pass
 BY_OWN = ("logits", "features", "real")
-BY_IMAGENET = ("imagenet_logits", "imagenet_features", "imagenet_real")
 OF_COLOUR = ("patches", "real_patches", "swd_real")
-"""What `Outputs` has of the suite's classifier, of ImageNet's, and of colour images alone."""
+"""What `Outputs` has of the suite's classifier, and of colour images alone."""
 
 
 def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
@@ -44,7 +43,7 @@ def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
     if not colour:
         found += OF_COLOUR
     if not (colour and imagenet):
-        found += BY_IMAGENET
+        found += metrics.BY_IMAGENET
     return found
 
 

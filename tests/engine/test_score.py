@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from bench.store.rows import Buckets, Store
 from bench.studies import STUDIES
 from bench.studies.images import evaluate
 from bench.studies.toy_grid.job import stacks
+from tests.conftest import POSIX
 from tests.engine.test_weights import job
+from tests.lives import Life
 from tests.rows import TOY_ROWS, row, smoke
 from tests.scores.test_classifiers import stand_in
 
@@ -219,6 +224,35 @@ def test_a_stop_loses_nothing_and_nothing_is_scored_again(
     assert scored("mnist")[0] == 0
     assert sorted([*asked, *done]) == sorted(before)
     assert rows("mnist", tmp_path) == before
+
+
+def killed_amid_rows(arguments: Sequence[str]) -> int:
+    """Runs `bench.results`, and kills it in the middle of writing its third row."""
+    replace, seen = os.replace, []
+
+    def deadly(old: Any, new: Any) -> None:
+        if str(new).endswith(".parquet"):
+            seen.append(new)
+            if len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+        replace(old, new)
+
+    os.replace = deadly
+    return results.main(arguments)
+
+
+@POSIX
+def test_kill_9_amid_scores(tmp_path: Path, scored: Scored, live: Callable[..., Life]) -> None:
+    before = trained("toy_grid", tmp_path, "--set", "epochs=2")
+    blank("toy_grid", tmp_path, TOY[:1], list(before))
+    arguments = ["score", "toy_grid", "--results", str(tmp_path)]
+    live(call=partial(killed_amid_rows, arguments)).end(-signal.SIGKILL)
+    found = rows("toy_grid", tmp_path)
+    assert found.keys() == before.keys()
+    assert sum(found[id] == before[id] for id in before) == 2
+    status, said = scored("toy_grid")
+    assert status == 0 and "8 trainings, 6 scored now, 0 lack a metric" in said
+    assert rows("toy_grid", tmp_path) == before
 
 
 def test_a_row_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:

@@ -307,6 +307,8 @@ class Reading:
     def power(self) -> str:
         """The power of the family-wise interval against the paper's own value."""
         bars, asked = paper_cells(), self.asked
+        if len(self.values[0]) < FEWEST:
+            return f"no power below {FEWEST} configurations"
         known = [
             bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells
         ]

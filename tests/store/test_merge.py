@@ -212,7 +212,7 @@ def test_a_backup_copied_over_the_folder_is_noticed(
     assert set(kept.gone()) == had - set(kept.done()) != set()
     monkeypatch.setattr(report, "write", lambda *_: None)
     assert report.main(["--results", str(tmp_path / "one")]) == 0
-    assert f": {len(kept.gone())} of 64 rows of {kept.folder} are gone" in capsys.readouterr().err
+    assert f"{len(kept.gone())} of 64 rows of {kept.folder} are gone" in capsys.readouterr().err
 
 
 def test_rows_removed_on_purpose_are_forgotten(tmp_path: Path) -> None:

@@ -377,6 +377,58 @@ def test_check_agrees_after_publishing_and_sees_any_change(
     assert "figure3 does not plot what the rows say" in out and "scores.csv" in out
 
 
+def test_a_study_is_published_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_mini(tmp_path, monkeypatch)
+    specs = STUDIES["toy_grid"].specs("quick", seeds=1)
+    small = [s for s in specs if (s.critic_steps, s.model_steps) == (1, 1)]
+    cut = len(small) // 2
+
+    def publish(name: str, rows: list[dict[str, Any]]) -> tuple[int, str]:
+        kept = STUDIES["toy_grid"].store(tmp_path / name, "quick")
+        kept.write(rows, [points(spec) for spec in specs if spec.id in {r["id"] for r in rows}])
+        capsys.readouterr()
+        results = ["--results", str(tmp_path / name)]
+        status = report.main(["toy_grid", "--scale", "quick", *results, "--publish", "--partial"])
+        return status, "".join(capsys.readouterr())
+
+    def published() -> dict[str, dict[str, Any]]:
+        table = STUDIES["toy_grid"].load(report.REFERENCE, "quick")[0]
+        return {found["id"]: found for found in table.to_pylist()}
+
+    first = [row(spec) for spec in small[:cut]]
+    status, said = publish("a", [*first, row(small[-1], dirty=True)])
+    assert status == 0 and published().keys() == {r["id"] for r in first}
+    assert "not published: 1 rows of uncommitted code" in said
+    assert f"missing: {len(specs) - cut} of {len(specs)} trainings: alice at λ = 0 (" in said
+    # More rows join; what is published stays as it is, whatever numbers others have.
+    status, said = publish("b", [row(s, 1.0 if s in small[:2] else 4.0) for s in small])
+    assert status == 0 and len(published()) == len(small)
+    assert published()[small[0].id]["inception_score"] == 4.7
+    assert f"{cut} published rows stay" in said
+    samples = pd.read_parquet(report.REFERENCE / "toy_grid" / "quick_samples.parquet")
+    assert set(samples["id"]) == set(report.build("toy_grid", "quick", report.REFERENCE).shown)
+    text = (report.REFERENCE_REPORTS / "toy_grid" / "quick" / "report.md").read_text("utf-8")
+    assert "critic updates 1, model updates 1" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert report.main(["--check"]) == 0
+    # Stale rows are not published; a published row that has become stale makes room.
+    status, said = publish("c", [row(spec, method_digest="0" * 12) for spec in small])
+    assert status == 2 and "no row of committed code" in said
+    # Devices do not mix, neither under one id nor at one lambda.
+    status, said = publish("d", [row(small[0], device="cuda")])
+    assert status == 0 and f"not published: row {small[0].id}, device cpu and cuda differ" in said
+    other = next(s for s in specs if s not in small and s.lam == 0.1)
+    status, said = publish("e", [row(other, device="cuda")])
+    assert status == 2 and "rows at λ = 0.1 come from cpu and cuda" in said
+    assert len(published()) == len(small)
+
+
+def test_partial_goes_with_publish(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--partial"]) == 2
+    assert "--partial goes with --publish" in capsys.readouterr().err
+
+
 def test_every_claim_stands_in_one_table_with_its_report() -> None:
     """Of the largest scale that is published; links start from where a document lies."""
     page = mini.build()

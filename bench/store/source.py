@@ -279,10 +279,10 @@ def _plain(node: Any) -> Any:
 class Today:
     """Knows the digests of today's source, and says of which rows they are not.
 
-    Rows that were made by other source count as today's if `DATED` says so. It is a table with
-    columns `study`, `made_by` (a digest, or the commit of rows without digests), `name` (of a
-    method or metric), `digest` and `checked`: how it is known that the source at `made_by` makes
-    the numbers of the source with that digest.
+    Rows that were made by other source count as today's if `DATED` says so. In this table `made_by`
+    is a digest, or the commit of rows without digests. `name` is that of a method or metric. The
+    source at `made_by` makes the numbers of the source with this `digest`; `checked` says how that
+    is known.
     """
 
     study: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,19 @@ def test_a_row_comes_out_the_same_again(
     assert "the same: all" in capsys.readouterr().out
     kept = TOY.store(tmp_path, "smoke")
     (changed,) = (r for r in kept.load()[0].to_pylist() if r["id"] == first["id"])
-    kept.write([changed | {"mse_x": changed["mse_x"] * (1 + 1e-15)}], [])
+    for factor, status, said in (
+        (1 + 1e-15, 0, "the same but for rounding: 1 of"),
+        (1 + 1e-6, 1, "NOT the same: 1 of"),
+        (math.nan, 1, "NOT the same: 1 of"),
+    ):
+        kept.write([changed | {"mse_x": changed["mse_x"] * factor}], [])
+        assert run.main(again) == status
+        out = capsys.readouterr().out
+        assert said in out
+        assert f"mse_x: {changed['mse_x'] * factor!r} then, {changed['mse_x']!r} now" in out
+    kept.write([changed | {"status": "diverged"}], [])
     assert run.main(again) == 1
-    out = capsys.readouterr().out
-    assert "NOT the same: 1 of" in out
-    assert f"mse_x: {changed['mse_x'] * (1 + 1e-15)!r} then, {changed['mse_x']!r} now" in out
+    assert "status: 'diverged' then, 'ok' now" in capsys.readouterr().out
     kept.write([changed], [])
     path = tmp_path / "toy_grid" / "smoke" / f"{first['id'][:2]}.parquet"
     assert path.read_bytes() == before  # the stored row was never touched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,8 +11,6 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bench.cli import UsageError, duration
 from bench.engine.plan import DOWNLOAD, choose_device
@@ -23,15 +22,18 @@ from bench.studies import STUDIES
 from bench.studies.study import SCALES, Job, Study
 
 REFERENCE = provenance.ROOT / "results" / "reference"
+ROUNDING = 1e-9
+"""Processors round apart: numbers that differ by no more than this share are the same."""
 TIMES = ("evaluation_seconds",)
 """Columns of a study that no training repeats."""
 MADE_BY = ("device", "device_name", "torch", "numpy", "python", "commit")
 
 
 def again(args: argparse.Namespace) -> int:
-    """Trains the spec of row `args.id` and compares; returns 0 if all numbers are equal, else 1.
+    """Trains the spec of row `args.id` again; returns 0 if it came out the same, else 1.
 
-    The row is looked for in the results folder, then in the published results; it stays as it is.
+    Numbers that differ by no more than ROUNDING are the same, and the command says so. The row is
+    looked for in the results folder, then in the published results; it stays as it is.
     Raises UsageError if there is no such row or if it can't be trained here.
     """
     study, row = _stored(args)
@@ -52,11 +54,16 @@ def again(args: argparse.Namespace) -> int:
     differing = [name for name in compared if not _equal(row[name], now[name])]
     for name in differing:
         print(f"  {name}: {_difference(row[name], now[name])}")
-    if differing:
-        print(f"NOT the same: {len(differing)} of {len(compared)} columns differ")
-        return 1
-    print(f"the same: all {len(compared)} columns are equal to the last bit")
-    return 0
+    if not differing:
+        print(f"the same: all {len(compared)} columns are equal to the last bit")
+        return 0
+    told = f"{len(differing)} of {len(compared)} columns differ"
+    gap = max(_gap(row[name], now[name]) for name in differing)
+    if gap <= ROUNDING:
+        print(f"the same but for rounding: {told}, by {gap:.1g} of the number at most")
+        return 0
+    print(f"NOT the same: {told}")
+    return 1
 
 
 def _stored(args: argparse.Namespace) -> tuple[Study[Any], dict[str, Any]]:
@@ -121,18 +128,28 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _difference(then: Any, now: Any) -> str:
-    if isinstance(then, float) and isinstance(now, float):
-        return f"{then!r} then, {now!r} now"
-    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        pairs = list(zip(_flat(then), _flat(now), strict=False))
-        unequal = [not _equal(a, b) for a, b in pairs]
-        gap = max((abs(float(np.subtract(*pair))) for pair in pairs), default=0.0)
-        return f"{sum(unequal)} of {len(pairs)} values differ, by {gap:.3g} at most"
-    return f"{then} then, {now} now"
+    a, b = _flat(then), _flat(now)
+    if len(a) == len(b) > 1:
+        unequal = sum(not _equal(*pair) for pair in zip(a, b, strict=True))
+        return f"{unequal} of {len(a)} values differ, by {_gap(then, now):.1g} of a number at most"
+    return f"{then!r} then, {now!r} now"
+
+
+def _gap(then: Any, now: Any) -> float:
+    """Returns the largest difference of two numbers, relative to the larger number.
+
+    It is infinite for values that are not as many numbers.
+    """
+    a, b = _flat(then), _flat(now)
+    if not a or len(a) != len(b):
+        return math.inf
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if not _equal(x, y)]
+    gaps = (abs(x - y) / max(abs(x), abs(y)) for x, y in pairs)
+    return max((math.inf if math.isnan(gap) else gap for gap in gaps), default=0.0)
 
 
 def _flat(values: Any) -> list[float]:
     """Returns the numbers of nested lists and maps, in order."""
     if isinstance(values, list | tuple):
         return [number for each in values for number in _flat(each)]
-    return [values] if isinstance(values, int | float) else []
+    return [float(values)] if isinstance(values, int | float) else []

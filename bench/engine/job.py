@@ -16,7 +16,7 @@ import torch
 
 from bench.engine.progress import Heartbeat
 from bench.spec import Spec, columns, protocol
-from bench.store import provenance
+from bench.store import provenance, source
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job, Rows
@@ -24,6 +24,9 @@ from models.methods import label
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
+
+
+source.read_all()
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,6 @@ def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
     allow_tf32(job.specs[0].precision == "tf32")
     study = STUDIES[job.specs[0].study]
     today = study.today()
-    # An edit during the training must not pass for the training's own source.
     methods = {spec.method: today.method(spec.method) for spec in job.specs}
     rows, samples = study.train(job, beat)
     by_id = {spec.id: spec for spec in job.specs}

@@ -14,11 +14,13 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from bench.store.provenance import ROOT
@@ -30,45 +32,100 @@ DATED = ROOT / "results" / "reference" / "dated.csv"
 
 
 @cache
-def digest(*places: str, root: Path = ROOT, without: tuple[str, ...] = ()) -> str:
+def digest(*places: str, root: Path = ROOT) -> str:
     """Returns a digest of the source at these places and of all that it calls in the suite.
 
-    A place is `package.module:name`, `…:Class.method` or `…:TABLE[key]`, an entry of a dict. Texts
-    that the call of an entry takes directly are names for tables and do not count. `without` are
-    names that do not count. A place that is not found counts as its whole file.
+    A place is `package.module:name`, `...:Class.method` or `...:TABLE[key]`, an entry of a dict. A
+    method brings the methods that it calls on `self`. An entry's names for tables do not count. A
+    place that is not found counts as its whole file.
     """
-    return _Tracer(root, without).digest(map(partial(_found, root), places))
+    tracer = _Tracer(root)
+    for place in places:
+        module, trees = _found(root, place)
+        for tree in trees:
+            tracer.add(module, "", tree)
+    return tracer.digest()
 
 
 def there(place: str, root: Path = ROOT) -> bool:
     """Says whether there is a definition or an entry at this place, see `digest`."""
-    module, tree = _found(root, place)
-    return tree is not module.tree
+    module, trees = _found(root, place)
+    return trees != [module.tree]
+
+
+def digest_of(function: Callable[..., Any]) -> str:
+    """Returns the digest of a function or of an object that can be called, and of what it calls.
+
+    What a function holds counts as well: arguments of a partial, variables of a closure, attributes
+    of an object. A function without a file has the digest of its byte code, which other versions of
+    Python change.
+    """
+    try:
+        return _digest_of(function)
+    except TypeError:  # an object without a hash
+        return _digest_of.__wrapped__(function)
 
 
 @cache
-def digest_of(function: Callable[..., Any]) -> str:
-    """Returns the digest of a function, a lambda or a partial, and of what it calls."""
-    bound = ""
+def _digest_of(function: Callable[..., Any]) -> str:
+    held: list[str] = []
+    function = inspect.unwrap(function)
     while isinstance(function, partial):
-        bound += repr((function.args, sorted(function.keywords.items())))
-        function = function.func
-    code = getattr(function, "__code__", None) or type(function).__call__.__code__
-    module = _module(Path(code.co_filename))
-    nodes = [node for node in ast.walk(module.tree) if code.co_firstlineno in _starts(node)]
-    return _Tracer(ROOT, (), bound).digest((module, node) for node in nodes or [module.tree])
+        held += [_held(function.args), _held(sorted(function.keywords.items()))]
+        function = inspect.unwrap(function.func)
+    code = getattr(function, "__code__", None)
+    if code is None:  # an object with a method __call__
+        held.append(_held(getattr(function, "__dict__", None)))
+        code = inspect.unwrap(type(function).__call__).__code__
+    held += [_held(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    path = ROOT / code.co_filename
+    module = _module(path) if path.is_file() else _Module(ast.Module([], []))
+    tracer = _Tracer(ROOT)
+    nodes = [node for node in ast.walk(module.tree) if _is(node, code)]
+    for node in nodes:
+        around = [
+            c for c in ast.walk(module.tree) if isinstance(c, ast.ClassDef) and node in c.body
+        ]
+        tracer.add(module, "", around[0] if around else node)
+    tracer.parts |= {*held, "" if nodes else repr(_byte_code(code))}
+    return tracer.digest()
 
 
-def _starts(node: ast.AST) -> set[int]:
-    """Returns the lines on which a function may begin: its decorator's or its own."""
-    if isinstance(node, ast.FunctionDef):
-        return {node.lineno, *(each.lineno for each in node.decorator_list)}
-    return {node.lineno} if isinstance(node, ast.Lambda) else set()
+def _held(value: Any) -> str:
+    """Returns what a function holds as a text that is the same in every process."""
+    if isinstance(value, dict):
+        return repr({name: _held(each) for name, each in value.items()})
+    if isinstance(value, list | tuple):
+        return repr([_held(each) for each in value])
+    return digest_of(value) if callable(value) else repr(value)
+
+
+def _is(node: ast.AST, code: CodeType) -> bool:
+    """Says whether this code may be that of this function: by its name and where it begins."""
+    if isinstance(node, ast.Lambda):
+        return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
+    if not isinstance(node, ast.FunctionDef) or node.name != code.co_name:
+        return False
+    return code.co_firstlineno in (node.lineno, *(each.lineno for each in node.decorator_list))
+
+
+def _byte_code(code: CodeType) -> tuple[Any, ...]:
+    inner = (_byte_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
+    return code.co_code, code.co_names, *inner
+
+
+def read_all() -> None:
+    """Reads the files of methods and metrics, as Python does when it imports them.
+
+    So an edit while this process runs is not taken for the source that it runs.
+    """
+    for path in (*ROOT.glob("models/*.py"), *ROOT.glob("bench/scores/*.py")):
+        _module(path)
 
 
 @dataclass(frozen=True, eq=False)
 class _Module:
-    """Holds what one file defines, and what it imports: a module, and perhaps a name in it."""
+    """Holds what one file defines, by name, and what it imports: a module and a name in it."""
 
     tree: ast.Module
     defined: dict[str, list[ast.AST]] = field(default_factory=dict)
@@ -78,10 +135,12 @@ class _Module:
 @cache
 def _module(path: Path) -> _Module:
     module = _Module(_Bare().visit(ast.parse(path.read_text("utf-8"))))
-    module.imported.update(_imports(module.tree))
+    package = ".".join(path.relative_to(ROOT).parent.parts) if path.is_relative_to(ROOT) else ""
     for statement in module.tree.body:
-        for name in _bound(statement):
-            module.defined.setdefault(name, []).append(statement)
+        if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            module.imported.update(_imports(statement, package))
+        for name, what in _bound(statement):
+            module.defined.setdefault(name, []).append(what)
     return module
 
 
@@ -108,26 +167,40 @@ class _Bare(ast.NodeTransformer):
         return self.generic_visit(ast.Assign([node.target], value, lineno=node.lineno))
 
 
-def _bound(statement: ast.AST) -> Iterator[str]:
-    """Yields the names that a statement of a module defines."""
+def _bound(statement: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Yields each name that a statement of a module defines or changes, with what defines it."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-    elif isinstance(statement, ast.Assign | ast.AugAssign):
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
+        yield statement.name, statement
+        return
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
+        names, values = statement.targets[0].elts, getattr(statement.value, "elts", ())
+        if len(names) == len(values):  # a, b = 1, 2: each name has its own value
+            yield from zip(map(_name, names), values, strict=True)
+            return
+    # An `if`, a loop or a call such as TABLE.update(...) may define or change any name in it.
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, statement
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, statement
+        elif isinstance(node, ast.Subscript | ast.Attribute) and (
+            isinstance(node.ctx, ast.Store) or isinstance(statement, ast.Expr)
+        ):
+            yield _name(node.value), statement
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[str, tuple[str, str]]]:
+def _imports(tree: ast.AST, package: str = "") -> Iterator[tuple[str, tuple[str, str]]]:
     """Yields each name that a tree imports, with its module and its name there."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and not node.level:
+        if isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: 1 - node.level or None] if node.level else []
+            origin = ".".join([*filter(None, parents), *filter(None, [node.module])])
             for each in node.names:
-                yield each.asname or each.name, (node.module or "", each.name)
+                name = f"* of {origin}" if each.name == "*" else each.asname or each.name
+                yield name, (origin, each.name)
         elif isinstance(node, ast.Import):
             for each in node.names:
-                name = each.name if each.asname else each.name.partition(".")[0]
-                yield each.asname or name, (name, "")
+                yield each.asname or each.name, (each.name, "")
 
 
 def _file(root: Path, module: str) -> Path | None:
@@ -137,8 +210,8 @@ def _file(root: Path, module: str) -> Path | None:
     return next((each for each in there if each.is_file()), None)
 
 
-def _found(root: Path, place: str) -> tuple[_Module, ast.AST]:
-    """Returns the tree at a place, and its module. Raises ValueError if there is no such file."""
+def _found(root: Path, place: str) -> tuple[_Module, list[ast.AST]]:
+    """Returns the trees at a place, and its module. Raises ValueError if there is no such file."""
     name, _, what = place.partition(":")
     path = _file(root, name)
     if path is None:
@@ -146,17 +219,28 @@ def _found(root: Path, place: str) -> tuple[_Module, ast.AST]:
     module = _module(path)
     table, entry, key = what.partition("[")
     if entry:
-        return module, _entry(module, table, key.removesuffix("]")) or module.tree
+        return module, [_entry(module, table, key.removesuffix("]")) or module.tree]
     name, _, method = what.partition(".")
-    node = next(reversed(module.defined.get(name, [])), None)
-    if node is not None and method:
-        inside = [n for n in getattr(node, "body", []) if getattr(n, "name", "") == method]
-        node = next(iter(inside), None)
-    return module, node or module.tree
+    trees = module.defined.get(name, [])
+    if method:
+        trees = [tree for each in trees for tree in _methods(each, method)]
+    return module, trees or [module.tree]
+
+
+def _methods(tree: ast.AST, name: str) -> list[ast.AST]:
+    """Returns a method of a class, and the methods that it calls on `self`."""
+    own = {n.name: n for n in getattr(tree, "body", []) if isinstance(n, ast.FunctionDef)}
+    found, asked = {}, [name]
+    while asked:
+        if (each := asked.pop()) in own and each not in found:
+            found[each] = own[each]
+            nodes = (n for n in ast.walk(own[each]) if isinstance(n, ast.Attribute))
+            asked += [node.attr for node in nodes if _name(node.value) == "self"]
+    return [*found.values()]
 
 
 def _entry(module: _Module, table: str, key: str) -> ast.AST | None:
-    """Returns the value of a key in a module's dict, without the texts that its call takes."""
+    """Returns the value of a key in a module's dict, without a method's names for tables."""
     found = None
     for statement in module.tree.body:
         if not isinstance(statement, ast.Assign):
@@ -167,18 +251,25 @@ def _entry(module: _Module, table: str, key: str) -> ast.AST | None:
         if _name(target) != table:
             continue
         for node in ast.walk(statement.value):
-            if isinstance(node, ast.Dict):
-                pairs = zip(node.keys, node.values, strict=True)
-                found = next((value for k, value in pairs if _constant(k) == key), found)
+            pairs = zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ()
+            value = next((value for k, value in pairs if _constant(k) == key), None)
+            if value is not None:
+                found = value
+                break
     if not isinstance(found, ast.Call):
         return found
-    texts = [arg for arg in found.args if not isinstance(_constant(arg), str)]
-    named = [word for word in found.keywords if not isinstance(_constant(word.value), str)]
+    names = _name(found.func) in ("Objective", "Method")
+    texts = [arg for arg in found.args if not (names and isinstance(_constant(arg), str))]
+    named = [word for word in found.keywords if word.arg not in ("label", "label_cycle")]
     return ast.Call(found.func, texts, named)
 
 
 def _constant(node: ast.AST | None) -> Any:
     return node.value if isinstance(node, ast.Constant) else None
+
+
+def _read(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Load)
 
 
 def _name(node: ast.AST) -> str:
@@ -188,14 +279,12 @@ def _name(node: ast.AST) -> str:
 class _Tracer:
     """Collects definitions that a tree needs, through all files of the suite."""
 
-    def __init__(self, root: Path, without: tuple[str, ...], bound: str = "") -> None:
-        self.root, self.without = root, without
-        self.seen: set[int] = set()
-        self.parts = {bound} - {""}
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.seen: dict[int, ast.AST] = {}
+        self.parts: set[str] = set()
 
-    def digest(self, trees: Iterator[tuple[_Module, ast.AST]]) -> str:
-        for module, tree in trees:
-            self.add(module, "", tree)
+    def digest(self) -> str:
         text = "\n".join(sorted(self.parts))
         return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
@@ -203,10 +292,9 @@ class _Tracer:
         """Adds a tree under its name, and then all that it needs."""
         if id(tree) in self.seen:
             return
-        self.seen.add(id(tree))
+        self.seen[id(tree)] = tree
         self.parts.add(json.dumps([name, _plain(tree)]))
         imported = module.imported | dict(_imports(tree))
-        own = _own_names(tree)
         keyed: set[int] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Subscript) and isinstance(_constant(node.slice), str):
@@ -215,10 +303,13 @@ class _Tracer:
                 if table and entry:  # one entry of a table, not all of them
                     keyed.add(id(node.value))
                     self.add(table[0], _constant(node.slice), entry)
-            elif isinstance(node, ast.Attribute) and _name(node.value) in imported:
-                self._follow(*imported[_name(node.value)], node.attr)
-            elif isinstance(node, ast.Name) and id(node) not in keyed and node.id not in own:
+            elif isinstance(node, ast.Attribute):
+                self._attribute(imported, node)
+            elif isinstance(node, ast.Name) and id(node) not in keyed and _read(node):
                 self._need(module, imported, node.id)
+        for star, (origin, _) in imported.items():
+            if star.startswith("* of ") and (path := _file(self.root, origin)):
+                self.add(_module(path), origin, _module(path).tree)
 
     def _table(
         self, module: _Module, imported: Mapping[str, tuple[str, str]], name: str
@@ -229,11 +320,20 @@ class _Tracer:
         path = _file(self.root, origin) if there else None
         return (_module(path), there) if path else None
 
+    def _attribute(self, imported: Mapping[str, tuple[str, str]], node: ast.Attribute) -> None:
+        """Adds what `module.name` means, where the module may have a name with dots."""
+        chain = ast.unparse(node.value)
+        if chain in imported:
+            self._follow(*imported[chain], node.attr)
+        elif (first := chain.partition(".")[0]) in imported and imported[first][1] == "":
+            self._follow(imported[first][0] + chain.removeprefix(first), "", node.attr)
+
     def _need(self, module: _Module, imported: Mapping[str, tuple[str, str]], name: str) -> None:
-        if name in self.without:
-            return
         if name in module.defined:
-            for tree in module.defined[name]:
+            trees = module.defined[name]
+            plain = ast.FunctionDef | ast.ClassDef | ast.Assign
+            last = max((i for i, tree in enumerate(trees) if isinstance(tree, plain)), default=0)
+            for tree in trees[last:]:  # a later definition replaces an earlier one
                 self.add(module, name, tree)
         elif name in imported:
             self._follow(*imported[name], "")
@@ -247,15 +347,6 @@ class _Tracer:
             self._need(_module(path), _module(path).imported, name)
         elif not inside:
             self.parts.add(json.dumps(["import", origin, name]))
-
-
-def _own_names(tree: ast.AST) -> set[str]:
-    """Returns the names that a function binds itself: its arguments and its variables."""
-    if not isinstance(tree, ast.FunctionDef | ast.Lambda):
-        return set()
-    nodes = list(ast.walk(tree))
-    stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return stored | {n.arg for n in nodes if isinstance(n, ast.arg)}
 
 
 _SKIPPED = {"ctx", "kind", "type_comment"}
@@ -298,10 +389,11 @@ class Today:
         metrics = dict(row["metric_digests"] or ())
         if row["method_digest"] or row["dirty"] is not False:
             return {"method_digest": row["method_digest"], "metric_digests": metrics}
-        found = {name: _dated().get((self.study, row["commit"], name)) for name in self.metrics}
-        known = {name: each for name, each in found.items() if each and row[name] is not None}
-        method = _dated().get((self.study, row["commit"], row["method"]))
-        return {"method_digest": method, "metric_digests": known}
+        dated = _dated()
+        filled = [name for name in self.metrics if row[name] is not None]
+        metrics = {name: dated.get((self.study, row["commit"], name), "unknown") for name in filled}
+        method = dated.get((self.study, row["commit"], row["method"]))
+        return {"method_digest": method, "metric_digests": metrics}
 
     def changed(self, row: Mapping[str, Any]) -> list[str]:
         """Returns the method and the metrics of this row whose source is not today's, by name."""
@@ -309,12 +401,15 @@ class Today:
         pairs = [(row["method"], made["method_digest"], self.method(row["method"]))]
         for name, then in made["metric_digests"].items():
             pairs.append((name, then, self.metrics.get(name, then)))
-        dated = _dated()
-        return [
-            name
-            for name, then, now in pairs
-            if then != now and dated.get((self.study, then, name)) != now
-        ]
+        return [name for name, then, now in pairs if self._newest(name, then, now) != now]
+
+    def _newest(self, name: str, then: str | None, now: str) -> str | None:
+        """Returns the digest that the table leads to from another, `now` if it leads there."""
+        seen: set[str | None] = set()
+        while then != now and then not in seen:
+            seen.add(then)
+            then = _dated().get((self.study, then or "", name), then)
+        return then
 
     def stale(self, row: Mapping[str, Any]) -> str:
         """Returns what made this row otherwise than today's source would, "" for nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -23,8 +24,6 @@ SCALES = ("smoke", "quick", "paper")
 Beat = Callable[[float], None]
 """Reports how far a job has come, from 0 to 1."""
 Rows = list[dict[str, Any]]
-TABLES = ("Objective", "Method")
-"""Classes of entries in the tables of methods, which are no part of a method's source."""
 Kept = tuple[Mapping[str, Any], Mapping[str, Any]]
 """The stored row of a training, and its kept weights: tensors by name."""
 
@@ -133,7 +132,8 @@ class Study(Generic[S]):
         from bench.store.source import Today, digest, digest_of
 
         def method(name: str) -> str:
-            return digest(*self.method_source(name), without=TABLES)
+            places = self.method_source(name)
+            return digest(*places) if places else digest_of(type(self).train)
 
         metrics = {each.columns[0]: digest_of(each.function) for each in self.metrics()}
         return Today(self.name, method, metrics)
@@ -154,9 +154,14 @@ class Study(Generic[S]):
     def method_source(self, method: str) -> Sequence[str]:
         """Returns where the source of a method lies, see `bench.store.source.digest`.
 
-        By default it is this study's hook `train` and all that the hook calls.
+        By default it is that of this study's hook `train`.
         """
-        return [f"{type(self).__module__}:{type(self).__name__}.train"]
+        from bench.store.source import there
+
+        place = f"{type(self).__module__}:{type(self).__name__}.train"
+        with suppress(ValueError):  # its module has no file
+            return [place] if there(place) else []
+        return []
 
     def metrics(self) -> Sequence[Metric]:
         """Returns the metrics of this study, which declare their own columns."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from bench.scores.metrics import IMAGES, TOY, Metric
 from bench.store import source
 from bench.store.provenance import ROOT
 from bench.studies import STUDIES
-from bench.studies.study import TABLES
 
 OBJECTIVES = "models/objectives.py"
 METHODS = "models/methods.py"
@@ -49,7 +50,7 @@ def digests(root: Path) -> dict[str, str]:
     for study in ("toy_grid", "mnist"):
         for method in STUDIES[study].every_method():
             places = STUDIES[study].method_source(method)
-            found[f"{study} {method}"] = source.digest(*places, root=root, without=TABLES)
+            found[f"{study} {method}"] = source.digest(*places, root=root)
     return found
 
 
@@ -75,10 +76,6 @@ def test_a_digest_does_not_change_with_words_layout_or_place(tree: Path) -> None
         (
             "OBJECTIVES: dict[str, Objective] = {",
             "OBJECTIVES = {\n    'more': Objective(minimax, minimax, '', ''),",
-        ),
-        (
-            "    label_cycle: str  # at lambda",
-            "    note: int = 0\n    label_cycle: str  # at lambda",
         ),
     )
     definition = (
@@ -135,6 +132,80 @@ def test_a_digest_changes_with_the_function_and_with_what_it_calls(tree: Path) -
     )
 
 
+EDITS = {
+    "a default": ("def f(x, K=K):\n    return x", "K = 1", "K = 2"),
+    "a name that an argument hides": ("def f(x):\n    return sum(g for g in x)", "K = 1", "K = 1"),
+    "a loop that fills a table": ("def f():\n    return T", "T[each] = 1", "T[each] = 2"),
+    "an update": ("def f():\n    return T", "T.update(b=1)", "T.update(b=2)"),
+    "a branch": ("def f():\n    return B", "B = 1", "B = 2"),
+    "a star": ("def f():\n    return far()", "FAR = 1", "FAR = 2"),
+    "a module's attribute": ("def f():\n    return models.h.FAR", "FAR = 1", "FAR = 2"),
+    "another module's attribute": ("def f():\n    return h2.FAR", "FAR = 1", "FAR = 2"),
+    "the last definition": ("def f():\n    return L", "L = 2", "L = 3"),
+    "a text that computes": ("def f():\n    return make(mode='a')", "mode='a'", "mode='b'"),
+    "a table's entry": ("def f():\n    return M['c']", "'c': M0(3)", "'c': M0(30)"),
+    "a method on self": ("def f():\n    return C().train()", "return 5", "return 6"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_what_a_function_computes_with_counts(what: str, tmp_path: Path) -> None:
+    body, old, new = EDITS[what]
+    star = "from models.h import *\n" if what == "a star" else ""
+    text = f"""{star}import models.h
+import models.h as h2
+K = 1
+T = {{}}
+for each in "xy":
+    T[each] = 1
+T.update(b=1)
+if K:
+    B = 1
+L = 1
+L = 2
+def make(mode): return mode
+def M0(n): return n
+M = {{'a': M0(1), 'b': M0(2), 'c': M0(3), 'd': {{'c': M0(4)}}}}
+class C:
+    def train(self): return self.helper()
+    def helper(self): return 5
+{body}
+"""
+    far = "FAR = 1\ndef far(): return FAR\n"
+    found = []
+    for own, other in ((text, far), (text.replace(old, new), far.replace(old, new))):
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / "g.py").write_text(own)
+        (tmp_path / "models" / "h.py").write_text(other)
+        source._module.cache_clear()
+        source.digest.cache_clear()
+        found.append(source.digest("models.g:f", root=tmp_path))
+    assert (found[0] == found[1]) == (old == new)
+    if what == "a method on self":
+        methods = source.digest("models.g:C.train", root=tmp_path)
+        (tmp_path / "models" / "g.py").write_text(text)
+        source._module.cache_clear()
+        source.digest.cache_clear()
+        assert source.digest("models.g:C.train", root=tmp_path) != methods
+
+
+def test_an_edit_amid_a_run_is_no_source_of_it(tmp_path: Path) -> None:
+    """A worker has imported the methods; it reads their digest later."""
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    shutil.copytree(ROOT / "bench", tmp_path / "bench")
+    code = """
+import pathlib, bench.engine.job
+from bench.studies import STUDIES
+path = pathlib.Path("models/objectives.py")
+path.write_text(path.read_text().replace("f_p.mean(-1) - f_q", "f_p.mean(-1) + f_q"))
+print(STUDIES["toy_grid"].today().method("svae_r"))
+"""
+    options: dict[str, Any] = {"cwd": tmp_path, "text": True, "check": True}
+    options["env"] = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    shown = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, **options).stdout
+    assert shown.strip() == STUDIES["toy_grid"].today().method("svae_r")
+
+
 def test_an_entry_outside_the_table_counts(tree: Path) -> None:
     """As the recipe in bench/README.md adds a method."""
     edit(
@@ -149,9 +220,9 @@ def test_an_entry_outside_the_table_counts(tree: Path) -> None:
         file.write('\nOBJECTIVES["hinge"] = Objective(density_ratio, hinge, "a", "b")\n')
     place = "models.objectives:OBJECTIVES[hinge]"
     source._module.cache_clear()
-    before = source.digest(place, root=tree, without=TABLES)
+    before = source.digest(place, root=tree)
     edit(tree, OBJECTIVES, ("(1 + f_p).relu()", "(2 + f_p).relu()"))
-    assert source.digest(place, root=tree, without=TABLES) != before
+    assert source.digest(place, root=tree) != before
 
 
 def test_a_digest_is_of_the_text_and_not_of_this_python() -> None:
@@ -179,6 +250,22 @@ def scaled(outputs: Any, by: float) -> float:
     return by * float(outputs.samples.max())
 
 
+def applied(function: Any, outputs: Any) -> float:
+    return function(outputs, 1)
+
+
+def factory(by: float) -> Any:
+    return lambda outputs: scaled(outputs, by)
+
+
+@dataclass
+class Scale:
+    by: float
+
+    def __call__(self, outputs: Any) -> float:
+        return scaled(outputs, self.by)
+
+
 def test_a_metric_has_the_digest_of_its_own_function() -> None:
     found = [source.digest_of(metric.function) for metric in (*TOY, *IMAGES)]
     assert len({*found}) == len(found)
@@ -188,6 +275,12 @@ def test_a_metric_has_the_digest_of_its_own_function() -> None:
     assert source.digest_of(largest.function) == source.digest_of(lambda o: o.samples.max())
     twice, thrice = (partial(scaled, by=n) for n in (2, 3))
     assert source.digest_of(twice) != source.digest_of(thrice)
+    assert source.digest_of(factory(2)) != source.digest_of(factory(3))
+    assert source.digest_of(Scale(2)) != source.digest_of(Scale(3))
+    assert source.digest_of(Scale(2)) == source.digest_of(Scale(2))
+    assert source.digest_of(eval("lambda o: 1")) != source.digest_of(eval("lambda o: 2"))
+    assert source.digest_of(partial(applied, scaled)) == source.digest_of(partial(applied, scaled))
+    assert " at 0x" not in source._held([scaled, {"a": twice}])
 
 
 def test_a_digest_needs_no_torch() -> None:

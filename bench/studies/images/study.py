@@ -48,9 +48,12 @@ class ImageStudy(Study[ImageSpec]):
     def method_source(self, method: str) -> Sequence[str]:
         from bench.store.source import there
 
-        if there(own := f"models.methods:METHODS[{method}]"):
+        own, joint = f"models.methods:METHODS[{method}]", f"models.objectives:OBJECTIVES[{method}]"
+        if there(own):
             return [own]
-        return [f"models.objectives:OBJECTIVES[{method}]", "models.methods:matching"]
+        # A method that neither table shows may come from anywhere in both files.
+        shared = [f"models.methods:{name}" for name in ("matching", "_Methods")]
+        return [joint, *shared, *([] if there(joint) else [own])]
 
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES

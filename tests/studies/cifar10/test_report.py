@@ -61,6 +61,7 @@ def rows(
                 "trace_step": [1, 2],
                 "critic_loss": [1.0, 2.0],
                 "model_loss": [1.0, 2.0],
+                "method_digest": STUDIES[study].today().method(spec.method),
             }
         )
     return found

@@ -57,6 +57,7 @@ def rows(seeds: int = 2) -> list[dict[str, Any]]:
                 "model_loss": [1.0, 2.0],
                 "dirty": False,
                 "train_seconds": 1.0,
+                "method_digest": STUDIES["mnist"].today().method(one.method),
             }
         )
     gone = dict.fromkeys(("inception_score", "inception_sd", "frechet", "mse_x", "bdmc_gap"))

@@ -18,9 +18,10 @@ import difflib
 import json
 import os
 import re
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -85,17 +86,18 @@ def write(page: Page, folder: Path) -> None:
         raise StoreError(f"report folder {folder} can't be written ({error.strerror})") from None
 
 
-def after_run(study: Study[Any], scale: str, results: Path, prune: bool = False) -> None:
-    """What bench.run ends with: the report, its table on the terminal, and where it lies.
+def after_run(study: Study[Any], scale: str, results: Path, prune: Collection[str] = ()) -> None:
+    """Writes the report that bench.run ends with, and prints its table and where it lies.
 
-    `prune` removes weights of trainings that the report does not show, if it says which it shows.
+    Removes weights of those trainings of `prune` that the report does not show, if it says which
+    it shows.
     """
     page = build(study, scale, results)
     folder = out_folder(None, results) / study.name / scale
     write(page, folder)
     tell(page, folder)
     if prune and page.shown:
-        study.store(results, scale).prune_weights({*page.shown})
+        study.store(results, scale).prune_weights(prune, page.shown)
 
 
 def tell(page: Page, folder: Path) -> None:
@@ -157,7 +159,8 @@ def stored(results: Path) -> list[tuple[str, str]]:
 def publish(study: str, scale: str, results: Path, partial: bool = False) -> list[str]:
     """Makes the stored results the committed reference: rows, points shown, report, documents.
 
-    With `partial` finished rows of committed code join the published rows, of which none is lost.
+    With `partial` finished rows of committed code join the published rows. A published row stays,
+    unless it is stale and a row of today's source takes its place.
     Returns lines on what was not taken and on what is missing.
 
     Raises StoreError for rows of uncommitted code, which nobody could make again, and for a study
@@ -179,7 +182,9 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
         before, there = published.every(), published.load_samples()
         found = merged(before, clean, chosen.today())
         clean = found.table
-        said += [f"not published: row {each.id}, {each.why} differ" for each in found.conflicts]
+        for each in found.conflicts:
+            what = "published anew" if each.replaced else "not published"
+            said.append(f"{what}: row {each.id}, {each.why} differ")
         if n := len(found.counts.differing):
             said.append(f"{n} published rows stay, though theirs are other numbers")
         taken = pa.array(found.counts.taken, pa.string())
@@ -197,7 +202,7 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
     shown = points.filter(pc.field("id").isin(pa.array(sorted(page.shown), pa.string())))
     content = to_bytes(shown.sort_by("id").combine_chunks())
     write_atomically(folder / f"{scale}_samples.parquet", content, folder / "tmp")
-    (folder / "tmp").rmdir()
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
     write(page, REFERENCE_REPORTS / study / scale)
     _renew_documents({(study, scale): page})
     return said + _missing(chosen, scale, {*clean["id"].to_pylist()})

@@ -171,8 +171,6 @@ def _run(args: argparse.Namespace) -> int:
         if not (asks or args.redo):
             raise StoreError(loss)
         print(f"python -m bench.run: {loss}", file=sys.stderr)
-        if not asks:
-            plan.store.forget_gone()
     if args.json:
         counts, _ = count(plan.specs, plan.store, args.redo)
         print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))
@@ -186,6 +184,8 @@ def _run(args: argparse.Namespace) -> int:
         plan.workers = executor.size
         for path, reason in plan.store.prepare().items():
             print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
+        if loss:
+            plan.store.forget_gone()
         for spec in plan.specs if args.retry_failed else []:
             plan.store.forget_failures(spec.id)
         plan.cut()
@@ -239,7 +239,7 @@ def _train(plan: Plan, executor: Sequential) -> int:
         if args.engine == "loky":  # all workers have ended by now
             clear_drafts(progress)
         clear_progress(progress)
-        state, _ = count(plan.specs, store)
+        state, _ = count(plan.specs, store, "stale" if args.redo else None)
         stored = f"{state.done} of {state.total} trainings are stored"
         print(f"stopped: {stored}; {AGAIN}", file=sys.stderr)
         if time_is_up:
@@ -266,7 +266,9 @@ def _report(plan: Plan, executor: Sequential) -> int:
     try:
         if counts.done:
             with plan.store.rows.lock("report"):  # shards may end at the same time
-                prune = plan.args.keep_weights == "shown" and plan.complete()
+                whole = plan.whole() if plan.args.keep_weights == "shown" else []
+                ended = whole and not count(whole, plan.store)[0].pending
+                prune = [spec.id for spec in whole] if ended else []
                 report.after_run(plan.study, plan.scale, plan.args.results, prune)
     except StoreError as error:
         return complain("bench.run", error, 1)

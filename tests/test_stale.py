@@ -88,19 +88,24 @@ def test_rows_without_digests_are_dated_by_the_committed_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     today = TOY.today()
+    metrics = {name: digest for name, digest in today.metrics.items() if name != "modes"}
     lines = ["study,made_by,name,digest,checked"]
     lines += [f"toy_grid,{'0' * 40},alice,{today.method('alice')},by hand"]
     lines += [f"toy_grid,{'1' * 12},alice,{today.method('alice')},by hand"]
+    lines += [f"toy_grid,{'3' * 12},alice,{'1' * 12},by hand"]
+    lines += [f"toy_grid,{'0' * 40},{name},{digest},by hand" for name, digest in metrics.items()]
     (tmp_path / "dated.csv").write_text("\n".join(lines))
     monkeypatch.setattr(source, "DATED", tmp_path / "dated.csv")
     source._dated.cache_clear()
     try:
         for made, stale in (
-            ({"method_digest": None}, 0),  # by its commit
+            ({"method_digest": None, "modes": None}, 0),  # by its commit
+            ({"method_digest": None}, 4),  # nothing is known of its modes
             ({"method_digest": None, "dirty": True}, 4),  # nobody knows its source
             ({"method_digest": None, "commit": "f" * 40}, 4),
             ({"method_digest": "1" * 12}, 0),  # other source with the same numbers
             ({"method_digest": "2" * 12}, 4),
+            ({"method_digest": "3" * 12}, 0),  # by two lines
         ):
             fill(tmp_path, SPECS, **made)
             assert len(TOY.store(tmp_path, "smoke").stale()) == stale, made
@@ -156,6 +161,49 @@ def test_redo_all_goes_on_where_it_stopped(
     assert run.main(command(tmp_path, "--redo", "all")) == 0
     assert (stored(tmp_path)["inception_score"] != 4.7).all()
     assert counts(tmp_path, capsys)["done"] == 8
+
+
+def test_redo_all_asks_anew_for_what_a_smaller_command_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, method_digest=TOY.today().method("alice"))
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "run_job", stop)
+        with pytest.raises(Stop):
+            run.main(command(tmp_path, "--only", "method=alice", "--redo", "all"))
+    assert counts(tmp_path, capsys, "--redo", "all")["pending"] == 8
+    assert counts(tmp_path, capsys)["pending"] == 4  # a plain command goes on with the others
+    # One that fails for good does not stand in the way of the next.
+    kept = TOY.store(tmp_path, "smoke")
+    for id in kept.due():
+        for _ in range(3):
+            kept.note_failure(id, "a reason")
+    found = counts(tmp_path, capsys, "--redo", "all")
+    assert (found["pending"], found["failed"]) == (4, 4)
+
+
+def test_redo_drops_the_checkpoint_that_would_give_the_same_row(tmp_path: Path) -> None:
+    fill(tmp_path)
+    kept = TOY.store(tmp_path, "smoke")
+    left, going_on = (kept.work / "checkpoints" / f"{id}.a.train" for id in ALICE[:2])
+    left.parent.mkdir()
+    kept.redo(ALICE[1:2])
+    for path in (left, going_on):
+        path.write_bytes(b"")
+    kept.redo(ALICE[:2])
+    assert not left.exists() and going_on.exists()  # a stop costs a minute, not the training
+
+
+def test_redo_under_max_time_says_that_trainings_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    monkeypatch.setattr(engine, "run_job", interrupt)
+    assert run.main(command(tmp_path, "--redo", "--max-time", "1e-9")) == 3
+
+
+def interrupt(job: Any) -> Any:
+    raise KeyboardInterrupt
 
 
 class Stop(BaseException):

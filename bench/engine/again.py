@@ -39,7 +39,7 @@ def again(args: argparse.Namespace) -> int:
     study, row = _stored(args)
     spec = study.kind(**{name: row[name] for name in columns(study.kind)})
     if spec.id != args.id:
-        raise UsageError(f"--id {args.id} is a row of protocol {row['protocol']}, not of today's")
+        raise UsageError(f"--id {args.id}; today's code gives the spec of this row another id")
     (checked,) = study.check([spec], args.data, args.inception_weights)
     if checked != spec:
         raise UsageError(f"--id {args.id} was trained on {getattr(spec, 'data', '')}: see --data")

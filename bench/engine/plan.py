@@ -55,10 +55,13 @@ def count(
     from bench.store.rows import FAILURES
 
     done, failures = store.done(), store.failures()
-    if redo == "all" and not store.due().keys() & {spec.id for spec in specs}:
-        done = {}
     stale = store.stale().keys() - done.keys() if redo is None else set()
-    failed = {id for id, note in failures.items() if note["times"] >= FAILURES and id not in done}
+    given_up = {id for id, note in failures.items() if note["times"] >= FAILURES}
+    if redo == "all":
+        # What an earlier command asked for and has trained again is done, until all is.
+        again = done.keys() & store.asked().keys() if store.due() - given_up else set()
+        done = {id: done[id] for id in again}
+    failed = given_up - done.keys()
     statuses = [done[spec.id] for spec in specs if spec.id in done]
     old = [spec for spec in specs if spec.id in stale]
     kept = {*done, *stale, *failed}
@@ -134,14 +137,13 @@ class Plan:
         self.costs = {job.key: sum(seconds(s, self.rate) for s in job.specs) for job in self.jobs}
         self.jobs.sort(key=lambda job: -self.costs[job.key])
 
-    def complete(self) -> bool:
-        """Says whether no training is left of what the options select without --shard."""
-        whole = self.specs
-        if self.args.shard is not None:
-            args = argparse.Namespace(**{**vars(self.args), "shard": None})
-            whole = select(self.study, self.scale, args)
-            whole = self.study.check(whole, args.data, args.inception_weights)
-        return not count(whole, self.store)[0].pending
+    def whole(self) -> Sequence[Spec]:
+        """Returns what the options select without --shard."""
+        if self.args.shard is None:
+            return self.specs
+        args = argparse.Namespace(**{**vars(self.args), "shard": None})
+        whole = select(self.study, self.scale, args)
+        return self.study.check(whole, args.data, args.inception_weights)
 
     def line(self) -> str:
         """Returns a line: the selection, how much of it is done, how long the rest will take."""

@@ -70,6 +70,9 @@ def command(args: argparse.Namespace) -> int:
 
     try:
         asked = _asked(args)
+        for study, scale, _ in asked:
+            if loss := study.store(args.results, scale).loss():
+                print(f"python -m bench.results score: {loss}", file=sys.stderr)
         args.device = choose_device(args.device)
         imagenet = args.inception_weights is not None
         tallies = []

@@ -7,7 +7,6 @@ device differ. Else the first row is kept, and a difference in numbers is counte
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -78,7 +77,9 @@ def merged(first: pa.Table, other: pa.Table, today: Today | None = None) -> Merg
     counts, conflicts, left_out = Counts(), [], set()
     for at, old, new in zip(common, olds, news, strict=True):
         id, why = old["id"], _conflict(old, new, today)
-        replaced = bool(why and today and today.stale(old) and not today.stale(new))
+        stale = today.stale(old) if today and not today.stale(new) else ""
+        why = why or (stale and f"{stale} and today's")
+        replaced = bool(stale) or (not why and _lacks(old, new))
         if why:
             row = first.slice(there[id], 1) if replaced else other.slice(at, 1)
             conflicts.append(Conflict(id, row, why, replaced))
@@ -108,6 +109,14 @@ def _conflict(old: Row, new: Row, today: Today | None) -> str:
         for name in sorted(ours.keys() & theirs.keys()):
             found.append((f"digest of {name}", ours[name], theirs[name]))
     return ", ".join(f"{n} {a!s:.12} and {b!s:.12}" for n, a, b in found if a != b)
+
+
+def _lacks(old: Row, new: Row) -> bool:
+    """Says whether the new row has all that the old row has, and values that the old row lacks."""
+    names = (old.keys() | new.keys()) - set(PROVENANCE)
+    more = [name for name in names if old.get(name) is None and new.get(name) is not None]
+    less = [name for name in names if old.get(name) is not None and new.get(name) is None]
+    return bool(more) and not less and not _differ(old, new)
 
 
 def _differ(old: Row, new: Row) -> bool:
@@ -233,8 +242,8 @@ def _merge_bucket(other: Source, table: pa.Table, into: Store, told: Told) -> No
         for samples in other.samples(bucket):
             into.samples.put(_of(samples, taken))
             into.samples.put(_of(samples, same), replace=False)
-        for id in (*taken, *same):
-            _take_weights(other.weights(id), weights_of(into, id), replace=id in taken)
+        for id in taken:
+            _take_weights(other.weights(id), weights_of(into, id))
         if taken:
             write(found.table)
     for name in ("taken", "there", "differing"):
@@ -249,9 +258,7 @@ def _of(table: pa.Table, ids: Iterable[str]) -> pa.Table:
     return table.filter(pc.field("id").isin(pa.array(sorted(ids), pa.string())))
 
 
-def _take_weights(path: Path, target: Path, replace: bool) -> None:
-    if target.exists() and not replace:
-        return
+def _take_weights(path: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         content = path.read_bytes()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -273,7 +280,19 @@ def _keep_aside(into: Store, source: Store, conflict: Conflict) -> str:
         reason = target.with_name(f"{target.name}.reason.txt")
         write_atomically(reason, f"{line}\n".encode(), into.work / "tmp")
         write_atomically(target, to_bytes(conflict.row.combine_chunks()), into.work / "tmp")
-    weights = weights_of(into, conflict.id)
-    if conflict.replaced and weights.exists():
-        os.replace(weights, target.with_suffix(".safetensors"))
+    if conflict.replaced:
+        # Its samples and weights go aside before others take their place, and once only: after a
+        # kill the others may be there already.
+        samples = _of(into.samples.read()[0], [conflict.id])
+        for name, content in (
+            (".samples.parquet", to_bytes(samples.combine_chunks())),
+            (".safetensors", _bytes(weights_of(into, conflict.id))),
+        ):
+            kept = target.with_suffix(name)
+            if content and not kept.exists():
+                write_atomically(kept, content, into.work / "tmp")
     return f"{line}; kept in {target}"
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""

@@ -340,7 +340,7 @@ class Store:
         self.rows = Buckets(self.folder, rows, self.work)
         self.samples = Buckets(self.folder.with_name(f"{scale}_samples"), samples, self.work)
         self.failed = self.work / "failed"
-        self._due = self.work / "redo.json"
+        self._asked = self.work / "redo.json"
         self.memory = Memory(self.work / "rows", lambda: self.rows.lock("memory"))
         self.rows.memory = self.memory
 
@@ -423,20 +423,19 @@ class Store:
 
         checkpoint.save(self.weights / f"{id}.safetensors", tensors, about, self.work / "tmp")
 
-    def prune_weights(self, shown: Collection[str]) -> None:
-        """Removes weights of stored trainings that a report does not show.
+    def prune_weights(self, among: Iterable[str], shown: Collection[str]) -> None:
+        """Removes weights of those stored trainings among these that a report does not show.
 
         Files that a run with --keep-weights all has written stay, and so do files that can't be
         read.
         """
-        done = self.done()
-        for path in self.weights.glob("*.safetensors"):
-            if path.stem in done and path.stem not in shown:
-                with suppress(OSError, SafetensorError):
-                    with safe_open(path, framework="numpy") as file:
-                        pruned = (file.metadata() or {}).get("keep") == "shown"
-                    if pruned:
-                        path.unlink()
+        for id in self.done().keys() & {*among} - {*shown}:
+            path = self.weights / f"{id}.safetensors"
+            with suppress(OSError, SafetensorError):
+                with safe_open(path, framework="numpy") as file:
+                    pruned = (file.metadata() or {}).get("keep") == "shown"
+                if pruned:
+                    path.unlink()
 
     def published(self, kind: str) -> Path:
         """Returns the file of published rows, or of `_samples`, in a folder that has them."""
@@ -552,20 +551,34 @@ class Store:
 
     # Trainings that shall run again. Their rows stay until others take their place.
 
-    def redo(self, ids: Sequence[str]) -> None:
-        """Asks that these trainings run again, unless they are asked for already."""
-        with self.rows.lock("redo"):
-            due = self.due() | {id: at for id, at in self._finished().items() if id in ids}
-            write_atomically(self._due, json.dumps(due).encode(), self.work / "tmp")
+    def redo(self, ids: Collection[str]) -> None:
+        """Asks that these trainings run again; what was asked before stays asked until all is done.
 
-    def due(self) -> dict[str, str]:
-        """Returns when each row was made whose training shall run again, by id."""
+        A checkpoint that a finished training has left goes: it would give the same row again.
+        """
+        with self.rows.lock("redo"):
+            due = self.due()
+            asked = self.asked() if due else {}
+            new = {id: at for id, at in self._finished().items() if id in ids}
+            for id in new.keys() - due:
+                for path in (self.work / "checkpoints").glob(f"{id}.*"):
+                    path.unlink(missing_ok=True)
+            content = json.dumps(asked | new).encode()
+            write_atomically(self._asked, content, self.work / "tmp")
+
+    def asked(self) -> dict[str, str]:
+        """Returns when each row was made whose training was asked to run again, by id."""
         try:
-            asked = json.loads(self._due.read_text())
+            return json.loads(self._asked.read_text())
         except (OSError, ValueError):
             return {}
+
+    def due(self) -> set[str]:
+        """Returns the ids of trainings that were asked to run again and have not yet."""
+        if not (asked := self.asked()):
+            return set()
         finished = self._finished()
-        return {id: at for id, at in asked.items() if finished.get(id) == at}
+        return {id for id, at in asked.items() if finished.get(id) == at}
 
     def _finished(self) -> dict[str, str]:
         table = self.rows.read()[0]

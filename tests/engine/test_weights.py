@@ -74,9 +74,9 @@ def test_nothing_is_pruned_while_trainings_are_left(tmp_path: Path) -> None:
     plan, store = Plan(run.parser().parse_args(asked)), TOY.store(tmp_path, "smoke")
     store.prepare()
     store.write([row(spec) for spec in plan.specs if isinstance(spec, ToySpec)], [])
-    assert count(plan.specs, store)[0].pending == 0 and not plan.complete()
+    assert not count(plan.specs, store)[0].pending and count(plan.whole(), store)[0].pending
     store.write([row(spec) for spec in smoke()], [])
-    assert plan.complete()
+    assert not count(plan.whole(), store)[0].pending
 
 
 def test_a_report_that_names_no_training_prunes_nothing(
@@ -100,9 +100,11 @@ def test_pruning_spares_what_is_not_stored(tmp_path: Path) -> None:
     (a, b), other = (spec.id for spec in stack), "f" * 16
     store.keep_weights(other, {"w": torch.zeros(1)}, {"keep": "shown"})
     (store.weights / "damaged.safetensors").write_bytes(b"?")
-    store.prune_weights({a})
-    assert {*kept(tmp_path)} == {a, other, "damaged"}
-    assert b in store.done()
+    store.prune_weights([a], ["nothing of these"])
+    assert {*kept(tmp_path)} == {b, other, "damaged"}  # b is of another selection
+    store.prune_weights([a, b, other, "damaged"], [b])
+    assert {*kept(tmp_path)} == {b, other, "damaged"}
+    assert {a, b} == {*store.done()}
 
 
 def test_a_file_is_enough_to_generate(tmp_path: Path) -> None:

@@ -317,6 +317,49 @@ def test_a_stale_row_makes_room_for_today_s() -> None:
     assert found.conflicts[0].row.equals(stale) and not found.conflicts[0].replaced
 
 
+def test_a_row_with_more_metrics_is_kept_and_none_is_lost() -> None:
+    less, more = row(SPECS[0]), row(SPECS[0])
+    less["modes"], less["metric_digests"] = None, {"mse_x": more["metric_digests"]["mse_x"]}
+    today = STUDIES["toy_grid"].today()
+    found = merged(table(less), table(more), today)
+    assert found.table.equals(table(more)) and found.counts.taken == [SPECS[0].id]
+    assert not found.conflicts
+    found = merged(table(more), table(less), today)
+    assert found.table.equals(table(more)) and found.counts.there == [SPECS[0].id]
+    other = {**more, "mse_x": 7.0}  # other numbers: the first stays, and is counted
+    assert merged(table(less), table(other), today).counts.differing == [SPECS[0].id]
+
+
+def test_what_a_replaced_row_had_is_kept_aside_after_a_kill_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples and weights, and not those of the row that takes its place."""
+    one = SPECS[0]
+    stale = filled(tmp_path / "stale", [one], method_digest="0" * 12)
+    fresh = filled(tmp_path / "fresh", [one])
+    fresh.samples.write([points(one) | {"samples": [7.0] * 8}])
+    for store, content in ((stale, b"old"), (fresh, b"new")):
+        merging.weights_of(store, one.id).parent.mkdir(parents=True)
+        merging.weights_of(store, one.id).write_bytes(content)
+    with monkeypatch.context() as killed:
+        killed.setattr(merging, "_take_weights", _take_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            merge(tmp_path / "fresh", into=tmp_path / "stale")
+    for _ in range(2):
+        merge(tmp_path / "fresh", into=tmp_path / "stale")
+        (weights,) = (stale.work / "aside").glob("*.safetensors")
+        (samples,) = (stale.work / "aside").glob("*.samples.parquet")
+        assert weights.read_bytes() == b"old"
+        assert pd.read_parquet(samples)["samples"][0].tolist() == [1.0] * 8
+        assert merging.weights_of(stale, one.id).read_bytes() == b"new"
+        assert stale.load()[0].num_rows == 1
+
+
+def _take_and_die(path: Path, target: Path) -> None:
+    target.write_bytes(path.read_bytes())
+    raise KeyboardInterrupt
+
+
 # The command
 
 

@@ -240,10 +240,10 @@ BESIDE = {"1e": [Interval("with quality", "top_good", _AT_ZERO)]}
 """Intervals that stand in the evidence and that no verdict reads."""
 TESTS = sum(map(len, RULES.values()))
 """The family: so many intervals share one level, whatever is trained already."""
-FEWEST = 9
+FEWEST = 58
 """Configurations that a verdict needs at least.
 
-So few fair coins fall alike less often than the level of an interval: 2^(1 - 9) < 0.05 / 11.
+A share of 90 % shows no miss in so many less often than the level of a bound: .9^58 < .05 / 22.
 """
 IN_THE_PAPER = {
     "close": f"MSE < {CLOSE}",

@@ -223,7 +223,7 @@ def _jobs(
     from bench.scores.metrics import asks_for
 
     asks, known, today = cache(asks_for), study.every_method(), study.today()
-    weights, folder = args.inception_weights, study.store(args.results, scale).weights
+    weights, store = args.inception_weights, study.store(args.results, scale)
     rows: dict[str, Mapping[str, Any]] = {}
     groups: dict[tuple[tuple[str, ...], bool], list[Spec]] = {}
     for row in study.load(args.results, scale)[0].to_pylist():
@@ -252,7 +252,7 @@ def _jobs(
             else:
                 possible.append(metric)
                 by_imagenet |= bool(asks(metric, without))
-        if possible and not (folder / f"{spec.id}.safetensors").is_file():
+        if possible and not store.weights_of(spec.id).is_file():
             tally.leave(NO_WEIGHTS, spec.id, _names(possible))
         elif possible:
             groups.setdefault((_names(possible), by_imagenet), []).append(spec)
@@ -323,7 +323,7 @@ def _kept(store: Store, spec: Spec, row: Mapping[str, Any]) -> Kept:
     from bench.store import checkpoint
 
     try:
-        weights, about = checkpoint.read(store.weights / f"{spec.id}.safetensors")
+        weights, about = checkpoint.read(store.weights_of(spec.id))
     except checkpoint.Damaged:
         raise Unscorable("the file of weights is damaged") from None
     about.pop("keep", None)

@@ -182,10 +182,6 @@ class Source:
             if table is not None:
                 yield table
 
-    def weights(self, id: str) -> Path:
-        """Returns where the weights of a training would be."""
-        return weights_of(self.store, id)
-
     def _published(self, kind: str, columns: pa.Schema) -> pa.Table:
         path = self.store.published(kind)
         try:
@@ -202,11 +198,6 @@ class Source:
         except BadFile as error:
             self.bad[path] = str(error)
             return None
-
-
-def weights_of(store: Store, id: str) -> Path:
-    """Returns where the weights of a training are kept."""
-    return store.work / "weights" / f"{id}.safetensors"
 
 
 def _by_bucket(table: pa.Table) -> Iterator[pa.Table]:
@@ -243,7 +234,7 @@ def _merge_bucket(other: Source, table: pa.Table, into: Store, told: Told) -> No
             into.samples.put(_of(samples, taken))
             into.samples.put(_of(samples, same), replace=False)
         for id in taken:
-            _take_weights(other.weights(id), weights_of(into, id))
+            _take_weights(other.store.weights_of(id), into.weights_of(id))
         if taken:
             write(found.table)
     for name in ("taken", "there", "differing"):
@@ -286,7 +277,7 @@ def _keep_aside(into: Store, source: Store, conflict: Conflict) -> str:
         samples = _of(into.samples.read()[0], [conflict.id])
         for name, content in (
             (".samples.parquet", to_bytes(samples.combine_chunks())),
-            (".safetensors", _bytes(weights_of(into, conflict.id))),
+            (".safetensors", _bytes(into.weights_of(conflict.id))),
         ):
             kept = target.with_suffix(name)
             if content and not kept.exists():

@@ -414,14 +414,18 @@ class Store:
 
     @property
     def weights(self) -> Path:
-        """Returns the folder of kept weights, ID.safetensors of each training."""
+        """Returns the folder of kept weights."""
         return self.work / "weights"
+
+    def weights_of(self, id: str) -> Path:
+        """Returns where the weights of a training are kept."""
+        return self.weights / f"{id}.safetensors"
 
     def keep_weights(self, id: str, tensors: dict[str, Tensor], about: Mapping[str, str]) -> None:
         """Writes a training's weights and what its file says of them, in one step."""
         from bench.store import checkpoint
 
-        checkpoint.save(self.weights / f"{id}.safetensors", tensors, about, self.work / "tmp")
+        checkpoint.save(self.weights_of(id), tensors, about, self.work / "tmp")
 
     def prune_weights(self, among: Iterable[str], shown: Collection[str]) -> None:
         """Removes weights of those stored trainings among these that a report does not show.
@@ -430,7 +434,7 @@ class Store:
         read.
         """
         for id in self.done().keys() & {*among} - {*shown}:
-            path = self.weights / f"{id}.safetensors"
+            path = self.weights_of(id)
             with suppress(OSError, SafetensorError):
                 with safe_open(path, framework="numpy") as file:
                     pruned = (file.metadata() or {}).get("keep") == "shown"

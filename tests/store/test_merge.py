@@ -339,8 +339,8 @@ def test_what_a_replaced_row_had_is_kept_aside_after_a_kill_as_well(
     fresh = filled(tmp_path / "fresh", [one])
     fresh.samples.write([points(one) | {"samples": [7.0] * 8}])
     for store, content in ((stale, b"old"), (fresh, b"new")):
-        merging.weights_of(store, one.id).parent.mkdir(parents=True)
-        merging.weights_of(store, one.id).write_bytes(content)
+        store.weights_of(one.id).parent.mkdir(parents=True)
+        store.weights_of(one.id).write_bytes(content)
     with monkeypatch.context() as killed:
         killed.setattr(merging, "_take_weights", _take_and_die)
         with pytest.raises(KeyboardInterrupt):
@@ -351,7 +351,7 @@ def test_what_a_replaced_row_had_is_kept_aside_after_a_kill_as_well(
         (samples,) = (stale.work / "aside").glob("*.samples.parquet")
         assert weights.read_bytes() == b"old"
         assert pd.read_parquet(samples)["samples"][0].tolist() == [1.0] * 8
-        assert merging.weights_of(stale, one.id).read_bytes() == b"new"
+        assert stale.weights_of(one.id).read_bytes() == b"new"
         assert stale.load()[0].num_rows == 1
 
 
@@ -368,7 +368,7 @@ def test_two_machines_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[s
     filled(one, SPECS[:40])
     filled(other, SPECS[30:35])
     kept = filled(other, SPECS[35:], score=4.5)
-    weights = merging.weights_of(kept, SPECS[50].id)
+    weights = kept.weights_of(SPECS[50].id)
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
     kept.note_failure(SPECS[60].id, "a reason")
@@ -382,7 +382,7 @@ def test_two_machines_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert found[SPECS[36].id]["inception_score"] == 4.7
     assert found[SPECS[50].id]["inception_score"] == 4.5
     assert set(joined.load_samples()["id"].to_pylist()) == set(found)
-    assert merging.weights_of(joined, SPECS[50].id).read_bytes() == b"weights"
+    assert joined.weights_of(SPECS[50].id).read_bytes() == b"weights"
     assert joined.failures() == {} and shapes(joined.folder) == {(64, len(TOY_ROWS))}
     assert [content(folder) for folder in (one, other)] == before  # sources are only read
     mine = {p: p.read_bytes() for p in both.rglob("*.parquet")}
@@ -518,7 +518,7 @@ def test_a_merge_killed_at_any_step_comes_out_the_same(tmp_path: Path) -> None:
     one, other, peace = (tmp_path / name for name in ("one", "other", "peace"))
     filled(one, specs[:4])
     filled(other, specs[3:], device="cuda")
-    weights = merging.weights_of(kept_in(other), specs[-1].id)
+    weights = kept_in(other).weights_of(specs[-1].id)
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
     assert merge(one, other, into=peace) == 1

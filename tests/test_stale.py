@@ -17,6 +17,7 @@ from bench.engine import engine
 from bench.store import source
 from bench.studies import STUDIES
 from bench.studies.toy_grid.spec import ToySpec
+from tests.numbers import made_here
 from tests.rows import SMOKE, TOY, points, row, smoke, stored
 
 SPECS = smoke()
@@ -248,10 +249,12 @@ def test_a_row_comes_out_the_same_again(
 
 
 def test_a_published_row_is_found(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    rows = STUDIES["toy_grid"].load(report.REFERENCE, "smoke")[0]
-    assert run.main(["--id", rows["id"][0].as_py(), "--results", str(tmp_path)]) in (0, 1)
-    out = capsys.readouterr().out
-    assert "of toy_grid at smoke" in out and "columns" in out
+    (published, *_) = STUDIES["toy_grid"].load(report.REFERENCE, "smoke")[0].to_pylist()
+    status = run.main(["--id", published["id"], "--results", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "of toy_grid at smoke" in said
+    # Another processor may round otherwise, and a training makes much of a rounding.
+    assert status == 0 or not made_here(published), said
 
 
 @pytest.mark.parametrize("id", ["0" * 16, "nothing"])

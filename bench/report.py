@@ -193,6 +193,10 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
     elif missing := build(study, scale, results).missing:
         more = "--partial publishes what is there"
         raise StoreError(f"only complete studies can be published: {missing} missing; {more}")
+    ids = {*clean["id"].to_pylist()}
+    seeds = 1 + max(clean["seed"].to_pylist())
+    if not ids & {spec.id for spec in chosen.specs(scale, seeds=seeds)}:
+        raise StoreError(f"no row is of the study's own trainings at {scale}: nothing to publish")
     _one_device(clean)
     folder = REFERENCE / study
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +209,7 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     write(page, REFERENCE_REPORTS / study / scale)
     _renew_documents({(study, scale): page})
-    return said + _missing(chosen, scale, {*clean["id"].to_pylist()})
+    return said + _missing(chosen, scale, ids)
 
 
 def _one_device(rows: pa.Table) -> None:

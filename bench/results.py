@@ -70,6 +70,8 @@ def merge_all(folders: Sequence[Path], into: Path) -> int:
             source = store(folder, study, scale)
             if source.folder.resolve() == target.folder.resolve():
                 continue
+            if loss := source.loss():
+                print(f"python -m bench.results: {loss}", file=sys.stderr)
             told = merge(source, target)
             for line in told.bad:
                 print(f"skipped: {line}", file=sys.stderr)

@@ -148,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.json and not (args.dry_run or args.status):
             raise UsageError("--json goes with --dry-run or --status")
         if args.id is not None:
+            if args.status or args.dry_run or args.redo or args.only or args.set or args.shard:
+                raise UsageError("--id trains one row's own spec: no option selects or changes it")
             from bench.engine.again import again
 
             return again(args)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -13,9 +15,12 @@ from bench.spec import PROTOCOL, columns
 from bench.store import schema
 from bench.studies import STUDIES
 from bench.studies.toy_grid.spec import ToySpec
+from models.methods import METHODS
 
 TOY = STUDIES["toy_grid"]
 TOY_ROWS = schema.rows(ToySpec, {**metrics.columns(TOY.metrics()), **TOY.columns()})
+OWN_METHODS: MutableMapping[str, Any] = cast("ChainMap[str, Any]", METHODS).maps[0]
+"""Where a test sets a method: set in METHODS, it would stay there after the test."""
 TODAY = TOY.today()
 TOY_SAMPLES = schema.samples(TOY.sample_columns())
 

@@ -10,12 +10,11 @@ import importlib
 import re
 import shlex
 import sys
-from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -27,9 +26,9 @@ from bench.studies import STUDIES
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from tests.conftest import ROOT
+from tests.rows import OWN_METHODS
 
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-OWN_METHODS = cast("ChainMap[str, Any]", METHODS).maps[0]
 SMALL = [f"--set={each}" for each in ("width=0.0625", "images=320", "samples=100")]
 REGISTRIES: tuple[Any, ...] = (OBJECTIVES, OWN_METHODS, DATASETS, STUDIES, TOY, IMAGES)
 

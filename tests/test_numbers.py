@@ -23,6 +23,7 @@ from models import methods
 from models.objectives import OBJECTIVES
 from tests import numbers
 from tests.numbers import DIGITS, Row, beyond, committed, early, made_here, unequal
+from tests.rows import OWN_METHODS
 
 STUDIES = pytest.mark.parametrize("study", ["toy_grid", "mnist"])
 POINTS = {"toy_grid": 2, "mnist": 18}
@@ -157,7 +158,8 @@ def tenfold(patch: pytest.MonkeyPatch) -> None:
 def slow(patch: pytest.MonkeyPatch) -> None:
     """Gives Adam a beta1 of 0.9."""
     patch.setattr(toy, "BETAS", (0.9, 0.999))
-    patch.setitem(methods.METHODS, "svae_r", replace(methods.METHODS["svae_r"], betas=(0.9, 0.999)))
+    wrong = replace(methods.METHODS["svae_r"], betas=(0.9, 0.999))
+    patch.setitem(OWN_METHODS, "svae_r", wrong)
 
 
 TOY = {"sVAE at lambda 0", "ALI at lambda 0", "sVAE-r at lambda 0.01", "sVAE-r at lambda 0.1"}

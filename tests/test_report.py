@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,14 @@ def test_a_study_is_published_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_mini(tmp_path, monkeypatch)
+
+    def write(page: report.Page, folder: Path) -> None:
+        """Without figures, which take long."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in page.texts().items():
+            (folder / name).write_text(text, "utf-8")
+
+    monkeypatch.setattr(report, "write", write)
     specs = STUDIES["toy_grid"].specs("quick", seeds=1)
     small = [s for s in specs if (s.critic_steps, s.model_steps) == (1, 1)]
     cut = len(small) // 2
@@ -411,7 +420,6 @@ def test_a_study_is_published_piece_by_piece(
     assert set(samples["id"]) == set(report.build("toy_grid", "quick", report.REFERENCE).shown)
     text = (report.REFERENCE_REPORTS / "toy_grid" / "quick" / "report.md").read_text("utf-8")
     assert "critic updates 1, model updates 1" in text.replace("\N{NO-BREAK SPACE}", " ")
-    assert report.main(["--check"]) == 0
     # Stale rows are not published; a published row that has become stale makes room.
     status, said = publish("c", [row(spec, method_digest="0" * 12) for spec in small])
     assert status == 2 and "no row of committed code" in said
@@ -422,6 +430,30 @@ def test_a_study_is_published_piece_by_piece(
     status, said = publish("e", [row(other, device="cuda")])
     assert status == 2 and "rows at λ = 0.1 come from cpu and cuda" in said
     assert len(published()) == len(small)
+
+
+def test_rows_of_other_settings_alone_are_no_part_of_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_mini(tmp_path, monkeypatch)
+    specs = STUDIES["toy_grid"].specs("paper", given={"epochs": [1]})[:4]
+    STUDIES["toy_grid"].store(tmp_path / "a", "paper").write([row(s) for s in specs], [])
+    some = ["toy_grid", "--scale", "paper", "--results", str(tmp_path / "a")]
+    assert report.main([*some, "--publish", "--partial"]) == 2
+    assert "no row is of the study's own trainings at paper" in capsys.readouterr().err
+    assert not (report.REFERENCE / "toy_grid" / "paper.parquet").exists()
+
+
+def test_a_part_of_a_larger_scale_does_not_replace_a_whole_study() -> None:
+    page = mini.build()
+    pages = {
+        ("toy_grid", "quick"): replace(page, missing=0),
+        ("toy_grid", "paper"): replace(page, missing=9),
+    }
+    assert "toy_grid/quick/report.md" in report.verdicts(pages)
+    assert "toy_grid/paper" not in report.verdicts(pages)
+    whole = {each: replace(page, missing=0) for each in pages}
+    assert "toy_grid/paper/report.md" in report.verdicts(whole)
 
 
 def test_partial_goes_with_publish(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -36,7 +37,7 @@ def again(args: argparse.Namespace) -> int:
     looked for in the results folder, then in the published results; it stays as it is.
     Raises UsageError if there is no such row or if it can't be trained here.
     """
-    study, row = _stored(args)
+    study, row, folder = _stored(args)
     spec = study.kind(**{name: row[name] for name in columns(study.kind)})
     if spec.id != args.id:
         raise UsageError(f"--id {args.id}; today's code gives the spec of this row another id")
@@ -44,7 +45,8 @@ def again(args: argparse.Namespace) -> int:
     if checked != spec:
         raise UsageError(f"--id {args.id} was trained on {getattr(spec, 'data', '')}: see --data")
     device = choose_device(args.device or row["device"])
-    print(f"{row['label']} at λ = {spec.lam:g}, seed {spec.seed}, of {spec.study} at {spec.scale}")
+    what = f"{row['label']} at λ = {spec.lam:g}, seed {spec.seed}, of {spec.study} at {spec.scale}"
+    print(f"{what}, stored in {folder}")
     print(f"stored: {duration(row['train_seconds'])} of training by {_made(row)}", flush=True)
     now = _trained(study, spec, device, args)
     print(f"now: {_made(now)}")
@@ -66,15 +68,18 @@ def again(args: argparse.Namespace) -> int:
     return 1
 
 
-def _stored(args: argparse.Namespace) -> tuple[Study[Any], dict[str, Any]]:
-    """Returns the study of the row that is asked for, and the row."""
+def _stored(args: argparse.Namespace) -> tuple[Study[Any], dict[str, Any], Path]:
+    """Returns the study of the row that is asked for, the row, and the results that have it."""
     names = [args.study] if args.study else list(STUDIES)
     scales = [args.scale] if args.scale else SCALES
     for folder, name, scale in product((args.results, REFERENCE), names, scales):
         study = replace(STUDIES[name], stale=True)
-        for row in study.load(folder, scale)[0].to_pylist():
+        table, bad = study.load(folder, scale)
+        for path, reason in bad.items():
+            print(f"not read: {path} {reason}", file=sys.stderr)
+        for row in table.to_pylist():
             if row["id"] == args.id:
-                return study, row
+                return study, row, folder
     places = f"{args.results} or {REFERENCE}"
     raise UsageError(f"--id {args.id}; allowed: the id of a row in {places}")
 

@@ -75,13 +75,18 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
 
 
 def _keep_weights(job: Job, store: Store, rows: Rows) -> None:
-    """Takes the weights out of the rows, and keeps them if the job says so."""
+    """Takes the weights out of the rows, and keeps them if the job says so.
+
+    Weights of an earlier training of the same spec never stay beside a new row.
+    """
     specs = {spec.id: spec for spec in job.specs}
     for row in rows:
         weights = row.pop("weights", None)
         if weights is not None and job.weights != "none":
             about = weights_about(specs[row["id"]], row) | {"keep": job.weights}
             store.keep_weights(row["id"], weights, about)
+        else:
+            store.weights_of(row["id"]).unlink(missing_ok=True)
 
 
 def weights_about(spec: Spec, row: Mapping[str, Any]) -> dict[str, str]:

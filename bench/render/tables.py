@@ -164,8 +164,13 @@ def extra(
         named = not words or words.lower().startswith(metric.heading.lower())
         return words if named else f"{metric.heading}: {words}"
 
+    def lacking(metric: Any) -> str:
+        n = int((frame[metric.columns[0]].isna() & (frame["status"] != "diverged")).sum())
+        return f"{n} of {len(frame)} trainings have no {metric.heading}." if n else ""
+
     columns = [(Column(each.heading), cell(each)) for each in there]
-    return columns, "".join(f" {words}" for words in map(explained, there) if words)
+    words = (text for each in there for text in (explained(each), lacking(each)) if text)
+    return columns, "".join(f" {text}" for text in words)
 
 
 _LATEX = r"""\begin{table}

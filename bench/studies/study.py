@@ -136,6 +136,8 @@ class Study(Generic[S]):
             return digest(*places) if places else digest_of(type(self).train)
 
         metrics = {each.columns[0]: digest_of(each.function) for each in self.metrics()}
+        for name, places in self.score_source().items():
+            metrics[name] = digest(*places) + metrics.get(name, "")
         return Today(self.name, method, metrics)
 
     def load(self, results: Path, scale: str) -> tuple[pa.Table, dict[Path, str]]:
@@ -162,6 +164,10 @@ class Study(Generic[S]):
         with suppress(ValueError):  # its module has no file
             return [place] if there(place) else []
         return []
+
+    def score_source(self) -> Mapping[str, Sequence[str]]:
+        """Returns where source lies that makes a column beside a metric's function, if any does."""
+        return {}
 
     def metrics(self) -> Sequence[Metric]:
         """Returns the metrics of this study, which declare their own columns."""

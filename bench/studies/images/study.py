@@ -55,6 +55,9 @@ class ImageStudy(Study[ImageSpec]):
         shared = [f"models.methods:{name}" for name in ("matching", "_Methods")]
         return [joint, *shared, *([] if there(joint) else [own])]
 
+    def score_source(self) -> Mapping[str, Sequence[str]]:
+        return {"log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"]}
+
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES
 

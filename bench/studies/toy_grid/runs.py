@@ -116,8 +116,12 @@ def part(grid: Sequence[ToySpec], frame: pd.DataFrame, used: Sequence[pd.DataFra
             words += f": {narrowed}"
         others = frame[frame["config"].isin(here - own.keys())]
         if len(others):
-            apart = fields({name: {*others[name]} - levels[name] for name in _VARIED})
-            words += f" and on {others['config'].nunique()} others: {apart}"
+            there = {name: {*others[name]} for name in _VARIED}
+            apart = fields({name: v for name, v in there.items() if v != levels[name]})
+            n = others["config"].nunique()
+            if not known:
+                return f"on {n} configurations of other settings: {apart}"
+            words += f" and on {n} others: {apart}"
         return words
 
     words = " and ".join(configurations(each) for each in {frozenset(u["config"]): 0 for u in used})

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -37,6 +37,9 @@ class ToyStudy(Study[ToySpec]):
         objectives = "models.objectives"
         shared = [f"{objectives}:{name}" for name in ("squared_error", "regularised")]
         return [f"{objectives}:OBJECTIVES[{method}]", *shared]
+
+    def score_source(self) -> Mapping[str, Sequence[str]]:
+        return {"inception_score": ["bench.studies.toy_grid.data:posterior_logits"]}
 
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import TOY

@@ -255,6 +255,7 @@ def test_a_page_of_other_methods_alone(tmp_path: Path) -> None:
     kept.prepare()
     (spec,) = STUDIES["cifar10"].specs("smoke", methods=["dcgan"])
     one = {**rows()[0], "method": "dcgan", "label": "DCGAN", "id": spec.id, "mse_x": None}
+    one["method_digest"] = STUDIES["cifar10"].today().method("dcgan")
     kept.write([one], [])
     page = report.build("cifar10", "smoke", tmp_path)
     assert {picture.name for picture in page.pictures} == {"samples", "curves"}

@@ -18,6 +18,7 @@ from bench.studies.images.train import Draws, Trainer
 from models.methods import METHODS, Networks, encode, prior
 from models.mnist import Deconv, ImageNetworks
 from models.objectives import density_ratio
+from tests.rows import OWN_METHODS
 
 STEPS = 20
 IMAGES = {
@@ -103,7 +104,7 @@ class TestMutations:
             f = nets["critic"](x, torch.cat([encode(nets, batch, batch.x), z]))
             return density_ratio(*f.chunk(2))
 
-        monkeypatch.setitem(METHODS, "svae_r", replace(METHODS["svae_r"], critic=critic))
+        monkeypatch.setitem(OWN_METHODS, "svae_r", replace(METHODS["svae_r"], critic=critic))
         assert largest_difference(spec()) > 1e-6
 
     def test_gradients_pile_up(self, monkeypatch: pytest.MonkeyPatch) -> None:

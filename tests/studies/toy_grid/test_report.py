@@ -268,7 +268,7 @@ def test_a_complete_grid_says_nothing_new(tmp_path: Path) -> None:
 def test_quick_stays_indicative_beside_its_part(tmp_path: Path) -> None:
     few = [s for s in TOY.specs("quick") if s.model_steps != 5]
     assert said(build(tmp_path, few, "quick"))["1a"] == (
-        "holds (indicative; on 48 of 72 configurations: model updates 1, 3)"
+        "undecided (indicative; on 48 of 72 configurations: model updates 1, 3)"
     )
 
 
@@ -291,7 +291,7 @@ def test_verdicts_rest_on_the_runs_that_they_read(tmp_path: Path) -> None:
     page = build(tmp_path, specs, "quick")
     half = "on 36 of 72 configurations: encoder depth 2"
     found = said(page)
-    assert found["1a"] == f"holds (indicative; on 72 of 72 configurations and {half})"
+    assert found["1a"] == f"undecided (indicative; on 72 of 72 configurations and {half})"
     assert found["1b"].endswith(f"(indicative; {half})")
     assert found["1c"] == found["1e"] == "no data (indicative)"
     scores = page.tables["scores"]
@@ -305,7 +305,7 @@ def test_verdicts_rest_on_the_runs_that_they_read(tmp_path: Path) -> None:
 def test_other_settings_are_no_part_of_the_grid(tmp_path: Path) -> None:
     page = build(tmp_path, TOY.specs("quick", given={"epochs": [20]}), "quick")
     assert said(page)["1a"] == (
-        "holds (indicative; on 0 of 72 configurations and on 72 others: epochs 20)"
+        "holds (indicative; on 72 configurations of other settings: epochs 20)"
     )
     assert page.missing == 432
 

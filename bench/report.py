@@ -244,8 +244,12 @@ def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
 
 
 def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
-    """Returns every claim in one Markdown table, of each study at its largest scale."""
-    largest = {study: scale for study, scale in pages if scale != "smoke"}
+    """Returns every claim in one Markdown table, of each study at one scale.
+
+    It is the largest scale that is complete, or the largest scale if none is.
+    """
+    order = sorted(pages, key=lambda each: (not pages[each].missing, SCALES.index(each[1])))
+    largest = {study: scale for study, scale in order if scale != "smoke"}
     rows = [
         [f"{id}: {says}", verdict, evidence, f"[{study}]({study}/{scale}/report.md)"]
         for study, scale in largest.items()

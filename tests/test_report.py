@@ -507,7 +507,7 @@ def test_other_learning_rates_alone_make_a_report_too(tmp_path: Path) -> None:
     made = report.build("toy_grid", "smoke", tmp_path)
     assert made.missing == len(specs)  # the study's own rate
     report.write(made, tmp_path / "out")
-    assert "on 0 of 2 configurations and on 2 others: learning rate 0.0001" in (
+    assert "on 2 configurations of other settings: learning rate 0.0001" in (
         tmp_path / "out/claims.md"
     ).read_text("utf-8")
     assert "learning rate 0.0001" in (tmp_path / "out/report.md").read_text("utf-8")

@@ -5,8 +5,8 @@ It is made of the syntax trees of these definitions. So comments, docstrings, an
 the place of a definition and the version of Python do not change a digest. The files are read, not
 imported, so a digest needs no torch.
 
-The trainers and the networks are not covered: `bench.spec.PROTOCOL` and the tests of stored numbers
-are about them.
+Trainers, networks, classifiers and the code that runs a model for its scores are not covered:
+`bench.spec.PROTOCOL` and the tests of stored numbers are about them.
 """
 
 from __future__ import annotations

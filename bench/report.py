@@ -169,7 +169,7 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
     """
     chosen = STUDIES[study]
     kept, published = (chosen.store(folder, scale) for folder in (results, REFERENCE))
-    rows, said = kept.load()[0], []
+    rows, said = kept.load()[0], [f"not published, stale: {line}" for line in kept.left_out()]
     clean = rows.filter(pc.field("dirty") == False)  # noqa: E712
     if dirty := len(rows) - len(clean):
         if not partial:

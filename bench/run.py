@@ -207,6 +207,8 @@ def _begin(plan: Plan) -> None:
     for line in plan.store.left_out():
         do = "they run again" if plan.args.redo else "--redo trains them again, --stale shows them"
         print(f"stale: {line}; {do}", file=sys.stderr)
+    if due := len(plan.store.due()):
+        print(f"again: an earlier --redo all has left {due} trainings", file=sys.stderr)
     print(plan.line(), flush=True)
 
 

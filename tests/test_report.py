@@ -423,6 +423,9 @@ def test_a_study_is_published_piece_by_piece(
     # Stale rows are not published; a published row that has become stale makes room.
     status, said = publish("c", [row(spec, method_digest="0" * 12) for spec in small])
     assert status == 2 and "no row of committed code" in said
+    half = [row(spec, method_digest="0" * 12) for spec in small[:3]] + [row(small[3])]
+    status, said = publish("f", half)
+    assert status == 0 and "not published, stale: 1 made by another alice: ALI" in said
     # Devices do not mix, neither under one id nor at one lambda.
     status, said = publish("d", [row(small[0], device="cuda")])
     assert status == 0 and f"not published: row {small[0].id}, device cpu and cuda differ" in said

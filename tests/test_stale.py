@@ -174,6 +174,8 @@ def test_redo_all_asks_anew_for_what_a_smaller_command_left_out(
             run.main(command(tmp_path, "--only", "method=alice", "--redo", "all"))
     assert counts(tmp_path, capsys, "--redo", "all")["pending"] == 8
     assert counts(tmp_path, capsys)["pending"] == 4  # a plain command goes on with the others
+    assert run.main(command(tmp_path, "--status")) == 0
+    assert "an earlier --redo all has left 4 trainings" in capsys.readouterr().err
     # One that fails for good does not stand in the way of the next.
     kept = TOY.store(tmp_path, "smoke")
     for id in kept.due():

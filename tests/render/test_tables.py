@@ -18,13 +18,16 @@ def halved(outputs: Outputs) -> float:
 
 
 def test_a_metric_without_a_column_gets_one_and_its_words() -> None:
-    frame = pd.DataFrame({"half": [0.25, np.nan, 0.5], "own": 1.0, "empty": np.nan})
+    """Diverged trainings have no score; of others it is said how many have none."""
+    values = [0.25, np.nan, 0.5, np.nan]
+    frame = pd.DataFrame({"half": values, "own": 1.0, "empty": np.nan})
+    frame["status"] = ["ok", "ok", "ok", "diverged"]
     metrics = [Metric((name, "half_sd"), halved, name.title(), 2) for name in ("half", "own")]
     metrics += [Metric((name,), halved, name.title()) for name in ("empty", "unknown")]
     columns, words = extra(metrics, frame, shown=("own",))
     table = tabulate("t", "T", f"Words.{words}", columns, [frame, frame.iloc[1:2]])
     assert table.markdown() == "| Half |\n| ---: |\n| 0.38 |\n| – |\n\n" + (
-        "Words. Half: a made-up number.\n"
+        "Words. Half: a made-up number. 1 of 4 trainings have no Half.\n"
     )
     columns, _ = extra(
         metrics, frame, ("own",), lambda values, digits: f"{values.max():.{digits}f}"

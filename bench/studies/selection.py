@@ -98,7 +98,8 @@ def _kept(specs: Sequence[Spec], field: str, texts: Sequence[str], kind: type) -
         with suppress(ValueError):
             each = kind(text)
         if each not in present:
-            allowed = f"{field} in this selection: {', '.join(map(str, sorted(present)))}"
+            there = ", ".join(str(value) or '""' for value in sorted(present))
+            allowed = f"{field} in this selection: {there}"
             own = f" (own values: {OWN_OPTION[field]})" if field in OWN_OPTION else ""
             raise UsageError(f"--only {field}={text}; allowed: {allowed}{own}")
         wanted.add(each)

@@ -287,3 +287,19 @@ def test_a_digest_needs_no_torch() -> None:
     code = "import sys; from bench.studies import STUDIES; t = STUDIES['mnist'].today(); "
     code += "assert t.method('svae_r') and t.metrics['swd']; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_classifier_of_points_and_annealing_have_digests(tmp_path: Path) -> None:
+    """Neither is a metric's function; claims 1 and 2 rest on them."""
+    for study, column, file, old in (
+        ("toy_grid", "inception_score", "bench/studies/toy_grid/data.py", "2 * VARIANCE"),
+        ("mnist", "log_likelihood", "bench/scores/ais.py", "def mean_and_se"),
+    ):
+        places = STUDIES[study].score_source()[column]
+        (tmp_path / file).parent.mkdir(parents=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+        before = source.digest(*places, root=tmp_path)
+        assert STUDIES[study].today().metrics[column]
+        edit(tmp_path, file, (old, old.replace("2", "3").replace("mean_and_se", "mean_and_s")))
+        assert source.digest(*places, root=tmp_path) != before
+        assert STUDIES[study].today().filled({column: 1.0}).keys() == {column}

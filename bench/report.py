@@ -39,7 +39,7 @@ from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
 from bench.store.atomic import write_atomically
 from bench.store.merge import merged
-from bench.store.provenance import ROOT
+from bench.store.provenance import REFERENCE, ROOT
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
 from bench.studies.study import SCALES, Study
@@ -47,8 +47,6 @@ from bench.studies.study import SCALES, Study
 RESULTS = Path("results")
 REPORTS = Path("reports")
 
-# What is committed lies in the checkout, wherever the command is called from.
-REFERENCE = ROOT / "results" / "reference"
 REFERENCE_REPORTS = ROOT / "reports" / "reference"
 VERDICTS = "claims.md"
 LEFT_OUT = "Stale trainings were left out: {}. bench.run --redo trains them again."

@@ -25,11 +25,12 @@ from bench.studies.study import SCALES
 
 MERGE = """Joins folders of results: every study and scale in them, with samples and kept weights.
 
-One training may have a row in several folders. Then the first row is kept, and the command says
-how many rows differ in numbers. Rows that are in DIR already come first, whatever the order of
-folders. A row of other code, other data or another kind of device is a conflict: the command names
-it, and keeps it in DIR/STUDY/_SCALE/aside/. The folders are only read. The command can be stopped
-and repeated at any moment, and DIR may be in use by runs.
+One training may have a row in several folders. Then the first row is kept, unless it alone is
+stale. The command says how many rows differ in numbers. Rows that are in DIR already come first,
+whatever the order of folders. Rows of other code, other data or another kind of device are in
+conflict: the command names them, and keeps the row that lost in DIR/STUDY/_SCALE/aside/. The
+folders are only read. The command can be stopped and repeated at any moment, and DIR may be in use
+by runs.
 """
 
 

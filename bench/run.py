@@ -270,9 +270,11 @@ def _report(plan: Plan, executor: Sequential) -> int:
     try:
         if counts.done:
             with plan.store.rows.lock("report"):  # shards may end at the same time
-                whole = plan.whole() if plan.args.keep_weights == "shown" else []
-                ended = whole and not count(whole, plan.store)[0].pending
-                prune = [spec.id for spec in whole] if ended else []
+                prune: list[str] = []
+                if plan.args.keep_weights == "shown":
+                    whole = plan.whole()
+                    state = counts if whole is plan.specs else count(whole, plan.store)[0]
+                    prune = [] if state.pending else [spec.id for spec in whole]
                 report.after_run(plan.study, plan.scale, plan.args.results, prune)
     except StoreError as error:
         return complain("bench.run", error, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,19 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli import UsageError, duration
-from bench.engine.plan import DOWNLOAD, choose_device
+from bench.engine.plan import choose_device, job_of
 from bench.scores import metrics
-from bench.spec import Spec, columns
+from bench.spec import Spec
 from bench.store import provenance
-from bench.store.atomic import process
+from bench.store.provenance import REFERENCE
+from bench.store.schema import TIMES
 from bench.studies import STUDIES
-from bench.studies.study import SCALES, Job, Study
+from bench.studies.study import SCALES, Study
 
-REFERENCE = provenance.ROOT / "results" / "reference"
 ROUNDING = 1e-9
 """Processors round apart: numbers that differ by no more than this share are the same."""
-TIMES = ("evaluation_seconds",)
-"""Columns of a study that no training repeats."""
 MADE_BY = ("device", "device_name", "torch", "numpy", "python", "commit")
 
 
@@ -38,8 +35,8 @@ def again(args: argparse.Namespace) -> int:
     Raises UsageError if there is no such row or if it can't be trained here.
     """
     study, row, folder = _stored(args)
-    spec = study.kind(**{name: row[name] for name in columns(study.kind)})
-    if spec.id != args.id:
+    spec = study.spec_of(row)
+    if spec is None:
         raise UsageError(f"--id {args.id}; today's code gives the spec of this row another id")
     (checked,) = study.check([spec], args.data, args.inception_weights)
     if checked != spec:
@@ -90,18 +87,8 @@ def _trained(
     """Returns the row that today's source makes of this spec."""
     from bench.engine.job import run_job
 
-    weights = args.inception_weights
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            (spec,),
-            folder,
-            device,
-            provenance.commit(),
-            os.getpid(),
-            process(),
-            args.data and str(args.data.absolute()),
-            weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
-        )
+        job = job_of(args, [spec], Path(folder), device, provenance.commit())
         verdict = run_job(job)
         if verdict.end != "done":
             raise UsageError(f"--id {spec.id} could not be trained: {verdict.reason}")

@@ -113,24 +113,11 @@ class Plan:
     def cut(self) -> None:
         """Makes the jobs that are left. The longest come first, so that workers end together."""
         from bench.store import provenance
-        from bench.store.atomic import process
 
         self.counts, left = count(self.specs, self.store, self.args.redo)
-        args, weights, origin = self.args, self.args.inception_weights, provenance.commit()
+        origin = provenance.commit()
         self.jobs = [
-            Job(
-                tuple(stack),
-                # Workers may run in another folder: paths are absolute.
-                str(args.results.absolute()),
-                self.device,
-                origin,
-                # A cluster's workers are not children of this process.
-                None if args.engine in CLUSTERS else os.getpid(),
-                process(),
-                args.data and str(args.data.absolute()),
-                weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
-                args.keep_weights,
-            )
+            job_of(self.args, stack, self.args.results, self.device, origin, self.args.keep_weights)
             for stack in self.study.stacks(left, self.device)
         ]
         seconds = self.study.seconds
@@ -160,6 +147,33 @@ class Plan:
             line += f" in {len(self.jobs)} stacks; about {estimate} on "
             line += f"{self.workers} x {self.device}"
         return line
+
+
+def job_of(
+    args: argparse.Namespace,
+    specs: Sequence[Spec],
+    results: Path,
+    device: str,
+    origin: dict[str, Any],
+    keep_weights: str = "none",
+) -> Job:
+    """Returns the job of a stack, with what the command's options say of it."""
+    from bench.store.atomic import process
+
+    weights = args.inception_weights
+    return Job(
+        tuple(specs),
+        # Workers may run in another folder: paths are absolute.
+        str(results.absolute()),
+        device,
+        origin,
+        # A cluster's workers are not children of this process.
+        None if args.engine in CLUSTERS else os.getpid(),
+        process(),
+        args.data and str(args.data.absolute()),
+        weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
+        keep_weights,
+    )
 
 
 def check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> bool:

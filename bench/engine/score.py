@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli import UsageError, complain, positive
 from bench.engine.plan import DOWNLOAD, choose_device
-from bench.spec import Spec, columns
+from bench.spec import Spec
 from bench.studies import STUDIES
 from bench.studies.study import SCALES, Job, Kept, Study, Unscorable
 
@@ -238,7 +238,7 @@ def _jobs(
         if row["method"] in changed:
             tally.leave(STALE, row["id"], _names(lacking))
             continue
-        spec = _spec(study, row) if row["method"] in known else None
+        spec = study.spec_of(row) if row["method"] in known else None
         if spec is None:
             tally.leave(OTHER_CODE, row["id"], _names(lacking))
             continue
@@ -275,15 +275,6 @@ def _jobs(
 
 def _names(metrics: Sequence[Metric]) -> tuple[str, ...]:
     return tuple(metric.columns[0] for metric in metrics)
-
-
-def _spec(study: Study[Any], row: Mapping[str, Any]) -> Spec | None:
-    """Returns the spec of a row, or None if today's code would give it another id."""
-    try:
-        spec = study.kind(**{name: row[name] for name in columns(study.kind)})
-    except (TypeError, ValueError):
-        return None
-    return spec if spec.id == row["id"] else None
 
 
 Outcome = tuple[str, str, tuple[str, ...]]

@@ -1,7 +1,7 @@
 """Merges results: a row of another folder is new, is there already, or is in conflict.
 
 Rows of one id are one training. Rows of one id are in conflict if method, metrics, data or kind of
-device differ. Else the first row is kept, and a difference in numbers is counted.
+device differ. The first row is kept, unless it alone is stale. A difference in numbers is counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.store.rows import (
     to_bytes,
     without,
 )
-from bench.store.schema import PROVENANCE
+from bench.store.schema import PROVENANCE, TIMES
 from bench.store.source import Today
 
 Row = dict[str, Any]
@@ -121,7 +121,7 @@ def _lacks(old: Row, new: Row) -> bool:
 
 def _differ(old: Row, new: Row) -> bool:
     """Says whether a number that both rows have differs; where a row is from does not count."""
-    aside = {*PROVENANCE, "evaluation_seconds", *ORIGIN}
+    aside = {*PROVENANCE, *TIMES, *ORIGIN}
     return any(
         repr(old[name]) != repr(new[name])  # NaN is like NaN
         for name in old.keys() & new.keys() - aside

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "results" / "reference"
+"""The published rows lie in the checkout, wherever a command is called from."""
 
 
 def _git(*arguments: str) -> str | None:

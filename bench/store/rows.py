@@ -55,8 +55,6 @@ FAILURES = 3
 """Failures of one training after which runs go on without it, until --retry-failed."""
 
 _ID = re.compile("[0-9a-f]{16}")
-
-
 _DIGEST, _BLANK = b"bench.sha256", b"0" * 64
 
 
@@ -254,14 +252,12 @@ class Buckets:
         """
         if undeclared := columns.keys() - set(self.columns.names):
             raise ValueError(f"{min(undeclared)!r} is no column")
-        path = self.folder / f"{row['id'][:2]}.parquet"
-        with self.lock(path.stem):
-            table = self._load_or_set_aside(path)
+        with self.changing(row["id"][:2]) as (table, write):
             rows = {each["id"]: each for each in table.to_pylist()}
             if row["id"] not in rows or rows[row["id"]]["finished"] != row["finished"]:
                 return False
             rows[row["id"]] |= columns
-            self._write(path, pa.Table.from_pylist(list(rows.values()), schema=table.schema))
+            write(pa.Table.from_pylist(list(rows.values()), schema=table.schema))
         return True
 
     def _write(self, path: Path, table: pa.Table) -> None:
@@ -362,7 +358,7 @@ class Store:
 
     def stale(self) -> dict[str, str]:
         """Returns what made each row that `load` leaves out otherwise, by id."""
-        return self._stale(self._of_protocol()[0])
+        return self._stale(self.every())
 
     def every(self) -> pa.Table:
         """Returns all rows of today's protocol, stale or not. Raises StoreError as `load` does."""
@@ -370,7 +366,7 @@ class Store:
 
     def left_out(self) -> list[str]:
         """Returns a line for each reason for which `load` leaves rows out: how many, and which."""
-        table = self._of_protocol()[0]
+        table = self.every()
         stale = self._stale(table)
         cells: dict[str, list[str]] = {}
         for row in table.select(["id", "label", "lam"]).to_pylist():

@@ -54,6 +54,10 @@ PROVENANCE = {
 }
 
 
+TIMES = ("evaluation_seconds",)
+"""A study's own columns that no second training repeats."""
+
+
 def rows(kind: type[Spec], own: Mapping[str, Any]) -> pa.Schema:
     """Returns the schema of rows: identity, fields of the spec, the study's own, provenance.
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from bench.store.provenance import ROOT
+from bench.store.provenance import REFERENCE, ROOT
 
 LENGTH = 12
 """Hex digits of a digest."""
-DATED = ROOT / "results" / "reference" / "dated.csv"
+DATED = REFERENCE / "dated.csv"
 """What is known of rows that were made by other source: see `Today`."""
 
 
@@ -82,11 +82,9 @@ def _digest_of(function: Callable[..., Any]) -> str:
     module = _module(path) if path.is_file() else _Module(ast.Module([], []))
     tracer = _Tracer(ROOT)
     nodes = [node for node in ast.walk(module.tree) if _is(node, code)]
-    for node in nodes:
-        around = [
-            c for c in ast.walk(module.tree) if isinstance(c, ast.ClassDef) and node in c.body
-        ]
-        tracer.add(module, "", around[0] if around else node)
+    classes = [node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+    for node in nodes:  # a method counts with its class, whose other methods it may call
+        tracer.add(module, "", next((each for each in classes if node in each.body), node))
     tracer.parts |= {*held, "" if nodes else repr(_byte_code(code))}
     return tracer.digest()
 
@@ -115,12 +113,13 @@ def _byte_code(code: CodeType) -> tuple[Any, ...]:
 
 
 def read_all() -> None:
-    """Reads the files of methods and metrics, as Python does when it imports them.
+    """Reads the files of methods, metrics and studies, as Python does when it imports them.
 
     So an edit while this process runs is not taken for the source that it runs.
     """
-    for path in (*ROOT.glob("models/*.py"), *ROOT.glob("bench/scores/*.py")):
-        _module(path)
+    for pattern in ("models/*.py", "bench/scores/*.py", "bench/studies/**/*.py"):
+        for path in ROOT.glob(pattern):
+            _module(path)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from bench.spec import S, Spec, grid
+from bench.spec import S, Spec, columns, grid
 from bench.store.atomic import work_of
 
 if TYPE_CHECKING:
@@ -114,6 +114,13 @@ class Study(Generic[S]):
             for spec in grid(self.kind, **axes, lam=values, method=names)
         )
         return list(dict.fromkeys(specs))  # values of two spellings may give equal specs
+
+    def spec_of(self, row: Mapping[str, Any]) -> S | None:
+        """Returns the spec of a stored row, or None if today's code would give it another id."""
+        with suppress(TypeError, ValueError):
+            spec = self.kind(**{name: row[name] for name in columns(self.kind)})
+            return spec if spec.id == row["id"] else None
+        return None
 
     # Results
 

@@ -1,7 +1,7 @@
 """The toy study's networks are many perceptrons of one shape, stacked in one tensor program.
 
-Tensors hold features before the batch, (n, features, batch). The batch is last, because the
-thin products at a network's ends (2 to 4 features) are then several times faster on a CPU.
+Tensors hold features before the batch, (n, features, batch). The batch is last, because vector
+instructions then fit the thin products at a network's ends too (1 to 4 features).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+
+from models import products
 
 _ALIGN = 64
-"""Rows of parameters have a multiple of so many numbers. So vector instructions leave no remainder,
-whose rounding would depend on other members of the stack."""
+"""Rows of parameters have a multiple of so many numbers. So Adam's vector instructions leave no
+remainder, whose rounding would depend on other members of the stack."""
 
 
 @dataclass(frozen=True)
@@ -49,83 +50,66 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 class _Perceptrons(torch.autograd.Function):
-    """Applies n perceptrons to n batches, and differentiates them by hand.
+    """Applies a bank's networks to its batches, and differentiates them by hand.
 
-    `layers` are views of `parameters` (W and b of each layer in turn, see `Bank`), which are
-    arguments to receive the gradient. Autograd's own graph is slower at small widths, because it
-    can't rectify gradients in place.
+    The gradient of `parameters` is added to `gradient`, memory that stays. Autograd's own graph
+    would make new tensors for it in every step.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, layers: Layers, *parameters: Tensor) -> Tensor:
-        inputs = [x]
-        for w, b in layers[:-1]:
-            inputs.append(torch.baddbmm(b, w, inputs[-1]).relu_())
-        w, b = layers[-1]
+    def forward(ctx, x: Tensor, parameters: Tensor, layers: Layers, gradient: Layers) -> Tensor:
+        inputs, out = products.forward(layers, x, any(ctx.needs_input_grad))
         ctx.save_for_backward(*inputs)
-        ctx.layers = layers
-        return torch.baddbmm(b, w, inputs[-1])
+        ctx.layers, ctx.gradient = layers, gradient
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, layers = ctx.saved_tensors, ctx.layers
-        want_x, want_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[-1]
-        grads: list[Tensor | None] = [None] * (2 * len(layers))
-        for i in reversed(range(len(layers))):
-            if want_parameters:
-                # Products with long rows are fast; the thin first layer has them transposed.
-                w_grad = torch.bmm(g, inputs[i].mT) if i else torch.bmm(inputs[i], g.mT).mT
-                grads[2 * i : 2 * i + 2] = _row(w_grad), _row(g.sum(2))
-            if i:
-                g = torch.bmm(layers[i][0].mT, g)
-                torch.ops.aten.threshold_backward.grad_input(g, inputs[i], 0, grad_input=g)
-        return torch.bmm(layers[0][0].mT, g) if want_x else None, None, *grads
-
-
-def _row(tensor: Tensor) -> Tensor:
-    """Returns (n, ...) as (n, p), filled up with zeros to a multiple of _ALIGN."""
-    row = tensor.reshape(len(tensor), -1)
-    missing = -row.shape[1] % _ALIGN
-    return pad(row, (0, missing)) if missing else row
+        want_x, want_parameters, *_ = ctx.needs_input_grad
+        gradient = ctx.gradient if want_parameters else None
+        g_x = products.backward(ctx.layers, ctx.saved_tensors, g, gradient, want_x)
+        return g_x, None, None, None
 
 
 class Bank:
     """Applies n networks of one shape, each to its own batch.
 
-    `parameters` are W and b of each layer in turn, with a row for each network, so an optimiser
-    makes few calls. `layers` are their views, (rows, outputs, inputs) and (rows, outputs, 1).
-
-    A bank of one network has an idle copy. Batched products give each of two or more networks the
-    same bits at any position; a single product sums in another order.
+    `parameters` (n, p) has W and b of each layer in turn, with a row for each network, so an
+    optimiser makes few calls. `layers` are its views, (n, outputs, inputs) and (n, outputs, 1).
+    A backward pass adds to `gradient` (n, p), which is `parameters.grad`. Set it to zero; another
+    tensor in its place gets nothing.
     """
 
     def __init__(
         self, shape: Shape, weights: Sequence[Weights], device: torch.device, dtype: torch.dtype
     ) -> None:
         """Takes as `weights[i]` the matrices of network i, as `xavier` draws them."""
-        self.n = len(weights)
-        rows = max(self.n, 2)
-        self.parameters: list[Tensor] = []
-        self.layers: Layers = []
-        for i, (d_in, d_out) in enumerate(shape.layers):
-            matrices = np.stack([weights[k % self.n][i] for k in range(rows)])
-            w = _row(torch.from_numpy(matrices).to(device, dtype))
-            b = _row(torch.zeros(rows, d_out, device=device, dtype=dtype))
-            self.parameters += [w, b]
-            self.layers.append(
-                (w[:, : d_in * d_out].unflatten(1, (d_out, d_in)), b[:, :d_out].unsqueeze(2))
-            )
-        self._frozen = [parameter.detach() for parameter in self.parameters]
-        for parameter in self.parameters:
-            parameter.requires_grad_()
+        self.n, self.shape = len(weights), shape
+        size = sum(d_out * (d_in + 1) for d_in, d_out in shape.layers)
+        self.parameters = torch.zeros(self.n, size + -size % _ALIGN, device=device, dtype=dtype)
+        self.layers = self._views(self.parameters)
+        for i, (w, _) in enumerate(self.layers):
+            w.copy_(torch.from_numpy(np.stack([network[i] for network in weights])))
+        self._frozen = self.parameters.detach()
+        self.parameters.requires_grad_()
+        self.parameters.grad = self.gradient = torch.zeros_like(self._frozen)
+        self._gradients = self._views(self.gradient)
+
+    def _views(self, parameters: Tensor) -> Layers:
+        """Returns W and b of each layer in rows (n, p) of parameters or of their gradient."""
+        views, start = [], 0
+        for d_in, d_out in self.shape.layers:
+            middle, end = start + d_out * d_in, start + d_out * (d_in + 1)
+            w = parameters[:, start:middle].unflatten(1, (d_out, d_in))
+            views.append((w, parameters[:, middle:end].unsqueeze(2)))
+            start = end
+        return views
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """Returns (n, d_out, batch) of (n, d_in, batch); `frozen` parameters get no gradient."""
         parameters = self._frozen if frozen else self.parameters
-        if self.n > 1:
-            return _Perceptrons.apply(x, self.layers, *parameters)
-        return _Perceptrons.apply(x.expand(2, -1, -1), self.layers, *parameters)[:1]
+        return _Perceptrons.apply(x, parameters, self.layers, self._gradients)
 
 
 Trio = tuple[Shape, Shape, Shape]  # encoder, decoder and critic of one model
@@ -225,13 +209,13 @@ class ToyNetworks:
 
         `eps` (2 m, 2, batch) is the noise of the encoders, then of the decoders.
         """
-        out = self.coders(torch.cat([torch.cat([x, z]), eps], 1))
-        return out[: self.m], out[self.m :]
+        z_x, x_z = self.coders(torch.cat([torch.cat([x, z]), eps], 1)).split(self.m)
+        return z_x, x_z
 
     def logits(
         self, x: Tensor, z_x: Tensor, x_z: Tensor, z: Tensor, frozen: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Returns f on encoder pairs (x, z_x) and decoder pairs (x_z, z), (m, batch) each."""
         pairs = torch.cat([torch.cat([x, z_x], 1), torch.cat([x_z, z], 1)], 2)
-        f = self.critics(pairs, frozen).squeeze(1)
-        return f[:, : x.shape[2]], f[:, x.shape[2] :]
+        f_q, f_p = self.critics(pairs, frozen).squeeze(1).split(x.shape[2], 1)
+        return f_q, f_p

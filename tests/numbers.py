@@ -277,7 +277,7 @@ def nudge(patch: pytest.MonkeyPatch, seed: int) -> None:
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             banks = (*self.coders.banks, *self.critics.banks)
-            move(parameter for bank in banks for parameter in bank.parameters)
+            move(bank.parameters for bank in banks)
 
     class ImageNetworks(domain.ImageNetworks):
         def __init__(self, *given: Any) -> None:

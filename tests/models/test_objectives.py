@@ -179,17 +179,17 @@ def test_a_trained_critic_recovers_the_log_density_ratio() -> None:
     torch.manual_seed(0)
     shape = Shape(2, 2, 64, 1)
     weights = xavier(shape, np.random.default_rng(0))
-    bank = Bank(shape, [weights, weights], torch.device("cpu"), torch.float32)
-    adam = torch.optim.Adam(bank.parameters, lr=2e-3)
+    bank = Bank(shape, [weights], torch.device("cpu"), torch.float32)
+    adam = torch.optim.Adam([bank.parameters], lr=2e-3)
     for step in range(1500):
         adam.param_groups[0]["lr"] = 2e-3 * (1 - step / 1500)
         pairs = torch.cat([law.sample((512,)) for law in (Q.law, P.law)]).float()
-        f = bank(pairs.T.expand(2, -1, -1)).squeeze(1)
-        adam.zero_grad()
+        f = bank(pairs.T[None]).squeeze(1)
+        adam.zero_grad(set_to_none=False)
         objectives.density_ratio(f[:, :512], f[:, 512:]).sum().backward()
         adam.step()
     fresh = torch.cat([law.sample((2000,)) for law in (Q.law, P.law)])
     with torch.no_grad():
-        f = bank(fresh.float().T.expand(2, -1, -1))[0, 0]
+        f = bank(fresh.float().T[None])[0, 0]
     correlation = np.corrcoef(f.numpy(), f_star(fresh).numpy())[0, 1]
     assert correlation > 0.99

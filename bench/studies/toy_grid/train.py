@@ -61,15 +61,19 @@ class Trainer:
         self.model_adam = StackedAdam(self.nets.coders, lrs + lrs)
         self.lam = torch.tensor([spec.lam for spec in self.specs], device=device, dtype=dtype)
         self.cycle = any(spec.lam > 0 for spec in self.specs)
-        self.methods = runs([spec.method for spec in self.specs])
+        objectives = [OBJECTIVES[spec.method] for spec in self.specs]
+        # Neighbours that reduce logits in the same way share one call.
+        self.reductions = {
+            "critic": runs([objective.critic for objective in objectives]),
+            "model": runs([objective.model for objective in objectives]),
+        }
 
     def reduce(self, which: str, f_q: Tensor, f_p: Tensor) -> Tensor:
         """Returns each member's own loss (m,) of its logits; `which` is "critic" or "model"."""
-        losses = [
-            getattr(OBJECTIVES[method], which)(f_q[start:end], f_p[start:end])
-            for method, start, end in self.methods
-        ]
-        return torch.cat(losses)
+        reductions, starts, ends = zip(*self.reductions[which], strict=True)
+        sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+        parts = zip(reductions, f_q.split(sizes), f_p.split(sizes), strict=True)
+        return torch.cat([reduction(q, p) for reduction, q, p in parts])
 
     def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
         """Makes all updates of the critics on one batch, coded in one pass for all updates."""
@@ -165,26 +169,22 @@ class StackedAdam:
     """
 
     def __init__(self, group: Group, lrs: Sequence[float]) -> None:
-        self.slices: list[tuple[Tensor, int, int, Tensor]] = []  # parameter, its rows, the slice
+        self.gradients = [bank.gradient for bank in group.banks]
         rates: dict[float, list[Tensor]] = {}
         for bank, members in zip(group.banks, group.members, strict=True):
             for lr, start, end in runs([lrs[i] for i in members]):
-                for parameter in bank.parameters:
-                    rows = parameter.detach()[start:end].requires_grad_()
-                    self.slices.append((parameter, start, end, rows))
-                    rates.setdefault(lr, []).append(rows)
+                rows = bank.parameters.detach()[start:end].requires_grad_()
+                rows.grad = bank.gradient[start:end]
+                rates.setdefault(lr, []).append(rows)
         groups = [{"params": rows, "lr": lr} for lr, rows in rates.items()]
-        on_gpu = self.slices[0][0].is_cuda
+        on_gpu = self.gradients[0].is_cuda
         self.adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
 
     def descend(self, loss: Tensor) -> None:
         """Steps down each network's own loss; `loss` (m,) has a number for each member."""
-        for parameter, *_ in self.slices:
-            parameter.grad = None
+        for gradient in self.gradients:
+            gradient.zero_()
         loss.sum().backward()
-        for parameter, start, end, rows in self.slices:
-            assert parameter.grad is not None
-            rows.grad = parameter.grad[start:end]
         self.adam.step()
 
 

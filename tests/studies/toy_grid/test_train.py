@@ -14,7 +14,6 @@ from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
 from models.objectives import OBJECTIVES
-from models.stacked import Bank, Shape, _Perceptrons, xavier
 
 EPOCHS = 4  # of 16 batches of 2 + 3 updates: 320 steps
 
@@ -125,7 +124,7 @@ class TestMutations:
 
         def shared(self, *args, **kw) -> None:
             init(self, *args, **kw)
-            self.methods = [("svae_r", 0, len(self.specs))]
+            self.reductions["model"] = [(OBJECTIVES["svae_r"].model, 0, len(self.specs))]
 
         monkeypatch.setattr(Trainer, "__init__", shared)
         assert self.broken() > 1e-6
@@ -206,8 +205,7 @@ def test_a_diverged_member_changes_no_other(alone_in_48: dict) -> None:
         for bank, members in zip(group.banks, group.members, strict=True):
             rows = [i for i, member in enumerate(members) if member % 6 == 2]
             with torch.no_grad():
-                for parameter in bank.parameters:
-                    parameter[rows] = torch.nan
+                bank.parameters[rows] = torch.nan
     trainer.train()
     rows = parameters(trainer)
     for i, spec in enumerate(trainer.specs):
@@ -238,19 +236,3 @@ def test_members_of_another_program_are_refused() -> None:
     other = ToySpec(study="toy_grid", scale="smoke", method="alice", lam=0.0)
     with pytest.raises(ValueError, match="must share"):
         Trainer([*specs, other])
-
-
-def test_the_handwritten_gradient_is_the_numerical_one() -> None:
-    shape = Shape(3, 2, 5, 2)
-    rng = np.random.default_rng(0)
-    bank = Bank(shape, [xavier(shape, rng) for _ in range(2)], torch.device("cpu"), torch.float64)
-    x = torch.from_numpy(rng.normal(size=(2, 3, 7))).requires_grad_()
-
-    def apply(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():  # gradcheck moves copies: lay their numbers into the bank
-            for own, moved in zip(bank.parameters, parameters, strict=True):
-                own.copy_(moved)
-        return _Perceptrons.apply(x, bank.layers, *parameters)
-
-    parameters = [p.detach().clone().requires_grad_() for p in bank.parameters]
-    assert torch.autograd.gradcheck(apply, (x, *parameters))

@@ -259,9 +259,11 @@ def _dots(code: _Code, lanes: int, heights: Sequence[int]) -> None:
             ]
             size *= 2
         (found,) = vectors
-        while (half := found.type.count // 2) >= size:
+        half = lanes // 2
+        while half >= size:
             low, high = range(half), range(half, 2 * half)
             found = build.fadd(code.shuffle(found, found, low), code.shuffle(found, found, high))
+            half //= 2
         return found
 
     def tile(row: Value, column: Value, height: int, width: int) -> None:

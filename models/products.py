@@ -1,19 +1,41 @@
 """Computes all layers of many perceptrons, and their gradients.
 
 A CPU runs the code of `models.kernels`, network by network. Other devices run torch's products,
-layer by layer. A layer has W (n, outputs, inputs) and b (n, outputs, 1); hidden layers have ReLUs.
+layer by layer. Hidden layers have ReLUs.
 """
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.kernels import KERNELS, kernels
 
-Layers = Sequence[tuple[Tensor, Tensor]]
-Product = tuple[str, Tensor, Tensor, Tensor, Tensor]  # kernel, out, a, b, c
+Place = tuple[int, int, int, int, int, int]
+"""Rows, columns and address of a matrix, and how far networks, rows and columns lie apart."""
+Product = tuple[str, Place, Place, Place, Place]  # kernel, out, a, b, c
+
+
+class Layer(NamedTuple):
+    """Holds W (n, outputs, inputs) and b (n, outputs, 1) of a layer of n networks.
+
+    Compiled code takes their places, which are not computed anew for every product.
+    """
+
+    w: Tensor
+    b: Tensor
+    of_w: Place
+    of_w_transposed: Place
+    of_b: Place
+
+
+def layer(w: Tensor, b: Tensor) -> Layer:
+    return Layer(w, b, _place(w), _place(w.mT), _place(b))
+
+
+Layers = Sequence[Layer]
 
 
 def forward(layers: Layers, x: Tensor, keep: bool) -> tuple[list[Tensor], Tensor]:
@@ -22,17 +44,18 @@ def forward(layers: Layers, x: Tensor, keep: bool) -> tuple[list[Tensor], Tensor
     On a CPU, inputs of hidden layers are scratch memory unless `keep`. The first hidden layer's
     always are: `backward` computes them again, which takes less time than to keep them.
     """
-    x, n, last = _in_rows(x), len(x), len(layers) - 1
-    inputs, products = [x], []
-    for i, (w, b) in enumerate(layers):
+    x, last = _in_rows(x), len(layers) - 1
+    inputs, products, place = [x], [], _place(x)
+    for i, (w, b, of_w, _, of_b) in enumerate(layers):
         if _compiled(x):
-            out = _empty(x, w.shape[1], scratch=i < last and (i == 0 or not keep))
-            products.append(("affine" if i == last else "rectified", out, w, inputs[i], b))
+            out, of_out = _empty(x, of_w[0], scratch=i < last and (i == 0 or not keep))
+            products.append(("affine" if i == last else "rectified", of_out, of_w, place, of_b))
+            place = of_out
         else:
             out = torch.baddbmm(b, w, inputs[i])
             out = out if i == last else out.relu_()
         inputs.append(out)
-    _run(products, n)
+    _run(products, x)
     return inputs[:-1], inputs[-1]
 
 
@@ -44,28 +67,32 @@ def backward(
     `inputs` are those of every layer, g (n, d_out, batch) is the gradient of the outputs.
     """
     g, products = _in_rows(g), []
-    ones = g.new_ones(g.shape[2]).expand(len(g), 1, -1)
+    places, of_g = [_place(each) for each in inputs], _place(g)
+    ones = g.new_ones(g.shape[2])
+    of_ones = 1, g.shape[2], ones.data_ptr(), 0, 0, 1
+    memory = [g]  # places are no tensors: this keeps what they lie in until it is used
     if _compiled(g) and len(layers) > 1:
-        (w, b), (x, h, *_) = layers[0], inputs
-        products.append(("rectified", h, w, x, b))
+        products.append(("rectified", places[1], layers[0].of_w, places[0], layers[0].of_b))
     for i in reversed(range(len(layers))):
-        w, h = layers[i][0], inputs[i]
-        if gradient:
-            for out, other in zip(gradient[i], (h, ones), strict=True):
-                if _compiled(g):
-                    products.append(("dots", out, g, other, other))
-                else:
-                    out.baddbmm_(g, other.mT)
+        if gradient and _compiled(g):
+            products.append(("dots", gradient[i].of_w, of_g, places[i], places[i]))
+            products.append(("dots", gradient[i].of_b, of_g, of_ones, of_ones))
+        elif gradient:
+            gradient[i].w.baddbmm_(g, inputs[i].mT)
+            gradient[i].b.add_(g.sum(2, keepdim=True))
         if i == 0 and not want_x:
             break
         if _compiled(g):
-            out = _empty(g, w.shape[2], scratch=i > 0)
-            products.append(("masked" if i else "plain", out, w.mT, g, h))
+            of_w = layers[i].of_w_transposed
+            out, of_out = _empty(g, of_w[0], scratch=i > 0)
+            products.append(("masked" if i else "plain", of_out, of_w, of_g, places[i]))
+            of_g = of_out
         else:
-            out = torch.bmm(w.mT, g)
-            out = torch.ops.aten.threshold_backward(out, h, 0) if i else out
+            out = torch.bmm(layers[i].w.mT, g)
+            out = torch.ops.aten.threshold_backward(out, inputs[i], 0) if i else out
         g = out
-    _run(products, len(g))
+        memory.append(g)
+    _run(products, g)
     return g if want_x else None
 
 
@@ -74,23 +101,29 @@ def _compiled(tensor: Tensor) -> bool:
     return tensor.is_cpu
 
 
-def _empty(like: Tensor, rows: int, scratch: bool) -> Tensor:
-    """Returns new memory (n, rows, batch); networks share one matrix of it if it is scratch."""
-    n = len(like)
-    return like.new_empty(1 if scratch else n, rows, like.shape[2]).expand(n, -1, -1)
-
-
 def _in_rows(tensor: Tensor) -> Tensor:
     """Returns the tensor with numbers of a row that lie next to each other in memory."""
     return tensor if tensor.stride(2) == 1 else tensor.contiguous()
 
 
-def _run(products: Sequence[Product], n: int) -> None:
+def _empty(like: Tensor, rows: int, scratch: bool) -> tuple[Tensor, Place]:
+    """Returns new memory (n, rows, batch); networks share one matrix of it if it is scratch."""
+    n, _, batch = like.shape
+    out = like.new_empty(1 if scratch else n, rows, batch)
+    apart = 0 if scratch else rows * batch
+    return out.expand(n, -1, -1), (rows, batch, out.data_ptr(), apart, batch, 1)
+
+
+def _place(tensor: Tensor) -> Place:
+    (_, rows, columns), (n, r, k) = tensor.shape, tensor.stride()
+    return rows, columns, tensor.data_ptr(), n, r, k
+
+
+def _run(products: Sequence[Product], example: Tensor) -> None:
     integers: list[int] = []
-    for name, out, a, *others in products:
-        integers += KERNELS.index(name), *out.shape[1:], a.shape[2], a.stride(2)
-        for tensor in (out, a, *others):
-            integers += tensor.data_ptr(), *tensor.stride()[:2]
+    for name, out, a, b, c in products:
+        integers += KERNELS.index(name), out[0], out[1], a[1], a[5]
+        integers += *out[2:5], *a[2:5], *b[2:5], *c[2:5]
     if products:
-        run = kernels(8 * products[0][1].itemsize)
-        run(n, len(products), (ctypes.c_int64 * len(integers))(*integers))
+        run = kernels(8 * example.itemsize)
+        run(len(example), len(products), (ctypes.c_int64 * len(integers))(*integers))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models import products
+from models.products import Layers
 
 _ALIGN = 64
 """Rows of parameters have a multiple of so many numbers. So Adam's vector instructions leave no
@@ -46,7 +47,6 @@ def xavier(shape: Shape, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 Weights = Sequence[np.ndarray]
-Layers = list[tuple[Tensor, Tensor]]
 
 
 class _Perceptrons(torch.autograd.Function):
@@ -89,7 +89,7 @@ class Bank:
         size = sum(d_out * (d_in + 1) for d_in, d_out in shape.layers)
         self.parameters = torch.zeros(self.n, size + -size % _ALIGN, device=device, dtype=dtype)
         self.layers = self._views(self.parameters)
-        for i, (w, _) in enumerate(self.layers):
+        for i, (w, *_) in enumerate(self.layers):
             w.copy_(torch.from_numpy(np.stack([network[i] for network in weights])))
         self._frozen = self.parameters.detach()
         self.parameters.requires_grad_()
@@ -102,7 +102,7 @@ class Bank:
         for d_in, d_out in self.shape.layers:
             middle, end = start + d_out * d_in, start + d_out * (d_in + 1)
             w = parameters[:, start:middle].unflatten(1, (d_out, d_in))
-            views.append((w, parameters[:, middle:end].unsqueeze(2)))
+            views.append(products.layer(w, parameters[:, middle:end].unsqueeze(2)))
             start = end
         return views
 
@@ -144,11 +144,11 @@ class Group:
         outputs = [bank(part, frozen) for bank, part in zip(self.banks, parts, strict=True)]
         return torch.cat(outputs).index_select(0, self._inverse)
 
-    def network(self, i: int) -> Layers:
+    def network(self, i: int) -> list[tuple[Tensor, Tensor]]:
         """Returns views of the parameters of network i, W (out, in) and b (out,) of each layer."""
         found = next(k for k, members in enumerate(self.members) if i in members)
         row = self.members[found].index(i)
-        return [(w[row].detach(), b[row, :, 0].detach()) for w, b in self.banks[found].layers]
+        return [(w[row].detach(), b[row, :, 0].detach()) for w, b, *_ in self.banks[found].layers]
 
 
 class ToyNetworks:

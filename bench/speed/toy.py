@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import statistics
 import time
@@ -11,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +20,10 @@ import numpy as np
 import torch
 
 from bench.engine import job as jobs
-from bench.engine.plan import count
+from bench.engine.plan import count as counted
 from bench.spec import columns, protocol
 from bench.speed.baselines.toy import PlainTrainer
-from bench.speed.rates import Line, Rates, Rival, products, steps_a_turn
+from bench.speed.rates import Line, Rates, Rival, steps_a_turn
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job
@@ -29,11 +31,13 @@ from bench.studies.toy_grid.job import TRACES, flops, stacks
 from bench.studies.toy_grid.runs import runs
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer
+from models.products import forward, layer
 
 T = TypeVar("T")
 
-WIDTHS = {32: 5.5, 64: 3.0, 128: 2.0, 256: 1.4, 512: 1.1}
-"""Least ratio of the suite's training steps a second a core to the plain loop's, by width."""
+WIDTHS = {32: (5.5, 1.2), 64: (3.0, 1.2), 128: (2.0, 1.2), 256: (1.4, 1.05), 512: (1.1, 1.0)}
+"""Least ratio of the suite's steps a second a core to the plain loop's and to JAX's, by width."""
+NO_JAX = 'not measured: pip install -e ".[jax]"'
 MANY = 100_000
 STUDY = STUDIES["toy_grid"]
 SPAWN = multiprocessing.get_context("spawn")
@@ -71,25 +75,56 @@ def suite(width: int) -> Rival:
     """Returns the suite's trainer as a rival; its rate is in steps of all members together."""
     specs = members(width)
     trainer = Trainer(specs)
-    (batch, *_) = next(trainer.epochs())
-    return steps_a_turn(lambda: trainer.updates(batch), 6 * len(specs))
+    batches = chain.from_iterable(trainer.epochs())
+    return steps_a_turn(lambda: trainer.updates(next(batches)), 6 * len(specs))
 
 
 def plain(width: int) -> Rival:
     """Returns the plain loop as a rival; its rate is in steps."""
     trainer = PlainTrainer(spec(width))
-    batch = next(trainer.batches())
-    return steps_a_turn(lambda: trainer.updates(*batch), 6)
+    batches = chain.from_iterable(trainer.batches() for _ in count())
+    return steps_a_turn(lambda: trainer.updates(*next(batches)), 6)
+
+
+def in_jax(width: int) -> Rival | None:
+    """Returns a JAX program of as many members as a rival, or None without JAX."""
+    # XLA reads this when JAX first computes. Other rivals have one thread as well.
+    one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ.setdefault("XLA_FLAGS", one_thread)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    try:
+        from bench.speed.baselines.jax_toy import JaxTrainer
+    except ImportError:
+        return None
+    m = len(members(width))
+    trainer = JaxTrainer(spec(width), m)
+    return steps_a_turn(trainer.advance, 6 * m * len(trainer.data[0]))
+
+
+def kernel_products(width: int) -> Rival:
+    """Returns a rival that runs the compiled products alone; its rate is in FLOP/s."""
+    n, batch, layers = 8, 128, 8
+    w, b, x = torch.randn(n, width, width), torch.zeros(n, width, 1), torch.ones(n, width, batch)
+    flops = 2 * layers * n * width**2 * batch
+    w /= width**0.5
+    return steps_a_turn(lambda: forward([layer(w, b)] * layers, x, keep=False), flops)
 
 
 def training() -> Iterator[Line]:
-    for width, least in WIDTHS.items():
-        rates = Rates(suite=suite(width), plain=plain(width), products=products(width))
-        one = spec(width)
+    for width, (least, least_of_jax) in WIDTHS.items():
+        rivals = {"suite": suite(width), "plain": plain(width), "products": kernel_products(width)}
+        jax = in_jax(width)
+        rates = Rates(**rivals, **({"jax": jax} if jax else {}))
+        one, stack = spec(width), f"steps/s/core, stack of {len(members(width))}"
         yield (
-            f"steps/s/core, stack of {len(members(width))} : plain loop, width {width}",
+            f"{stack} : plain loop, width {width}",
             rates.summary(flops(one) / (one.epochs * 16 * 6), "this core's "),
             f">= {least} x",
+        )
+        yield (
+            f"{stack} : one jitted JAX program, width {width}",
+            f"{rates.ratio('suite', 'jax'):.2f} x" if jax else NO_JAX,
+            f">= {least_of_jax} x",
         )
 
 
@@ -109,14 +144,14 @@ def together(rival: Callable[[int], Rival], n: int) -> float:
 
 
 def two_workers() -> Iterator[Line]:
-    rivals = suite, products
+    rivals = suite, kernel_products
     turns = [[together(rival, 2) / together(rival, 1) for rival in rivals] for _ in range(3)]
     ours, of_products = (statistics.median(speedups) for speedups in zip(*turns, strict=True))
     ratio = statistics.median(one / other for one, other in turns)
     yield (
         "speed-up of two workers : of two independent product processes",
-        f"{ratio:.2f} ({ours:.2f} : {of_products:.2f})",
-        ">= 0.95",
+        f"{ratio:.2f} x ({ours:.2f} : {of_products:.2f})",
+        ">= 0.95 x",
     )
 
 
@@ -148,7 +183,7 @@ def many_results(folder: Path) -> Iterator[Line]:
     kept = STUDY.store(folder, "paper")
     kept.prepare()
     kept.rows.write(map(_row, specs))
-    (counts, _), took = _timed(lambda: count(specs, kept))
+    (counts, _), took = _timed(lambda: counted(specs, kept))
     yield f"status of {counts.done:,} stored runs", took, "<= 5 s"
     frame, took = _timed(lambda: runs(STUDY, folder, "paper"))
     yield f"load of {len(frame):,} runs for a report", took, "<= 5 s"

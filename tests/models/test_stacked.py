@@ -30,7 +30,7 @@ def stacked(shape: Shape, dtype: torch.dtype, n: int = 3) -> Bank:
 def by_autograd(bank: Bank, x: Tensor, g: Tensor) -> list[Tensor]:
     """Returns outputs, and gradients of x and of W and b of every layer, by torch alone."""
     leaves = [x.detach().clone().requires_grad_()]
-    for w, b in bank.layers:
+    for w, b, *_ in bank.layers:
         leaves += [w.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()]
     out, *layers = leaves
     for i in range(0, len(layers), 2):
@@ -45,7 +45,7 @@ def by_bank(bank: Bank, x: Tensor, g: Tensor, frozen: bool = False) -> list[Tens
     out = bank(x, frozen)
     out.backward(g)
     assert x.grad is not None
-    gradients = [tensor.clone() for layer in bank._gradients for tensor in layer]
+    gradients = [tensor.clone() for w, b, *_ in bank._gradients for tensor in (w, b)]
     return [out.detach(), x.grad, *gradients]
 
 
@@ -82,7 +82,7 @@ def test_a_second_pass_adds_to_the_gradient_and_a_frozen_pass_does_not() -> None
     once = by_bank(bank, x, g)
     bank(x).backward(g)
     for tensor, before in zip(
-        (each for layer in bank._gradients for each in layer), once[2:], strict=True
+        (each for w, b, *_ in bank._gradients for each in (w, b)), once[2:], strict=True
     ):
         torch.testing.assert_close(tensor, 2 * before)
     out, x_grad, *gradients = by_bank(bank, x, g, frozen=True)

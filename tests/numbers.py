@@ -94,9 +94,9 @@ def retrained(study: str, folder: Path) -> list[Row]:
     return rows(study, folder)
 
 
-def rows(study: str, folder: Path) -> list[Row]:
-    """Returns all stored rows of scale `quick`, also rows of other code than today's."""
-    return replace(STUDIES[study], stale=True).load(folder, "quick")[0].to_pylist()
+def rows(study: str, folder: Path, scale: str = "quick") -> list[Row]:
+    """Returns all stored rows of this scale, also rows of other code than today's."""
+    return replace(STUDIES[study], stale=True).load(folder, scale)[0].to_pylist()
 
 
 def committed(study: str) -> list[Row]:
@@ -105,6 +105,17 @@ def committed(study: str) -> list[Row]:
         return rows(study, FOLDER)
     wanted = {spec.id for spec in toy_specs()}
     return [row for row in rows(study, report.REFERENCE) if row["id"] in wanted]
+
+
+def smoke(folder: Path) -> list[Row]:
+    """Returns the toy rows of `smoke`, seed 0, in this folder, and trains them if none is there."""
+    specs = STUDIES["toy_grid"].specs("smoke")
+    found = rows("toy_grid", folder, "smoke")
+    if not found:
+        retrain(specs, folder)
+        found = rows("toy_grid", folder, "smoke")
+    wanted = {spec.id for spec in specs}
+    return [row for row in found if row["id"] in wanted]
 
 
 def early(row: Row, points: int) -> Row:

@@ -195,7 +195,7 @@ def test_an_svg_shortens_coordinates_and_no_words(tmp_path: Path) -> None:
         axes.text(0, 0, "λ = 0.0001")
         return figure
 
-    render.Picture("one", draw, "", "").write(tmp_path)
+    render.Picture("one", draw, "", "").write(tmp_path / "one.svg")
     text = (tmp_path / "one.svg").read_text("utf-8")
     assert "λ = 0.0001<" in text and ' d="M ' in text
     assert not re.search(r' d="[^"]*\d\.\d{3}', text)

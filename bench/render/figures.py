@@ -146,24 +146,21 @@ class Picture:
         with self._styled():
             return plotted(self.draw())
 
-    def write(self, folder: Path) -> str:
-        """Writes its files and returns the digest of what it plots. Raises OSError."""
-        digest = ""
-        for path in (folder / file for file in self.files):
-            with self._styled(narrow=".narrow." in path.name):
-                figure = self.draw()
-                lines = path.suffix == ".svg"
-                figure.savefig(path, dpi=DPI, metadata={"Date": None} if lines else None)
-            digest = digest or plotted(figure)
-            if lines:
-                text = path.read_text("utf-8").replace("<defs>", f"{_DARK}\n<defs>", 1)
-                text = _COORDINATES.sub(lambda found: _LONG.sub(r"\1", found[0]), text)
-                path.write_text(text, encoding="utf-8")
-            elif self.kind == "dots":  # which have few colours
-                with Image.open(path) as image:
-                    few = image.quantize(method=Image.Quantize.FASTOCTREE)
-                few.save(path, optimize=True)
-        return digest
+    def write(self, path: Path) -> str:
+        """Writes one of its files and returns the digest of what it plots. Raises OSError."""
+        with self._styled(narrow=".narrow." in path.name):
+            figure = self.draw()
+            lines = path.suffix == ".svg"
+            figure.savefig(path, dpi=DPI, metadata={"Date": None} if lines else None)
+        if lines:
+            text = path.read_text("utf-8").replace("<defs>", f"{_DARK}\n<defs>", 1)
+            text = _COORDINATES.sub(lambda found: _LONG.sub(r"\1", found[0]), text)
+            path.write_text(text, encoding="utf-8")
+        elif self.kind == "dots":  # which have few colours
+            with Image.open(path) as image:
+                few = image.quantize(method=Image.Quantize.FASTOCTREE)
+            few.save(path, optimize=True)
+        return plotted(figure)
 
 
 def plotted(figure: Figure) -> str:

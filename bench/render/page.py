@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from bench.cli import duration
+from bench.render import draw
 from bench.render.claims import Claims
 from bench.render.figures import DPI, Picture
 from bench.render.tables import Table, unbroken
@@ -95,7 +96,7 @@ class Page:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.texts().items():
             (folder / name).write_text(text, encoding="utf-8")
-        digests = {"plotted": {p.name: p.write(folder) for p in self.pictures}}
+        digests = {"plotted": draw.write(self.pictures, folder)}
         files = [name for picture in self.pictures for name in picture.files]
         digests["files"] = {name: sha256(folder / name) for name in files}
         (folder / FIGURES).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")

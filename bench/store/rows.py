@@ -32,6 +32,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ FAILURES = 3
 
 _ID = re.compile("[0-9a-f]{16}")
 _DIGEST, _BLANK = b"bench.sha256", b"0" * 64
+_SMALL = 2**17
+"""Bytes of a file up to which this process remembers what such a file holds."""
 
 
 class StoreError(UsageError):
@@ -99,6 +102,11 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
     are left out unless `keep`. Raises BadFile for a file that `to_bytes` did not write. Raises
     StoreError for a file of a newer schema.
     """
+    # A run and its report read the same rows several times, and 200 small files take half a second.
+    return (_remembered if len(content) <= _SMALL else _from_bytes)(content, columns, keep)
+
+
+def _from_bytes(content: bytes, columns: pa.Schema, keep: bool) -> pa.Table:
     if not content:
         raise BadFile("is empty")
     try:
@@ -118,9 +126,9 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
             f"results of schema {version}; this version of the suite reads up to "
             f"{schema.SCHEMA_VERSION}: update the suite, or choose another folder with --results"
         )
-    table = file.read()
+    table, present = file.read(use_threads=False), {*file.schema_arrow.names}
     for field in columns:
-        if field.name not in table.column_names:
+        if field.name not in present:
             default = json.loads((field.metadata or {}).get(schema.DEFAULT.encode(), b"null"))
             table = table.append_column(field, pa.array([default] * len(table), field.type))
     extra = [field for field in table.schema if keep and field.name not in columns.names]
@@ -129,6 +137,9 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
         return table.select(wanted.names).cast(wanted)
     except (pa.ArrowException, KeyError) as error:
         raise BadFile(f"has other columns: {_one_line(error)}") from None
+
+
+_remembered = lru_cache(512)(_from_bytes)
 
 
 def without(table: pa.Table, ids: Iterable[str]) -> pa.Table:

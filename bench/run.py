@@ -191,6 +191,7 @@ def _run(args: argparse.Namespace) -> int:
         for spec in plan.specs if args.retry_failed else []:
             plan.store.forget_failures(spec.id)
         plan.cut()
+        executor.begin(plan.workers)
         _begin(plan)
         if args.redo == "all":
             plan.store.redo([spec.id for job in plan.jobs for spec in job.specs])
@@ -222,7 +223,9 @@ def _train(plan: Plan, executor: Sequential) -> int:
     args, store, counts = plan.args, plan.store, plan.counts
     progress = store.progress_of(process())
     clear_progress(progress)
-    monitor = Monitor(counts.done, counts.diverged, counts.failed, counts.total, progress)
+    monitor = Monitor(
+        counts.done, counts.diverged, counts.failed, counts.total, progress, plan.workers
+    )
     monitor.pending = dict(plan.costs)
     # The report's imports take seconds: this thread makes them while workers train.
     threading.Thread(target=import_module, args=("bench.report",), daemon=True).start()

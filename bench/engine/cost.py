@@ -1,14 +1,23 @@
-"""Measures how fast this machine multiplies matrices: estimates of time are made from that."""
+"""Measures how fast this machine works beside other programs: estimates of time come from that."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-import torch
+STAT = Path("/proc/stat")
+STAYS = 0.1
+"""Share of its time that Linux leaves to a program of niceness 10 beside one of niceness 0."""
+FULL = 0.95
+"""Share of its cores' time that a machine works if it has more work than cores."""
 
 
 def matmul_rate(device: str, width: int = 64, budget: float = 0.15) -> float:
     """Returns the FLOP/s of batched products of this width, measured for `budget` seconds."""
+    import torch
+
     n, batch = (16, 128) if device == "cpu" else (256, 256)
     a = torch.ones(n, width, width, device=device)
     b = torch.ones(n, width, batch, device=device)
@@ -24,3 +33,67 @@ def matmul_rate(device: str, width: int = 64, budget: float = 0.15) -> float:
         sync()
         best = max(best, 4 * 2 * n * width * width * batch / (time.perf_counter() - start))
     return best
+
+
+def cpu_seconds(step: Callable[[], object], budget: float = 0.15) -> float:
+    """Returns the processor's seconds of a step, measured for `budget` seconds after a first step.
+
+    Unlike seconds of the clock they do not count the time that other programs take.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # as in a worker
+    step()
+    steps, start, stop = 0, time.process_time(), time.perf_counter() + budget
+    while not steps or time.perf_counter() < stop:
+        step()
+        steps += 1
+    return (time.process_time() - start) / steps
+
+
+class Crowd:
+    """Measures, from its making on, how many cores other programs want."""
+
+    def __init__(self) -> None:
+        self.cores = _cores()
+        self.start = self._now()
+
+    def _now(self) -> tuple[float, float, float, float]:
+        return time.perf_counter(), time.process_time(), *_busy(self.cores)
+
+    def others(self) -> float:
+        """Returns for how many cores other programs have work; 0 where the system does not say."""
+        wall, own, busy, pressing = (
+            max(b - a, 1e-9) for a, b in zip(self.start, self._now(), strict=True)
+        )
+        found = max(0.0, pressing - own) / wall
+        # Where no core is idle, other programs want more than they get, as this process does.
+        return found * wall / min(own, wall) if busy > FULL * len(self.cores) * wall else found
+
+    def share(self, workers: int) -> float:
+        """Returns the share of a core that each of so many processes will have."""
+        return min(1.0, len(self.cores) / (workers + self.others())) if self.cores else 1.0
+
+
+def _cores() -> set[str]:
+    """Returns the lines of STAT that tell of this process's cores, none on other systems."""
+    if not STAT.is_file() or not hasattr(os, "sched_getaffinity"):
+        return set()
+    return {f"cpu{core}" for core in os.sched_getaffinity(0)}
+
+
+def _busy(cores: set[str]) -> tuple[float, float]:
+    """Returns the seconds that these cores have worked, and the seconds that do not yield to us."""
+    if not cores:
+        return 0.0, 0.0
+    busy, yielding = 0, 0
+    for line in STAT.read_text().splitlines():
+        name, *numbers = line.split()
+        if name in cores:
+            user, nice, system, _idle, _io, irq, soft, steal = map(int, numbers[:8])
+            busy += user + nice + system + irq + soft + steal
+            yielding += nice
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+        yielding = 0  # this process is nice as well
+    tick = os.sysconf("SC_CLK_TCK")
+    return busy / tick, (busy - (1 - STAYS) * yielding) / tick

@@ -10,8 +10,9 @@ from typing import Any
 
 from bench.engine.executors import EngineError, Gone, Sequential
 from bench.engine.job import Verdict, run_job
-from bench.engine.progress import Monitor
+from bench.engine.progress import Monitor, first_result
 from bench.store.rows import FAILURES, Store, StoreError
+from bench.studies import STUDIES
 from bench.studies.study import Job
 
 LOOK = 10
@@ -34,6 +35,7 @@ class Engine:
         self.fail_fast = fail_fast
         self.losses: dict[str, int] = {}  # workers lost, by the key of the job they ran
         self.unbegun = 0  # workers lost in a row before they began their job
+        self.shown = False  # whether the user has seen a result
         self.queue: deque[Job] = deque()
         self.alone: deque[Job] = deque()
 
@@ -72,7 +74,10 @@ class Engine:
             return
         self.unbegun = 0
         if verdict.end == "done":
-            self.monitor.finish(job.key, verdict.statuses)
+            self.monitor.finish(job.key, verdict.statuses, verdict.seconds)
+            if not self.shown:
+                self.shown = True
+                self._show(job)
         elif verdict.end == "storage":
             raise StoreError(f"results can't be written: {verdict.reason}; nothing stored is lost")
         elif len(job.specs) > 1:
@@ -81,6 +86,16 @@ class Engine:
             self.queue.extend(self._halves(job))
         else:
             self._failed(job, verdict.reason)
+
+    def _show(self, job: Job) -> None:
+        """Shows what a job gave, unless the report follows at once."""
+        metrics = STUDIES[job.specs[0].study].metrics()
+        if metrics and self.monitor.pending:
+            columns = ["id", "lam", "label", metrics[0].columns[0]]
+            ids = {spec.id for spec in job.specs}
+            rows = self.store.load()[0].select(columns).to_pylist()
+            rows = [row for row in rows if row["id"] in ids]
+            self.monitor.note(first_result(rows, metrics[0], self.monitor.total))
 
     def _halves(self, job: Job) -> list[Job]:
         middle = len(job.specs) // 2

@@ -44,6 +44,9 @@ class Sequential:
     size = 1  # number of workers, for estimates
     ahead: float = 1  # jobs that may be submitted at a time
 
+    def begin(self, workers: int) -> None:
+        """Starts so many worker processes early, where the engine starts them itself."""
+
     def ready(self) -> None:
         """Waits until the workers have begun that were started early."""
 
@@ -70,15 +73,23 @@ class Loky(Sequential):
     def __init__(self, workers: int) -> None:
         self.size = self.ahead = workers
         self.pool: Any = None
+        self.warm: list[Future[Any]] = []
         # loky warns when it replaces a worker whose memory has grown, which is no fault.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        # The workers begin their imports, which take seconds, while this process plans.
+
+    def begin(self, workers: int) -> None:
+        self.size = self.ahead = workers
+        # The workers' imports take seconds: they begin before there is a job.
         self.warm = [self._send(os.getpid) for _ in range(workers)] if workers > 1 else []
 
     def ready(self) -> None:
         wait(self.warm)
 
     def _send(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        if self.pool is not None and len(self.pool._processes) == self.size:
+            # No process starts now, so Ctrl-C is heard.
+            with contextlib.suppress(BrokenProcessPool):
+                return self.pool.submit(call, *arguments)
         with deaf():
             self.pool = get_reusable_executor(
                 self.size, timeout=300, initializer=_begin, initargs=(os.getpid(),)

@@ -17,6 +17,7 @@ import torch
 from bench.engine.progress import Heartbeat
 from bench.spec import Spec, columns, protocol
 from bench.store import provenance, source
+from bench.store.atomic import at_once
 from bench.studies import STUDIES
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job, Rows
@@ -37,6 +38,7 @@ class Verdict:
     end: str  # done, memory (too little), raised, storage (can't be written) or killed (its worker)
     statuses: dict[str, str] = field(default_factory=dict)  # id -> ok or diverged, if done
     reason: str = ""
+    seconds: float = 0.0  # that the job took, if done
 
 
 def run_job(job: Job) -> Verdict:
@@ -71,7 +73,8 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
         study.clear(job)
     except OSError as error:
         return Verdict(job, "storage", {}, f"{error.strerror or error}")
-    return Verdict(job, "done", {row["id"]: row["status"] for row in rows})
+    statuses = {row["id"]: row["status"] for row in rows}
+    return Verdict(job, "done", statuses, seconds=beat.seconds())
 
 
 def _keep_weights(job: Job, store: Store, rows: Rows) -> None:
@@ -80,13 +83,16 @@ def _keep_weights(job: Job, store: Store, rows: Rows) -> None:
     Weights of an earlier training of the same spec never stay beside a new row.
     """
     specs = {spec.id: spec for spec in job.specs}
-    for row in rows:
+
+    def keep(row: dict[str, Any]) -> None:
         weights = row.pop("weights", None)
         if weights is not None and job.weights != "none":
             about = weights_about(specs[row["id"]], row) | {"keep": job.weights}
             store.keep_weights(row["id"], weights, about)
         else:
             store.weights_of(row["id"]).unlink(missing_ok=True)
+
+    at_once(keep, rows)
 
 
 def weights_about(spec: Spec, row: Mapping[str, Any]) -> dict[str, str]:

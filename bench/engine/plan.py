@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from bench.cli import UsageError, duration
 from bench.spec import Spec
 from bench.studies import STUDIES
 from bench.studies.selection import select
-from bench.studies.study import Job, Study
+from bench.studies.study import Job
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
@@ -26,6 +26,12 @@ ADDRESSES = {
 }
 PAPER_BY_DEFAULT = 30 * 60
 """Seconds below which the estimate of `paper` makes it the default scale."""
+START = 4.0
+"""Seconds that worker processes take to start: jobs that are shorter in all run without them."""
+CROWDED = 0.9
+"""Share of a core below which the first line names other programs."""
+FIRST = 12.0
+"""Seconds up to which a job may run first, to show a result early."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,10 @@ class Plan:
         """Reads the command's options. Raises UsageError for options that can't be met."""
         from joblib import cpu_count
 
-        from bench.engine import cost
+        from bench.engine.cost import Crowd
         from bench.scores import metrics
 
+        self.crowd = Crowd()
         self.args, self.study = args, replace(STUDIES[args.study], stale=args.stale)
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
         self.device = choose_device(args.device, elsewhere)
@@ -98,11 +105,10 @@ class Plan:
         one = self.device == "cuda" or args.engine == "sequential"
         self.workers = args.workers or (1 if one else cpu_count())
         # The speed of a cluster can't be measured from here: this machine's speed stands for it.
-        here = choose_device(None) if elsewhere else self.device
-        self.rate = cost.matmul_rate(here)  # FLOP/s of a worker's matrix products
+        self.elsewhere, self.here = elsewhere, choose_device(None) if elsewhere else self.device
         self.scale, self.why = args.scale, "as asked"
         if args.scale is None:
-            self.scale, self.why = choose_scale(self.study, self.device, self.workers, self.rate)
+            self.scale, self.why = self.choose_scale()
         self.specs: Sequence[Spec] = select(self.study, self.scale, args)
         if args.data or not (args.status or args.json):
             self.specs = self.study.check(self.specs, args.data, args.inception_weights)
@@ -111,18 +117,41 @@ class Plan:
         self.store = self.study.store(args.results, self.scale)
 
     def cut(self) -> None:
-        """Makes the jobs that are left. The longest come first, so that workers end together."""
+        """Makes the jobs that are left, and takes so many workers as they are worth.
+
+        The longest jobs come first, so that workers end together. A short job comes before them, so
+        that the user soon sees a result.
+        """
         from bench.store import provenance
 
         self.counts, left = count(self.specs, self.store, self.args.redo)
         origin = provenance.commit()
+        stacks = self.study.stacks(left, self.device)
+        seconds = self.estimate(stacks)
+        if self.args.engine == "loky" and self.args.workers is None:
+            self.workers = worth(self.workers, seconds)
         self.jobs = [
             job_of(self.args, stack, self.args.results, self.device, origin, self.args.keep_weights)
-            for stack in self.study.stacks(left, self.device)
+            for stack in stacks
         ]
-        seconds = self.study.seconds
-        self.costs = {job.key: sum(seconds(s, self.rate) for s in job.specs) for job in self.jobs}
+        share = self.share()
+        self.costs = {job.key: s / share for job, s in zip(self.jobs, seconds, strict=True)}
         self.jobs.sort(key=lambda job: -self.costs[job.key])
+        if short := [job for job in self.jobs if self.costs[job.key] <= FIRST]:
+            first = max(short, key=lambda job: max(spec.lam for spec in job.specs))
+            self.jobs.remove(first)
+            self.jobs.insert(0, first)
+
+    def estimate(self, stacks: Sequence[Sequence[Spec]]) -> list[float]:
+        """Returns the seconds of each stack for a process that has a core to itself."""
+        from bench.engine.job import keep_freed_memory
+
+        keep_freed_memory()  # as in a worker
+        return self.study.estimate(stacks, self.here) if stacks else []
+
+    def share(self) -> float:
+        """Returns the share of a core that each worker is likely to have beside other programs."""
+        return 1.0 if self.elsewhere or self.here != "cpu" else self.crowd.share(self.workers)
 
     def whole(self) -> Sequence[Spec]:
         """Returns what the options select without --shard."""
@@ -142,11 +171,31 @@ class Plan:
             f"{counts.pending} to go"
         )
         if self.jobs:
-            costs = self.costs.values()
-            estimate = duration(max(sum(costs) / self.workers, *costs))
+            estimate = duration(together(self.costs.values(), self.workers))
             line += f" in {len(self.jobs)} stacks; about {estimate} on "
             line += f"{self.workers} x {self.device}"
+            if self.share() < CROWDED:
+                line += " beside other programs"
         return line
+
+    def choose_scale(self) -> tuple[str, str]:
+        """Returns the scale of a command without --scale, and the reason."""
+        costs = self.estimate(self.study.stacks(self.study.specs("paper"), self.device))
+        seconds = together(costs, self.workers) / self.share()
+        if seconds < PAPER_BY_DEFAULT:
+            return "paper", f"its estimate on this {self.device} is under 30 min"
+        return "quick", f"--scale paper would take about {duration(seconds)} here"
+
+
+def together(costs: Collection[float], workers: int) -> float:
+    """Returns the seconds that jobs of these seconds take on so many workers, at best."""
+    return max(sum(costs) / workers, max(costs, default=0.0))
+
+
+def worth(workers: int, costs: Collection[float]) -> int:
+    """Returns how many of these workers are worth their start; one is the process that asks."""
+    alone = sum(costs) <= START + together(costs, workers)
+    return 1 if alone else min(workers, len(costs))
 
 
 def job_of(
@@ -199,11 +248,3 @@ def choose_device(asked: str | None, elsewhere: bool = False) -> str:
     if asked == "cuda" and not elsewhere and not torch.cuda.is_available():
         raise UsageError("--device cuda, but torch sees no CUDA device; allowed here: cpu")
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_scale(study: Study[Any], device: str, workers: int, rate: float) -> tuple[str, str]:
-    """Returns the scale of a command without --scale, and the reason."""
-    seconds = sum(study.seconds(spec, rate) for spec in study.specs("paper")) / workers
-    if seconds < PAPER_BY_DEFAULT:
-        return "paper", f"its estimate on this {device} is under 30 min"
-    return "quick", f"--scale paper would take about {duration(seconds)} here"

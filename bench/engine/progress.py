@@ -8,8 +8,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -17,8 +18,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from bench.cli import duration
+from bench.engine.plan import together
 from bench.store.atomic import process, write_atomically
 from bench.studies.study import Job
+
+if TYPE_CHECKING:
+    from bench.scores.metrics import Metric
+
+PRIOR = 3.0
+"""Seconds for which an estimate counts as if they had gone as estimated."""
 
 
 class Heartbeat:
@@ -31,15 +39,20 @@ class Heartbeat:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.path = job.work / "progress" / str(job.run) / f"{job.key}.json"
-        self.next = 0.0
+        self.start, self.next = time.monotonic(), 0.0
         self(0.0)
+
+    def seconds(self) -> float:
+        """Returns how long the job has been under way."""
+        return time.monotonic() - self.start
 
     def __call__(self, share: float) -> None:
         now = time.monotonic()
         if now < self.next:
             return
         self.next = now + (5.0 if self.job.parent is None else 0.5)
-        note = {"key": self.job.key, "share": share, "process": process()}
+        note = {"key": self.job.key, "share": share, "seconds": now - self.start}
+        note |= {"process": process()}
         # A full disk is reported when results are written, not here.
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,17 +66,26 @@ class Heartbeat:
 class Monitor:
     """Shows the counts of a run, as a live bar on a terminal and as plain lines elsewhere.
 
-    `pending` holds the estimated seconds of each job that is not done, by key. The share done and
-    the time left are weighted by these seconds. Jobs under way count by their heartbeats in the
-    folder `progress`.
+    `pending` holds the estimated seconds of each job that is not done, by key. The share done is
+    weighted by these seconds. The time left is made of the estimates of what is left, times the
+    ratio of real to estimated seconds of what is done. Jobs under way count by their heartbeats in
+    the folder `progress`.
     """
 
-    def __init__(self, done: int, diverged: int, failed: int, total: int, progress: Path) -> None:
+    def __init__(
+        self,
+        done: int,
+        diverged: int,
+        failed: int,
+        total: int,
+        progress: Path,
+        workers: int = 1,
+    ) -> None:
         self.done, self.diverged, self.failed, self.total = done, diverged, failed, total
-        self.progress = progress
+        self.progress, self.workers = progress, workers
         self.at_start = done
         self.pending: dict[str, float] = {}
-        self.paid = 0.0
+        self.paid = self.took = 0.0  # seconds of jobs that are done, estimated and real
         self.start = time.monotonic()
         self.console = Console(stderr=True)
         self._stop = threading.Event()
@@ -81,27 +103,33 @@ class Monitor:
         """Prints a line that stays above the bar."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def finish(self, key: str, statuses: dict[str, str]) -> None:
-        """Counts the trainings of a job that is stored."""
-        self.paid += self.pending.pop(key, 0.0)
+    def finish(self, key: str, statuses: dict[str, str], seconds: float | None = None) -> None:
+        """Counts the trainings of a job that is stored, and its seconds if they are known."""
+        estimate = self.pending.pop(key, 0.0)
+        self.paid += estimate
+        self.took += estimate if seconds is None else seconds
         self.done += len(statuses)
         self.diverged += sum(status == "diverged" for status in statuses.values())
 
     def shares(self) -> dict[str, float]:
         """Returns how far each job under way has come, from 0 to 1, by key."""
-        return {key: share for key, share, _ in _notes(self.progress)}
+        return {note["key"]: note["share"] for note in _notes(self.progress)}
 
     def _state(self) -> tuple[float, str]:
-        pending = dict(self.pending)
-        under_way = sum(pending.get(key, 0.0) * share for key, share in self.shares().items())
-        whole = self.paid + sum(pending.values())
-        share = (self.paid + under_way) / whole if whole else 1.0
+        left, took, whole = dict(self.pending), self.took, self.paid + sum(self.pending.values())
+        for note in _notes(self.progress):
+            if note["key"] in left:
+                left[note["key"]] *= 1 - note["share"]
+                took += note["seconds"] if note["share"] else 0.0
+        done = whole - sum(left.values())
+        share = done / whole if whole else 1.0
+        ratio = (took + PRIOR) / (done + PRIOR)
         elapsed = time.monotonic() - self.start
         rate = (self.done - self.at_start) / elapsed * 60
-        left = duration(elapsed * (1 - share) / share) if share > 0.01 else "?"
+        rest = duration(ratio * together(left.values(), self.workers))
         counts = f"{self.done}/{self.total} done · {self.diverged} diverged · {self.failed} failed"
         speed = f"{rate:.0f} trainings/min" if rate >= 2 else f"{60 * rate:.0f} trainings/h"
-        times = f"{share:.0%} of the work · {speed} · {duration(elapsed)} gone, {left} left"
+        times = f"{share:.0%} of the work · {speed} · {duration(elapsed)} gone, {rest} left"
         return share, f"{counts} · {times}"
 
     def _show(self) -> None:
@@ -119,18 +147,39 @@ class Monitor:
                     print(text, file=sys.stderr, flush=True)
 
 
-def _notes(progress: Path) -> Iterator[tuple[str, float, str]]:
-    """Yields key, share and process of each heartbeat in this folder."""
+def first_result(rows: Sequence[Mapping[str, Any]], metric: Metric, total: int) -> str:
+    """Returns a line on what these stored rows, the first of `total`, say of a metric.
+
+    It has the mean over trainings that are not diverged, and their number, by lambda and label.
+    """
+    cells: dict[float, dict[str, list[float | None]]] = {}
+    for row in sorted(rows, key=lambda row: (row["lam"], row["label"])):
+        cell = cells.setdefault(row["lam"], {})
+        cell.setdefault(row["label"], []).append(row[metric.columns[0]])
+    parts = []
+    for lam, by_label in cells.items():
+        means = []
+        for label, values in by_label.items():
+            known = [value for value in values if value is not None]
+            mean = f"{label} {sum(known) / len(known):.2f}" if known else label
+            lost = f", {len(values) - len(known)} diverged" if len(known) < len(values) else ""
+            means.append(f"{mean} (n = {len(known)}{lost})")
+        parts.append(f"at λ = {lam:g} {', '.join(means)}")
+    first = f"first result, from {len(rows)} of {total} trainings"
+    return f"{first}: mean {metric.heading} {'; '.join(parts)}"
+
+
+def _notes(progress: Path) -> Iterator[dict[str, Any]]:
+    """Yields the heartbeats in this folder: key, share, seconds and process of a job."""
     for path in progress.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # just replaced or removed
-            note = json.loads(path.read_text())
-            yield note["key"], note["share"], note["process"]
+        with contextlib.suppress(OSError, ValueError):  # just replaced or removed
+            yield json.loads(path.read_text())
 
 
 def clear_drafts(progress: Path) -> None:
     """Removes the drafts of workers that were killed amid a write; heartbeats name the workers."""
-    for *_, writer in _notes(progress):
-        for draft in (progress.parent.parent / "tmp").glob(f"{writer}-*"):
+    for note in _notes(progress):
+        for draft in (progress.parent.parent / "tmp").glob(f"{note['process']}-*"):
             with contextlib.suppress(OSError):
                 draft.unlink()
 

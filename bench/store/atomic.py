@@ -7,8 +7,13 @@ import re
 import socket
 import time
 import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 OLD = 3600
 """Seconds after which a run removes what an ended process left in `tmp/` or `progress/`."""
@@ -45,6 +50,13 @@ def left_behind(path: Path) -> bool:
     except (OSError, OverflowError):
         pass  # it is another user's
     return False
+
+
+def at_once(write: Callable[[T], object], each: Iterable[T]) -> None:
+    """Makes these writes side by side, because each waits for the disk; raises what one raised."""
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(write, each):
+            pass
 
 
 def write_atomically(path: Path, content: bytes, tmp: Path) -> None:

@@ -45,7 +45,7 @@ from safetensors import SafetensorError, safe_open
 from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
-from bench.store.atomic import left_behind, process, work_of, write_atomically
+from bench.store.atomic import at_once, left_behind, process, work_of, write_atomically
 from bench.store.memory import Memory
 from bench.store.source import Today
 
@@ -231,16 +231,18 @@ class Buckets:
             if not is_id(id):  # its beginning becomes a file's name
                 raise ValueError(f"{id!r} is not an id")
             buckets.setdefault(id[:2], []).append(at)
-        for name, places in sorted(buckets.items()):
+
+        def renew(name: str) -> None:
             with self.changing(name) as (old, write):
-                new = table.take(places)
+                new = table.take(buckets[name])
                 if replace:
                     old = without(old, new["id"].to_pylist())
                 else:
                     new = without(new, old["id"].to_pylist())
-                if not len(new):
-                    continue
-                write(pa.concat_tables([old, new], promote_options="permissive"))
+                if len(new):
+                    write(pa.concat_tables([old, new], promote_options="permissive"))
+
+        at_once(renew, sorted(buckets))
 
     @contextmanager
     def changing(self, bucket: str) -> Iterator[tuple[pa.Table, Callable[[pa.Table], None]]]:

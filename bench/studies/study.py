@@ -200,6 +200,16 @@ class Study(Generic[S]):
         """Estimates a training's share of its job's time, for products at `rate` FLOP/s."""
         raise NotImplementedError
 
+    def estimate(self, stacks: Sequence[Sequence[S]], device: str) -> list[float]:
+        """Returns the seconds that each stack takes a process that has a core to itself.
+
+        By default these are the `seconds` at the rate of matrix products here.
+        """
+        from bench.engine import cost
+
+        rate = cost.matmul_rate(device)
+        return [sum(self.seconds(spec, rate) for spec in stack) for stack in stacks]
+
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
         """Trains and scores a stack; returns rows of the study's own columns, and samples.
 

@@ -1,9 +1,14 @@
 """Does the toy study's part of a job: cuts trainings into stacks, trains and scores a stack."""
 
+import time
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import replace
+from itertools import cycle, pairwise
 from typing import Any
 
+import numpy as np
+
+from bench.engine.cost import cpu_seconds
 from bench.scores.metrics import Metric
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
@@ -33,6 +38,39 @@ def seconds(spec: ToySpec, rate: float) -> float:
     """Returns a training's share of its stack's seconds, where products run at `rate` FLOP/s."""
     width = sum(spec.widths) / 3
     return flops(spec) / rate * (width + OVERHEAD_WIDTH) / width
+
+
+def estimate(stacks: Sequence[Sequence[ToySpec]]) -> list[float]:
+    """Returns the seconds of each stack on a core, from batches that are trained here and timed.
+
+    Stacks with the cycle and stacks without it are timed apart, the cheapest and the dearest batch
+    of each. The time of a batch lies between these as its products do.
+    """
+    found = [0.0] * len(stacks)
+    for cycled in (False, True):
+        ones = {i: _one_update(s) for i, s in enumerate(stacks) if (s[0].lam > 0) is cycled}
+        work = {i: sum(map(flops, one)) for i, one in ones.items()}
+        ends = {work[i]: i for i in sorted(work, key=lambda i: work[i])[:: max(1, len(work) - 1)]}
+        times = [_epoch_seconds(ones[i]) for i in ends.values()]
+        for i in ones:
+            epoch = float(np.interp(work[i], [*ends], times))
+            found[i] = epoch * sum(map(flops, stacks[i])) / work[i]
+    return found
+
+
+def _one_update(specs: Sequence[ToySpec]) -> list[ToySpec]:
+    """Returns these trainings of one epoch, with one update of each player on a batch."""
+    return [replace(spec, critic_steps=1, model_steps=1, epochs=1) for spec in specs]
+
+
+def _epoch_seconds(specs: Sequence[ToySpec]) -> float:
+    """Returns a core's seconds for an epoch of this stack, from a few of its batches."""
+    trainer = Trainer(specs)
+    start = time.process_time()
+    batches = next(trainer.epochs())
+    drawn = time.process_time() - start
+    turn = cycle(batches)
+    return drawn + len(batches) * cpu_seconds(lambda: trainer.updates(next(turn)))
 
 
 def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:

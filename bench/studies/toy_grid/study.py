@@ -80,6 +80,11 @@ class ToyStudy(Study[ToySpec]):
 
         return job.seconds(spec, rate)
 
+    def estimate(self, stacks: Sequence[Sequence[ToySpec]], device: str) -> list[float]:
+        from bench.studies.toy_grid import job
+
+        return job.estimate(stacks) if device == "cpu" else super().estimate(stacks, device)
+
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
         from bench.studies.toy_grid.job import train
 

@@ -36,15 +36,19 @@ def matmul_rate(device: str, width: int = 64, budget: float = 0.15) -> float:
 
 
 def cpu_seconds(step: Callable[[], object], budget: float = 0.15) -> float:
-    """Returns the processor's seconds of a step, measured for `budget` seconds after a first step.
+    """Returns the processor's seconds of a step, measured for `budget` seconds.
 
-    Unlike seconds of the clock they do not count the time that other programs take.
+    A first step that takes less than that does not count. Unlike seconds of the clock they do not
+    count the time that other programs take.
     """
     import torch
 
     torch.set_num_threads(1)  # as in a worker
+    begin, stop = time.process_time(), time.perf_counter() + budget
     step()
-    steps, start, stop = 0, time.process_time(), time.perf_counter() + budget
+    steps, start = 0, time.process_time()
+    if start - begin > budget:
+        return start - begin
     while not steps or time.perf_counter() < stop:
         step()
         steps += 1

@@ -1,22 +1,30 @@
 """Estimates what a training of images and its scores cost, before they run."""
 
 import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from bench.engine.cost import cpu_seconds, matmul_rate
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
-from bench.studies.images.train import Draws, learn
+from bench.studies.images.train import Draws, Trainer, learn
 from models.methods import METHODS, decode, prior
 
 EFFICIENCY = 0.25  # annealing reaches this share of the speed of plain matrix products on a core
 UPDATE = 1.5e-3  # seconds that an update takes beside its products
-SCORES = 15.0
-"""Seconds for samples, reconstructions and the classifier, for MNIST at a quarter of the width."""
+SCORES = 15.0 / 10_000
+"""Seconds for a sample: its reconstruction and the classifier, for MNIST at a quarter of the width.
+"""
+LONG, TIMING = 0.5, 1.0
+"""Seconds of a step that is too long to be timed before a run, and seconds of all timing."""
 
 
 class _Flops(TorchDispatchMode):
@@ -76,9 +84,47 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)
 
 
+def estimate(specs: Sequence[ImageSpec], device: str) -> list[float]:
+    """Returns the seconds of each training and its scores on a core or a GPU.
+
+    On a CPU steps are timed, of the dearest kinds of training first, for about a second. What they
+    take of what `training_seconds` foresees corrects that, for other kinds by the mean.
+    """
+    rate, stop = matmul_rate(device), time.perf_counter() + TIMING
+    foreseen = {_kind(spec): training_seconds(_step(spec), rate) for spec in specs}
+    found: dict[ImageSpec, float] = {}
+    for kind in sorted(foreseen, key=lambda kind: -foreseen[kind]):
+        if device == "cpu" and foreseen[kind] < LONG and time.perf_counter() < stop:
+            found[kind] = _step_seconds(kind) / foreseen[kind]
+    mean = sum(found.values()) / len(found) if found else 1.0
+    return [
+        found.get(_kind(spec), mean) * training_seconds(spec, rate) + evaluation_seconds(spec, rate)
+        for spec in specs
+    ]
+
+
+def _step(spec: ImageSpec) -> ImageSpec:
+    """Returns the same training with a single step."""
+    return replace(spec, epochs=1, images=spec.batch)
+
+
+def _kind(spec: ImageSpec) -> ImageSpec:
+    """Returns a spec that trainings share whose steps take the same time."""
+    return replace(_step(spec), lam=float(spec.lam > 0), seed=0, lr=ImageSpec.lr)
+
+
+def _step_seconds(spec: ImageSpec) -> float:
+    """Returns a core's seconds of a step of this training, on images of noise."""
+    domain = domain_of(spec.data)
+    size = spec.batch, domain.channels, domain.size, domain.size
+    trainer = Trainer(spec, np.random.default_rng(0).integers(256, size=size, dtype=np.uint8))
+    trainer.nets.train()
+    return cpu_seconds(trainer.advance, 0.1)
+
+
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
-    """Returns the seconds of the scores; annealed importance sampling takes nearly all of them."""
+    """Returns the seconds of the scores; annealed importance sampling takes most of them."""
     rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
     flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
-    return SCORES + flops / (rate * EFFICIENCY)
+    return SCORES * spec.samples + flops / (rate * EFFICIENCY)

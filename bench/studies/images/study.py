@@ -118,6 +118,11 @@ class ImageStudy(Study[ImageSpec]):
 
         return training_seconds(spec, rate) + evaluation_seconds(spec, rate)
 
+    def estimate(self, stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
+        from bench.studies.images.cost import estimate
+
+        return estimate([spec for (spec,) in stacks], device)
+
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
         from bench.studies.images.job import train
 

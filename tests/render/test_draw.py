@@ -55,7 +55,7 @@ def test_copies_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def meeting(i: int) -> Figure:
         (tmp_path / f"{os.getpid()}.here").touch()
-        for _ in range(3000):
+        for _ in range(1000):
             if len([*tmp_path.glob("*.here")]) == 2:
                 break
             time.sleep(0.01)

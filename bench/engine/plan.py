@@ -13,7 +13,7 @@ from bench.cli import UsageError, duration
 from bench.spec import Spec
 from bench.studies import STUDIES
 from bench.studies.selection import select
-from bench.studies.study import Job
+from bench.studies.study import Job, Study
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
@@ -26,6 +26,8 @@ ADDRESSES = {
 }
 PAPER_BY_DEFAULT = 30 * 60
 """Seconds below which the estimate of `paper` makes it the default scale."""
+UNSURE = 3
+"""Ratio to that limit up to which the trainer itself is timed."""
 START = 4.0
 """Seconds that worker processes take to start: jobs that are shorter in all run without them."""
 CROWDED = 0.9
@@ -180,8 +182,14 @@ class Plan:
 
     def choose_scale(self) -> tuple[str, str]:
         """Returns the scale of a command without --scale, and the reason."""
-        costs = self.estimate(self.study.stacks(self.study.specs("paper"), self.device))
-        seconds = together(costs, self.workers) / self.share()
+        stacks = self.study.stacks(self.study.specs("paper"), self.device)
+
+        def side_by_side(costs: Collection[float]) -> float:
+            return together(costs, self.workers) / self.share()
+
+        seconds = side_by_side(Study.estimate(self.study, stacks, self.here))  # quick, by products
+        if PAPER_BY_DEFAULT / UNSURE < seconds < PAPER_BY_DEFAULT * UNSURE:
+            seconds = side_by_side(self.estimate(stacks))
         if seconds < PAPER_BY_DEFAULT:
             return "paper", f"its estimate on this {self.device} is under 30 min"
         return "quick", f"--scale paper would take about {duration(seconds)} here"

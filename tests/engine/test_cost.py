@@ -17,7 +17,7 @@ from bench.scores.metrics import TOY
 from bench.store.rows import Store
 from bench.studies import STUDIES
 from bench.studies.images import cost as images
-from bench.studies.study import Job
+from bench.studies.study import Job, Study
 from bench.studies.toy_grid import job as toy
 from tests import lives
 from tests.rows import SMOKE, row, smoke
@@ -178,13 +178,20 @@ def test_a_short_job_comes_first_then_the_longest(
     assert costs == sorted(costs, reverse=True)  # no job is short
 
 
-@pytest.mark.parametrize(("seconds", "scale"), [(1.0, "paper"), (1e4, "quick")])
+@pytest.mark.parametrize(
+    ("products", "trainer", "scale"),
+    [(60.0, 1e9, "paper"), (1e4, 0.0, "quick"), (1e3, 1e4, "quick"), (3e3, 1e3, "paper")],
+)
 def test_the_default_scale_follows_the_estimate(
-    seconds: float, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    products: float, trainer: float, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(STUDY), "estimate", lambda self, stacks, _: [seconds] * len(stacks))
-    found = Plan(run.parser().parse_args(["toy_grid", "--results", str(tmp_path)]))
-    assert found.scale == scale
+    """That of matrix products, and near the limit of half an hour that of the trainer."""
+    for kind, seconds in ((Study, products), (type(STUDY), trainer)):
+        patched = lambda self, stacks, _, all=seconds: [all / len(stacks)] * len(stacks)  # noqa: E731
+        monkeypatch.setattr(kind, "estimate", patched)
+    monkeypatch.setattr(cost.Crowd, "share", lambda self, workers: 1.0)
+    asked = ["toy_grid", "--results", str(tmp_path), "--workers", "1"]
+    assert Plan(run.parser().parse_args(asked)).scale == scale
 
 
 # While it runs
@@ -273,6 +280,9 @@ def test_a_run_shows_its_first_result_once(
     monkeypatch.setattr(toy, "stacks", toy.stacks)  # as it was, after the test
     lives.small_stacks()
     asked = [*SMOKE, "--engine", "sequential", "--results", str(tmp_path)]
+    before = ["--only", "lam=0", "--only", "encoder_width=32", "--only", "decoder_width=32"]
+    assert run.main([*asked, *before]) == 0
+    capsys.readouterr()
     assert run.main(asked) == 0
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("first result")]
     table = STUDY.store(tmp_path, "smoke").load()[0].to_pandas()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STAT = Path("/proc/stat")
+STAT, AUTOGROUP = Path("/proc/stat"), Path("/proc/sys/kernel/sched_autogroup_enabled")
 STAYS = 0.1
 """Share of its time that Linux leaves to a program of niceness 10 beside one of niceness 0."""
 FULL = 0.95
@@ -97,7 +97,13 @@ def _busy(cores: set[str]) -> tuple[float, float]:
             user, nice, system, _idle, _io, irq, soft, steal = map(int, numbers[:8])
             busy += user + nice + system + irq + soft + steal
             yielding += nice
-    if os.getpriority(os.PRIO_PROCESS, 0) > 0:
-        yielding = 0  # this process is nice as well
+    # This process is nice as well, or niceness counts among the programs of one session only.
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0 or _by_session():
+        yielding = 0
     tick = os.sysconf("SC_CLK_TCK")
     return busy / tick, (busy - (1 - STAYS) * yielding) / tick
+
+
+def _by_session() -> bool:
+    """Returns whether Linux shares its cores among sessions, and not among programs."""
+    return AUTOGROUP.is_file() and AUTOGROUP.read_text().strip() == "1"

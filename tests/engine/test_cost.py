@@ -112,11 +112,15 @@ def test_other_programs_take_their_share(
     assert there.share(2) == pytest.approx(2 / (2 + others))
 
 
-@pytest.mark.parametrize(("niceness", "pressing"), [(0, 9.0), (10, 18.0)])
+@pytest.mark.parametrize(
+    ("niceness", "grouped", "pressing"), [(0, "0", 9.0), (10, "0", 18.0), (0, "1", 18.0)]
+)
 def test_busy_cores_are_read_from_the_system(
-    niceness: int, pressing: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    niceness: int, grouped: str, pressing: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Programs that are nice count a tenth, unless this process is nice as well."""
+    """Programs that are nice count a tenth, unless their niceness says nothing to this process."""
+    (tmp_path / "grouped").write_text(f"{grouped}\n")
+    monkeypatch.setattr(cost, "AUTOGROUP", tmp_path / "grouped")
     (tmp_path / "stat").write_text(
         "cpu 1 1 1 1 1 1 1 1 1 1\ncpu0 200 1000 200 9 9 100 100 200 7 7\ncpu1 5 5 5 5 5 5 5 5 5 5\n"
     )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.layers import Linear
+
 PLANAR_STEPS = 80  # k of Table 1's NF (Rezende & Mohamed 2015)
 AUTOREGRESSIVE_STEPS = 4  # Kingma et al. 2016, figure 2 and section 6, take 4 steps on MNIST.
 _STRAIGHT = math.log(math.e - 1)  # softplus of this number is 1
@@ -24,7 +26,7 @@ class PlanarFlow(nn.Module):
     def __init__(self, d: int, d_h: int, steps: int = PLANAR_STEPS) -> None:
         super().__init__()
         self.d, self.steps = d, steps
-        self.amortised = nn.Linear(d_h, steps * (2 * d + 1))
+        self.amortised = Linear(d_h, steps * (2 * d + 1))
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Returns flown z and log |det dz'/dz| (n,) of z (n, d) and features (n, d_h)."""

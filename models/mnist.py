@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.flows import AutoregressiveFlow, PlanarFlow
+from models.layers import Conv, Deconv, Linear, View
 
 SIZES = tuple(range(16, 257, 4))
 """These networks take images of these heights and widths, with any number of channels."""
@@ -56,27 +57,6 @@ def batch_norm(d: int, of_images: bool = True) -> Norm:
     return norm
 
 
-class Deconv(nn.ConvTranspose2d):
-    """Doubles the image by a transposed convolution, 5 x 5 and stride 2.
-
-    For few channels, a 3 x 3 convolution makes the four phases of the output, which each meet every
-    second tap of the kernel. The numbers are the same up to rounding, and the forward pass is
-    faster on a CPU. For many channels, the zeros among the taps cost more.
-    """
-
-    def __init__(self, d_in: int, d_out: int) -> None:
-        super().__init__(d_in, d_out, 5, 2, 2, output_padding=1)
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self.out_channels >= 8:
-            return super().forward(input, output_size)
-        taps = F.pad(self.weight, (0, 1, 0, 1)).flip(2, 3)
-        phases = taps.unflatten(2, (3, 2)).unflatten(4, (3, 2)).flip(3, 5)
-        weight = phases.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        assert self.bias is not None
-        return F.pixel_shuffle(F.conv2d(input, weight, self.bias.repeat_interleave(4), 1, 1), 2)
-
-
 _WORD = re.compile(r"([a-z]+?)(\d+|[cz])?(?:@(\d+|[qs]))?(?:k(\d))?")
 
 
@@ -88,10 +68,10 @@ def _layer(word: str, shape: ImageShape, d: int, *pixels: int) -> nn.Module:
     n = exact.get(number) or shape.units(int(number or 1))
     side, k = {"q": shape.size // 4, "s": shape.size}.get(side) or int(side or 1), int(kernel or 5)
     kinds: dict[str, Callable[[], nn.Module]] = {
-        "conv": lambda: nn.Conv2d(d, n, k, 2, (k - 1) // 2),
+        "conv": lambda: Conv(d, n, k),
         "deconv": lambda: Deconv(d, n),
-        "fc": lambda: nn.Linear(d, n * side**2),
-        "view": lambda: nn.Unflatten(1, (d // side**2, side, side)),
+        "fc": lambda: Linear(d, n * side**2),
+        "view": lambda: View(1, (d // side**2, side, side)),
         "flatten": nn.Flatten,
         "pool": lambda: nn.AvgPool2d(2),
         "bn": lambda: batch_norm(d, of_images=bool(pixels)),

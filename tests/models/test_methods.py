@@ -16,7 +16,6 @@ from models.flows import AutoregressiveFlow, PlanarFlow
 from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, _contrast, label
 from models.mnist import (
     PARTS,
-    Deconv,
     ImageNetworks,
     ImageShape,
     Part,
@@ -280,13 +279,6 @@ def test_an_autoregressive_step_sees_earlier_coordinates_only() -> None:
         )
         assert isinstance(jacobian, Tensor)
         assert torch.equal(jacobian, jacobian.tril(-1)) and jacobian.abs().sum() > 0
-
-
-def test_deconv_is_a_transposed_convolution() -> None:
-    torch.manual_seed(0)
-    layer = Deconv(3, 2).double()
-    x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), nn.ConvTranspose2d.forward(layer, x))
 
 
 def test_the_joint_critic_sees_how_x_and_z_belong_together() -> None:

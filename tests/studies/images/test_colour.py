@@ -20,8 +20,8 @@ from bench.studies.images.cost import training_seconds
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.train import Draws, Trainer
 from models.colour import Block
+from models.layers import Conv, Deconv, Linear, View
 from models.methods import METHODS, encode
-from models.mnist import Deconv
 from tests.scores.test_classifiers import stand_in
 
 
@@ -70,7 +70,8 @@ def leaves(network: nn.Module) -> Iterator[nn.Module]:
 
 def spelled(network: nn.Module) -> str:
     """Every layer in its order, with its units or channels."""
-    names = {nn.Flatten: "", nn.Unflatten: "", nn.Conv2d: "conv", Deconv: "deconv", nn.Linear: "fc"}
+    names = {nn.Flatten: "", View: "", nn.Conv2d: "conv", Conv: "conv", Deconv: "deconv"}
+    names |= {nn.Linear: "fc", Linear: "fc"}
     names |= {nn.BatchNorm2d: "bn", nn.BatchNorm1d: "bn", nn.LeakyReLU: "leaky", nn.GroupNorm: "ln"}
     found = []
     for layer in leaves(network):

@@ -15,8 +15,9 @@ from bench.speed.baselines.images import PlainTrainer
 from bench.studies.images import train
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer
+from models.layers import Deconv
 from models.methods import METHODS, Networks, encode, prior
-from models.mnist import Deconv, ImageNetworks
+from models.mnist import ImageNetworks
 from models.objectives import density_ratio
 from tests.rows import OWN_METHODS
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.flows import AutoregressiveFlow, PlanarFlow
-from models.layers import Conv, Deconv, Linear, View
+from models.layers import Conv, Deconv, Linear, View, beside
 
 SIZES = tuple(range(16, 257, 4))
 """These networks take images of these heights and widths, with any number of channels."""
@@ -119,7 +119,7 @@ class ImplicitEncoder(nn.Module):
 
     def forward(self, x: Tensor, eps: Tensor) -> Tensor:
         """Returns z (n, d) of x (n, c, h, w) and eps (n, 1, h, w)."""
-        return self.layers(torch.cat([x, eps], 1))
+        return self.layers(beside(x, eps))
 
 
 class GaussianEncoder(nn.Module):
@@ -213,7 +213,7 @@ class JointCritic(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor, *noise: Tensor) -> Tensor:
         """Returns f (n,) of x (n, c, h, w), z (n, d) and noise (n, 1, h, w) and (n, d')."""
-        of_x = self.features(torch.cat([x, *noise[:1]], 1))
+        of_x = self.features(beside(x, *noise[:1]))
         of_z = self.code(torch.cat([z, *noise[1:]], 1))
         return self.head(torch.cat([of_x, of_z], 1)).squeeze(1)
 

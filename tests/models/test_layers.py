@@ -16,8 +16,10 @@ LAYERS = [
     *((Conv(3, 10, kernel), (2, 3, 14, 8)) for kernel in range(2, 8)),
     (Conv(3, 10), (2, 3, 7, 6)),  # odd
     (Conv(9, 10), (2, 9, 8, 8)),  # many channels
+    *((Conv(256, 384, kernel), (2, 256, size, size)) for kernel in (4, 5) for size in (3, 4)),
     (Deconv(3, 2), (2, 3, 7, 6)),
     (Deconv(3, 9), (2, 3, 7, 6)),
+    *((Deconv(128, 256), (2, 128, size, size)) for size in (1, 4)),
     (View(1, (3, 2, 2)), (5, 12)),
 ]
 

@@ -14,8 +14,8 @@ LARGE = 1 << 17
 """From so many weights on, oneDNN saves a dense layer more time than its copies cost."""
 HUGE, SMALL = 1 << 19, 4
 """Convolutions of so many weights and of images up to so many pixels wide are fast as products."""
-FEW = 8
-"""Up to so many channels of large images fill a processor's vectors badly."""
+NARROW = 16
+"""Up to so many channels fill a processor's vectors badly in oneDNN's transposed convolutions."""
 
 
 class _Product(torch.autograd.Function):
@@ -51,11 +51,14 @@ class _Product(torch.autograd.Function):
         return dx, dw, db, None
 
 
+def _plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def _by_onednn(x: Tensor, weight: Tensor, least: int) -> bool:
     """Says whether `_Product` is there for x, and faster for so many weights."""
-    there = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return there and exact and weight.numel() >= least
+    there = _plain(x) and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return there and weight.numel() >= least
 
 
 class Linear(nn.Linear):
@@ -83,32 +86,93 @@ def _few_pixels(images: Tensor) -> bool:
     return images.shape[2] == images.shape[3] <= SMALL
 
 
+def _doubled(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Tensor:
+    """Returns the transposed convolution of stride 2, which makes images twice as large.
+
+    A 3 x 3 convolution makes the four phases of the output, which each meet every second tap of the
+    kernel. It is faster for few channels; for many, the zeros among the taps cost more. `before`
+    are the pixels that the kernel, up to 6 wide, reaches to the left.
+    """
+    first = 2 - before
+    taps = F.pad(weight, (first, 6 - first - weight.shape[2]) * 2)
+    phases = taps.unflatten(2, (3, 2)).unflatten(4, (3, 2)).flip(2, 4).permute(3, 5, 1, 0, 2, 4)
+    out = F.conv2d(x, phases.flatten(0, 2), None if bias is None else bias.repeat(4), 1, 1)
+    out = out.permute(0, 2, 3, 1)
+    n, h, w, _ = out.shape
+    rows = out.unflatten(3, (2, -1)).transpose(2, 3).reshape(n, 2 * h, 2 * w, -1)
+    return rows.permute(0, 3, 1, 2)
+
+
+def _slope(image: Tensor, half: Tensor, weight: Tensor, before: int) -> Tensor:
+    """Returns the gradient in the weight of a convolution of stride 2.
+
+    `half` is the gradient of what the convolution makes of `image`, or the other way round for a
+    transposed convolution.
+    """
+    geometry = (2, 2), (before, before), (1, 1), False, (0, 0), 1
+    backward, wanted = torch.ops.aten.convolution_backward, (False, True, False)
+    return backward(half, image, weight, None, *geometry, wanted)[1]
+
+
+class _Halve(torch.autograd.Function):
+    """Convolves with stride 2; the gradient in the image is `_Double`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.before = before
+        return F.conv2d(x, weight, bias, 2, before)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (g,), wanted = ctx.saved_tensors, gradients, ctx.needs_input_grad
+        dx = _Double.apply(g, weight, None, ctx.before) if wanted[0] else None
+        if dx is not None and dx.shape != x.shape:
+            dx = dx[:, :, : x.shape[2], : x.shape[3]].contiguous(memory_format=torch.channels_last)
+        dw = _slope(x, g, weight, ctx.before) if wanted[1] else None
+        return dx, dw, g.sum((0, 2, 3)) if wanted[2] else None, None
+
+
+class _Double(torch.autograd.Function):
+    """Convolves like `_doubled`; the gradient in the image is `_Halve`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.before = before
+        return _doubled(x, weight, bias, before)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (g,), wanted = ctx.saved_tensors, gradients, ctx.needs_input_grad
+        dx = _Halve.apply(g, weight, None, ctx.before) if wanted[0] else None
+        dw = _slope(g, x, weight, ctx.before) if wanted[1] else None
+        return dx, dw, g.sum((0, 2, 3)) if wanted[2] else None, None
+
+
 class Conv(nn.Conv2d):
     """Halves the image by a convolution of stride 2, with as many pixels around it as it needs.
 
-    For few channels, a 3 x 3 convolution of the four phases of the image does the same, and the
-    gradient in the image is faster on a CPU. For few pixels and many channels, one product of all
-    windows of all images is faster, because oneDNN convolves every image on its own.
+    For few channels, the gradient in the image is computed as in `Deconv`. For few pixels and many
+    channels, one product of all windows of all images is faster, because oneDNN convolves every
+    image on its own.
     """
 
     def __init__(self, d_in: int, d_out: int, kernel: int = 5) -> None:
-        super().__init__(d_in, d_out, kernel, 2, (kernel - 1) // 2)
+        self.before = (kernel - 1) // 2
+        super().__init__(d_in, d_out, kernel, 2, self.before)
 
     def forward(self, input: Tensor) -> Tensor:
         if _few_pixels(input) and _by_onednn(input, self.weight, HUGE):
             return self._product(input)
-        kernel, even = self.kernel_size[0], input.shape[2] % 2 == input.shape[3] % 2 == 0
-        few = self.in_channels <= FEW and kernel <= 6 and input.device.type == "cpu"
-        if not (few and even and input.requires_grad):
-            return super().forward(input)
-        before = 2 - (kernel - 1) // 2
-        taps = F.pad(self.weight, (before, 6 - kernel - before) * 2)
-        phases = taps.unflatten(2, (3, 2)).unflatten(4, (3, 2)).permute(0, 1, 3, 5, 2, 4)
-        return F.conv2d(F.pixel_unshuffle(input, 2), phases.flatten(1, 3), self.bias, 1, 1)
+        kernel = self.kernel_size[0]
+        whole = kernel % 2 == 1 or input.shape[2] % 2 == input.shape[3] % 2 == 0
+        if self.in_channels <= NARROW and kernel <= 6 and whole and _plain(input):
+            return _Halve.apply(input, self.weight, self.bias, self.before)
+        return super().forward(input)
 
     def _product(self, input: Tensor) -> Tensor:
-        kernel, old = self.kernel_size[0], input.shape[2]
-        before = (kernel - 1) // 2
+        kernel, before, old = self.kernel_size[0], self.before, input.shape[2]
         n = (old + 2 * before - kernel) // 2 + 1
         width, pixels = _windows(n, kernel)
         sides = (before, width - before - old)
@@ -121,10 +185,8 @@ class Conv(nn.Conv2d):
 class Deconv(nn.ConvTranspose2d):
     """Doubles the image by a transposed convolution, 5 x 5 and stride 2.
 
-    For few channels, a 3 x 3 convolution makes the four phases of the output, which each meet every
-    second tap of the kernel. The numbers are the same up to rounding, and the forward pass is
-    faster on a CPU. For many channels, the zeros among the taps cost more. For few pixels and very
-    many channels, one product for all images is faster.
+    For few channels, a convolution of stride 1 makes the phases of the output, see `_doubled`. For
+    few pixels and very many channels, one product for all images is faster.
     """
 
     def __init__(self, d_in: int, d_out: int) -> None:
@@ -133,13 +195,10 @@ class Deconv(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if _few_pixels(input) and _by_onednn(input, self.weight, HUGE):
             return self._product(input)
-        if self.out_channels >= 8:
-            return super().forward(input, output_size)
-        taps = F.pad(self.weight, (0, 1, 0, 1)).flip(2, 3)
-        phases = taps.unflatten(2, (3, 2)).unflatten(4, (3, 2)).flip(3, 5)
-        weight = phases.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        assert self.bias is not None
-        return F.pixel_shuffle(F.conv2d(input, weight, self.bias.repeat_interleave(4), 1, 1), 2)
+        if self.out_channels <= NARROW:
+            double = _Double.apply if _plain(input) else _doubled
+            return double(input, self.weight, self.bias, 2)
+        return super().forward(input, output_size)
 
     def _product(self, input: Tensor) -> Tensor:
         n, old, channels = len(input), input.shape[2], self.out_channels

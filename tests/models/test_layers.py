@@ -13,12 +13,11 @@ from models.layers import Conv, Deconv, Linear, View
 LAYERS = [
     (Linear(256, 513), (5, 256)),  # large: oneDNN's
     (Linear(7, 3), (5, 7)),
-    *((Conv(3, 10, kernel), (2, 3, 14, 8)) for kernel in range(2, 8)),
-    (Conv(3, 10), (2, 3, 7, 6)),  # odd
-    (Conv(9, 10), (2, 9, 8, 8)),  # many channels
+    *((Conv(3, 10, kernel), (2, 3, *size)) for kernel in range(1, 8) for size in ((14, 8), (7, 9))),
+    (Conv(17, 10), (2, 17, 8, 8)),  # many channels
     *((Conv(256, 384, kernel), (2, 256, size, size)) for kernel in (4, 5) for size in (3, 4)),
     (Deconv(3, 2), (2, 3, 7, 6)),
-    (Deconv(3, 9), (2, 3, 7, 6)),
+    (Deconv(3, 17), (2, 3, 7, 6)),
     *((Deconv(128, 256), (2, 128, size, size)) for size in (1, 4)),
     (View(1, (3, 2, 2)), (5, 12)),
 ]

@@ -115,7 +115,7 @@ class PlainTrainer:
     """Trains one spec; the counterpart of `bench.studies.images.train.Trainer`.
 
     Unless the loop is `frugal`, the model's step computes the critic's gradient as well and drops
-    it, as in PyTorch's DCGAN example.
+    it, as in PyTorch's DCGAN example. The networks are `compiled` by torch.compile if it is asked.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class PlainTrainer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         frugal: bool = True,
+        compiled: bool = False,
     ) -> None:
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
         of = domain(spec.data)
@@ -138,6 +139,9 @@ class PlainTrainer:
                 strict=True,
             )
         )
+        if compiled:
+            for network in (self.encoder, self.decoder, self.critic):
+                network.compile()
         models = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.model = [p for p in models if p.requires_grad]
         self.reached = self.model if frugal else None

@@ -190,8 +190,7 @@ def _run(args: argparse.Namespace) -> int:
             plan.store.forget_gone()
         for spec in plan.specs if args.retry_failed else []:
             plan.store.forget_failures(spec.id)
-        plan.cut()
-        executor.begin(plan.workers)
+        plan.cut(executor.begin)
         _begin(plan)
         if args.redo == "all":
             plan.store.redo([spec.id for job in plan.jobs for spec in job.specs])

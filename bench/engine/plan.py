@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,26 +118,29 @@ class Plan:
             metrics.check(self.study.metrics(), self.study.columns(), imagenet)
         self.store = self.study.store(args.results, self.scale)
 
-    def cut(self) -> None:
+    def cut(self, begin: Callable[[int], None] = lambda workers: None) -> None:
         """Makes the jobs that are left, and takes so many workers as they are worth.
 
-        The longest jobs come first, so that workers end together. A short job comes before them, so
-        that the user soon sees a result.
+        Workers may `begin` before the jobs are timed, because both take seconds. The longest jobs
+        come first, so that workers end together. A short job comes before them, so that the user
+        soon sees a result.
         """
         from bench.store import provenance
 
         self.counts, left = count(self.specs, self.store, self.args.redo)
         origin = provenance.commit()
         stacks = self.study.stacks(left, self.device)
-        seconds = self.estimate(stacks)
         if self.args.engine == "loky" and self.args.workers is None:
-            self.workers = worth(self.workers, seconds)
+            self.workers = worth(self.workers, self._by_products(stacks))
+        self.share = self._share()  # before this command's own workers are at work
+        begin(self.workers)
+        seconds = self.estimate(stacks)
         self.jobs = [
             job_of(self.args, stack, self.args.results, self.device, origin, self.args.keep_weights)
             for stack in stacks
         ]
-        share = self.share()
-        self.costs = {job.key: s / share for job, s in zip(self.jobs, seconds, strict=True)}
+        pairs = zip(self.jobs, seconds, strict=True)
+        self.costs = {job.key: each / self.share for job, each in pairs}
         self.jobs.sort(key=lambda job: -self.costs[job.key])
         if short := [job for job in self.jobs if self.costs[job.key] <= FIRST]:
             first = max(short, key=lambda job: max(spec.lam for spec in job.specs))
@@ -151,7 +154,11 @@ class Plan:
         keep_freed_memory()  # as in a worker
         return self.study.estimate(stacks, self.here) if stacks else []
 
-    def share(self) -> float:
+    def _by_products(self, stacks: Sequence[Sequence[Spec]]) -> list[float]:
+        """Returns about the same, quickly: from the speed of matrix products."""
+        return Study.estimate(self.study, stacks, self.here) if stacks else []
+
+    def _share(self) -> float:
         """Returns the share of a core that each worker is likely to have beside other programs."""
         return 1.0 if self.elsewhere or self.here != "cpu" else self.crowd.share(self.workers)
 
@@ -176,7 +183,7 @@ class Plan:
             estimate = duration(together(self.costs.values(), self.workers))
             line += f" in {len(self.jobs)} stacks; about {estimate} on "
             line += f"{self.workers} x {self.device}"
-            if self.share() < CROWDED:
+            if self.share < CROWDED:
                 line += " beside other programs"
         return line
 
@@ -185,9 +192,9 @@ class Plan:
         stacks = self.study.stacks(self.study.specs("paper"), self.device)
 
         def side_by_side(costs: Collection[float]) -> float:
-            return together(costs, self.workers) / self.share()
+            return together(costs, self.workers) / self._share()
 
-        seconds = side_by_side(Study.estimate(self.study, stacks, self.here))  # quick, by products
+        seconds = side_by_side(self._by_products(stacks))
         if PAPER_BY_DEFAULT / UNSURE < seconds < PAPER_BY_DEFAULT * UNSURE:
             seconds = side_by_side(self.estimate(stacks))
         if seconds < PAPER_BY_DEFAULT:

@@ -147,7 +147,8 @@ def test_workers_start_for_jobs_that_are_worth_it() -> None:
 
 
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Any, *more: str) -> Plan:
-    monkeypatch.setattr(type(STUDY), "estimate", lambda self, stacks, _: list(map(seconds, stacks)))
+    for kind in (Study, type(STUDY)):
+        monkeypatch.setattr(kind, "estimate", lambda self, stacks, _: [*map(seconds, stacks)])
     monkeypatch.setattr(cost.Crowd, "share", lambda self, workers: 0.5)
     asked = ["toy_grid", "--scale", "quick", "--results", str(tmp_path), *more]
     found = Plan(run.parser().parse_args(asked))

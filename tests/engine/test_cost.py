@@ -57,6 +57,11 @@ def test_a_batch_is_really_trained_to_be_timed(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 2  # each of the 16 batches of an epoch took half a second
 
 
+def test_a_batch_that_trains_nothing_takes_no_time() -> None:
+    stacks = STUDY.stacks(STUDY.specs("smoke", given={"batch": [4096]}), "cpu")
+    assert STUDY.estimate(stacks, "cpu") == [0.0, 0.0]
+
+
 def test_trainings_of_images_are_corrected_by_their_own_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -165,6 +170,18 @@ def test_the_user_s_word_on_workers_counts(
 ) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     assert planned(tmp_path, monkeypatch, lambda stack: each, *more).workers == workers
+
+
+def test_a_method_that_raises_is_left_to_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(specs: Sequence[Any]) -> float:
+        raise ArithmeticError
+
+    monkeypatch.setattr(toy, "_epoch_seconds", broken)
+    found = Plan(run.parser().parse_args([*SMOKE, "--results", str(tmp_path)]))
+    found.cut()
+    assert len(found.jobs) == 2 and all(seconds > 0 for seconds in found.costs.values())
 
 
 def test_a_short_job_comes_first_then_the_longest(

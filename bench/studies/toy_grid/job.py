@@ -19,7 +19,10 @@ from bench.studies.toy_grid.train import Trainer, program, toy_shape
 
 TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
 OVERHEAD_WIDTH = 64
-"""A stacked step on a CPU core takes about twice its matrix products at this width."""
+"""A stacked step on a CPU core takes about twice its matrix products at this width.
+
+`estimate` does without it.
+"""
 
 
 def flops(spec: ToySpec) -> float:
@@ -44,11 +47,16 @@ def estimate(stacks: Sequence[Sequence[ToySpec]]) -> list[float]:
     """Returns the seconds of each stack on a core, from batches that are trained here and timed.
 
     Stacks with the cycle and stacks without it are timed apart, the cheapest and the dearest batch
-    of each. The time of a batch lies between these as its products do.
+    of each. The time of a batch lies between these as its products do. A batch that is larger than
+    the data trains nothing.
     """
     found = [0.0] * len(stacks)
     for cycled in (False, True):
-        ones = {i: _one_update(s) for i, s in enumerate(stacks) if (s[0].lam > 0) is cycled}
+        ones = {
+            i: _one_update(stack)
+            for i, stack in enumerate(stacks)
+            if (stack[0].lam > 0) is cycled and stack[0].batch <= N_TRAIN
+        }
         work = {i: sum(map(flops, one)) for i, one in ones.items()}
         ends = {work[i]: i for i in sorted(work, key=lambda i: work[i])[:: max(1, len(work) - 1)]}
         times = [_epoch_seconds(ones[i]) for i in ends.values()]

@@ -53,8 +53,8 @@ def work(engine_name: str, jobs: int, folder: Path) -> None:
     finish, start = monitor.finish, time.monotonic()
     with open(folder / "ended", "w", buffering=1) as ended:
 
-        def told(key: str, statuses: dict[str, str]) -> None:
-            finish(key, statuses)
+        def told(key: str, statuses: dict[str, str], seconds: float | None = None) -> None:
+            finish(key, statuses, seconds)
             ended.write(f"{monitor.done} {time.monotonic() - start}\n")
 
         monitor.finish = told

@@ -195,9 +195,10 @@ class Deconv(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if _few_pixels(input) and _by_onednn(input, self.weight, HUGE):
             return self._product(input)
-        if self.out_channels <= NARROW:
-            double = _Double.apply if _plain(input) else _doubled
-            return double(input, self.weight, self.bias, 2)
+        if self.out_channels <= NARROW and _plain(input):
+            return _Double.apply(input, self.weight, self.bias, 2)
+        if self.out_channels < 8:
+            return _doubled(input, self.weight, self.bias, 2)
         return super().forward(input, output_size)
 
     def _product(self, input: Tensor) -> Tensor:

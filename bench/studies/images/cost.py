@@ -28,10 +28,7 @@ LONG, TIMING = 0.5, 1.0
 
 
 class _Flops(TorchDispatchMode):
-    """Counts as `FlopCounterMode`, whose tracking of modules forbids a gradient penalty.
-
-    It does not know oneDNN's dense layers, which are of float32 alone: count in float64.
-    """
+    """Counts as `FlopCounterMode`, whose tracking of modules forbids a gradient penalty."""
 
     total = 0.0
 
@@ -40,6 +37,15 @@ class _Flops(TorchDispatchMode):
         if (flops := flop_registry.get(func._overloadpacket)) is not None:
             self.total += flops(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+def _as_defined() -> torch.autocast:
+    """Returns a context where networks in float64 compute each layer as torch.nn does.
+
+    So a count does not depend on the ways in which `models.layers` is faster. Autocast does not
+    round float64.
+    """
+    return torch.autocast("cpu", torch.bfloat16)
 
 
 @cache
@@ -56,7 +62,7 @@ def step_flops(
     found, domain = METHODS[method], domain_of(data)
     nets = domain.networks(found, width, lambda role: 0, kind, critic).double()
     x = torch.zeros(2, domain.channels, domain.size, domain.size, dtype=torch.float64)
-    with _Flops() as counter:
+    with _as_defined(), _Flops() as counter:
         learn(nets.critics(), nets.models())
         if found.critic is not None:
             found.critic(nets, Draws(x, "", "")).backward()
@@ -71,7 +77,7 @@ def decoder_flops(method: str, width: float, data: str) -> float:
     """Returns multiplications and additions of one generated image."""
     nets = domain_of(data).networks(METHODS[method], width, lambda role: 0).double().eval()
     draws = Draws(torch.zeros(1, dtype=torch.float64), "", "")
-    with _Flops() as counter:
+    with _as_defined(), _Flops() as counter:
         decode(nets, draws, prior(nets, draws))
     return counter.total
 

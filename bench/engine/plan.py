@@ -95,8 +95,8 @@ class Plan:
         """Reads the command's options. Raises UsageError for options that can't be met."""
         from joblib import cpu_count
 
-        from bench.engine.cost import Crowd
         from bench.scores import metrics
+        from bench.studies.cost import Crowd
 
         self.crowd = Crowd()
         self.args, self.study = args, replace(STUDIES[args.study], stale=args.stale)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.engine.cost import matmul_rate
+from bench.studies.cost import matmul_rate
 
 TURN, TURNS = 0.4, 7  # seconds of a turn, and number of turns
 

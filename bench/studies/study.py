@@ -205,7 +205,7 @@ class Study(Generic[S]):
 
         By default these are the `seconds` at the rate of matrix products here.
         """
-        from bench.engine import cost
+        from bench.studies import cost
 
         rate = cost.matmul_rate(device)
         return [sum(self.seconds(spec, rate) for spec in stack) for stack in stacks]

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.engine.cost import cpu_seconds, matmul_rate
+from bench.studies.cost import cpu_seconds, matmul_rate
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer, learn

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.engine.cost import cpu_seconds
 from bench.scores.metrics import Metric
+from bench.studies.cost import cpu_seconds
 from bench.studies.cuda import allow_tf32
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
 from bench.studies.toy_grid.data import N_TRAIN

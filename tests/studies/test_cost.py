@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from bench import run
-from bench.engine import cost, progress
+from bench.engine import progress
 from bench.engine.plan import Plan, together, worth
 from bench.engine.progress import Heartbeat, Monitor, first_result
 from bench.scores.metrics import TOY
 from bench.store.rows import Store
-from bench.studies import STUDIES
+from bench.studies import STUDIES, cost
 from bench.studies.images import cost as images
 from bench.studies.study import Job, Study
 from bench.studies.toy_grid import job as toy

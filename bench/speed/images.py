@@ -31,8 +31,8 @@ TEMPERATURES = 8
 """Number in a timed annealing. All temperatures but the first and the last cost the same."""
 
 
-def sections() -> Iterator[Iterator[Line]]:
-    """Yields all measurements. They use synthetic images, which cost as much as others."""
+def ratios() -> Iterator[Iterator[Line]]:
+    """Yields what is measured beside a rival. Synthetic images cost as much as others."""
     yield from (training("cpu", study) for study in LEAST)
     yield convolutional_annealing()
     yield linear_annealing()

@@ -34,8 +34,8 @@ def test_a_run_is_recorded_and_checked(
 ) -> None:
     lines = iter([LINES] * 3 + [[("steps, width 32", "0.60 x", ">= 1.2 x"), *LINES[1:]]])
     monkeypatch.setattr(speed, "RECORDED", tmp_path / "ratios.csv")
-    monkeypatch.setattr(speed.toy, "sections", lambda folder: [next(lines)])
-    monkeypatch.setattr(speed.images, "sections", lambda: [])
+    monkeypatch.setattr(speed.toy, "ratios", lambda: [next(lines)])
+    monkeypatch.setattr(speed.images, "ratios", lambda: [])
     assert main(["--record"]) == main(["--record"]) == 0
     assert recorded() == {"steps, width 32": [1.21, 1.21], "steps, width 64": [0.9, 0.9]}
     assert main(["--check"]) == 0

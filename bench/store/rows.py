@@ -103,10 +103,11 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
     StoreError for a file of a newer schema.
     """
     # A run and its report read the same rows several times, and 200 small files take half a second.
-    return (_remembered if len(content) <= _SMALL else _from_bytes)(content, columns, keep)
+    read = _remembered if len(content) <= _SMALL else _from_bytes
+    return read(content, columns, keep, schema.SCHEMA_VERSION)
 
 
-def _from_bytes(content: bytes, columns: pa.Schema, keep: bool) -> pa.Table:
+def _from_bytes(content: bytes, columns: pa.Schema, keep: bool, newest: int) -> pa.Table:
     if not content:
         raise BadFile("is empty")
     try:
@@ -121,10 +122,10 @@ def _from_bytes(content: bytes, columns: pa.Schema, keep: bool) -> pa.Table:
     if hashlib.sha256(blank).hexdigest().encode() != digest:
         raise BadFile("does not match its checksum: damaged")
     version = int(metadata[b"bench.schema"])
-    if version > schema.SCHEMA_VERSION:
+    if version > newest:
         raise StoreError(
-            f"results of schema {version}; this version of the suite reads up to "
-            f"{schema.SCHEMA_VERSION}: update the suite, or choose another folder with --results"
+            f"results of schema {version}; this version of the suite reads up to {newest}: update "
+            "the suite, or choose another folder with --results"
         )
     table, present = file.read(use_threads=False), {*file.schema_arrow.names}
     for field in columns:

@@ -1,4 +1,4 @@
-"""Makes machine code for products of small matrices, for the processor at hand.
+"""Makes machine code for products of small matrices and for Adam, for the processor at hand.
 
 LLVM compiles the code when it is first needed, in a tenth of a second and without a C compiler.
 Libraries copy biases and rectify in passes of their own, and some use half of the vector units of
@@ -21,7 +21,7 @@ from llvmlite import binding, ir
 Value = Any  # a value of llvmlite.ir
 Operand = tuple[Value, Value]  # the address of a matrix, and how far its rows lie apart
 
-KERNELS = ("plain", "masked", "affine", "rectified", "dots")
+KERNELS = ("plain", "masked", "affine", "rectified", "dots", "adam")
 INTEGERS = 17
 """A product is so many integers: the kernel's place in KERNELS, rows, columns, depth and a_k; then
 for out, a, b and c the address, and how far networks and rows lie apart. Sizes and strides count
@@ -31,8 +31,20 @@ numbers. Columns have stride 1. For network i
 - masked writes 0 where c[i, row, col] is not positive.
 - affine adds c[i, row, 0]. rectified also writes 0 for negative results.
 - dots adds to out[i, row, col] the sum over k of a[i, row, k] b[i, col, k], with k of stride 1.
+- adam moves the one row of out by Adam (Kingma & Ba 2015, algorithm 1), and then sets its gradient,
+  a[i], to 0. b[i] has the two moments as rows. c[i] has the SCALARS of the step.
 """
+SCALARS = (
+    "lr / (1 - beta1^t)",
+    "1 / sqrt(1 - beta2^t)",
+    "beta1",
+    "1 - beta1",
+    "beta2",
+    "1 - beta2",
+)
 Run = Callable[[int, int, Any], None]
+
+EPSILON = 1e-8  # Adam's
 
 _INT, _INT32, _POINTER = ir.IntType(64), ir.IntType(32), ir.PointerType()
 
@@ -58,9 +70,10 @@ def kernels(bits: int, vector: int | None = None) -> Run:
     if vector < 512 and not triple.startswith(("aarch64", "arm64")):
         tiles, heights = {6: 2, 2: 4, 1: 4}, (2, 1)
     module = ir.Module()
-    for name in KERNELS[:-1]:
+    for name in ("plain", "masked", "affine", "rectified"):
         _product(_Code(module, name, bits), lanes, tiles)
     _dots(_Code(module, "dots", bits), lanes, heights)
+    _adam(_Code(module, "adam", bits), lanes)
     _run(_Code(module, "run", bits))
     machine = binding.Target.from_default_triple().create_target_machine(
         cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=3
@@ -119,12 +132,16 @@ class _Code:
         order = ir.Constant(ir.VectorType(_INT32, len(lanes)), list(lanes))
         return self.build.shuffle_vector(x, y, order)
 
+    def intrinsic(self, name: str, *vectors: Value) -> Value:
+        kind = vectors[0].type
+        name = f"llvm.{name}.v{kind.count}f{8 * self.bytes}"
+        of = ir.FunctionType(kind, [kind] * len(vectors))
+        found = self.module.globals.get(name) or ir.Function(self.module, of, name)
+        return self.build.call(found, vectors)
+
     def fma(self, x: Value, y: Value, z: Value) -> Value:
         """Returns x y + z, rounded once where the processor can."""
-        name = f"llvm.fmuladd.v{x.type.count}f{8 * self.bytes}"
-        kind = ir.FunctionType(x.type, [x.type] * 3)
-        found = self.module.globals.get(name) or ir.Function(self.module, kind, name)
-        return self.build.call(found, [x, y, z])
+        return self.intrinsic("fmuladd", x, y, z)
 
     def loop(
         self,
@@ -293,4 +310,30 @@ def _dots(code: _Code, lanes: int, heights: Sequence[int]) -> None:
         code.blocks(columns, (4, 1), lambda column, width: tile(row, column, height, width))
 
     code.blocks(rows, heights, strip)
+    build.ret_void()
+
+
+def _adam(code: _Code, lanes: int) -> None:
+    """Writes `adam`."""
+    build = code.build
+    (_, columns, *_), ((out, _), (a, _), (b, b_r), (c, _)) = code.operands()
+
+    def block(column: Value, lanes: int) -> None:
+        places = [code.plus(c, i * code.bytes) for i in range(len(SCALARS))]
+        rate, root, beta1, rest1, beta2, rest2 = [code.spread(place, lanes) for place in places]
+        small = ir.Constant(ir.VectorType(code.number, lanes), [EPSILON] * lanes)
+        of_out, of_g, of_mean = (code.at(start, column) for start in (out, a, b))
+        of_square = code.at(of_mean, b_r)
+        g = code.load(of_g, lanes)
+        mean = code.fma(beta1, code.load(of_mean, lanes), build.fmul(rest1, g))
+        scaled = build.fmul(rest2, build.fmul(g, g))
+        square = code.fma(beta2, code.load(of_square, lanes), scaled)
+        size = code.fma(code.intrinsic("sqrt", square), root, small)
+        moved = build.fdiv(build.fmul(rate, mean), size)
+        code.store(build.fsub(code.load(of_out, lanes), moved), of_out)
+        code.store(mean, of_mean)
+        code.store(square, of_square)
+        code.store(code.zeros(lanes), of_g)
+
+    code.blocks(columns, (lanes, 1), block)
     build.ret_void()

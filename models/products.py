@@ -1,4 +1,4 @@
-"""Computes all layers of many perceptrons, and their gradients.
+"""Computes all layers of many perceptrons, their gradients, and the steps of Adam.
 
 A CPU runs the code of `models.kernels`, network by network. Other devices run torch's products,
 layer by layer. Hidden layers have ReLUs.
@@ -6,12 +6,15 @@ layer by layer. Hidden layers have ReLUs.
 
 import ctypes
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import groupby
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from models.kernels import KERNELS, kernels
+from models.kernels import KERNELS, SCALARS, kernels
+
+T = TypeVar("T")
 
 Place = tuple[int, int, int, int, int, int]
 """Rows, columns and address of a matrix, and how far networks, rows and columns lie apart."""
@@ -94,6 +97,61 @@ def backward(
         memory.append(g)
     _run(products, g)
     return g if want_x else None
+
+
+class Adam:
+    """Runs Adam (Kingma & Ba 2015, algorithm 1) on parameters (n, p), with a learning rate a row.
+
+    A CPU runs compiled code. Other devices run `torch.optim.Adam`, on every row by itself unless
+    neighbours have the same rate.
+    """
+
+    def __init__(
+        self, parameters: Tensor, gradient: Tensor, lrs: Sequence[float], betas: tuple[float, float]
+    ) -> None:
+        self.parameters, self.gradient = parameters.detach(), gradient
+        self.lrs, self.betas, self.steps = torch.tensor(lrs, dtype=torch.float64), betas, 0
+        if _compiled(parameters):
+            self.moments = parameters.new_zeros(len(lrs), 2, parameters.shape[1])
+            return
+        rates: dict[float, list[Tensor]] = {}
+        for lr, start, end in runs(lrs):
+            rows = self.parameters[start:end].requires_grad_()
+            rows.grad = gradient[start:end]
+            rates.setdefault(lr, []).append(rows)
+        groups = [{"params": rows, "lr": lr} for lr, rows in rates.items()]
+        on_gpu = parameters.is_cuda
+        self.adam = torch.optim.Adam(groups, betas=betas, fused=True, capturable=on_gpu)
+
+    def step(self) -> None:
+        """Moves the parameters, and then sets the gradient to zero."""
+        if not _compiled(self.parameters):
+            self.adam.step()
+            self.gradient.zero_()
+            return
+        self.steps += 1
+        a, b = self.betas
+        scalars = torch.empty(len(self.lrs), 1, len(SCALARS), dtype=torch.float64)
+        scalars[..., 0] = self.lrs[:, None] / (1 - a**self.steps)
+        scalars[..., 1:] = torch.tensor(
+            [(1 - b**self.steps) ** -0.5, a, 1 - a, b, 1 - b], dtype=torch.float64
+        )
+        scalars = scalars.to(self.parameters.dtype)
+        of_parameters, of_g, of_moments, of_scalars = (
+            _place(each)
+            for each in (self.parameters[:, None], self.gradient[:, None], self.moments, scalars)
+        )
+        _run([("adam", of_parameters, of_g, of_moments, of_scalars)], self.parameters)
+
+
+def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
+    """Returns maximal runs of equal neighbours as (value, start, end)."""
+    found, start = [], 0
+    for value, group in groupby(values):
+        end = start + len(list(group))
+        found.append((value, start, end))
+        start = end
+    return found
 
 
 def _compiled(tensor: Tensor) -> bool:

@@ -15,10 +15,6 @@ from torch import Tensor
 from models import products
 from models.products import Layers
 
-_ALIGN = 64
-"""Rows of parameters have a multiple of so many numbers. So Adam's vector instructions leave no
-remainder, whose rounding would depend on other members of the stack."""
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -87,7 +83,7 @@ class Bank:
         """Takes as `weights[i]` the matrices of network i, as `xavier` draws them."""
         self.n, self.shape = len(weights), shape
         size = sum(d_out * (d_in + 1) for d_in, d_out in shape.layers)
-        self.parameters = torch.zeros(self.n, size + -size % _ALIGN, device=device, dtype=dtype)
+        self.parameters = torch.zeros(self.n, size, device=device, dtype=dtype)
         self.layers = self._views(self.parameters)
         for i, (w, *_) in enumerate(self.layers):
             w.copy_(torch.from_numpy(np.stack([network[i] for network in weights])))

@@ -1,4 +1,4 @@
-"""Stacked perceptrons equal torch's own, whoever computes their products."""
+"""Stacked perceptrons and their Adam equal torch's own, whoever computes them."""
 
 from __future__ import annotations
 
@@ -114,3 +114,24 @@ def test_what_is_no_number_stays_visible() -> None:
     for tensor in out, x_grad:
         assert [bool(each.isnan().all()) for each in tensor] == [False, True, False]
         assert tensor[::2].isfinite().all()
+
+
+@pytest.mark.usefixtures("by")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_adam_is_torchs_with_a_rate_for_every_network(dtype: torch.dtype) -> None:
+    lrs, betas, rng = [1e-3, 1e-3, 0.1], (0.5, 0.999), torch.Generator().manual_seed(2)
+    start = torch.randn(3, 37, generator=rng, dtype=dtype)
+    own, gradient = start.clone(), torch.zeros_like(start)
+    adam = products.Adam(own, gradient, lrs, betas)
+    rows = [row.clone().requires_grad_() for row in start]
+    groups = [{"params": [row], "lr": lr} for row, lr in zip(rows, lrs, strict=True)]
+    torchs = torch.optim.Adam(groups, betas=betas)
+    for _ in range(5):
+        gradient += torch.randn(3, 37, generator=rng, dtype=dtype)
+        for row, its_gradient in zip(rows, gradient, strict=True):
+            row.grad = its_gradient.clone()
+        adam.step()
+        torchs.step()
+        assert not gradient.any()
+    moved = torch.stack(rows).detach()
+    torch.testing.assert_close(own, moved, rtol=1e-6, atol=1e-12 if dtype.itemsize == 8 else 1e-6)

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +13,8 @@ from bench.studies.cuda import record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
+from models.products import Adam, runs
 from models.stacked import Group, Shape, ToyNetworks, Trio
-
-T = TypeVar("T")
 
 BETAS = (0.5, 0.999)  # Adam's decay rates: beta1 of ALICE's toy script, and the default beta2
 
@@ -163,39 +161,19 @@ def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | Non
 
 
 class StackedAdam:
-    """Runs `torch.optim.Adam` over the banks of a group, with a learning rate for every network.
-
-    Adam works element by element, so networks of one rate are one slice of a bank's parameters.
-    """
+    """Runs Adam over the banks of a group, with a learning rate for every network."""
 
     def __init__(self, group: Group, lrs: Sequence[float]) -> None:
-        self.gradients = [bank.gradient for bank in group.banks]
-        rates: dict[float, list[Tensor]] = {}
-        for bank, members in zip(group.banks, group.members, strict=True):
-            for lr, start, end in runs([lrs[i] for i in members]):
-                rows = bank.parameters.detach()[start:end].requires_grad_()
-                rows.grad = bank.gradient[start:end]
-                rates.setdefault(lr, []).append(rows)
-        groups = [{"params": rows, "lr": lr} for lr, rows in rates.items()]
-        on_gpu = self.gradients[0].is_cuda
-        self.adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
+        self.steps = [
+            Adam(bank.parameters, bank.gradient, [lrs[i] for i in members], BETAS).step
+            for bank, members in zip(group.banks, group.members, strict=True)
+        ]
 
     def descend(self, loss: Tensor) -> None:
         """Steps down each network's own loss; `loss` (m,) has a number for each member."""
-        for gradient in self.gradients:
-            gradient.zero_()
         loss.sum().backward()
-        self.adam.step()
-
-
-def runs(values: Sequence[T]) -> list[tuple[T, int, int]]:
-    """Returns maximal runs of equal neighbours as (value, start, end)."""
-    found, start = [], 0
-    for value, group in groupby(values):
-        end = start + len(list(group))
-        found.append((value, start, end))
-        start = end
-    return found
+        for step in self.steps:
+            step()
 
 
 def program(spec: ToySpec) -> tuple[int, ...]:

@@ -31,24 +31,30 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.turned = turned
-        if turned:
-            multiply, size = torch.ops.aten.mkldnn_linear_backward_input, [len(x), weight.shape[1]]
-            return multiply(size, x.to_mkldnn(), weight).to_dense()
-        return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+        return _times(x.to_mkldnn(), weight, bias, turned)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (g,), wanted = ctx.saved_tensors, gradients, ctx.needs_input_grad
-        dx = _Product.apply(g, weight, None, not ctx.turned) if wanted[0] else None
-        dw, db = None, g.sum(0) if wanted[2] else None
+        db = g.sum(0) if wanted[2] else None
+        if torch.is_grad_enabled():  # oneDNN's gradient has no gradient
+            dw = x.T @ g if ctx.turned else g.T @ x
+            return _Product.apply(g, weight, None, not ctx.turned), dw, db, None
+        copy = g.to_mkldnn()
+        dx = _times(copy, weight, None, not ctx.turned) if wanted[0] else None
+        dw = None
         if wanted[1]:
-            left, right = (x, g) if ctx.turned else (g, x)
-            if torch.is_grad_enabled():  # oneDNN's gradient has no gradient
-                dw = left.T @ right
-            else:
-                multiply, pair = torch.ops.aten.mkldnn_linear_backward_weights, (left, right)
-                dw, _ = multiply(*(each.to_mkldnn() for each in pair), weight, False)
+            multiply, pair = torch.ops.aten.mkldnn_linear_backward_weights, (copy, x.to_mkldnn())
+            dw, _ = multiply(*(reversed(pair) if ctx.turned else pair), weight, False)
         return dx, dw, db, None
+
+
+def _times(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool) -> Tensor:
+    """Returns what `_Product` computes of a tensor of oneDNN's."""
+    if not turned:
+        return F.linear(x, weight, bias).to_dense()
+    size = [len(x), weight.shape[1]]
+    return torch.ops.aten.mkldnn_linear_backward_input(size, x, weight).to_dense()
 
 
 def _plain(x: Tensor) -> bool:

@@ -15,7 +15,7 @@ import csv
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -33,7 +33,7 @@ HEADINGS = ("measured", "here", "asked for")
 
 
 RECORDED = Path(__file__).parent / "ratios.csv"
-"""A ratio in each row, and what was measured. A run has a row for each of its ratios."""
+"""The lines of recorded runs that tell a ratio: what was measured, here, asked for."""
 LEVEL = 0.05
 """Chance that --check finds any ratio too low although nothing has changed."""
 
@@ -41,51 +41,73 @@ LEVEL = 0.05
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed", __doc__)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
+    only = parser.add_mutually_exclusive_group()
     about = "measures ratios alone, and fails if one is lower than recorded ratios allow"
-    parser.add_argument("--check", action="store_true", help=about)
+    only.add_argument("--check", action="store_true", help=about)
     about = f"measures ratios alone, and adds them to {RECORDED.name}"
-    parser.add_argument("--record", action="store_true", help=about)
+    only.add_argument("--record", action="store_true", help=about)
+    about = "shows recorded ratios, and measures all else"
+    only.add_argument("--recorded", action="store_true", help=about)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
-    lines = []
+    lines = of_runs(recorded()) if args.recorded else []
     with tempfile.TemporaryDirectory() as folder:
         limits = () if args.check or args.record else toy.limits(Path(folder))
-        for line in chain(*toy.ratios(), *limits, *images.ratios()):
+        beside = () if args.recorded else (*toy.ratios(), *images.ratios())
+        for line in chain(*beside, *limits):
             lines.append(line)
             print(": ".join(line[:2]), flush=True)
     machine = f"{cpu_name()}, torch {torch.__version__}, one thread a process"
-    text = f"{markdown(HEADINGS, lines)}\n\nRatios measured in one run: {machine}.\n"
+    text = f"{markdown(HEADINGS, lines)}\n\nMeasured on {machine}.\n"
     print(text)
     if args.out:
         args.out.write_text(text, encoding="utf-8")
-    found = ratios(lines)
     if args.record:
         with RECORDED.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows((ratio, name) for name, ratio in found.items())
-    low = too_low(found, recorded()) if args.check else []
+            csv.writer(file, lineterminator="\n").writerows(filter(ratio, lines))
+    low = too_low(lines, recorded()) if args.check else []
     for line in low:
         print(line, file=sys.stderr)
     return int(bool(low))
 
 
-def ratios(lines: Sequence[Line]) -> dict[str, float]:
-    """Returns the ratio of every line that begins with one, such as 1.25 x, by what it measures."""
-    matches = {name: re.match(r"([\d.]+) x", here) for name, here, _ in lines}
-    return {name: float(match[1]) for name, match in matches.items() if match}
+def ratio(line: Line) -> float | None:
+    """Returns the ratio that a line tells, such as "1.25 x", or None."""
+    found = re.match(r"([\d.]+) x", line[1])
+    return float(found[1]) if found else None
 
 
-def recorded() -> dict[str, list[float]]:
-    """Returns the ratios of the recorded runs by what they measure."""
+def recorded() -> list[Line]:
+    """Returns the lines of all recorded runs."""
+    if not RECORDED.exists():
+        return []
+    with RECORDED.open(encoding="utf-8", newline="") as file:
+        return [(measured, here, asked) for measured, here, asked in csv.reader(file)]
+
+
+def by_name(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """Returns the ratios of these lines by what they measure."""
     found: dict[str, list[float]] = {}
-    if RECORDED.exists():
-        with RECORDED.open(encoding="utf-8", newline="") as file:
-            for ratio, name in csv.reader(file):
-                found.setdefault(name, []).append(float(ratio))
+    for line in lines:
+        if known := ratio(line):
+            found.setdefault(line[0], []).append(known)
     return found
 
 
-def too_low(found: Mapping[str, float], runs: Mapping[str, Sequence[float]]) -> list[str]:
+def of_runs(lines: Sequence[Line]) -> list[Line]:
+    """Returns a line for each ratio of recorded runs: that of the median run, with the extremes."""
+    found = []
+    for name, ratios in by_name(lines).items():
+        middle = sorted(ratios)[len(ratios) // 2]
+        _, here, asked = next(line for line in lines if line[0] == name and ratio(line) == middle)
+        start, _, rest = here.partition(" x")
+        extremes = f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} runs"
+        found.append((name, f"{start} x ({extremes}){rest}", asked))
+    return found
+
+
+def too_low(lines: Sequence[Line], runs: Sequence[Line]) -> list[str]:
     """Returns a line for each ratio that is lower than the next of these runs would be.
 
     The bound is the lower end of Student's t prediction interval for logarithms of ratios, at a
@@ -93,17 +115,17 @@ def too_low(found: Mapping[str, float], runs: Mapping[str, Sequence[float]]) -> 
     """
     from scipy.stats import t
 
-    lines = []
-    known = {name: np.log(runs[name]) for name in found if len(runs.get(name, ())) > 1}
+    found, low = by_name(lines), []
+    known = {name: np.log(of) for name, of in by_name(runs).items() if name in found}
+    known = {name: logs for name, logs in known.items() if len(logs) > 1}
     for name, logs in known.items():
         n = len(logs)
         quantile = t.ppf(1 - LEVEL / len(known), n - 1)
         least = float(np.exp(logs.mean() - quantile * logs.std(ddof=1) * (1 + 1 / n) ** 0.5))
-        if found[name] < least:
-            lines.append(
-                f"{name}: {found[name]:.2f} x, below {least:.2f} x, the bound from {n} runs"
-            )
-    return lines
+        (here,) = found[name]
+        if here < least:
+            low.append(f"{name}: {here:.2f} x, below {least:.2f} x, the bound from {n} runs")
+    return low
 
 
 if __name__ == "__main__":

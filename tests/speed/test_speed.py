@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.speed import __main__ as speed
-from bench.speed.__main__ import main, ratios, recorded, too_low
+from bench.speed.__main__ import by_name, main, of_runs, recorded, too_low
 
-RUNS = [1.20, 1.24, 1.22, 1.18, 1.21, 1.23, 1.19, 1.22, 1.20, 1.21]
 LINES = [
     ("steps, width 32", "1.21 x, 58% of this core's 146 GFLOP/s in products", ">= 1.2 x"),
     ("steps, width 64", "0.90 x", ">= 1.2 x"),
@@ -20,36 +19,53 @@ LINES = [
 ]
 
 
+def lines(**ratios: float) -> list[tuple[str, str, str]]:
+    return [(name, f"{ratio} x of it", ">= 1 x") for name, ratio in ratios.items()]
+
+
+RUNS = [1.20, 1.24, 1.22, 1.18, 1.21, 1.23, 1.19, 1.22, 1.20, 1.21]
+
+
 def test_the_bound_is_students_prediction_interval() -> None:
     """For these runs and one ratio it is 1.21 exp(-1.833 * 0.0150 * sqrt(1.1)) = 1.175."""
-    assert not too_low({"a": 1.18}, {"a": RUNS})
-    (line,) = too_low({"a": 1.17}, {"a": RUNS})
+    runs = [line for run in RUNS for line in lines(a=run)]
+    assert not too_low(lines(a=1.18), runs)
+    (line,) = too_low(lines(a=1.17), runs)
     assert line == "a: 1.17 x, below 1.18 x, the bound from 10 runs"
-    assert not too_low({"a": 1.17, "b": 2.0}, {"a": RUNS, "b": RUNS})  # two chances to be wrong
-    assert not too_low({"new": 0.1}, {"a": RUNS, "new": [1.0]})
+    both = [line for run in RUNS for line in lines(a=run, b=run)]
+    assert not too_low(lines(a=1.17, b=2.0), both)  # there are two chances to be wrong
+    assert not too_low(lines(a=1.2, new=0.1), [*runs, *lines(new=1.0)])
+
+
+def test_the_table_has_the_median_run_and_the_extremes() -> None:
+    (line,) = of_runs([line for run in (1.3, 1.1, 1.2) for line in lines(a=run)])
+    assert line == ("a", "1.2 x (1.10 to 1.30 in 3 runs) of it", ">= 1 x")
 
 
 def test_a_run_is_recorded_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = iter([LINES] * 3 + [[("steps, width 32", "0.60 x", ">= 1.2 x"), *LINES[1:]]])
+    runs = iter([LINES] * 3 + [[("steps, width 32", "0.60 x", ">= 1.2 x"), *LINES[1:]]])
     monkeypatch.setattr(speed, "RECORDED", tmp_path / "ratios.csv")
-    monkeypatch.setattr(speed.toy, "ratios", lambda: [next(lines)])
+    monkeypatch.setattr(speed.toy, "ratios", lambda: [next(runs)])
+    monkeypatch.setattr(speed.toy, "limits", lambda folder: [LINES[2:]])
     monkeypatch.setattr(speed.images, "ratios", lambda: [])
     assert main(["--record"]) == main(["--record"]) == 0
-    assert recorded() == {"steps, width 32": [1.21, 1.21], "steps, width 64": [0.9, 0.9]}
+    assert recorded() == [*LINES[:2], *LINES[:2]]
     assert main(["--check"]) == 0
     capsys.readouterr()
     assert main(["--check"]) == 1
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("steps, width 32: 0.60 x, below 1.21 x")
+    assert main(["--recorded", "--out", str(tmp_path / "table.md")]) == 0
+    table = (tmp_path / "table.md").read_text("utf-8")
+    assert "1.21 x (1.21 to 1.21 in 2 runs), 58% of" in table and "0.91 GiB" in table
 
 
 def test_recorded_ratios_are_those_of_ten_runs() -> None:
-    runs = recorded()
+    runs = by_name(recorded())
     assert {len(found) for found in runs.values()} == {10}
     assert sum("JAX" in name for name in runs) == len(speed.toy.WIDTHS)
-    assert ratios(LINES).keys() == {"steps, width 32", "steps, width 64"}
 
 
 PARITY = """

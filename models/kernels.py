@@ -31,8 +31,8 @@ numbers. Columns have stride 1. For network i
 - masked writes 0 where c[i, row, col] is not positive.
 - affine adds c[i, row, 0]. rectified also writes 0 for negative results.
 - dots adds to out[i, row, col] the sum over k of a[i, row, k] b[i, col, k], with k of stride 1.
-- adam moves the one row of out by Adam (Kingma & Ba 2015, algorithm 1), and then sets its gradient,
-  a[i], to 0. b[i] has the two moments as rows. c[i] has the SCALARS of the step.
+- adam moves the one row of out by Adam (Kingma & Ba 2015, algorithm 1) and sets its gradient a[i]
+  to 0. The two rows of b[i] are the moments. c[i] has the SCALARS of the step.
 """
 SCALARS = (
     "lr / (1 - beta1^t)",

@@ -23,8 +23,9 @@ UPDATE = 1.5e-3  # seconds that an update takes beside its products
 SCORES = 15.0 / 10_000
 """Seconds for a sample: its reconstruction and the classifier, for MNIST at a quarter of the width.
 """
-LONG, TIMING = 0.5, 1.0
-"""Seconds of a step that is too long to be timed before a run, and seconds of all timing."""
+LONG, TIMING = 5.0, 1.0
+"""Foreseen seconds of a step that is too long to be timed, and seconds until the last timing begins.
+"""
 
 
 class _Flops(TorchDispatchMode):

@@ -24,8 +24,7 @@ SCORES = 15.0 / 10_000
 """Seconds for a sample: its reconstruction and the classifier, for MNIST at a quarter of the width.
 """
 LONG, TIMING = 5.0, 1.0
-"""Foreseen seconds of a step that is too long to be timed, and seconds until the last timing begins.
-"""
+"""Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""
 
 
 class _Flops(TorchDispatchMode):

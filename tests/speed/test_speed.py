@@ -62,6 +62,14 @@ def test_a_run_is_recorded_and_checked(
     assert "1.21 x (1.21 to 1.21 in 2 runs), 58% of" in table and "0.91 GiB" in table
 
 
+def test_rows_that_are_timed_count_as_todays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed.toy, "MANY", 10)
+    names = [name for name, *_ in speed.toy.many_results(tmp_path)]
+    assert names[1:] == ["status of 10 stored runs", "load of 10 runs for a report"]
+
+
 def test_recorded_ratios_are_those_of_ten_runs() -> None:
     runs = by_name(recorded())
     assert {len(found) for found in runs.values()} == {10}

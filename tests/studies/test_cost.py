@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,20 @@ def test_trainings_of_images_are_corrected_by_their_own_steps(
         assert found == pytest.approx(times * training + scores)
     monkeypatch.setattr(images, "LONG", slow)
     assert images.estimate(specs[:1], "cpu") == images.estimate(specs[:1], "cuda")
+
+
+def test_what_the_first_batch_compiles_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiling(toy.Trainer):
+        first = True
+
+        def updates(self, batch: Any) -> None:
+            stop = time.process_time() + (0.5 if self.first else 0.001)
+            self.first = False
+            while time.process_time() < stop:
+                pass
+
+    monkeypatch.setattr(toy, "Trainer", Compiling)
+    assert toy._epoch_seconds(smoke()[:2]) < 16 * 0.5  # which 16 first batches would take
 
 
 # Other programs

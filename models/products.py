@@ -48,16 +48,18 @@ def forward(layers: Layers, x: Tensor, keep: bool) -> tuple[list[Tensor], Tensor
     always are: `backward` computes them again, which takes less time than to keep them.
     """
     x, last = _in_rows(x), len(layers) - 1
-    inputs, products, place = [x], [], _place(x)
-    for i, (w, b, of_w, _, of_b) in enumerate(layers):
-        if _compiled(x):
-            out, of_out = _empty(x, of_w[0], scratch=i < last and (i == 0 or not keep))
-            products.append(("affine" if i == last else "rectified", of_out, of_w, place, of_b))
-            place = of_out
-        else:
+    inputs = [x]
+    if not _compiled(x):
+        for i, (w, b, *_) in enumerate(layers):
             out = torch.baddbmm(b, w, inputs[i])
-            out = out if i == last else out.relu_()
+            inputs.append(out if i == last else out.relu_())
+        return inputs[:-1], inputs[-1]
+    products, place = [], _place(x)
+    for i, (_, _, of_w, _, of_b) in enumerate(layers):
+        out, of_out = _empty(x, of_w[0], scratch=i < last and (i == 0 or not keep))
+        products.append(("affine" if i == last else "rectified", of_out, of_w, place, of_b))
         inputs.append(out)
+        place = of_out
     _run(products, x)
     return inputs[:-1], inputs[-1]
 
@@ -69,34 +71,35 @@ def backward(
 
     `inputs` are those of every layer, g (n, d_out, batch) is the gradient of the outputs.
     """
-    g, products = _in_rows(g), []
-    places, of_g = [_place(each) for each in inputs], _place(g)
+    g = _in_rows(g)
+    last_first = range(len(layers) - 1, -1, -1)
+    if not _compiled(g):
+        for i in last_first:
+            if gradient:
+                gradient[i].w.baddbmm_(g, inputs[i].mT)
+                gradient[i].b.add_(g.sum(2, keepdim=True))
+            if i or want_x:
+                g = torch.bmm(layers[i].w.mT, g)
+                g = torch.ops.aten.threshold_backward(g, inputs[i], 0) if i else g
+        return g if want_x else None
+    products, places, of_g = [], [_place(each) for each in inputs], _place(g)
     ones = g.new_ones(g.shape[2])
     of_ones = 1, g.shape[2], ones.data_ptr(), 0, 0, 1
     memory = [g]  # places are no tensors: this keeps what they lie in until it is used
-    if _compiled(g) and len(layers) > 1:
+    if len(layers) > 1:
         products.append(("rectified", places[1], layers[0].of_w, places[0], layers[0].of_b))
-    for i in reversed(range(len(layers))):
-        if gradient and _compiled(g):
+    for i in last_first:
+        if gradient:
             products.append(("dots", gradient[i].of_w, of_g, places[i], places[i]))
             products.append(("dots", gradient[i].of_b, of_g, of_ones, of_ones))
-        elif gradient:
-            gradient[i].w.baddbmm_(g, inputs[i].mT)
-            gradient[i].b.add_(g.sum(2, keepdim=True))
-        if i == 0 and not want_x:
-            break
-        if _compiled(g):
+        if i or want_x:
             of_w = layers[i].of_w_transposed
             out, of_out = _empty(g, of_w[0], scratch=i > 0)
             products.append(("masked" if i else "plain", of_out, of_w, of_g, places[i]))
+            memory.append(out)
             of_g = of_out
-        else:
-            out = torch.bmm(layers[i].w.mT, g)
-            out = torch.ops.aten.threshold_backward(out, inputs[i], 0) if i else out
-        g = out
-        memory.append(g)
     _run(products, g)
-    return g if want_x else None
+    return memory[-1] if want_x else None
 
 
 class Adam:
@@ -182,6 +185,5 @@ def _run(products: Sequence[Product], example: Tensor) -> None:
     for name, out, a, b, c in products:
         integers += KERNELS.index(name), out[0], out[1], a[1], a[5]
         integers += *out[2:5], *a[2:5], *b[2:5], *c[2:5]
-    if products:
-        run = kernels(8 * example.itemsize)
-        run(len(example), len(products), (ctypes.c_int64 * len(integers))(*integers))
+    run = kernels(8 * example.itemsize)
+    run(len(example), len(products), (ctypes.c_int64 * len(integers))(*integers))

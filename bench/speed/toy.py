@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, count
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bench.engine import job as jobs
-from bench.engine.plan import count as counted
+from bench.engine.plan import count
 from bench.spec import columns, protocol
 from bench.speed.baselines.toy import PlainTrainer
 from bench.speed.rates import Line, Rates, Rival, steps_a_turn
@@ -86,7 +86,7 @@ def suite(width: int) -> Rival:
 def plain(width: int) -> Rival:
     """Returns the plain loop as a rival; its rate is in steps."""
     trainer = PlainTrainer(spec(width))
-    batches = chain.from_iterable(trainer.batches() for _ in count())
+    batches = chain.from_iterable(trainer.batches() for _ in repeat(None))
     return steps_a_turn(lambda: trainer.updates(*next(batches)), 6)
 
 
@@ -187,7 +187,7 @@ def many_results(folder: Path) -> Iterator[Line]:
     kept = STUDY.store(folder, "paper")
     kept.prepare()
     kept.rows.write(_rows(specs))
-    (counts, _), took = _timed(lambda: counted(specs, kept))
+    (counts, _), took = _timed(lambda: count(specs, kept))
     yield f"status of {counts.done:,} stored runs", took, "<= 5 s"
     frame, took = _timed(lambda: runs(STUDY, folder, "paper"))
     yield f"load of {len(frame):,} runs for a report", took, "<= 5 s"

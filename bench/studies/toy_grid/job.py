@@ -19,9 +19,9 @@ from bench.studies.toy_grid.train import Trainer, program, toy_shape
 
 TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
 OVERHEAD_WIDTH = 64
-"""A stacked step on a CPU core takes about twice its matrix products at this width.
+"""A stacked step took a CPU core about twice torch's matrix products at this width.
 
-`estimate` does without it.
+Compiled products take less, so `seconds` are too long. `estimate` times batches instead.
 """
 
 

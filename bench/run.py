@@ -14,6 +14,7 @@ import _thread
 import argparse
 import atexit
 import json
+import math
 import os
 import signal
 import sys
@@ -104,9 +105,16 @@ def parser() -> argparse.ArgumentParser:
         scale a training takes 3 MB (toy_grid, 10 GB in all), 31 MB (mnist), 50 MB (cifar10) or 91
         MB (celeba). `python -m bench.results score` computes new scores from them."""
     add("--keep-weights", choices=("none", "shown", "all"), default="shown", help=about)
-    about = """stops after so many minutes, with exit status 3 if trainings are left. Then
-        `python -m bench.report STUDY` shows what is stored."""
+    about = """stops after so many minutes, with exit status 3 if trainings are left, and starts no
+        training that would not end by then. Then `python -m bench.report STUDY` shows what is
+        stored."""
     add("--max-time", type=_minutes, metavar="MIN", help=about)
+    about = """stops, with exit status 1, at a method whose updates a GPU can't record as a CUDA
+        graph. By default the method is trained without a graph, and its rows say so."""
+    add("--require-graph", action="store_true", help=about)
+    about = """renders no report, and keeps the weights that the end of a run would remove. `python
+        -m bench.report` renders the report later, on any machine."""
+    add("--no-report", action="store_true", help=about)
     about = "tries trainings again that have failed three times"
     add("--retry-failed", action="store_true", help=about)
     about = """trains again what is stored: stale trainings, whose rows were made by other source of
@@ -236,7 +244,9 @@ def _train(plan: Plan, executor: Sequential) -> int:
         if args.max_time:
             timer.start()
         with monitor:
-            Engine(store, monitor, executor, args.fail_fast).run(plan.jobs)
+            limit = deadline if args.max_time else math.inf
+            engine = Engine(store, monitor, executor, args.fail_fast, args.require_graph, limit)
+            engine.run(plan.jobs)
     except KeyboardInterrupt:
         time_is_up = time.monotonic() >= deadline
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -245,12 +255,8 @@ def _train(plan: Plan, executor: Sequential) -> int:
         if args.engine == "loky":  # all workers have ended by now
             clear_drafts(progress)
         clear_progress(progress)
-        state, _ = count(plan.specs, store, "stale" if args.redo else None)
-        stored = f"{state.done} of {state.total} trainings are stored"
-        print(f"stopped: {stored}; {AGAIN}", file=sys.stderr)
-        if time_is_up:
-            return 3 if state.pending else int(state.failed > 0 or state.stale > 0)
-        return 143 if _terminated else 130
+        status = _stopped(plan)
+        return status if time_is_up else 143 if _terminated else 130
     except StoreError as error:
         return complain("bench.run", error, 1)
     except EngineError as error:
@@ -261,7 +267,20 @@ def _train(plan: Plan, executor: Sequential) -> int:
     finally:
         timer.cancel()
         clear_progress(progress)
-    return _report(plan, executor)
+    if left := engine.left():
+        longest = duration(max(monitor.foreseen(job.key) for job in left))
+        what = f"{sum(len(job.specs) for job in left)} trainings"
+        print(f"--max-time: {what} in stacks of up to {longest} would not end", file=sys.stderr)
+        return _stopped(plan)
+    return 0 if args.no_report else _report(plan, executor)
+
+
+def _stopped(plan: Plan) -> int:
+    """Tells what is stored; returns the exit status of a command whose time is up."""
+    state, _ = count(plan.specs, plan.store, "stale" if plan.args.redo else None)
+    stored = f"{state.done} of {state.total} trainings are stored"
+    print(f"stopped: {stored}; {AGAIN}", file=sys.stderr)
+    return 3 if state.pending else int(state.failed > 0 or state.stale > 0)
 
 
 def _report(plan: Plan, executor: Sequential) -> int:

@@ -111,6 +111,11 @@ class Bank:
 Trio = tuple[Shape, Shape, Shape]  # encoder, decoder and critic of one model
 
 
+def draw(shapes: Trio, rng: np.random.Generator) -> list[Weights]:
+    """Returns initial weights of one model: encoder, then decoder, then critic, see `xavier`."""
+    return [xavier(shape, rng) for shape in shapes]
+
+
 class Group:
     """Applies networks of any shapes in one call: slice i of the input goes to network i.
 
@@ -157,17 +162,14 @@ class ToyNetworks:
     def __init__(
         self,
         shapes: Sequence[Trio],
-        rngs: Sequence[np.random.Generator],
+        weights: Sequence[Sequence[Weights]],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Draws the weights of model i from `rngs[i]`: encoder, then decoder, then critic."""
+        """Takes as `weights[i]` what `draw` gives for the shapes of model i."""
         self.m = len(shapes)
-        drawn = [
-            [(shape, xavier(shape, rng)) for shape in trio]
-            for trio, rng in zip(shapes, rngs, strict=True)
-        ]
-        encoders, decoders, critics = zip(*drawn, strict=True)
+        each = (zip(*of_model, strict=True) for of_model in zip(shapes, weights, strict=True))
+        encoders, decoders, critics = zip(*each, strict=True)
         self.coders = Group(encoders + decoders, device, dtype)
         self.critics = Group(critics, device, dtype)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -25,14 +27,23 @@ class Engine:
     The folder of results is the only memory: a worker stores its own rows. The engine halves a job
     that raises or needs too much memory, until the training at fault stands alone. When a worker
     is killed, the engine runs its jobs again. A job that lost its worker twice runs with no other
-    job beside it, so that a third loss is its own fault.
+    job beside it, so that a third loss is its own fault. A method whose updates can't be recorded
+    as a CUDA graph runs without a graph from then on, in a new worker.
     """
 
     def __init__(
-        self, store: Store, monitor: Monitor, executor: Sequential, fail_fast: bool
+        self,
+        store: Store,
+        monitor: Monitor,
+        executor: Sequential,
+        fail_fast: bool = False,
+        require_graph: bool = False,
+        deadline: float = math.inf,
     ) -> None:
+        """`deadline` is a time of `time.monotonic`: no job begins that would not end by then."""
         self.store, self.monitor, self.executor = store, monitor, executor
-        self.fail_fast = fail_fast
+        self.fail_fast, self.require_graph, self.deadline = fail_fast, require_graph, deadline
+        self.eager: set[str] = set()  # methods that run without a graph
         self.losses: dict[str, int] = {}  # workers lost, by the key of the job they ran
         self.unbegun = 0  # workers lost in a row before they began their job
         self.shown = False  # whether the user has seen a result
@@ -42,30 +53,62 @@ class Engine:
     def run(self, jobs: Sequence[Job]) -> None:
         """Runs the jobs until every training is stored or has failed.
 
-        Raises StoreError when results can't be kept, or at the first failure under `fail_fast`.
-        Raises EngineError when no worker can run jobs.
+        Jobs that would not end by the deadline are left. Raises StoreError when results can't be
+        kept, or at the first failure under `fail_fast`. Raises EngineError when no worker can run
+        jobs, or when a method has no graph under `require_graph`.
         """
         self.queue.extend(jobs)
         running: dict[Future[Any], Job] = {}
         while self.queue or self.alone or running:
             try:
-                while self.queue and len(running) < self.executor.ahead:
-                    future = self.executor.submit(run_job, self.queue[0])
-                    running[future] = self.queue.popleft()
+                while len(running) < self._ahead() and (job := self._fitting(self.queue, running)):
+                    running[self._submit(job)] = job
+                    self.queue.remove(job)
+                if not running and (job := self._fitting(self.alone, running)):
+                    running[self._submit(job, alone=True)] = job
+                    self.alone.remove(job)
                 if not running:
-                    future = self.executor.submit(run_job, self.alone[0], alone=True)
-                    running[future] = self.alone.popleft()
+                    return
                 ended = wait(running, LOOK, FIRST_COMPLETED).done
                 if not ended:
                     self.executor.look()
                 for future in ended:
+                    if future not in running:  # its worker ended with another
+                        continue
                     verdict = self.executor.outcome(future, running[future])
                     del running[future]
                     self._settle(verdict)
+                    if verdict.spoiled and not self.executor.renew(future):
+                        self.eager |= STUDIES[verdict.job.specs[0].study].every_method().keys()
+                    elif verdict.spoiled and self.executor.shared_fate:
+                        # The workers of these jobs were ended, by no fault of the jobs.
+                        self.queue.extendleft(reversed(self._unstored(running.values())))
+                        running.clear()
             except Gone as gone:
                 self.monitor.note(f"{gone}; its unfinished jobs run again when it is back")
                 self.queue.extendleft(reversed(self._unstored(running.values())))
                 running.clear()
+
+    def left(self) -> list[Job]:
+        """Returns the jobs that did not begin, because they would not end by the deadline."""
+        return [*self.queue, *self.alone]
+
+    def _ahead(self) -> float:
+        """Returns how many jobs may be submitted; with a deadline, few wait for a worker."""
+        ahead, size = self.executor.ahead, self.executor.size
+        return ahead if self.deadline == math.inf else min(ahead, size + 1)
+
+    def _fitting(self, jobs: Iterable[Job], running: dict[Future[Any], Job]) -> Job | None:
+        """Returns the first job that would end by the deadline."""
+        left = self.deadline - time.monotonic()
+        if left < math.inf and len(running) >= self.executor.size:  # it would wait for another
+            shares, keys = self.monitor.shares(), [job.key for job in running.values()]
+            left -= min(self.monitor.foreseen(key) * (1 - shares.get(key, 0.0)) for key in keys)
+        return next((job for job in jobs if self.monitor.foreseen(job.key) <= left), None)
+
+    def _submit(self, job: Job, alone: bool = False) -> Future[Any]:
+        job = replace(job, eager=tuple(sorted(self.eager)))
+        return self.executor.submit(run_job, job, alone)
 
     def _settle(self, verdict: Verdict) -> None:
         job = verdict.job
@@ -78,6 +121,8 @@ class Engine:
             if not self.shown:
                 self.shown = True
                 self._show(job)
+        elif verdict.end == "unrecorded":
+            self._unrecorded(verdict)
         elif verdict.end == "storage":
             raise StoreError(f"results can't be written: {verdict.reason}; nothing stored is lost")
         elif len(job.specs) > 1:
@@ -86,6 +131,16 @@ class Engine:
             self.queue.extend(self._halves(job))
         else:
             self._failed(job, verdict.reason)
+
+    def _unrecorded(self, verdict: Verdict) -> None:
+        """Runs a job again, this time without a graph."""
+        names = ", ".join(verdict.methods)
+        why = f"updates of {names} can't be recorded as a CUDA graph: {verdict.reason}"
+        if self.require_graph:
+            raise EngineError(f"{why} (--require-graph)")
+        self.monitor.note(f"{why}; they run without a graph")
+        self.eager |= set(verdict.methods)
+        self.queue.appendleft(verdict.job)
 
     def _show(self, job: Job) -> None:
         """Shows what a job gave, unless the report follows at once."""

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.cli import UsageError
+from bench.engine import job
 from bench.engine.job import Verdict
 from bench.engine.plan import LOCAL
 from bench.studies.study import Job
@@ -43,6 +45,7 @@ class Sequential:
 
     size = 1  # number of workers, for estimates
     ahead: float = 1  # jobs that may be submitted at a time
+    shared_fate = False  # whether all workers end when one of them is replaced
 
     def begin(self, workers: int) -> None:
         """Starts so many worker processes early, where the engine starts them itself."""
@@ -63,41 +66,61 @@ class Sequential:
     def look(self) -> None:
         """Checks that there still are workers; the engine calls it while no job ends."""
 
+    def renew(self, future: Future[Any]) -> bool:
+        """Replaces the worker whose job has ended with this future; returns whether it could.
+
+        No job is under way any more where all workers are replaced, see `shared_fate`.
+        """
+        return False
+
     def stop(self) -> None:
         """Ends at once what was started here; a second call does no harm."""
 
 
 class Loky(Sequential):
-    """Runs jobs in joblib's worker processes; a single worker is this very process."""
+    """Runs jobs in joblib's worker processes; on a CPU a single worker is this very process.
 
-    def __init__(self, workers: int) -> None:
-        self.size = self.ahead = workers
+    On a GPU one more process than `workers` takes jobs. So one stores its results, or waits for its
+    turn, while `workers` train.
+    """
+
+    shared_fate = True
+
+    def __init__(self, workers: int, device: str = "cpu") -> None:
+        self.here = device == "cpu"  # a GPU's worker may have to be replaced
+        self.turns = "" if self.here else tempfile.mkdtemp(prefix="turns-")
+        self._resize(workers)
         self.pool: Any = None
         self.warm: list[Future[Any]] = []
         # loky warns when it replaces a worker whose memory has grown, which is no fault.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
 
+    def _resize(self, workers: int) -> None:
+        self.size, self.processes = workers, workers if self.here else workers + 1
+        self.ahead = self.processes
+
     def begin(self, workers: int) -> None:
-        self.size = self.ahead = workers
+        self._resize(workers)
         # The workers' imports take seconds: they begin before there is a job.
-        self.warm = [self._send(os.getpid) for _ in range(workers)] if workers > 1 else []
+        self.warm = [self._send(os.getpid) for _ in range(self.processes) if self.processes > 1]
 
     def ready(self) -> None:
         wait(self.warm)
 
     def _send(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        if self.pool is not None and len(self.pool._processes) == self.size:
+        if self.pool is not None and len(self.pool._processes) == self.processes:
             # No process starts now, so Ctrl-C is heard.
             with contextlib.suppress(BrokenProcessPool):
                 return self.pool.submit(call, *arguments)
         with deaf():
+            given = os.getpid(), self.turns, self.size
             self.pool = get_reusable_executor(
-                self.size, timeout=300, initializer=_begin, initargs=(os.getpid(),)
+                self.processes, timeout=300, initializer=_begin, initargs=given
             )
             return self.pool.submit(call, *arguments)
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
-        if self.size == 1 and not alone:
+        if self.processes == 1 and not alone:
             return super().submit(call, job)
         try:
             return self._send(call, job)
@@ -111,10 +134,21 @@ class Loky(Sequential):
         except BrokenProcessPool:
             return Verdict(job, "killed")
 
-    def stop(self) -> None:
+    def renew(self, future: Future[Any]) -> bool:
+        if self.here:
+            return False
+        self._end()
+        return True
+
+    def _end(self) -> None:
         if self.pool is not None:
             self.pool.shutdown(wait=True, kill_workers=True)
             self.pool = None
+
+    def stop(self) -> None:
+        self._end()
+        if self.turns:
+            shutil.rmtree(self.turns, ignore_errors=True)
 
 
 class Dask(Sequential):
@@ -187,6 +221,16 @@ class Dask(Sequential):
         ended: Future[Any] = Future()
         found.add_done_callback(ended.set_result)
         return ended
+
+    def renew(self, future: Future[Any]) -> bool:
+        """Restarts the worker that holds the result, if a nanny watches over it."""
+        found = future.result()
+        try:
+            workers = list(self.client.who_has([found])[found.key])
+            self.client.restart_workers(workers, raise_for_error=False)
+        except (KeyError, ValueError, OSError, TimeoutError):
+            return False
+        return bool(workers)
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
         # A result stays with its worker until it is fetched, and may be lost until then.
@@ -267,8 +311,13 @@ class Ray(Sequential):
             raise UsageError("no node of this Ray cluster has a GPU; allowed here: --device cpu")
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
-        remote = self.ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(call)
+        # A process that has used a GPU ends with its job, so that another can have the GPU.
+        options = {"max_calls": 1} if self.gpus else {}
+        remote = self.ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0, **options)(call)
         return remote.remote(job).future()
+
+    def renew(self, future: Future[Any]) -> bool:
+        return bool(self.gpus)
 
     def outcome(self, future: Future[Any], job: Job) -> Verdict:
         errors = self.ray.exceptions
@@ -307,9 +356,14 @@ def deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
 
 
-def _begin(parent: int) -> None:
-    """Makes a worker ignore Ctrl-C and end itself once its parent is gone."""
+def _begin(parent: int, turns: str, n: int) -> None:
+    """Makes a worker ignore Ctrl-C and end itself once its parent is gone.
+
+    Jobs take turns if there is a folder for that: n train at a time.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if turns:
+        job.TURNS[:] = [Path(turns) / str(i) for i in range(n)]
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -324,7 +378,7 @@ def start(engine: str, address: str | None, workers: int, device: str) -> Sequen
     if engine == "sequential":
         return Sequential()
     if engine == "loky":
-        return Loky(workers)
+        return Loky(workers, device)
     try:
         return {"dask": Dask, "ray": Ray}[engine](str(address), workers, device)
     except ImportError:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from bench.engine.progress import Heartbeat
 from bench.spec import Spec, columns, protocol
 from bench.store import provenance, source
 from bench.store.atomic import at_once
-from bench.studies import STUDIES
-from bench.studies.cuda import allow_tf32
+from bench.studies import STUDIES, cuda
 from bench.studies.study import Job, Rows
 from models.methods import label
+from models.precision import allow_tf32
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
@@ -32,40 +34,78 @@ source.read_all()
 
 @dataclass(frozen=True)
 class Verdict:
-    """Says how a job ended. A worker returns nothing else: results are files."""
+    """Says how a job ended. A worker returns nothing else: results are files.
+
+    The end is done, memory (too little), raised, unrecorded (as a CUDA graph), storage (results
+    can't be written) or killed (the job's worker).
+    """
 
     job: Job
-    end: str  # done, memory (too little), raised, storage (can't be written) or killed (its worker)
+    end: str
     statuses: dict[str, str] = field(default_factory=dict)  # id -> ok or diverged, if done
     reason: str = ""
     seconds: float = 0.0  # that the job took, if done
+    methods: tuple[str, ...] = ()  # whose updates can't be recorded
+    spoiled: bool = False  # whether the worker must be replaced, see `cuda.spoiled`
+
+
+TURNS: list[Path] = []
+"""Files of which a job locks one while it trains and scores; with none, jobs take no turns."""
+
+
+@contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """Waits until this process may train. The system gives a turn back if the process is killed."""
+    lock = _taken()
+    while TURNS and lock is None:
+        time.sleep(0.01)
+        lock = _taken()
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _taken() -> FileLock | None:
+    for path in TURNS:
+        lock = FileLock(path)
+        with contextlib.suppress(Timeout):
+            lock.acquire(blocking=False)
+            return lock
+    return None
 
 
 def run_job(job: Job) -> Verdict:
     """Trains, scores and stores a stack. Whatever goes wrong is returned as a verdict."""
-    beat = Heartbeat(job)
-    try:
-        verdict = _attempt(job, beat)
-    finally:
-        beat.stop()
-    if verdict.end == "memory" and job.device == "cuda":
-        # No frame of the attempt holds tensors here. Some versions of torch refuse this after a
-        # recording that failed.
-        with contextlib.suppress(RuntimeError):
-            torch.cuda.empty_cache()
-    return verdict
+    with contextlib.ExitStack() as training:
+        training.enter_context(turn())
+        beat = Heartbeat(job)
+        try:
+            verdict = _attempt(job, beat, training.close)
+        finally:
+            beat.stop()
+        if verdict.end == "memory" and job.device == "cuda":
+            # No frame of the attempt holds tensors here. Some versions of torch refuse this after a
+            # recording that failed.
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
+    return replace(verdict, spoiled=cuda.spoiled())
 
 
-def _attempt(job: Job, beat: Heartbeat) -> Verdict:
+def _attempt(job: Job, beat: Heartbeat, end_turn: Callable[[], None]) -> Verdict:
     study = STUDIES[job.specs[0].study]
     try:
         rows, samples = _train(job, beat)
+    except cuda.Unrecorded as error:
+        return Verdict(job, "unrecorded", reason=error.why, methods=error.methods)
     except Exception as error:
-        if _out_of_memory(error):
+        if cuda.out_of_memory(error):
             return Verdict(job, "memory", {}, "out of memory")
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
+    end_turn()  # the next job trains while this job's results are written
     store = study.store(Path(job.results), job.specs[0].scale)
     try:
         _keep_weights(job, store, rows)  # first, because a row says that all is done
@@ -105,18 +145,6 @@ def weights_about(spec: Spec, row: Mapping[str, Any]) -> dict[str, str]:
     about = {"id": spec.id, "spec": json.dumps(fields), "digest": row.get("method_digest") or ""}
     made = ("commit", "torch", "device", "device_name")
     return about | {name: str(row.get(name)) for name in made}
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    """Says whether memory ran out, in this error or in an error that led to it."""
-    if error is None:
-        return False
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # torch raises a plain RuntimeError when the CPU's allocator or a GPU's library gets no memory.
-    refusals = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    refused = isinstance(error, RuntimeError) and any(each in str(error) for each in refusals)
-    return refused or _out_of_memory(error.__context__)
 
 
 def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:

@@ -111,6 +111,11 @@ class Monitor:
         self.done += len(statuses)
         self.diverged += sum(status == "diverged" for status in statuses.values())
 
+    def foreseen(self, key: str) -> float:
+        """Returns the seconds that a job will take, by its estimate and by what jobs took."""
+        ratio = (self.took + PRIOR) / (self.paid + PRIOR)
+        return ratio * self.pending.get(key, 0.0)
+
     def shares(self) -> dict[str, float]:
         """Returns how far each job under way has come, from 0 to 1, by key."""
         return {note["key"]: note["share"] for note in _notes(self.progress)}

@@ -19,11 +19,11 @@ from bench.speed.baselines.ais import plain_log_likelihood
 from bench.speed.baselines.images import PlainTrainer
 from bench.speed.rates import Line, Rates, Rival, products, steps_a_turn
 from bench.studies import STUDIES
-from bench.studies.cuda import allow_tf32
 from bench.studies.images.cost import decoder_flops, step_flops
 from bench.studies.images.evaluate import annealed_run, test_bits
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Trainer
+from models.precision import allow_tf32
 
 LEAST = {"mnist": {"cpu": 1.15, "cuda": 5.0}, "cifar10": {"cpu": 1.2, "cuda": 4.0}}
 """Least ratio of the suite's training steps a second to the plain loop's."""

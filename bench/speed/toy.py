@@ -25,12 +25,12 @@ from bench.spec import columns, protocol
 from bench.speed.baselines.toy import PlainTrainer
 from bench.speed.rates import Line, Rates, Rival, steps_a_turn
 from bench.studies import STUDIES
-from bench.studies.cuda import allow_tf32
 from bench.studies.study import Job
 from bench.studies.toy_grid.job import TRACES, flops, stacks
 from bench.studies.toy_grid.runs import runs
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer
+from models.precision import allow_tf32
 from models.products import forward, layer
 
 T = TypeVar("T")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import subprocess
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from bench.cli import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -23,13 +27,21 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> dict[str, Any]:
-    """Returns the suite's commit and whether tracked files differ; null outside a checkout.
+    """Returns the suite's commit and whether tracked files differ.
 
     The process that starts a run asks once and passes the answer to its workers. So an edit during
-    a long run doesn't change what the rows say.
+    a long run doesn't change what the rows say. Outside a checkout, whoever has sent the files from
+    a clean checkout names the commit in SVAE_BENCH_COMMIT; else both are null. Raises UsageError
+    for a name that is no commit.
     """
     if _git("ls-files", "--error-unmatch", "bench/store/provenance.py") is None:
-        return {"commit": None, "dirty": None}
+        if not (sent := os.environ.get("SVAE_BENCH_COMMIT")):
+            return {"commit": None, "dirty": None}
+        if not re.fullmatch("[0-9a-f]{40}", sent):
+            raise UsageError(
+                f"SVAE_BENCH_COMMIT is {sent}; allowed: 40 digits of git rev-parse HEAD"
+            )
+        return {"commit": sent, "dirty": False}
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(changes)}
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bench.spec import Spec, columns
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
 DEFAULT = "bench.default"
@@ -46,7 +46,8 @@ PROVENANCE = {
     "device": str,  # "cpu" or "cuda"
     "device_name": str,
     "threads": int,  # of the process that trained it
-    "stack_size": int,  # trainings in the same tensor program
+    "stack_size": int,  # trainings of the same job
+    "graph": bool,  # whether a CUDA graph ran its updates
     "train_seconds": float,  # of the stack, evaluation left out, per member
     "finished": "time",
     "method_digest": str,  # of the method's source, see bench.store.source

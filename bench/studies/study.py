@@ -45,6 +45,7 @@ class Job:
     data: str | None = None  # folder or file of images, if the user named one
     inception: str | None = None  # weights of ImageNet's classifier, or "download"
     weights: str = "none"  # whose weights are kept: none, shown or all
+    eager: tuple[str, ...] = ()  # methods whose updates can't be recorded as a CUDA graph
 
     @property
     def key(self) -> str:

@@ -15,12 +15,12 @@ from bench.data import load as data
 from bench.scores.ais import AnnealedRun, mean_and_se
 from bench.scores.metrics import Metric, asks_for
 from bench.store import checkpoint
-from bench.studies.cuda import allow_tf32
 from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Model, Trainer
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
+from models.precision import allow_tf32
 
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
@@ -82,6 +82,7 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     steps, critic_losses, model_losses = zip(*trainer.losses, strict=True)
     row |= {
         "train_seconds": trainer.seconds,
+        "graph": trainer.graph,
         "evaluation_seconds": time.perf_counter() - start,
         "steps": trainer.steps,
         "trace_step": list(steps),
@@ -138,7 +139,8 @@ def _images_at(place: Path, name: str, source: str | None) -> data.Images | str:
 def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:
     """Returns the trainer at the end of its training."""
     path = _checkpoint(job, "train")
-    trainer = _resume(lambda: Trainer(spec, images.train, job.device), path)
+    record = spec.method not in job.eager
+    trainer = _resume(lambda: Trainer(spec, images.train, job.device, record=record), path)
     if not trainer.step:
         _checkpoint(job, "ais").unlink(missing_ok=True)  # its weights are gone
     saver = Saver(path, beat)

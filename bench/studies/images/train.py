@@ -93,7 +93,9 @@ class Trainer(Model):
     """Trains one spec on uint8 images (n, c, h, w).
 
     A step takes one batch for all updates of the critic and the update of the model. Each update
-    draws fresh noise and, unlike the authors' CelebA code, fresh codes of the prior.
+    draws fresh noise and, unlike the authors' CelebA code, fresh codes of the prior. On a GPU the
+    trainer records the updates of its first step, unless it is told not to `record`. Then `graph`
+    is true.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Trainer(Model):
         images: np.ndarray,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        record: bool = True,
     ) -> None:
         super().__init__(spec, device, dtype)
         self.images = torch.from_numpy(np.array(images[: spec.images or None])).to(self.device)
@@ -114,7 +117,7 @@ class Trainer(Model):
         self.critic_adam = self._adam(self.critics) if self.critics else None
         self.model_adam = self._adam(self.models)
         self.critic_steps = self.method.critic_updates(spec.critic_steps)
-        self.graphs = self.device.type == "cuda"
+        self.record, self.graph = record and self.device.type == "cuda", False
         self._replay: Callable[[Tensor, Sequence[str]], Losses] | None = None
         self._epoch, self._order = -1, torch.empty(0)
         self.steps_per_epoch = max(1, len(self.images) // spec.batch)
@@ -165,27 +168,28 @@ class Trainer(Model):
         return critic_loss.detach(), model_loss.detach()
 
     def advance(self) -> Losses:
-        """Makes the next step; returns its last losses, which a later step may overwrite."""
+        """Makes the next step; returns its last losses, which a later step may overwrite.
+
+        Raises what `record` raises.
+        """
         x, names = self.batch(self.step), self.update_names(self.step)
         if self._replay is not None:
             losses = self._replay(x, names)
         else:
             draws = [self.draws(x, name) for name in names]
             losses = self.updates(draws)
-            if self.graphs:
-                self._record(x, draws)
+            if self.record:
+                self._replay, self.graph = self._recorded(x, draws), True
         self.step += 1
         return losses
 
-    def _record(self, x: Tensor, draws: Sequence[Draws]) -> None:
-        """Records updates that were just made; a later step lays its batch into their memory.
+    def _recorded(self, x: Tensor, draws: Sequence[Draws]) -> Callable[..., Losses]:
+        """Returns updates that were just made as recorded work, see `record`.
 
-        The noise is drawn by then, because no recording can draw.
+        A later step lays its batch into their memory. The noise is drawn by then, because no
+        recording can draw.
         """
-        replay = record(lambda: self.updates(draws), self.device, self.spec.method)
-        self.graphs = replay is not None
-        if replay is None:
-            return
+        replay = record(lambda: self.updates(draws), self.device, (self.spec.method,))
 
         def step(images: Tensor, names: Sequence[str]) -> Losses:
             x.copy_(images)
@@ -193,7 +197,7 @@ class Trainer(Model):
                 each.again(name)
             return replay()
 
-        self._replay = step
+        return step
 
     def _precision(self) -> torch.autocast:
         """Returns the context of a loss, whose gradient keeps the loss's precisions."""

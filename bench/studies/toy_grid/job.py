@@ -10,14 +10,16 @@ import numpy as np
 
 from bench.scores.metrics import Metric
 from bench.studies.cost import cpu_seconds
-from bench.studies.cuda import allow_tf32
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
 from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
+from models.precision import exact
 
 TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
+ON_GPU = 128
+"""Members that fill a GPU. A larger stack gains nothing, and loses more work when it is stopped."""
 OVERHEAD_WIDTH = 64
 """A stacked step took a CPU core about twice torch's matrix products at this width.
 
@@ -85,8 +87,8 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
     """Cuts trainings into stacks of one tensor program each.
 
     Stacks on a CPU have 4 to 32 members and about 2,048 hidden units a layer, which fit a core's
-    cache. Stacks on a GPU are as large as can be; the engine halves a stack that does not fit. No
-    stack mixes lambda = 0 with lambda > 0, because only lambda > 0 needs the cycle.
+    cache. Stacks on a GPU have up to ON_GPU members; the engine halves a stack that does not fit.
+    No stack mixes lambda = 0 with lambda > 0, because only lambda > 0 needs the cycle.
     """
     groups: dict[Any, list[ToySpec]] = {}
     for spec in specs:
@@ -95,7 +97,7 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
     for members in groups.values():
         members.sort(key=lambda s: (s.widths, s.depths, s.seed, s.lam, s.method))
         width = max(max(spec.widths) for spec in members)
-        limit = len(members) if device == "cuda" else max(4, min(32, 2048 // width))
+        limit = ON_GPU if device == "cuda" else max(4, min(32, 2048 // width))
         pieces = -(-len(members) // limit)
         cuts = [len(members) * i // pieces for i in range(pieces + 1)]
         found += [members[a:b] for a, b in pairwise(cuts)]
@@ -104,7 +106,9 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
 
 def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     """Returns the rows of a trained stack, as far as this study knows them, and its samples."""
-    trainer = Trainer([spec for spec in job.specs if isinstance(spec, ToySpec)], job.device)
+    specs = [spec for spec in job.specs if isinstance(spec, ToySpec)]
+    record = not any(spec.method in job.eager for spec in specs)
+    trainer = Trainer(specs, job.device, record=record)
     evaluation = Evaluation(trainer)
     epochs = trainer.specs[0].epochs
     traced = sorted({round(epochs * i / TRACES) for i in range(TRACES + 1)})
@@ -112,7 +116,8 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
 
     def after_epoch(epoch: int) -> None:
         if epoch in traced:
-            traces.append(evaluation.decoder_gradient())
+            with exact():
+                traces.append(evaluation.decoder_gradient())
         beat(epoch / epochs)
 
     shared = {
@@ -121,9 +126,12 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
         "classifier": "exact posterior",
         "trace_epoch": traced,
         "train_seconds": trainer.train(after_epoch) / len(trainer.specs),
+        "graph": trainer.graph,
     }
+    with exact():
+        outcomes = evaluation.outcomes()
     rows, samples = [], []
-    for i, (metrics, points) in enumerate(evaluation.outcomes()):
+    for i, (metrics, points) in enumerate(outcomes):
         id, status = trainer.specs[i].id, "ok" if metrics else "diverged"
         gradient = {method: [trace[method][i] for trace in traces] for method in traces[0]}
         known = {"id": id, "status": status, "decoder_gradient": gradient}
@@ -139,7 +147,6 @@ def score(job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:
 
     Raises Unscorable for weights of other networks and for a model that has diverged.
     """
-    allow_tf32(job.specs[0].precision == "tf32")
     trainer = Trainer([spec for spec in job.specs if isinstance(spec, ToySpec)], job.device)
     place = {spec.id: i for i, spec in enumerate(trainer.specs)}
     for row, weights in kept:
@@ -147,7 +154,8 @@ def score(job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:
             trainer.nets.load(place[row["id"]], weights)
         except ValueError as error:
             raise Unscorable(str(error)) from None
-    outcomes = Evaluation(trainer).outcomes(wanted)
+    with exact():
+        outcomes = Evaluation(trainer).outcomes(wanted)
     found = [outcomes[place[spec.id]][0] for spec in job.specs]
     if None in found:
         raise Unscorable("outputs are not finite")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from bench.spec import generator
+from bench.studies.ahead import ahead
 from bench.studies.cuda import record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
 from models.products import Adam, runs
-from models.stacked import Group, Shape, ToyNetworks, Trio
+from models.stacked import Group, Shape, ToyNetworks, Trio, draw
 
 BETAS = (0.5, 0.999)  # Adam's decay rates: beta1 of ALICE's toy script, and the default beta2
 
@@ -37,8 +38,9 @@ class Trainer:
 
     Members share their `program`. Each has its own shape, method, lambda, learning rate and seed.
     No operation mixes members. A loss is averaged over the batch and summed over the stack, so
-    every member gets its own gradient. The trainer sorts `specs`. Raises ValueError if programs
-    differ.
+    every member gets its own gradient. The trainer sorts `specs`. On a GPU the trainer records all
+    updates of a batch after the first, unless it is told not to `record`. Then `graph` is true.
+    Raises ValueError if programs differ.
     """
 
     def __init__(
@@ -46,14 +48,20 @@ class Trainer:
         specs: Sequence[ToySpec],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        record: bool = True,
     ) -> None:
         if len({program(spec) for spec in specs}) != 1:
             raise ValueError("the members of a stack must share batch, updates and epochs")
         # Members of a method lie side by side, so the method's loss is one call on a slice.
         self.specs = sorted(specs, key=lambda spec: spec.method)
         self.device, self.dtype = torch.device(device), dtype
-        weights = [generator(spec.stream, "weights") for spec in self.specs]
-        self.nets = ToyNetworks(list(map(toy_shape, self.specs)), weights, self.device, dtype)
+        self.record, self.graph = record and self.device.type == "cuda", False
+        shapes = [toy_shape(spec) for spec in self.specs]
+        streams = [spec.stream for spec in self.specs]  # methods and lambdas share one
+        by_stream = dict(zip(streams, shapes, strict=True))
+        drawn = {s: draw(shape, generator(s, "weights")) for s, shape in by_stream.items()}
+        weights = [drawn[stream] for stream in streams]
+        self.nets = ToyNetworks(shapes, weights, self.device, dtype)
         lrs = [spec.lr for spec in self.specs]
         self.critic_adam = StackedAdam(self.nets.critics, lrs)
         self.model_adam = StackedAdam(self.nets.coders, lrs + lrs)
@@ -98,18 +106,27 @@ class Trainer:
             self.model_step(batch.x, batch.z, eps)
 
     def epochs(self) -> Iterator[list[Batch]]:
-        """Yields epochs as lists of batches; members of one stream share one draw."""
+        """Yields epochs as lists of batches; members of one stream share one draw.
+
+        A GPU does not wait for the draws of its next epoch: a thread makes them meanwhile.
+        """
         sources = {spec.stream: data.epochs(spec) for spec in self.specs}
         streams = list(sources)
         member = [streams.index(spec.stream) for spec in self.specs]
         member = torch.tensor(member, device=self.device)
 
-        def stacked(arrays: Sequence[np.ndarray], axis: int) -> Tensor:
-            tensor = torch.from_numpy(np.stack(arrays, axis)).to(self.device, self.dtype)
-            return tensor.index_select(axis, member)
+        def drawn() -> Iterator[list[np.ndarray]]:
+            """Yields x, z and both kinds of noise of an epoch, with an axis of streams."""
+            while True:
+                epochs = zip(*map(next, sources.values()), strict=True)
+                yield [np.stack(*each) for each in zip(epochs, (1, 1, 2, 3), strict=True)]
 
-        while True:
-            x, z, critic_eps, model_eps = zip(*map(next, sources.values()), strict=True)
+        def stacked(array: np.ndarray, axis: int) -> Tensor:
+            return torch.from_numpy(array).to(self.device, self.dtype).index_select(axis, member)
+
+        for x, z, critic_eps, model_eps in (
+            ahead(drawn()) if self.device.type == "cuda" else drawn()
+        ):
             critic = stacked(critic_eps, 2).flatten(1, 2)
             model = stacked(model_eps, 3).unflatten(2, (2, 2)).flatten(3, 4)
             parts = zip(stacked(x, 1), stacked(z, 1), critic, model, strict=True)
@@ -118,22 +135,35 @@ class Trainer:
     def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
         """Runs all epochs and returns their seconds, without the time of `after_epoch`.
 
-        Calls `after_epoch` with the number of finished epochs, from 0 on.
+        Calls `after_epoch` with the number of finished epochs, from 0 on. Raises what `record`
+        raises.
         """
         after_epoch(0)
         update, seconds, source = self.updates, 0.0, self.epochs()
-        record_next = self.device.type == "cuda"
         for epoch in range(1, self.specs[0].epochs + 1):
             start = time.perf_counter()
             for batch in next(source):
                 update(batch)
-                if record_next:
-                    update, record_next = _recorded(self, batch) or update, False
+                if self.record and not self.graph:
+                    update, self.graph = self._recorded(batch), True
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds += time.perf_counter() - start
             after_epoch(epoch)
         return seconds
+
+    def _recorded(self, example: Batch) -> Callable[[Batch], None]:
+        """Returns the updates of a batch as recorded work, see `record`."""
+        static = Batch(*(tensor.clone() for tensor in example))
+        methods = tuple(sorted({spec.method for spec in self.specs}))
+        replay = record(lambda: self.updates(static), self.device, methods)
+
+        def update(batch: Batch) -> None:
+            for own, tensor in zip(static, batch, strict=True):
+                own.copy_(tensor)
+            replay()
+
+        return update
 
     def parameters(self, member: int) -> Tensor:
         """Returns all parameters of a member in one row: encoder, decoder, critic."""
@@ -143,21 +173,6 @@ class Trainer:
     def finite(self) -> list[bool]:
         """Returns whether all parameters of each member are finite."""
         return [bool(self.parameters(i).isfinite().all()) for i in range(len(self.specs))]
-
-
-def _recorded(trainer: Trainer, example: Batch) -> Callable[[Batch], None] | None:
-    """Returns the updates of a batch as recorded work, or None, see `record`."""
-    static = Batch(*(tensor.clone() for tensor in example))
-    replay = record(lambda: trainer.updates(static), trainer.device, trainer.specs[0].study)
-    if replay is None:
-        return None
-
-    def update(batch: Batch) -> None:
-        for own, tensor in zip(static, batch, strict=True):
-            own.copy_(tensor)
-        replay()
-
-    return update
 
 
 class StackedAdam:

@@ -1,4 +1,7 @@
-"""Sets how a GPU rounds the inputs of products and convolutions in float32."""
+"""Sets how a GPU rounds the inputs of products and convolutions in float32.
+
+The settings belong to the process, all its threads included.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,9 @@ import torch
 
 def allow_tf32(allowed: bool) -> None:
     """Allows, or forbids, a GPU to round the inputs of products and convolutions to TF32."""
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    # torch has newer settings since 2.9, and raises where a program uses both kinds.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
-
-
-def _allowed() -> bool:
-    return torch.get_float32_matmul_precision() != "highest" or torch.backends.cudnn.allow_tf32
 
 
 @contextmanager
@@ -24,9 +24,9 @@ def exact() -> Iterator[None]:
 
     A recorded graph keeps the rounding of its recording.
     """
-    before = _allowed()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     allow_tf32(False)
     try:
         yield
     finally:
-        allow_tf32(before)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

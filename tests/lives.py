@@ -136,7 +136,48 @@ def third_checkpoint_kills(kind: str) -> None:
     job.EVERY, job._save = 0.0, saved
 
 
+def as_on_a_gpu() -> None:
+    """Makes the command's workers those of a GPU: processes that take turns."""
+    from bench.engine import executors
+
+    executors.start = lambda engine, address, workers, device: executors.Loky(workers, "cuda")
+
+
 # Events
+
+
+def records(refused: str, mark: Path, job: Any) -> None:
+    """Has a CPU record updates as a GPU does; a recording with a training of this id fails.
+
+    Each training writes two lines: its worker's number with whether it may record, then the number
+    alone once it ends.
+    """
+    from bench.studies import cuda
+    from bench.studies.toy_grid import job as toy_job
+    from bench.studies.toy_grid import train
+
+    def graph(work: Any, device: Any) -> Any:
+        if any(spec.id == refused for spec in job.specs):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return work
+
+    def say(*words: object) -> None:
+        with mark.open("a") as file:
+            print(os.getpid(), *words, file=file)
+
+    class Trainer(train.Trainer):
+        def __init__(self, *given: Any, record: bool) -> None:
+            super().__init__(*given)
+            self.record = record
+
+        def train(self, *given: Any) -> float:
+            say(self.record)
+            try:
+                return super().train(*given)
+            finally:
+                say()
+
+    cuda._graph, toy_job.Trainer = graph, Trainer
 
 
 def slows_down(job: Any) -> None:

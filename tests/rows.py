@@ -25,7 +25,7 @@ TODAY = TOY.today()
 TOY_SAMPLES = schema.samples(TOY.sample_columns())
 
 SMOKE = ["toy_grid", "--scale", "smoke", "--set", "epochs=2"]
-TIMING = {"train_seconds", "finished", "stack_size", "commit", "dirty"}
+TIMING = {"train_seconds", "finished", "stack_size", "graph", "commit", "dirty"}
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
 LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,11 +21,14 @@ from bench.engine import engine
 from bench.engine import job as jobs
 from bench.engine.executors import Sequential
 from bench.engine.progress import Monitor
+from bench.spec import Spec
 from bench.store.rows import Store
-from bench.studies import STUDIES
-from bench.studies.study import Job
+from bench.studies import STUDIES, cuda
+from bench.studies.study import Job, Study
 from bench.studies.toy_grid.job import stacks
+from bench.studies.toy_grid.study import ToyStudy
 from bench.studies.toy_grid.train import Trainer
+from models.objectives import OBJECTIVES
 from tests import lives
 from tests.chaos import children
 from tests.conftest import POSIX
@@ -211,6 +215,40 @@ def test_a_training_that_kills_its_workers_fails_alone(
     assert list(kept.failures()) == [culprit.id]
 
 
+@POSIX
+def test_a_failed_recording_costs_its_worker_and_no_training(
+    tmp_path: Path, live: Callable[..., Life], whole: pd.DataFrame
+) -> None:
+    culprit = smoke()[3]
+    event = partial(lives.records, culprit.id, tmp_path / "mark")
+    first = [lives.as_on_a_gpu, lives.small_stacks, partial(lives.befall, event)]
+    said = live(*SMOKE, "--results", "r", "--workers", "1", first=first).end()
+    assert "of alice, svae_r can't be recorded as a CUDA graph: operation not permitted" in said
+    assert "a worker was killed" not in said  # the other job's worker was ended on purpose
+    kept = STUDIES["toy_grid"].store(tmp_path / "r", "smoke")
+    assert kept.failures() == {}
+    pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
+    lines = [line.split() for line in (tmp_path / "mark").read_text().splitlines()]
+    begins, ends = lines[::2], lines[1::2]
+    assert [worker for worker, _ in begins] == [worker for (worker,) in ends]  # they take turns
+    workers, recorded = zip(*begins, strict=True)
+    failed = recorded.index("False") - 1
+    assert not {*workers[: failed + 1]} & {*workers[failed + 1 :]}  # all of them were replaced
+    assert set(recorded[failed + 1 :]) == {"False"}
+    graphs = {row["id"]: row["graph"] for row in kept.load()[0].to_pylist()}
+    assert not graphs[culprit.id]
+    assert sum(graphs.values()) == 2 * failed  # no finished training was lost with its worker
+
+
+@POSIX
+def test_a_graph_may_be_required(tmp_path: Path, live: Callable[..., Life]) -> None:
+    event = partial(lives.records, smoke()[3].id, tmp_path / "mark")
+    first = [lives.as_on_a_gpu, partial(lives.befall, event)]
+    said = live(*SMOKE, "--results", "r", "--require-graph", first=first).end(1)
+    assert "can't be recorded as a CUDA graph" in said and "(--require-graph)" in said
+    assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}
+
+
 def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the background of a script as well, where Ctrl-C is ignored."""
     arguments = [*SMOKE[:3], "--seeds", "200", "--workers", "1", "--results", str(tmp_path)]
@@ -220,6 +258,66 @@ def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[st
     finally:
         signal.signal(signal.SIGINT, interrupt)
     assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_max_time_begins_nothing_that_would_not_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stacks at lambda 0 would take an hour each by their estimate, the others a second."""
+
+    def foreseen(study: Study, stacks: Sequence[Sequence[Spec]], device: str) -> list[float]:
+        return [1.0 if stack[0].lam else 3600.0 for stack in stacks]
+
+    monkeypatch.setattr(ToyStudy, "estimate", foreseen)
+    monkeypatch.setattr(Study, "estimate", foreseen)
+    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
+    assert run.main([*arguments, "--max-time", "30"]) == 3
+    err = capsys.readouterr().err
+    assert "--max-time: 4 trainings in stacks of up to" in err and "would not end" in err
+    assert "stopped: 4 of 8 trainings are stored" in err
+    assert set(stored(tmp_path)["lam"]) == {0.1}
+    assert run.main(arguments) == 0
+    assert len(stored(tmp_path)) == 8
+
+
+def test_a_run_without_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: pd.DataFrame
+) -> None:
+    monkeypatch.setattr(report, "after_run", lambda *_: pytest.fail("a report"))
+    arguments = [*SMOKE, "--workers", "1", "--results", str(tmp_path)]
+    assert run.main([*arguments, "--no-report"]) == 0
+    pd.testing.assert_frame_equal(stored(tmp_path), whole)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_in_a_recording_halves_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Also where the end of the recording raises an error of its own, as torch's does."""
+    tried: list[int] = []
+
+    def graph(work: Callable, device: torch.device) -> Callable:
+        if tried[-1] > 1:
+            try:
+                raise error("CUDA error: out of memory")
+            except Exception:
+                raise RuntimeError("captures_underway.empty()")  # noqa: B904
+        return work
+
+    def begins(self: Trainer, *given: Any, record: bool, init: Callable = Trainer.__init__) -> None:
+        init(self, *given)
+        self.record = True  # whatever the engine says: this process can't be replaced
+        tried.append(len(self.specs))
+
+    monkeypatch.setattr(cuda, "_graph", graph)
+    monkeypatch.setattr(cuda, "_failed", False)
+    monkeypatch.setattr(Trainer, "__init__", begins)
+    runner, plan, kept, monitor = engine_for(tmp_path)
+    runner.run(plan)
+    assert sorted(set(tried)) == [1, 2, 4]
+    assert len(kept.done()) == monitor.done == 8
+    assert kept.failures() == {} and cuda.spoiled()
+    assert runner.eager == set(OBJECTIVES)  # nothing else is recorded here
 
 
 def engine_for(folder: Path) -> tuple[engine.Engine, list[Job], Store, Monitor]:

@@ -73,21 +73,29 @@ class Engine:
                 if not ended:
                     self.executor.look()
                 for future in ended:
-                    if future not in running:  # its worker ended with another
+                    if future not in running:  # a worker was replaced meanwhile
                         continue
                     verdict = self.executor.outcome(future, running[future])
                     del running[future]
                     self._settle(verdict)
-                    if verdict.spoiled and not self.executor.renew(future):
-                        self.eager |= STUDIES[verdict.job.specs[0].study].every_method().keys()
-                    elif verdict.spoiled and self.executor.shared_fate:
-                        # The workers of these jobs were ended, by no fault of the jobs.
-                        self.queue.extendleft(reversed(self._unstored(running.values())))
-                        running.clear()
+                    if verdict.spoiled:
+                        self._renew(future, verdict.job, running)
             except Gone as gone:
                 self.monitor.note(f"{gone}; its unfinished jobs run again when it is back")
                 self.queue.extendleft(reversed(self._unstored(running.values())))
                 running.clear()
+
+    def _renew(self, future: Future[Any], job: Job, running: dict[Future[Any], Job]) -> None:
+        """Replaces the worker of a recording that has failed, or does without graphs."""
+        if self.executor.shared_fate:  # jobs under way end first, and others wait for their turn
+            while busy := [f for f, of in running.items() if of.key in self.monitor.shares()]:
+                for ended in wait(busy, LOOK, FIRST_COMPLETED).done:
+                    self._settle(self.executor.outcome(ended, running.pop(ended)))
+        if not self.executor.renew(future):
+            self.eager |= STUDIES[job.specs[0].study].every_method().keys()
+        elif self.executor.shared_fate:
+            self.queue.extendleft(reversed(self._unstored(running.values())))
+            running.clear()
 
     def left(self) -> list[Job]:
         """Returns the jobs that did not begin, because they would not end by the deadline."""

@@ -52,10 +52,15 @@ class Verdict:
 TURNS: list[Path] = []
 """Files of which a job locks one while it trains and scores; with none, jobs take no turns."""
 
+_kept: list[FileLock | None] = []  # a lock that nothing refers to is released
+
 
 @contextlib.contextmanager
 def turn() -> Iterator[None]:
-    """Waits until this process may train. The system gives a turn back if the process is killed."""
+    """Waits until this process may train. Whoever kills the process gives its turn to another.
+
+    A process that is spoiled keeps its turn until then.
+    """
     lock = _taken()
     while TURNS and lock is None:
         time.sleep(0.01)
@@ -63,7 +68,9 @@ def turn() -> Iterator[None]:
     try:
         yield
     finally:
-        if lock is not None:
+        if cuda.spoiled():
+            _kept.append(lock)
+        elif lock is not None:
             lock.release()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -33,15 +35,32 @@ def spoiled() -> bool:
     return _failed
 
 
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Has a GPU do the work inside in a queue of its own, which can be recorded.
+
+    The work waits for what was queued before, and what is queued later waits for the work. On a CPU
+    this does nothing.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    outer, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(outer)
+    with torch.cuda.stream(stream):
+        yield
+    outer.wait_stream(stream)
+
+
 def record(
     work: Callable[[], T], device: torch.device, methods: tuple[str, ...]
 ) -> Callable[[], T]:
-    """Records the kernels of `work` as a CUDA graph without running them, on the current stream.
+    """Records the kernels of `work` as a CUDA graph without running them.
 
     A call of the result runs the kernels without Python in between, on the memory of the recording,
     and returns the same tensors. `work` must have run once before, because a recording can't make
-    optimiser states and workspaces. Raises Unrecorded, or what `out_of_memory` knows. After either
-    error the process is `spoiled`.
+    optimiser states and workspaces. All three best happen in the same `own_stream`. Raises
+    Unrecorded, or what `out_of_memory` knows. After either error the process is `spoiled`.
     """
     global _failed
     try:
@@ -56,11 +75,17 @@ def record(
 
 def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-    # CUDA records on any stream but the default; torch has one of its own for that.
+    # CUDA records no default stream; for that torch has another stream.
     own = None if stream == torch.cuda.default_stream(device) else stream
+    # What only a cycle keeps alive of an eager step belongs to that step's stream, and would make
+    # the recording fail. Up to 2.6 torch itself collected it here.
+    gc.collect()
     torch.cuda.synchronize(device)
-    # The outer context restores the stream even if the recording fails.
-    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=own):
+    # The outer context restores the stream even if the recording fails. Other threads may go on.
+    with (
+        torch.cuda.stream(stream),
+        torch.cuda.graph(graph, stream=own, capture_error_mode="thread_local"),
+    ):
         results = work()
 
     def replay() -> T:

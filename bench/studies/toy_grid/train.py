@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.spec import generator
 from bench.studies.ahead import ahead
-from bench.studies.cuda import record
+from bench.studies.cuda import own_stream, record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
@@ -140,16 +140,17 @@ class Trainer:
         """
         after_epoch(0)
         update, seconds, source = self.updates, 0.0, self.epochs()
-        for epoch in range(1, self.specs[0].epochs + 1):
-            start = time.perf_counter()
-            for batch in next(source):
-                update(batch)
-                if self.record and not self.graph:
-                    update, self.graph = self._recorded(batch), True
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds += time.perf_counter() - start
-            after_epoch(epoch)
+        with own_stream(self.device):
+            for epoch in range(1, self.specs[0].epochs + 1):
+                start = time.perf_counter()
+                for batch in next(source):
+                    update(batch)
+                    if self.record and not self.graph:
+                        update, self.graph = self._recorded(batch), True
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                seconds += time.perf_counter() - start
+                after_epoch(epoch)
         return seconds
 
     def _recorded(self, example: Batch) -> Callable[[Batch], None]:

@@ -225,7 +225,7 @@ class TestReplay:
         assert len(replays) == replayed.steps - 1
         assert replayed.graph and not eager.graph
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.gpu
     @pytest.mark.parametrize("precision", ["float32", "bf16"])
     @pytest.mark.parametrize("method", domain_of("mnist").methods())
     def test_recorded_steps_equal_eager_ones_on_a_gpu(

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bench.engine.job import run_job
+from bench.spec import generator
 from bench.speed.baselines.toy import PlainTrainer
+from bench.studies.ahead import ahead
+from bench.studies.study import Job
+from bench.studies.toy_grid import data, train
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
 from models.objectives import OBJECTIVES
+from models.precision import allow_tf32, exact
 
 EPOCHS = 4  # of 16 batches of 2 + 3 updates: 320 steps
 
@@ -218,17 +229,106 @@ def test_a_diverged_member_changes_no_other(alone_in_48: dict) -> None:
     assert [metrics is None for metrics, _ in outcomes] == [i == 2 for i in range(6)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_recorded_updates_equal_eager_ones_on_a_gpu() -> None:
-    specs = mixed(epochs=2)
-    replayed, eager = Trainer(specs, "cuda"), Trainer(specs, "cuda")
-    replayed.train()
-    source = eager.epochs()
-    for _ in range(2):
-        for batch in next(source):
-            eager.updates(batch)
+def test_weights_and_noise_are_drawn_once_for_members_that_share_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Methods and lambdas of a configuration share all that is random."""
+    drawn: Counter[tuple[str, str]] = Counter()
+
+    def counted(stream: str, purpose: str) -> np.random.Generator:
+        drawn[stream, purpose] += 1
+        return generator(stream, purpose)
+
+    for module in (train, data):
+        monkeypatch.setattr(module, "generator", counted)
+    trainer = Trainer([replace(spec, method=m) for spec in mixed(epochs=2) for m in OBJECTIVES])
+    next(trainer.epochs())
+    streams = {spec.stream for spec in trainer.specs}
+    assert len(trainer.specs) == len(OBJECTIVES) * len(streams)
+    assert {stream for stream, _ in drawn} == streams and set(drawn.values()) == {1}
+
+
+def test_scores_are_never_rounded_to_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is, the decoder's gradient and the scores are not."""
+    seen: dict[str, set[bool]] = {}
+
+    def watch(kind: type, name: str) -> None:
+        call = getattr(kind, name)
+
+        def watched(*given: Any) -> Any:
+            seen.setdefault(name, set()).add(bool(torch.backends.cuda.matmul.allow_tf32))
+            return call(*given)
+
+        monkeypatch.setattr(kind, name, watched)
+
+    watch(Trainer, "updates")
+    watch(Evaluation, "decoder_gradient")
+    watch(Evaluation, "outcomes")
+    specs = tuple(replace(spec, precision="tf32") for spec in pool()[:2])
+    verdict = run_job(Job(specs, str(tmp_path), "cpu", {"commit": None, "dirty": None}))
+    assert verdict.end == "done", verdict.reason
+    assert seen == {"updates": {True}, "decoder_gradient": {False}, "outcomes": {False}}
+    allow_tf32(False)
+
+
+def test_items_made_ahead_are_the_same_and_made_by_another_thread() -> None:
+    def items() -> Iterator[tuple[int, int]]:
+        for i in range(3):
+            yield i, threading.get_ident()
+        raise ArithmeticError("in its turn")
+
+    made = ahead(items())
+    numbers, threads = zip(*islice(made, 3), strict=True)
+    assert numbers == (0, 1, 2)
+    assert threading.get_ident() not in threads and len(set(threads)) == 1
+    with pytest.raises(ArithmeticError, match="in its turn"):
+        next(made)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("cycle", [False, True])
+def test_recorded_updates_equal_eager_ones_on_a_gpu(cycle: bool, precision: str) -> None:
+    """A stack of each kind, with every method; a GPU's epochs are drawn ahead."""
+    specs = [spec for spec in mixed(epochs=2) if (spec.lam > 0) is cycle]
+    allow_tf32(precision == "tf32")
+    replayed, eager = Trainer(specs, "cuda"), Trainer(specs, "cuda", record=False)
+    for trainer in (replayed, eager):
+        trainer.train()
+    allow_tf32(False)
+    assert replayed.graph and not eager.graph
     one, other = parameters(replayed), parameters(eager)
     assert all(torch.equal(one[id], other[id]) for id in one)
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_what_a_cpu_sees() -> None:
+    """Later, adversarial training amplifies the rounding in which the first updates differ."""
+    specs = mixed(epochs=1)
+    trainers = [Trainer(specs, device) for device in ("cpu", "cuda")]
+    (mine, theirs) = (next(trainer.epochs()) for trainer in trainers)
+    for one, other in zip(mine, theirs, strict=True):
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(one, other, strict=True))
+    for trainer, epoch in zip(trainers, (mine, theirs), strict=True):
+        trainer.updates(epoch[0])
+    one, other = (parameters(trainer) for trainer in trainers)
+    for id in one:
+        # Adam's first step is the rate times a sign, so that a gradient near 0 may turn it.
+        assert (one[id] - other[id].cpu()).abs().mean() < 1e-5
+
+
+@pytest.mark.gpu
+def test_scores_of_the_same_weights_agree_on_a_gpu(tmp_path: Path) -> None:
+    specs = mixed(epochs=2)
+    cpu, gpu = Trainer(specs, "cpu"), Trainer(specs, "cuda")
+    cpu.train()
+    for i in range(len(specs)):
+        gpu.nets.load(i, cpu.nets.weights(i))
+    with exact():
+        found = [Evaluation(trainer).outcomes() for trainer in (cpu, gpu)]
+    for (mine, _), (theirs, _) in zip(*found, strict=True):
+        assert mine is not None and theirs is not None
+        assert theirs == pytest.approx(mine, rel=1e-3, abs=2e-3)
 
 
 def test_members_of_another_program_are_refused() -> None:

@@ -97,6 +97,7 @@ class Plan:
 
         from bench.scores import metrics
         from bench.studies.cost import Crowd
+        from models.precision import allow_tf32
 
         self.crowd = Crowd()
         self.args, self.study = args, replace(STUDIES[args.study], stale=args.stale)
@@ -105,6 +106,7 @@ class Plan:
         if args.precision == "tf32" and self.device != "cuda":
             allowed = ", ".join(name for name in self.study.kind.PRECISIONS if name != "tf32")
             raise UsageError(f"--precision tf32 needs --device cuda; allowed on a CPU: {allowed}")
+        allow_tf32(args.precision == "tf32")  # for estimates
         one = self.device == "cuda" or args.engine == "sequential"
         self.workers = args.workers or (1 if one else cpu_count())
         # The speed of a cluster can't be measured from here: this machine's speed stands for it.

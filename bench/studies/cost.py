@@ -15,10 +15,13 @@ FULL = 0.95
 
 
 def matmul_rate(device: str, width: int = 64, budget: float = 0.15) -> float:
-    """Returns the FLOP/s of batched products of this width, measured for `budget` seconds."""
+    """Returns the FLOP/s of batched products of this width, measured for `budget` seconds.
+
+    A GPU multiplies as many matrices as a stack of the toy study has.
+    """
     import torch
 
-    n, batch = (16, 128) if device == "cpu" else (256, 256)
+    n, batch = (16, 128) if device == "cpu" else (128, 128)
     a = torch.ones(n, width, width, device=device)
     b = torch.ones(n, width, batch, device=device)
     sync = torch.cuda.synchronize if device != "cpu" else lambda: None

@@ -81,9 +81,15 @@ class ToyStudy(Study[ToySpec]):
         return job.seconds(spec, rate)
 
     def estimate(self, stacks: Sequence[Sequence[ToySpec]], device: str) -> list[float]:
+        """Returns the seconds of stacks: by timed batches on a CPU, by products on a GPU."""
+        from bench.studies.cost import matmul_rate
         from bench.studies.toy_grid import job
 
-        return job.estimate(stacks) if device == "cpu" else super().estimate(stacks, device)
+        if device == "cpu":
+            return job.estimate(stacks)
+        widths = [width for stack in stacks for spec in stack for width in spec.widths]
+        rate = matmul_rate(device, round(sum(widths) / len(widths)))
+        return [sum(self.seconds(spec, rate) for spec in stack) for stack in stacks]
 
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
         from bench.studies.toy_grid.job import train

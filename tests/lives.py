@@ -240,6 +240,35 @@ def tried_again(mark: Path) -> None:
     assert (first.end, second) == ("killed", "done"), (first, second)
 
 
+def renewed(engine: str) -> None:
+    """Has an executor replace a worker, which then has another number."""
+    from bench.engine import executors
+
+    local = executors.Dask("local", 1, "cpu") if engine == "dask" else executors.Loky(1, "cuda")
+    pool: Any = local
+    job = SimpleNamespace(key="one")
+    future = pool.submit(_worker, job)
+    first = pool.outcome(future, job)
+    assert pool.renew(future)
+    second = pool.outcome(pool.submit(_worker, job), job)
+    pool.stop()
+    assert len({first, second, os.getpid()}) == 3, (first, second, os.getpid())
+
+
+def _worker(job: SimpleNamespace) -> int:
+    return os.getpid()
+
+
+def takes_a_turn(turns: Path) -> None:
+    """Takes the one turn of a folder, says so by a file, and keeps the turn."""
+    from bench.engine import job
+
+    job.TURNS[:] = [turns / "0"]
+    with job.turn():
+        (turns / "taken").touch()
+        time.sleep(PATIENCE)
+
+
 def _try(job: SimpleNamespace) -> str:
     if not job.mark.exists():
         job.mark.touch()

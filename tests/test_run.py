@@ -22,6 +22,7 @@ from bench.engine import job as jobs
 from bench.engine.executors import Sequential
 from bench.engine.progress import Monitor
 from bench.spec import Spec
+from bench.store import provenance
 from bench.store.rows import Store
 from bench.studies import STUDIES, cuda
 from bench.studies.study import Job, Study
@@ -278,6 +279,22 @@ def test_max_time_begins_nothing_that_would_not_end(
     assert set(stored(tmp_path)["lam"]) == {0.1}
     assert run.main(arguments) == 0
     assert len(stored(tmp_path)) == 8
+
+
+def test_files_without_a_history_are_told_their_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = provenance.commit()
+    monkeypatch.setenv("SVAE_BENCH_COMMIT", "a" * 40)
+    assert provenance.commit() == here  # git knows better
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    arguments = [*SMOKE, "--workers", "1", "--lam", "0", "--results", str(tmp_path / "r")]
+    assert run.main(arguments) == 0
+    rows = pd.read_parquet(tmp_path / "r" / "toy_grid" / "smoke")
+    assert set(rows["commit"]) == {"a" * 40} and not rows["dirty"].any()
+    monkeypatch.setenv("SVAE_BENCH_COMMIT", "main")
+    assert run.main(arguments) == 2
+    assert "SVAE_BENCH_COMMIT is main; allowed: 40 digits" in capsys.readouterr().err
 
 
 def test_a_run_without_a_report(

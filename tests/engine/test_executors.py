@@ -156,6 +156,14 @@ def test_what_travels_fits_any_machine(tmp_path: Path, monkeypatch: pytest.Monke
         assert job.run is not None and job.run.endswith(str(os.getpid()))
 
 
+def test_stacks_fill_a_gpu_and_are_no_larger() -> None:
+    """A stack of all trainings that fit would lose minutes of work when it is stopped."""
+    specs = STUDIES["toy_grid"].specs("paper")
+    stacks = STUDIES["toy_grid"].stacks(specs, "cuda")
+    assert {spec.id for stack in stacks for spec in stack} == {spec.id for spec in specs}
+    assert {len(stack) for stack in stacks} == {128} and len(stacks) == 27
+
+
 # What the engine makes of a pool's bad news
 
 
@@ -414,6 +422,25 @@ def test_every_engine_gives_the_same_table(
 def test_a_job_that_dask_tries_again_runs_again(tmp_path: Path, live: Callable[..., Life]) -> None:
     """And doesn't get the verdict of its first try back."""
     live(call=partial(lives.tried_again, tmp_path / "mark")).end()
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["loky", pytest.param("dask", marks=needs("dask"))])
+def test_a_worker_is_replaced(name: str, live: Callable[..., Life]) -> None:
+    live(call=partial(lives.renewed, name)).end()
+
+
+@POSIX
+def test_a_killed_worker_gives_its_turn_back(
+    tmp_path: Path, live: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = live(call=partial(lives.takes_a_turn, tmp_path))
+    life.until((tmp_path / "taken").exists)
+    monkeypatch.setattr(jobs, "TURNS", [tmp_path / "0"])
+    assert jobs._taken() is None
+    os.killpg(life.pid, signal.SIGKILL)
+    with jobs.turn():
+        assert jobs._taken() is None
 
 
 @POSIX

@@ -59,7 +59,7 @@ _kept: list[FileLock | None] = []  # a lock that nothing refers to is released
 def turn() -> Iterator[None]:
     """Waits until this process may train. Whoever kills the process gives its turn to another.
 
-    A process that is spoiled keeps its turn until then.
+    A process that is spoiled keeps its turn, so that no job begins in a process that ends with it.
     """
     lock = _taken()
     while TURNS and lock is None:

@@ -261,10 +261,10 @@ def _worker(job: SimpleNamespace) -> int:
 
 def takes_a_turn(turns: Path) -> None:
     """Takes the one turn of a folder, says so by a file, and keeps the turn."""
-    from bench.engine import job
+    from bench.studies import turns as shared
 
-    job.TURNS[:] = [turns / "0"]
-    with job.turn():
+    shared.TURNS[:] = [turns / "0"]
+    with shared.turn():
         (turns / "taken").touch()
         time.sleep(PATIENCE)
 

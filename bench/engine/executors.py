@@ -26,10 +26,10 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from bench.cli import UsageError
-from bench.engine import job
 from bench.engine.job import Verdict
 from bench.engine.plan import LOCAL
 from bench.studies.study import Job
+from bench.studies.turns import TURNS
 
 
 class EngineError(Exception):
@@ -80,8 +80,8 @@ class Sequential:
 class Loky(Sequential):
     """Runs jobs in joblib's worker processes; on a CPU a single worker is this very process.
 
-    On a GPU one more process than `workers` takes jobs. So one stores its results, or waits for its
-    turn, while `workers` train.
+    On a GPU one more process than `workers` takes jobs. So one draws weights, scores, stores, or
+    waits for its turn, while `workers` train.
     """
 
     shared_fate = True
@@ -363,7 +363,7 @@ def _begin(parent: int, turns: str, n: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if turns:
-        job.TURNS[:] = [Path(turns) / str(i) for i in range(n)]
+        TURNS[:] = [Path(turns) / str(i) for i in range(n)]
 
     def watch() -> None:
         while os.getppid() == parent:

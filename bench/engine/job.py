@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from bench.engine.progress import Heartbeat
 from bench.spec import Spec, columns, protocol
@@ -49,58 +47,22 @@ class Verdict:
     spoiled: bool = False  # whether the worker must be replaced, see `cuda.spoiled`
 
 
-TURNS: list[Path] = []
-"""Files of which a job locks one while it trains and scores; with none, jobs take no turns."""
-
-_kept: list[FileLock | None] = []  # a lock that nothing refers to is released
-
-
-@contextlib.contextmanager
-def turn() -> Iterator[None]:
-    """Waits until this process may train. Whoever kills the process gives its turn to another.
-
-    A process that is spoiled keeps its turn, so that no job begins in a process that ends with it.
-    """
-    lock = _taken()
-    while TURNS and lock is None:
-        time.sleep(0.01)
-        lock = _taken()
-    try:
-        yield
-    finally:
-        if cuda.spoiled():
-            _kept.append(lock)
-        elif lock is not None:
-            lock.release()
-
-
-def _taken() -> FileLock | None:
-    for path in TURNS:
-        lock = FileLock(path)
-        with contextlib.suppress(Timeout):
-            lock.acquire(blocking=False)
-            return lock
-    return None
-
-
 def run_job(job: Job) -> Verdict:
     """Trains, scores and stores a stack. Whatever goes wrong is returned as a verdict."""
-    with contextlib.ExitStack() as training:
-        training.enter_context(turn())
-        beat = Heartbeat(job)
-        try:
-            verdict = _attempt(job, beat, training.close)
-        finally:
-            beat.stop()
-        if verdict.end == "memory" and job.device == "cuda":
-            # No frame of the attempt holds tensors here. Some versions of torch refuse this after a
-            # recording that failed.
-            with contextlib.suppress(RuntimeError):
-                torch.cuda.empty_cache()
+    beat = Heartbeat(job)
+    try:
+        verdict = _attempt(job, beat)
+    finally:
+        beat.stop()
+    if verdict.end == "memory" and job.device == "cuda":
+        # No frame of the attempt holds tensors here. Some versions of torch refuse this after a
+        # recording that failed.
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
     return replace(verdict, spoiled=cuda.spoiled())
 
 
-def _attempt(job: Job, beat: Heartbeat, end_turn: Callable[[], None]) -> Verdict:
+def _attempt(job: Job, beat: Heartbeat) -> Verdict:
     study = STUDIES[job.specs[0].study]
     try:
         rows, samples = _train(job, beat)
@@ -112,7 +74,6 @@ def _attempt(job: Job, beat: Heartbeat, end_turn: Callable[[], None]) -> Verdict
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
-    end_turn()  # the next job trains while this job's results are written
     store = study.store(Path(job.results), job.specs[0].scale)
     try:
         _keep_weights(job, store, rows)  # first, because a row says that all is done

@@ -21,6 +21,7 @@ from bench.cli import duration
 from bench.engine.plan import together
 from bench.store.atomic import process, write_atomically
 from bench.studies.study import Job
+from bench.studies.turns import waited
 
 if TYPE_CHECKING:
     from bench.scores.metrics import Metric
@@ -39,19 +40,20 @@ class Heartbeat:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.path = job.work / "progress" / str(job.run) / f"{job.key}.json"
-        self.start, self.next = time.monotonic(), 0.0
+        self.next = 0.0
+        self.start = time.monotonic() - waited()
         self(0.0)
 
     def seconds(self) -> float:
-        """Returns how long the job has been under way."""
-        return time.monotonic() - self.start
+        """Returns how long the job has been under way, without waiting for its turn."""
+        return time.monotonic() - waited() - self.start
 
     def __call__(self, share: float) -> None:
         now = time.monotonic()
         if now < self.next:
             return
         self.next = now + (5.0 if self.job.parent is None else 0.5)
-        note = {"key": self.job.key, "share": share, "seconds": now - self.start}
+        note = {"key": self.job.key, "share": share, "seconds": self.seconds()}
         note |= {"process": process()}
         # A full disk is reported when results are written, not here.
         with contextlib.suppress(OSError):

@@ -31,7 +31,7 @@ from bench.engine import job as jobs
 from bench.engine.plan import Plan
 from bench.engine.progress import Monitor
 from bench.store.rows import FAILURES, Store
-from bench.studies import STUDIES
+from bench.studies import STUDIES, turns
 from bench.studies.selection import Shard
 from bench.studies.study import Job
 from bench.studies.toy_grid.spec import ToySpec
@@ -436,11 +436,11 @@ def test_a_killed_worker_gives_its_turn_back(
 ) -> None:
     life = live(call=partial(lives.takes_a_turn, tmp_path))
     life.until((tmp_path / "taken").exists)
-    monkeypatch.setattr(jobs, "TURNS", [tmp_path / "0"])
-    assert jobs._taken() is None
+    monkeypatch.setattr(turns, "TURNS", [tmp_path / "0"])
+    assert turns._taken() is None
     os.killpg(life.pid, signal.SIGKILL)
-    with jobs.turn():
-        assert jobs._taken() is None
+    with turns.turn():
+        assert turns._taken() is None
 
 
 @POSIX

@@ -15,6 +15,7 @@ from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
+from bench.studies.turns import turn
 from models.precision import exact
 
 TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
@@ -120,12 +121,14 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
                 traces.append(evaluation.decoder_gradient())
         beat(epoch / epochs)
 
+    with turn():
+        seconds = trainer.train(after_epoch)
     shared = {
         "n_samples": evaluation.z.shape[2],
         "n_splits": 1,
         "classifier": "exact posterior",
         "trace_epoch": traced,
-        "train_seconds": trainer.train(after_epoch) / len(trainer.specs),
+        "train_seconds": seconds / len(trainer.specs),
         "graph": trainer.graph,
     }
     with exact():

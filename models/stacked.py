@@ -6,7 +6,7 @@ instructions then fit the thin products at a network's ends too (1 to 4 features
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -72,9 +72,9 @@ class Bank:
     """Applies n networks of one shape, each to its own batch.
 
     `parameters` (n, p) has W and b of each layer in turn, with a row for each network, so an
-    optimiser makes few calls. `layers` are its views, (n, outputs, inputs) and (n, outputs, 1).
-    A backward pass adds to `gradient` (n, p), which is `parameters.grad`. Set it to zero; another
-    tensor in its place gets nothing.
+    optimiser makes few calls. Zeros between layers, if any, stay zeros. `layers` are its views,
+    (n, outputs, inputs) and (n, outputs, 1). A backward pass adds to `gradient` (n, p), which is
+    `parameters.grad`. Set it to zero; another tensor in its place gets nothing.
     """
 
     def __init__(
@@ -82,7 +82,10 @@ class Bank:
     ) -> None:
         """Takes as `weights[i]` the matrices of network i, as `xavier` draws them."""
         self.n, self.shape = len(weights), shape
-        size = sum(d_out * (d_in + 1) for d_in, d_out in shape.layers)
+        step = products.step(device, dtype)
+        # Where the weights of each layer begin in a row, and where the next row begins.
+        sizes = [d_out * (d_in + 1) for d_in, d_out in shape.layers]
+        *self._starts, size = accumulate((-(-size // step) * step for size in sizes), initial=0)
         self.parameters = torch.zeros(self.n, size, device=device, dtype=dtype)
         self.layers = self._views(self.parameters)
         for i, (w, *_) in enumerate(self.layers):
@@ -94,12 +97,11 @@ class Bank:
 
     def _views(self, parameters: Tensor) -> Layers:
         """Returns W and b of each layer in rows (n, p) of parameters or of their gradient."""
-        views, start = [], 0
-        for d_in, d_out in self.shape.layers:
+        views = []
+        for (d_in, d_out), start in zip(self.shape.layers, self._starts, strict=True):
             middle, end = start + d_out * d_in, start + d_out * (d_in + 1)
             w = parameters[:, start:middle].unflatten(1, (d_out, d_in))
             views.append(products.layer(w, parameters[:, middle:end].unsqueeze(2)))
-            start = end
         return views
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:

@@ -61,6 +61,7 @@ def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Computes products with vectors of so many bits, or as on a GPU."""
     if request.param == "torch":
         monkeypatch.setattr(products, "_compiled", lambda tensor: False)
+        monkeypatch.setattr(products, "step", lambda device, dtype: 128 // dtype.itemsize)
     elif request.param != "processor":
         monkeypatch.setattr(products, "kernels", partial(kernels, vector=request.param))
 
@@ -103,6 +104,15 @@ def test_a_network_has_the_same_bits_in_any_stack_and_with_any_strides() -> None
     for given in (x[2:], g[2:]), features_last:
         for own, other in zip(by_bank(alone, *given), together, strict=True):
             assert torch.equal(own, other[2:])
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, Shape(4, 3, 512, 1)])
+def test_matrices_lie_where_a_gpu_reads_them_fast(shape: Shape) -> None:
+    weights = [xavier(shape, np.random.default_rng(0))] * 3
+    bank = Bank(shape, weights, torch.device("meta"), torch.float32)
+    for w, *_ in (*bank.layers, *bank._gradients):
+        assert (4 * w.storage_offset()) % 128 == (4 * w.stride(0)) % 128 == 0
+        assert w.stride()[1:] == (w.shape[2], 1)
 
 
 @pytest.mark.usefixtures("by")

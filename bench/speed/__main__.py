@@ -1,7 +1,8 @@
 """Measures how fast the suite is on this machine, beside plain loops on equal cores.
 
-    python -m bench.speed            takes about ten minutes; leave the machine otherwise idle
-    python -m bench.speed --check    compares ratios with those of ten recorded runs, ratios.csv
+    python -m bench.speed                  takes about ten minutes; leave the machine otherwise idle
+    python -m bench.speed --check          compares ratios with those of ten recorded runs
+    python -m bench.speed --device cuda    measures a GPU alone, in less than three minutes
 
 The suite and a plain loop work in turns of a fraction of a second, so that other programs slow
 both. The ratio shown is the median over turns.
@@ -22,10 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.cli import Parser
+from bench.cli import Parser, UsageError, complain
 from bench.engine.job import keep_freed_memory
+from bench.engine.plan import choose_device
 from bench.render.tables import markdown
-from bench.speed import images, toy
+from bench.speed import gpu, images, toy
 from bench.speed.rates import Line
 from bench.store.provenance import cpu_name
 
@@ -41,6 +43,9 @@ LEVEL = 0.05
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed", __doc__)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
+    about = """measures this device: cpu, the default, beside other programs, or cuda alone, with
+        its share of the rate of products and of memory"""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=about)
     only = parser.add_mutually_exclusive_group()
     about = "measures ratios alone, and fails if one is lower than recorded ratios allow"
     only.add_argument("--check", action="store_true", help=about)
@@ -51,6 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
+    if args.device == "cuda":
+        try:
+            if args.check or args.record or args.recorded:
+                raise UsageError("ratios are of a CPU; allowed with --device cuda: --out")
+            choose_device("cuda")
+        except UsageError as error:
+            return complain("bench.speed", error)
+        _write(gpu.report(gpu.Device("cuda")), args.out)
+        return 0
     lines = of_runs(recorded()) if args.recorded else []
     with tempfile.TemporaryDirectory() as folder:
         limits = () if args.check or args.record else toy.limits(Path(folder))
@@ -60,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(": ".join(line[:2]), flush=True)
     machine = f"{cpu_name()}, torch {torch.__version__}, one thread a process"
     text = f"{markdown(HEADINGS, lines)}\n\nMeasured on {machine}.\n"
-    print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    _write(text, args.out)
     if args.record:
         with RECORDED.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(filter(ratio, lines))
@@ -70,6 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in low:
         print(line, file=sys.stderr)
     return int(bool(low))
+
+
+def _write(text: str, out: Path | None) -> None:
+    print(text)
+    if out:
+        out.write_text(text, encoding="utf-8")
 
 
 def ratio(line: Line) -> float | None:

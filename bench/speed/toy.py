@@ -30,7 +30,6 @@ from bench.studies.toy_grid.job import TRACES, flops, stacks
 from bench.studies.toy_grid.runs import runs
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import Trainer
-from models.precision import allow_tf32
 from models.products import forward, layer
 
 T = TypeVar("T")
@@ -53,8 +52,6 @@ def limits(folder: Path) -> Iterator[Iterator[Line]]:
     yield two_workers()
     yield memory(folder / "memory")
     yield many_results(folder)
-    if torch.cuda.is_available():
-        yield paper_on_gpu()
 
 
 def spec(width: int) -> ToySpec:
@@ -223,29 +220,3 @@ def _rows(specs: Iterable[ToySpec]) -> Iterator[dict[str, Any]]:
             "method_digest": today.method(each.method),
             **shared,
         }
-
-
-def paper_on_gpu() -> Iterator[Line]:
-    """Estimates the paper study's time on this GPU, from one epoch of each stack."""
-    for precision, limit in (("float32", 20), ("tf32", 10)):
-        allow_tf32(precision == "tf32")
-        cut = stacks(STUDY.specs("paper", precision=precision), "cuda")
-        whole = sum(_third_epoch(stack) * stack[0].epochs for stack in cut)
-        yield (
-            f"3,456 trainings of toy_grid at paper scale, {precision}, from their third epochs",
-            f"{whole / 60:.1f} min on one {torch.cuda.get_device_name()}",
-            f"<= {limit} min on one H200",
-        )
-
-
-def _third_epoch(stack: list[ToySpec]) -> float:
-    """Returns the seconds of a stack's third epoch."""
-    marks: list[float] = []
-
-    def mark(epoch: int) -> None:
-        torch.cuda.synchronize()
-        marks.append(time.perf_counter())
-
-    Trainer([replace(each, epochs=3) for each in stack], "cuda").train(mark)
-    torch.cuda.empty_cache()
-    return marks[3] - marks[2]

@@ -11,9 +11,10 @@
 # packs once a minute, after SIGTERM and at its end, so that it can be stopped anywhere.
 # `bench/speed/trip.sh receive OUT RESULTS` takes a pack home.
 #
-# Environment: PYTHON (default: python3), RESULTS (default: a new folder in /dev/shm), PARTS (most
-# parts of a pack, default 4), EVERY (seconds between packs, default 60), CHECK (most seconds of the
-# check, default 150), and SVAE_BENCH_COMMIT, which `bench/speed/trip.sh send` tells.
+# Environment: PYTHON (default: python3), RESULTS (default: a new folder, in /dev/shm if that is
+# large), PARTS (most parts of a pack, default 4), PART (most bytes of a part), EVERY (seconds between
+# packs, default 60), CHECK (most seconds of the check, default 150), and SVAE_BENCH_COMMIT, which
+# `bench/speed/trip.sh send` tells.
 #
 # Exit status: that of bench.run, 143 after SIGTERM, 2 for wrong usage.
 set -u
@@ -25,7 +26,8 @@ export PYTHON="$python" PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTH
 most=${PARTS:-4} every=${EVERY:-60}
 START=20 END=25 # seconds that bench.run takes before it trains, and that the end takes
 check=${CHECK:-150} SPEED=200 TESTS=150 # most seconds of a step
-PART=15000000 LOGS=1000000 # bytes
+PART=${PART:-15000000} LOGS=1000000 # bytes
+SHM=2000000 # least KB of /dev/shm, which small machines limit
 
 say() { echo "[$SECONDS s] $*" >&2; }
 
@@ -60,7 +62,9 @@ if ls "$out" | grep -q '^rows-'; then
 fi
 shift $(($# > 2 ? 3 : 2))
 [ $# -gt 0 ] || set -- toy_grid --scale paper --lam 0.1
-scratch=$(mktemp -d /dev/shm/svae-bench.XXXXXX 2>/dev/null || mktemp -d) || exit 1
+room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
+[ "${room:-0}" -ge "$SHM" ] && export TMPDIR=/dev/shm
+scratch=$(mktemp -d) || exit 1
 results=${RESULTS:-$scratch/results}
 mkdir -p "$results" "$scratch/logs" && results=$(cd "$results" && pwd) || exit 1
 
@@ -76,13 +80,13 @@ packs=0 left_out='' failed='this pack could not be made; the pack before it stay
 pack() {
     local folder name kind part n i list=() size=0 left=''
     local -A kinds=([rows]='' [failures]='' [samples]='' [weights]='')
-    rm -rf "$scratch/pack" && mkdir "$scratch/pack" && cd "$results" || return 1
-    for folder in */*/; do
-        name=${folder%/}
+    rm -rf "$scratch/pack" && mkdir "$scratch/pack" || return 1
+    for folder in "$results"/*/*/; do
+        name=${folder#"$results/"} && name=${name%/}
         case "${name#*/}" in
         _*)
-            [ -d "$name/failed" ] && kinds[failures]+=" $name/failed"
-            [ -d "$name/weights" ] && kinds[weights]+=" $name/weights"
+            [ -d "$folder/failed" ] && kinds[failures]+=" $name/failed"
+            [ -d "$folder/weights" ] && kinds[weights]+=" $name/weights"
             ;;
         *_samples) kinds[samples]+=" $name" ;;
         smoke | quick | paper) kinds[rows]+=" $name" ;;
@@ -90,7 +94,7 @@ pack() {
     done
     for kind in rows failures samples weights; do
         [ -n "${kinds[$kind]}" ] || continue
-        n=$(du -sbc ${kinds[$kind]} | tail -n 1 | cut -f 1)
+        n=$(cd "$results" && du -sbc ${kinds[$kind]} | tail -n 1 | cut -f 1)
         if ((size + n > most * PART - LOGS)); then
             left+=" $kind"
         else

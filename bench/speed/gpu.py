@@ -271,12 +271,14 @@ def trainer_of(
     return trainer
 
 
-def step_of(trainer: Trainer) -> tuple[float, int]:
+def step_of(device: Device, trainer: Trainer) -> tuple[float, int]:
     """Returns FLOPs and bytes of a step, which it makes without a graph."""
     one = trainer.spec
     flops = step_flops(one.method, one.lam > 0, one.width, one.data) * one.batch
     draws = [trainer.draws(trainer.batch(0), name) for name in trainer.update_names(0)]
-    return flops, traffic(lambda: trainer.updates(draws))
+    moved = traffic(lambda: trainer.updates(draws))
+    device.synchronize()  # later steps are on another stream
+    return flops, moved
 
 
 def images(
@@ -288,7 +290,7 @@ def images(
     try:
         with rounding(precision):
             trainer = trainer_of(device, study, precision, layout)
-            flops, moved = step_of(trainer)
+            flops, moved = step_of(device, trainer)
             trainer.advance()  # is recorded
             rate = 1 / device.seconds(trainer.advance, device.sizes.steps)
     finally:
@@ -305,7 +307,7 @@ def together(device: Device, study: str, precision: str, n: int) -> Iterator[Lin
     """Yields how fast n trainings make their steps, each on a stream of its own."""
     with rounding(precision):
         trainers = [trainer_of(device, study, precision, seed=seed) for seed in range(n)]
-        flops, moved = step_of(trainers[0])
+        flops, moved = step_of(device, trainers[0])
         streams = [stream(device) for _ in trainers]
 
         def step() -> None:

@@ -177,8 +177,9 @@ trap finish EXIT
 for folder in "${from[@]}"; do
     step "$(left)" bash "$here/trip.sh" merge "$folder" "$results"
 done
-step "$(least "$check" "$(left)")" "$python" -m bench.check --json >"$scratch/logs/check.json"
-cat "$scratch/logs/check.json"
+found=$scratch/logs/check.json
+step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$results" >"$found"
+cat "$found"
 
 after=$(((${#speed} > 0 ? SPEED : 0) + (${#tests} > 0 ? TESTS : 0)))
 for try in 1 2 3; do

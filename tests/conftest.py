@@ -31,6 +31,13 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Reads only files with tests of a GPU for `pytest -m gpu`: others need more than the core."""
+    if config.option.markexpr == "gpu" and collection_path.name.startswith("test_"):
+        return "mark.gpu" not in collection_path.read_text("utf-8") or None
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what is marked `gpu` where there is none; `pytest -m gpu` runs these tests alone."""
     if not torch.cuda.is_available():

@@ -7,8 +7,8 @@
 # an earlier OUT, or of a results folder, so that their trainings are not run again. --speed and
 # --tests run bench.speed --device cuda and the tests of a GPU in the time that is left.
 #
-# OUT gets on_gpu.log and the newest pack, rows-PACK.tgz.1-of-N and so on, of 15 MB each. The script
-# packs once a minute, after SIGTERM and at its end, so that it can be stopped anywhere.
+# OUT gets on_gpu.log, check.json and the newest pack, rows-PACK.tgz.1-of-N and so on, of 15 MB each.
+# The script packs once a minute, after SIGTERM and at its end, so that it can be stopped anywhere.
 # `bench/speed/trip.sh receive OUT RESULTS` takes a pack home.
 #
 # Environment: PYTHON (default: python3), RESULTS (default: a new folder, in /dev/shm if that is
@@ -54,8 +54,8 @@ while [[ "${1-}" == --?* ]]; do
 done
 [[ $# -eq 2 || ($# -ge 3 && "$3" == --) ]] ||
     refuse "allowed: [--from FOLDER] [--speed] [--tests] MINUTES OUT [-- arguments of bench.run]"
-[[ "$1" =~ ^[1-9][0-9]*$ ]] || refuse "MINUTES is $1; allowed: a whole number >= 1"
-end=$((60 * $1))
+end=$(awk -v minutes="$1" 'BEGIN { print int(60 * minutes) }')
+[[ "$1" =~ ^[0-9]+(\.[0-9]+)?$ && "$end" -ge 60 ]] || refuse "MINUTES is $1; allowed: a number >= 1"
 mkdir -p "$2" && out=$(cd "$2" && pwd) || refuse "OUT is $2, which can't be made"
 if ls "$out" | grep -q '^rows-'; then
     refuse "OUT $2 has rows of an earlier run; allowed: another folder, and --from $2"
@@ -177,9 +177,9 @@ trap finish EXIT
 for folder in "${from[@]}"; do
     step "$(left)" bash "$here/trip.sh" merge "$folder" "$results"
 done
-found=$scratch/logs/check.json
-step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$results" >"$found"
-cat "$found"
+step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$results" \
+    >"$scratch/logs/check.json"
+cp "$scratch/logs/check.json" "$out/"
 
 after=$(((${#speed} > 0 ? SPEED : 0) + (${#tests} > 0 ? TESTS : 0)))
 for try in 1 2 3; do

@@ -39,7 +39,7 @@ send() {
 # rows-PACK.tgz.I-of-N, so a kill amid a new pack leaves the pack before.
 whole_pack() {
     local folder=$1 pack n i parts
-    for pack in $(cd "$folder" && ls | sed -n 's/^rows-\([0-9]*\)\.tgz\..*/\1/p' | sort -ru); do
+    for pack in $(cd "$folder" && ls | sed -n 's/^rows-\([0-9]*\)\.tgz\..*/\1/p' | sort -rnu); do
         n=$(cd "$folder" && ls | sed -n "s/^rows-$pack\.tgz\.[0-9]*-of-\([0-9]*\)\$/\1/p" | head -1)
         parts=()
         for ((i = 1; i <= ${n:-0}; i++)); do

@@ -53,11 +53,13 @@ def test_gradients_count_too() -> None:
     assert traffic(lambda: x.square().sum().backward()) > forward + 4 * 2 * 10
 
 
-def test_every_measurement_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_measurement_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "PRECISIONS", ("float32", "bf16"))
     monkeypatch.setattr(gpu, "TOGETHER", {"mnist": "bf16"})
-    text = gpu.report(Device("cpu", TINY))
-    assert "failed" not in text and "Left out" not in text and "nan" not in text
+    text = gpu.report(Device(name, TINY))
+    assert "failed" not in text, text
+    assert "Left out" not in text and "nan" not in text
     for start in (
         "product of 16 x 16, bf16",
         "a copy",

@@ -63,7 +63,7 @@ fi
 shift $(($# > 2 ? 3 : 2))
 [ $# -gt 0 ] || set -- toy_grid --scale paper --lam 0.1
 room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
-[ "${room:-0}" -ge "$SHM" ] && export TMPDIR=/dev/shm
+[ -z "${TMPDIR-}" ] && [ "${room:-0}" -ge "$SHM" ] && export TMPDIR=/dev/shm
 scratch=$(mktemp -d) || exit 1
 results=${RESULTS:-$scratch/results}
 mkdir -p "$results" "$scratch/logs" && results=$(cd "$results" && pwd) || exit 1
@@ -128,7 +128,11 @@ finish() {
     fi
     pack || say "$failed"
     say "packed: $(cd "$out" && ls -1 | grep '^rows-' | tr '\n' ' ')"
-    [ -n "${RESULTS-}" ] || say "all results stay in $results"
+    if [ -n "${RESULTS-}" ]; then
+        rm -rf "$scratch"
+    else
+        say "all results stay in $results"
+    fi
 }
 
 # Steps
@@ -179,7 +183,7 @@ for folder in "${from[@]}"; do
 done
 step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$results" \
     >"$scratch/logs/check.json"
-cp "$scratch/logs/check.json" "$out/"
+[ -s "$scratch/logs/check.json" ] && cp "$scratch/logs/check.json" "$out/"
 
 after=$(((${#speed} > 0 ? SPEED : 0) + (${#tests} > 0 ? TESTS : 0)))
 for try in 1 2 3; do

@@ -57,6 +57,7 @@ def bare(folder: Path) -> str:
 def begin(tmp_path: Path, script: str, *arguments: str, **environment: str) -> subprocess.Popen:
     """Starts a script in a folder, with results in `there`."""
     given = {"RESULTS": "there", "CHECK": "0", "EVERY": "1", "PYTHON": sys.executable}
+    given["TMPDIR"] = str(tmp_path)
     return subprocess.Popen(
         ["bash", str(SPEED / script), *arguments],
         cwd=tmp_path,
@@ -123,10 +124,13 @@ LOGS = {"logs/on_gpu.log", "logs/check.json"}
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of the real commands has left on a bare machine."""
     folder = tmp_path_factory.mktemp("trip")
-    status, said = call(folder, "on_gpu.sh", "1", "out", "--", *SMOKE, PYTHONPATH=bare(folder))
+    (folder / "temporary").mkdir()
+    given = {"PYTHONPATH": bare(folder), "TMPDIR": str(folder / "temporary")}
+    status, said = call(folder, "on_gpu.sh", "1", "out", "--", *SMOKE, **given)
     assert status == 0, said
     assert "[0 s] no time is left for:" in said and "\n8/8 done" in said
     assert (folder / "out" / "on_gpu.log").read_text() == said
+    assert not list((folder / "temporary").glob("tmp.*"))
     return folder / "out"
 
 
@@ -148,7 +152,7 @@ def test_the_next_run_does_not_train_what_is_stored(out: Path, tmp_path: Path) -
 
 
 def test_a_thousand_rows_come_home(tmp_path: Path, stub: str) -> None:
-    specs = TOY.specs("paper")[:1000]
+    specs = [spec for spec in TOY.specs("paper") if spec.id < "5"][:1000]  # of few files
     kept = TOY.store(tmp_path / "thousand", "paper")
     kept.prepare()
     kept.rows.write(row(spec, score=i / 1000, device="cuda") for i, spec in enumerate(specs))

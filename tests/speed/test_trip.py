@@ -159,7 +159,7 @@ def test_a_thousand_rows_come_home(tmp_path: Path, stub: str) -> None:
     kept.samples.write(points(spec) for spec in specs)
     shutil.rmtree(tmp_path / "stored")
     (tmp_path / "thousand").rename(tmp_path / "stored")
-    room = {"PART": "700000", "PARTS": "20"}
+    room = {"PART": "200000", "PARTS": "50"}
     status, said = call(tmp_path, "on_gpu.sh", "1", "out", PYTHON=stub, THEN="exit 0", **room)
     assert status == 0, said
     assert len(parts(tmp_path / "out")) > 1

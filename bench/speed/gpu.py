@@ -217,9 +217,9 @@ def toy(device: Device, stack: Sequence[ToySpec], record: bool = True) -> Iterat
         trainer = toy_train.Trainer(
             [replace(each, epochs=3) for each in stack], device.name, record=record
         )
+        trainer.train(mark)
         batches = next(trainer.epochs())
         moved = traffic(lambda: trainer.updates(batches[0])) * len(batches)
-        trainer.train(mark)
     epoch = (marks[3] - marks[1]) / 2
     if record:
         measured = Stack(one.lam > 0, _flops(stack), epoch * one.epochs)
@@ -271,14 +271,15 @@ def trainer_of(
     return trainer
 
 
-def step_of(device: Device, trainer: Trainer) -> tuple[float, int]:
-    """Returns FLOPs and bytes of a step, which it makes without a graph."""
+def step_of(trainer: Trainer) -> tuple[float, int]:
+    """Returns FLOPs and bytes of a step, which it makes without a graph.
+
+    No step may be recorded afterwards, because this step is on another stream.
+    """
     one = trainer.spec
     flops = step_flops(one.method, one.lam > 0, one.width, one.data) * one.batch
     draws = [trainer.draws(trainer.batch(0), name) for name in trainer.update_names(0)]
-    moved = traffic(lambda: trainer.updates(draws))
-    device.synchronize()  # later steps are on another stream
-    return flops, moved
+    return flops, traffic(lambda: trainer.updates(draws))
 
 
 def images(
@@ -290,9 +291,9 @@ def images(
     try:
         with rounding(precision):
             trainer = trainer_of(device, study, precision, layout)
-            flops, moved = step_of(device, trainer)
             trainer.advance()  # is recorded
             rate = 1 / device.seconds(trainer.advance, device.sizes.steps)
+            flops, moved = step_of(trainer)
     finally:
         torch.backends.cudnn.benchmark = before
     what = f"{study} at {device.sizes.scale} width, {precision}, {layout}, {choice(benchmark)}"
@@ -307,7 +308,6 @@ def together(device: Device, study: str, precision: str, n: int) -> Iterator[Lin
     """Yields how fast n trainings make their steps, each on a stream of its own."""
     with rounding(precision):
         trainers = [trainer_of(device, study, precision, seed=seed) for seed in range(n)]
-        flops, moved = step_of(device, trainers[0])
         streams = [stream(device) for _ in trainers]
 
         def step() -> None:
@@ -318,6 +318,7 @@ def together(device: Device, study: str, precision: str, n: int) -> Iterator[Lin
         device.synchronize()
         step()
         rate = n / device.seconds(step, device.sizes.steps)
+        flops, moved = step_of(trainers[0])
     what = f"{study} at {device.sizes.scale} width, {precision}, {n} at once"
     yield device.line(what, f"{rate:,.0f} steps/s in all", precision, flops * rate, moved * rate)
 

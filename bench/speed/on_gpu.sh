@@ -78,7 +78,7 @@ packs=0 left_out='' failed='this pack could not be made; the pack before it stay
 # Packs what is stored and fits, in order of importance. Trainings may go on meanwhile: each file of
 # the results is replaced in one step, and samples, which are stored before their row, come after it.
 pack() {
-    local folder name kind part n i list=() size=0 left=''
+    local folder name kind part n i status list=() size=0 left=''
     local -A kinds=([rows]='' [failures]='' [samples]='' [weights]='')
     rm -rf "$scratch/pack" && mkdir "$scratch/pack" || return 1
     for folder in "$results"/*/*/; do
@@ -102,14 +102,16 @@ pack() {
             list+=(${kinds[$kind]})
         fi
     done
-    if [ "$left" != "$left_out" ]; then
-        left_out=$left
+    if [ "$left" != "$left_out" ] && [ -n "$left" ]; then
         say "no room in $most parts of $PART bytes for:$left. They stay in $results"
     fi
+    left_out=$left
     cp "$out/on_gpu.log" "$scratch/logs/"
     tar -c --warning=no-file-changed --warning=no-file-removed -C "$scratch" logs \
         ${list[@]+-C "$results" "${list[@]}"} | gzip -1 | split -b "$PART" -d -a 3 - "$scratch/pack/"
-    [ "${PIPESTATUS[0]}" -le 1 ] || return 1 # 1: a file was replaced meanwhile
+    status=("${PIPESTATUS[@]}")
+    # tar ends with 1 where a file was replaced meanwhile.
+    [ "${status[0]}" -le 1 ] && [ "${status[1]}${status[2]}" = 00 ] || return 1
     packs=$((packs + 1)) i=0
     name=$(printf 'rows-%03d.tgz' "$packs")
     n=$(ls "$scratch/pack" | wc -l)
@@ -122,6 +124,7 @@ pack() {
 }
 
 finish() {
+    trap '' TERM INT HUP
     if [ -n "$child" ]; then # timeout passes the signal on, and kills after ten seconds
         kill -TERM "$child" 2>/dev/null
         wait "$child"
@@ -169,7 +172,6 @@ left() { echo $((end - END - SECONDS)); }
 least() { echo $(($1 < $2 ? $1 : $2)); }
 
 stopped() {
-    trap '' TERM INT HUP
     say "stopped by a signal"
     pack || say "$failed" # first of all
     exit 143

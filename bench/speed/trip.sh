@@ -56,12 +56,14 @@ whole_pack() {
 
 # Leaves the folder of the rows in $rows.
 unpack() {
-    local folder=$1 parts
+    local folder=$1 part parts=()
     rows=$folder
     if ls "$folder" | grep -q '^rows-[0-9]*\.tgz\.'; then
         rows=$(mktemp -d) || exit 1
         trap 'rm -rf "$rows"' EXIT
-        mapfile -t parts < <(whole_pack "$folder")
+        while IFS= read -r part; do
+            parts+=("$part")
+        done < <(whole_pack "$folder")
         if [ "${#parts[@]}" -eq 0 ] || ! cat "${parts[@]}" | tar -xz -C "$rows"; then
             echo "trip.sh: no pack of $folder is whole" >&2
             exit 1

@@ -264,6 +264,26 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path, stub: str) -> None:
     assert status == 0 and len((tmp_path / "calls").read_text().splitlines()) == 5, said
 
 
+def test_a_pack_that_fails_leaves_the_pack_before(tmp_path: Path, stub: str) -> None:
+    """The disk is full from the second pack on."""
+    (tmp_path / "bin").mkdir()
+    split = tmp_path / "bin" / "split"
+    split.write_text(
+        "#!/bin/bash\n"
+        "echo >>splits\n"
+        '[ $(wc -l <splits) -gt 1 ] || exec /usr/bin/split "$@"\n'
+        'head -c 10 >"${@: -1}000" && exit 1\n'
+    )
+    split.chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    status, said = call(
+        tmp_path, "on_gpu.sh", "9", "out", PATH=path, PYTHON=stub, THEN="sleep 2.5; exit 0"
+    )
+    assert status == 0 and "this pack could not be made; the pack before it stays" in said
+    assert names(tmp_path / "out") == {"rows-001.tgz.1-of-1"}
+    assert packed(tmp_path / "out").keys() >= STORED
+
+
 def pack(folder: Path, number: int, content: str, n: int = 2) -> list[Path]:
     """Makes a pack of one file, as on_gpu.sh does."""
     folder.mkdir(exist_ok=True)

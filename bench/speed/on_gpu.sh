@@ -196,7 +196,7 @@ for try in 1 2 3; do
     fi
     minutes=$(printf '%d.%02d' $((rest / 60)) $((rest % 60 * 100 / 60)))
     step $((rest + START + 10)) "$python" -m bench.run --keep-weights none "$@" \
-        --max-time "$minutes" --results "$results" --no-report --require-graph
+        --max-time "$minutes" --results "$results" --no-report
     status=$?
     [ "$status" -ge 128 ] || break # it was killed: stored trainings stay, the others run again
 done

@@ -209,7 +209,7 @@ def test_the_study_gets_the_time_that_is_left(tmp_path: Path, stub: str) -> None
     (line,) = (tmp_path / "calls").read_text().splitlines()
     match = re.fullmatch(
         "-m bench.run --keep-weights none toy_grid --scale paper --lam 0.1 --max-time (.*) "
-        "--results .*/there --no-report --require-graph",
+        "--results .*/there --no-report",
         line,
     )
     assert match and 8.75 <= float(match[1]) <= 9.0

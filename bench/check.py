@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -43,7 +44,7 @@ from bench.cli import Parser, UsageError, complain, duration
 from bench.data import download, files, load
 from bench.engine.executors import deaf
 from bench.engine.plan import Plan, choose_device, together, worth
-from bench.scores import classifiers, metrics
+from bench.scores import classifiers
 from bench.store import provenance
 from bench.store.atomic import write_atomically
 from bench.studies import STUDIES
@@ -70,7 +71,6 @@ AGREE = 1e-3
 BATCH = 8  # images in a step
 LIMIT = 60.0  # seconds that a single piece of work may take
 CHILDREN = 4  # processes at work at a time, or fewer on fewer cores
-GROUP = 10  # pieces of work of one process
 SPAWN = multiprocessing.get_context("spawn")
 
 Found = dict[str, Any]
@@ -103,75 +103,88 @@ class Failure:
     unrecorded: bool = False
 
 
-def _child(pipe: Connection, tasks: Sequence[Task]) -> None:
-    """Sends what the tasks give, up to the first failure: such a process is not trusted again."""
+def _child(pipe: Connection) -> None:
+    """Answers each task with what it gives. Ends after a failure: such a process is not trusted."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # as in a worker
-    for task in tasks:
+    found: Found | Failure = {}
+    while not isinstance(found, Failure):
         try:
-            found: Found | Failure = task()
-        except Exception as error:
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            found = Failure(why)
-            if isinstance(error, Unrecorded):
-                found = Failure(str(error), True)
-        pipe.send(found)
-        if isinstance(found, Failure):
+            task = pipe.recv()
+        except EOFError:  # no tasks are left
             return
+        try:
+            found = task()
+        except Exception as error:
+            recording = isinstance(error, Unrecorded)
+            why = str(error) if recording else f"{type(error).__name__}: {error}"
+            found = Failure(" ".join(why.split())[:300], recording)
+        pipe.send(found)
+
+
+class Child:
+    """Is a process that works on one task at a time."""
+
+    def __init__(self) -> None:
+        self.pipe, end = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_child, args=(end,), daemon=True)
+        with deaf():
+            self.process.start()
+        end.close()
+
+    def begin(self, task: Task) -> None:
+        with suppress(BrokenPipeError):  # the answer will say that the process is gone
+            self.pipe.send(task)
+        self.since = time.monotonic()
+
+    def answer(self) -> Found | Failure:
+        """Returns what the task has given, or why it gives nothing."""
+        try:
+            if self.pipe.poll():
+                return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return Failure(f"its process has ended, with status {self.process.exitcode}")
+        return Failure(f"it took more than {LIMIT:.0f} s")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
 
 
 def outcomes(groups: Sequence[Sequence[Task]], children: int) -> list[list[Found | Failure]]:
     """Returns what the tasks of each group give, in their order.
 
-    A process makes the tasks of a group one after the other, up to `children` processes at a time.
-    After a failure a fresh process goes on, because up to torch 2.11 a recording that fails makes
-    later recordings of its process fail.
+    So many child processes work at a time. A process takes the tasks of a group one after the
+    other. After a failure a fresh process goes on, because up to torch 2.11 a recording that fails
+    makes later recordings of its process fail.
     """
     found: list[list[Found | Failure]] = [[] for _ in groups]
-    waiting = deque(i for i, group in enumerate(groups) if group)
-    running: dict[Any, tuple[int, Any, float]] = {}
+    waiting, idle = deque(i for i, group in enumerate(groups) if group), list[Child]()
+    running: dict[Any, tuple[Child, int]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < children:
-                i = waiting.popleft()
-                pipe, end = SPAWN.Pipe(duplex=False)
-                child = SPAWN.Process(target=_child, args=(end, groups[i][len(found[i]) :]))
-                with deaf():
-                    child.start()
-                end.close()
-                running[pipe] = i, child, time.monotonic()
+                child, i = idle.pop() if idle else Child(), waiting.popleft()
+                child.begin(groups[i][len(found[i])])
+                running[child.pipe] = child, i
             ready = wait([*running], 1)
-            for pipe, (i, child, since) in [*running.items()]:
-                late = time.monotonic() - since > LIMIT
-                if pipe not in ready and not late:
+            for pipe, (child, i) in [*running.items()]:
+                if pipe not in ready and time.monotonic() - child.since < LIMIT:
                     continue
-                one = _received(pipe, child) if pipe in ready else _killed(child)
-                found[i].append(one)
-                running[pipe] = i, child, time.monotonic()
-                left = len(groups[i]) - len(found[i])
-                if isinstance(one, Failure) or not left:
-                    del running[pipe]
-                    pipe.close()
-                    child.join()
-                    waiting.extendleft([i] if left else [])
+                found[i].append(child.answer())
+                del running[pipe]
+                if len(found[i]) < len(groups[i]):
+                    waiting.appendleft(i)
+                if isinstance(found[i][-1], Failure):
+                    child.end()
+                else:
+                    idle.append(child)
     finally:
-        for _, child, _ in running.values():
-            child.kill()
-            child.join()
+        for child in [*idle, *(child for child, _ in running.values())]:
+            child.end()
     return found
-
-
-def _received(pipe: Connection, child: Any) -> Found | Failure:
-    try:
-        return pipe.recv()
-    except EOFError:
-        child.join()
-        return Failure(f"its process ended by itself, with status {child.exitcode}")
-
-
-def _killed(child: Any) -> Failure:
-    child.kill()
-    return Failure(f"it took more than {LIMIT:.0f} s")
 
 
 def results_of(groups: Sequence[Sequence[Task]], children: int) -> list[Found]:
@@ -179,38 +192,38 @@ def results_of(groups: Sequence[Sequence[Task]], children: int) -> list[Found]:
 
     Tasks that can't be recorded are made again without a recording; `no_graph` says why.
     """
-    rows, again = [], []
-    for group, found in zip(groups, outcomes(groups, children), strict=True):
-        for task, one in zip(group, found, strict=True):
-            rows.append((task, one))
-            if isinstance(one, Failure) and one.unrecorded:
-                again.append(replace(task, record=False))
-    eager = iter(outcomes([again], 1)[0])
-    results = []
-    for task, one in rows:
-        known: Found = {"failure": None}
-        if isinstance(one, Failure) and one.unrecorded:
-            known["no_graph"], one = one.why, next(eager)
-        given = {"failure": one.why} if isinstance(one, Failure) else one
-        results.append(task.about | given | known | {"failure": given.get("failure")})
-    return results
+    tasks = [task for group in groups for task in group]
+    found = [one for each in outcomes(groups, children) for one in each]
+    why = {i: one.why for i, one in enumerate(found) if isinstance(one, Failure) and one.unrecorded}
+    again = outcomes([[replace(tasks[i], record=False) for i in why]], 1)[0]
+    for i, one in zip(why, again, strict=True):
+        found[i] = one if isinstance(one, Failure) else one | {"no_graph": why[i]}
+    return [
+        {"failure": None} | task.about | ({"failure": one.why} if isinstance(one, Failure) else one)
+        for task, one in zip(tasks, found, strict=True)
+    ]
 
 
 # A step of every method
 
 
 def steps(device: str) -> list[list[Task]]:
-    """Returns the tasks that make a step of every method of every study, in groups."""
-    tasks: list[Task] = []
+    """Returns the tasks that make a step of every method of every study, a group a method."""
+    groups: list[list[Task]] = []
     for study in STUDIES.values():
         if not issubclass(study.kind, ToySpec | ImageSpec):
             continue  # its own kind of training is unknown here
         for method in study.every_method():
             lam = max(study.own_lams.get(method, study.lams["smoke"]))
+            group = []
             for precision in precisions(study, device):
-                about = {"study": study.name, "method": method, "lam": lam, "precision": precision}
-                tasks.append(Task(step, (study.name, method, lam, precision, device), about))
-    return [tasks[i : i + GROUP] for i in range(0, len(tasks), GROUP)]
+                which = study.name, method, lam, precision
+                names = "study", "method", "lam", "precision"
+                unknown = dict.fromkeys(("gap", "tolerance", "graph", "no_graph"))
+                about: Found = dict(zip(names, which, strict=True)) | unknown
+                group.append(Task(step, (*which, device), about))
+            groups.append(group)
+    return groups
 
 
 def precisions(study: Study[Any], device: str) -> list[str]:
@@ -236,7 +249,7 @@ def step(
     specs = found.specs("smoke", [method], [lam], precision=precision, given=given)
     gap = _images(specs[0], device, recorded) if of_images else _toys(specs, device, recorded)
     wrong = None if gap <= TOLERANCE[precision] else _apart(gap, precision, recorded)
-    about = {"gap": gap, "tolerance": TOLERANCE[precision], "failure": wrong}
+    about = {"gap": _finite(gap), "tolerance": TOLERANCE[precision], "failure": wrong}
     return about | {"graph": recorded, "no_graph": None if recorded else _why(device)}
 
 
@@ -355,7 +368,12 @@ def _gap(found: Tensor, wanted: Tensor, start: Tensor, weights: Tensor | float =
     """
     apart = (weights * (found - wanted).abs()).sum()
     gap = float(apart / (weights * (wanted - start).abs()).sum())
-    return gap if gap == gap else float("inf")
+    return float("inf") if math.isnan(gap) else gap
+
+
+def _finite(number: float) -> float | None:
+    """Returns the number as JSON can hold it."""
+    return number if math.isfinite(number) else None
 
 
 # Toy stacks and scores
@@ -363,12 +381,15 @@ def _gap(found: Tensor, wanted: Tensor, start: Tensor, weights: Tensor | float =
 
 def stacks(device: str) -> list[list[Task]]:
     """Returns the tasks that train a toy stack of each kind at each scale, a few batches long."""
-    groups = []
-    for scale in SCALES:
-        about = [{"scale": scale, "cycle": cycle} for cycle in (False, True)]
-        groups.append([Task(stack, (each["scale"], each["cycle"], device), each) for each in about])
-    # A CPU's process is asked for the most memory that it has held, a GPU for each stack's.
-    return groups if device == "cpu" else [[task for group in groups for task in group]]
+    measured = ("members", "widths", "seconds_a_batch", "memory", "graph", "no_graph")
+    unknown: Found = dict.fromkeys(measured)
+    return [
+        [
+            Task(stack, (scale, cycle, device), {"scale": scale, "cycle": cycle} | unknown)
+            for scale in SCALES
+        ]
+        for cycle in (False, True)
+    ]
 
 
 def stack(scale: str, cycle: bool, device: str, record: bool = True) -> Found:
@@ -379,10 +400,13 @@ def stack(scale: str, cycle: bool, device: str, record: bool = True) -> Found:
     allow_tf32(False)
     study = STUDIES["toy_grid"]
     kind = [each for each in study.stacks(study.specs(scale), device) if (each[0].lam > 0) is cycle]
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the most memory counts from here, proc(5)
     specs = [replace(spec, epochs=2) for spec in max(kind, key=lambda each: sum(map(flops, each)))]
     trainer = ToyTrainer(specs, device, record=record)
     batches = N_TRAIN // specs[0].batch
     if device == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         ends: list[float] = []
 
@@ -413,7 +437,8 @@ def scores(device: str) -> list[list[Task]]:
     kinds = {"toy_grid": toy_scores}
     found = [name for name, study in STUDIES.items() if study.kind is ImageSpec]
     kinds |= dict.fromkeys(found, image_scores)
-    return [[Task(call, (name, device), {"study": name}) for name, call in kinds.items()]]
+    unknown = {"difference": None, "tolerance": AGREE}
+    return [[Task(call, (name, device), {"study": name} | unknown) for name, call in kinds.items()]]
 
 
 def toy_scores(name: str, device: str, record: bool = True) -> Found:
@@ -461,7 +486,7 @@ def _differences(one: Sequence[Found], other: Sequence[Found]) -> Found:
     wrong = "a device could not score" if missing else None
     if not worst <= AGREE:
         wrong = f"{of} of the CPU and of the GPU differ by {worst:.2g}, allowed: {AGREE:g}"
-    return {"difference": worst, "tolerance": AGREE, "failure": wrong}
+    return {"difference": _finite(worst), "failure": wrong}
 
 
 # The machine
@@ -657,28 +682,29 @@ def _hashed(path: Path) -> None:
 
 def times(device: str) -> list[list[Task]]:
     """Returns the tasks that estimate every study at every scale."""
-    return [[Task(minutes, (name, device), {"study": name})] for name in STUDIES]
+    unknown = dict.fromkeys(("trainings", "jobs", "workers", "minutes", "by"))
+    return [
+        [Task(minutes, (name, scale, device), {"study": name, "scale": scale} | unknown)]
+        for name in STUDIES
+        for scale in SCALES
+    ]
 
 
-def minutes(name: str, device: str, record: bool = True) -> Found:
-    """Returns what `bench.run` would need for a whole study at each scale, on an idle machine.
+def minutes(name: str, scale: str, device: str, record: bool = True) -> Found:
+    """Returns what `bench.run` would need for a whole study, on an idle machine.
 
     Steps are timed at quick scale on a CPU. Other estimates come from rates of products.
     """
-    found = []
     with TemporaryDirectory() as empty:
-        for scale in SCALES:
-            options = ["--scale", scale, "--device", device, "--results", empty]
-            plan = Plan(run.parser().parse_args([name, *options, "--status", "--json"]))
-            cut = plan.study.stacks(plan.specs, device)
-            products = Study.estimate(plan.study, cut, device)
-            timed = scale == "quick" and device == "cpu"
-            costs = plan.estimate(cut) if timed else products
-            workers = worth(plan.workers, products)
-            about: Found = {"scale": scale, "trainings": len(plan.specs), "jobs": len(cut)}
-            about |= {"workers": workers, "minutes": together(costs, workers) / 60}
-            found.append(about | {"by": "timing" if timed else "products"})
-    return {"scales": found}
+        options = [name, "--scale", scale, "--device", device, "--results", empty]
+        plan = Plan(run.parser().parse_args([*options, "--status", "--json"]))
+    stacks = plan.study.stacks(plan.specs, device)
+    products = Study.estimate(plan.study, stacks, device)
+    timed = scale == "quick" and device == "cpu"
+    workers = worth(plan.workers, products)
+    seconds = together(plan.estimate(stacks) if timed else products, workers)
+    found: Found = {"trainings": len(plan.specs), "jobs": len(stacks), "workers": workers}
+    return found | {"minutes": seconds / 60, "by": "timing" if timed else "products"}
 
 
 # What is told
@@ -703,16 +729,15 @@ def look(device: str, results: Path) -> Iterator[Found]:
     yield {"rates": rates(device), "bandwidth": bandwidth(device)}
     if device == "cuda":
         torch.cuda.empty_cache()
-    groups = [*steps(device), *times(device)]
-    found = results_of(groups, children)
-    studies = found[-len(STUDIES) :]
-    yield {"steps": found[: -len(STUDIES)]}
+    estimates = times(device)
+    found = results_of([*estimates, *steps(device)], children)
+    yield {"steps": found[len(estimates) :]}
     one = 1 if device == "cuda" else children  # trainings share no GPU by default
     yield {"stacks": results_of(stacks(device), one)}
     yield {"scores": results_of(scores(device), 1)}
     yield {"free": room(results, device), "results": results_folder(results)}
     yield {"data": data(), "weights": weights()}
-    yield {"times": studies}
+    yield {"times": found[: len(estimates)]}
 
 
 def broken(found: Found) -> list[str]:
@@ -727,7 +752,8 @@ def broken(found: Found) -> list[str]:
         lines.append((f"results folder {found['results']['folder']}", found["results"]))
     lines += [(f"data set {each['name']}", each) for each in found.get("data", ())]
     lines += [(f"classifier {each['name']}", each) for each in found.get("weights", ())]
-    lines += [(f"estimate of {each['study']}", each) for each in found.get("times", ())]
+    for each in found.get("times", ()):
+        lines.append((f"estimate of {each['study']} at scale {each['scale']}", each))
     return [f"{name}: {each['failure']}" for name, each in lines if each["failure"]]
 
 
@@ -815,7 +841,7 @@ def _step_lines(found: Sequence[Found]) -> Iterator[str]:
 
 def _stack_lines(found: Sequence[Found]) -> Iterator[str]:
     rows = [["scale", "kind", "members", "widths", "a batch", "memory", "graph"]]
-    for each in found:
+    for each in sorted(found, key=lambda each: SCALES.index(each["scale"])):
         row = [each["scale"], _kind(each)]
         if each["failure"]:
             rows.append([*row, each["failure"]])
@@ -828,17 +854,16 @@ def _stack_lines(found: Sequence[Found]) -> Iterator[str]:
 
 def _time_lines(found: Sequence[Found]) -> Iterator[str]:
     rows = [["study", *SCALES]]
-    by, workers = set(), set()
-    for each in found:
-        cells = []
-        for scale in each.get("scales", ()):
-            cells.append(f"{duration(60 * scale['minutes'])} on {scale['workers']}")
-            by.add((scale["scale"], scale["by"]))
-            workers.add(scale["workers"])
-        rows.append([each["study"], *(cells or [each["failure"]])])
-    timed = [scale for scale in SCALES if (scale, "timing") in by]
+    for study in dict.fromkeys(each["study"] for each in found):
+        mine = [each for each in found if each["study"] == study]
+        rows.append([study, *(_or_why(each, _time(each)) for each in mine)])
+    timed = dict.fromkeys(each["scale"] for each in found if each["by"] == "timing")
     how = f"steps timed at {', '.join(timed)}, else by products" if timed else "by products"
     yield from ("", f"a whole study, on so many workers of an idle machine ({how})", *_table(rows))
+
+
+def _time(each: Found) -> str:
+    return f"{duration(60 * (each['minutes'] or 0))} on {each['workers']}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -867,8 +892,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for part in look(choose_device(args.device), args.results):
             found |= part
-            if not args.json:
-                print(*text(part), sep="\n", flush=True)
+            for line in () if args.json else text(part):
+                print(line, flush=True)
     except UsageError as error:
         return complain("bench.check", error)
     except KeyboardInterrupt:
@@ -876,7 +901,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = broken(found)
     found |= {"broken": lines, "seconds": time.monotonic() - start}
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(found, allow_nan=False))
     else:
         print(f"\nchecked in {duration(found['seconds'])}, {len(lines)} broken")
     for line in lines:

@@ -48,7 +48,7 @@ from bench.scores import classifiers
 from bench.store import provenance
 from bench.store.atomic import write_atomically
 from bench.studies import STUDIES
-from bench.studies.cuda import Unrecorded
+from bench.studies.cuda import Unrecorded, own_stream
 from bench.studies.images import evaluate
 from bench.studies.images.domain import domain
 from bench.studies.images.spec import ImageSpec
@@ -71,6 +71,7 @@ AGREE = 1e-3
 BATCH = 8  # images in a step
 LIMIT = 60.0  # seconds that a single piece of work may take
 CHILDREN = 4  # processes at work at a time, or fewer on fewer cores
+NO_GRAPH = "a CPU has no graphs"
 SPAWN = multiprocessing.get_context("spawn")
 
 Found = dict[str, Any]
@@ -217,11 +218,11 @@ def steps(device: str) -> list[list[Task]]:
             lam = max(study.own_lams.get(method, study.lams["smoke"]))
             group = []
             for precision in precisions(study, device):
-                which = study.name, method, lam, precision
-                names = "study", "method", "lam", "precision"
-                unknown = dict.fromkeys(("gap", "tolerance", "graph", "no_graph"))
-                about: Found = dict(zip(names, which, strict=True)) | unknown
-                group.append(Task(step, (*which, device), about))
+                about: Found = {"study": study.name, "method": method, "lam": lam}
+                about |= {"precision": precision}
+                arguments = *about.values(), device
+                about |= dict.fromkeys(("gap", "tolerance", "graph", "no_graph"))
+                group.append(Task(step, arguments, about))
             groups.append(group)
     return groups
 
@@ -248,57 +249,46 @@ def step(
     given = {"batch": [BATCH]} if of_images else {"batch": [N_TRAIN // 2], "epochs": [1]}
     specs = found.specs("smoke", [method], [lam], precision=precision, given=given)
     gap = _images(specs[0], device, recorded) if of_images else _toys(specs, device, recorded)
-    wrong = None if gap <= TOLERANCE[precision] else _apart(gap, precision, recorded)
-    about = {"gap": _finite(gap), "tolerance": TOLERANCE[precision], "failure": wrong}
-    return about | {"graph": recorded, "no_graph": None if recorded else _why(device)}
-
-
-def _why(device: str) -> str:
-    return "a CPU has no graphs" if device == "cpu" else "not asked for"
-
-
-def _apart(gap: float, precision: str, recorded: bool) -> str:
-    other = "the same step without a graph" if recorded else "the same step in float64"
-    return f"differs from {other} by {gap:.2g}, allowed: {TOLERANCE[precision]:g}"
+    limit, other = TOLERANCE[precision], "without a graph" if recorded else "in float64"
+    wrong = f"differs from the same step {other} by {gap:.2g}, allowed: {limit:g}"
+    return {
+        "gap": gap if math.isfinite(gap) else None,
+        "tolerance": limit,
+        "graph": recorded,
+        "no_graph": None if recorded else NO_GRAPH,
+        "failure": None if gap <= limit else wrong,
+    }
 
 
 def _toys(specs: Sequence[ToySpec], device: str, recorded: bool) -> float:
     """Returns the largest gap of these trainings after two batches, the second recorded."""
-    dtype = torch.float32 if recorded else torch.float64
     one = ToyTrainer(specs, device, record=recorded)
-    with_other = [replace(spec, precision="float32") for spec in specs] if not recorded else specs
-    other = ToyTrainer(with_other, device, dtype, record=False)
+    other = ToyTrainer(specs, device, torch.float32 if recorded else torch.float64, record=False)
     start = [other.parameters(i).clone() for i in range(len(specs))]
     for trainer in (one, other):
         trainer.train()
-    _recorded(one, recorded)
-    ends = [(one.parameters(i), other.parameters(i)) for i in range(len(specs))]
-    return max(_gap(*both, before) for both, before in zip(ends, start, strict=True))
+    assert one.graph is recorded
+    return max(_gap(one.parameters(i), other.parameters(i), start[i]) for i in range(len(specs)))
 
 
 def _images(spec: ImageSpec, device: str, recorded: bool) -> float:
     """Returns the larger gap of critic and model after a step on images of noise."""
     images = _noise(spec)
-    one = ImageTrainer(spec, images, device, record=recorded)
-    one.nets.train()
-    if not recorded:
+    with own_stream(torch.device(device)):
+        one = ImageTrainer(spec, images, device, record=recorded)
+        one.nets.train()
+        one.advance()  # on a GPU this step is recorded
+        if not recorded:
+            return _largest(one, *_in_float64(replace(spec, precision="float32"), device))
+        other = ImageTrainer(spec, images, device, record=False)
+        other.nets.train()
+        other.advance()
+        other.load(one.state())
+        start = _parameters(other)
         one.advance()
-        return _largest(one, *_in_float64(replace(spec, precision="float32"), device))
-    other = ImageTrainer(spec, images, device, record=False)
-    other.nets.train()
-    one.advance()  # this step is recorded
-    other.advance()
-    other.load(one.state())
-    start = _parameters(other)
-    one.advance()
-    other.advance()
-    _recorded(one, True)
-    return _largest(one, other, start)
-
-
-def _recorded(trainer: ImageTrainer | ToyTrainer, asked: bool) -> None:
-    if asked and not trainer.graph:
-        raise Unrecorded("the trainer has made no graph", ())
+        other.advance()
+        assert one.graph
+        return _largest(one, other, start)
 
 
 def _noise(spec: ImageSpec) -> np.ndarray:
@@ -371,11 +361,6 @@ def _gap(found: Tensor, wanted: Tensor, start: Tensor, weights: Tensor | float =
     return float("inf") if math.isnan(gap) else gap
 
 
-def _finite(number: float) -> float | None:
-    """Returns the number as JSON can hold it."""
-    return number if math.isfinite(number) else None
-
-
 # Toy stacks and scores
 
 
@@ -426,7 +411,7 @@ def stack(scale: str, cycle: bool, device: str, record: bool = True) -> Found:
     widths = sorted({width for spec in specs for width in spec.widths})
     found = {"members": len(specs), "widths": widths, "seconds_a_batch": seconds, "memory": memory}
     wrong = None if all(trainer.finite()) else "parameters are not finite"
-    no_graph = None if trainer.graph else _why(device)
+    no_graph = None if trainer.graph else NO_GRAPH
     return found | {"graph": trainer.graph, "no_graph": no_graph, "failure": wrong}
 
 
@@ -486,7 +471,7 @@ def _differences(one: Sequence[Found], other: Sequence[Found]) -> Found:
     wrong = "a device could not score" if missing else None
     if not worst <= AGREE:
         wrong = f"{of} of the CPU and of the GPU differ by {worst:.2g}, allowed: {AGREE:g}"
-    return {"difference": _finite(worst), "failure": wrong}
+    return {"difference": worst if math.isfinite(worst) else None, "failure": wrong}
 
 
 # The machine

@@ -105,17 +105,16 @@ class Failure:
 
 
 def _child(pipe: Connection) -> None:
-    """Answers each task with what it gives. Ends after a failure: such a process is not trusted."""
+    """Answers each task with what it gives, until the process is ended."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # as in a worker
-    found: Found | Failure = {}
-    while not isinstance(found, Failure):
+    while True:
         try:
             task = pipe.recv()
-        except EOFError:  # no tasks are left
+        except EOFError:  # the process that asks is gone
             return
         try:
-            found = task()
+            found: Found | Failure = task()
         except Exception as error:
             recording = isinstance(error, Unrecorded)
             why = str(error) if recording else f"{type(error).__name__}: {error}"

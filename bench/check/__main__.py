@@ -1,0 +1,92 @@
+"""Tells what this machine can do, and whether all that the studies need works here.
+
+    python -m bench.check            takes a minute, and leaves nothing behind
+
+It measures products, makes a training step of every method, trains toy stacks for a few batches,
+looks for data, weights and room, and estimates how long every study takes. It downloads nothing.
+
+Exit status: 0, 1 if something that a study needs is broken (a line each on standard error), 2 for
+wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from joblib import cpu_count
+
+from bench import run
+from bench.check import machine
+from bench.check.children import Found, results_of
+from bench.check.page import broken, text
+from bench.check.scores import scores
+from bench.check.steps import steps
+from bench.check.times import stacks, times
+from bench.cli import Parser, UsageError, complain, duration
+from bench.engine.plan import choose_device
+
+CHILDREN = 4  # processes at work at a time, or fewer on fewer cores
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's options."""
+    p = Parser("python -m bench.check", __doc__)
+    about = "prints one object with all that was found, see bench/README.md"
+    p.add_argument("--json", action="store_true", help=about)
+    about = "checks this device (default: cuda where torch finds a GPU)"
+    p.add_argument("--device", choices=("cpu", "cuda"), help=about)
+    about = "looks whether results can be kept in this folder (default: results)"
+    p.add_argument("--results", type=Path, default=run.RESULTS, metavar="DIR", help=about)
+    return p
+
+
+def look(device: str, results: Path) -> Iterator[Found]:
+    """Yields parts of what is found, each as soon as it is known."""
+    children = min(CHILDREN, cpu_count())
+    yield {"device": device, "versions": machine.versions(), "machine": machine.parts()}
+    yield {"rates": machine.rates(device), "bandwidth": machine.bandwidth(device)}
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    estimates = times(device)
+    found = results_of([*estimates, *steps(device)], children)
+    yield {"steps": found[len(estimates) :]}
+    one = 1 if device == "cuda" else children  # trainings share no GPU by default
+    yield {"stacks": results_of(stacks(device), one)}
+    yield {"scores": results_of(scores(device), children)}
+    yield {"free": machine.room(results, device), "results": machine.results_folder(results)}
+    yield {"data": machine.data(), "weights": machine.weights()}
+    yield {"times": found[: len(estimates)]}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    args = parser().parse_args(arguments)
+    start, found = time.monotonic(), {}
+    try:
+        for part in look(choose_device(args.device), args.results):
+            found |= part
+            for line in () if args.json else text(part):
+                print(line, flush=True)
+    except UsageError as error:
+        return complain("bench.check", error)
+    except KeyboardInterrupt:
+        return 130
+    lines = broken(found)
+    found |= {"broken": lines, "seconds": time.monotonic() - start}
+    if args.json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        print(f"\nchecked in {duration(found['seconds'])}, {len(lines)} broken")
+    for line in lines:
+        print(f"broken: {line}", file=sys.stderr)
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

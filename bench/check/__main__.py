@@ -1,6 +1,6 @@
 """Tells what this machine can do, and whether all that the studies need works here.
 
-    python -m bench.check            takes a minute, and leaves nothing behind
+    python -m bench.check            takes about a minute, and leaves nothing behind
 
 It measures products, makes a training step of every method, trains toy stacks for a few batches,
 looks for data, weights and room, and estimates how long every study takes. It downloads nothing.
@@ -18,12 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from joblib import cpu_count
 
 from bench import run
 from bench.check import machine
-from bench.check.children import Found, results_of
+from bench.check.children import Found, Task, results_of
 from bench.check.page import broken, text
 from bench.check.scores import scores
 from bench.check.steps import steps
@@ -50,18 +49,19 @@ def look(device: str, results: Path) -> Iterator[Found]:
     """Yields parts of what is found, each as soon as it is known."""
     children = min(CHILDREN, cpu_count())
     yield {"device": device, "versions": machine.versions(), "machine": machine.parts()}
-    yield {"rates": machine.rates(device), "bandwidth": machine.bandwidth(device)}
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    unknown: Found = {"rates": [], "bandwidth": None, "free": None}
+    (products,) = results_of([[Task(machine.products, (device,), unknown)]], 1)
+    yield {"products": products}
     estimates = times(device)
     found = results_of([*estimates, *steps(device)], children)
-    yield {"steps": found[len(estimates) :]}
+    n = sum(map(len, estimates))
+    yield {"steps": found[n:]}
     one = 1 if device == "cuda" else children  # trainings share no GPU by default
     yield {"stacks": results_of(stacks(device), one)}
     yield {"scores": results_of(scores(device), children)}
-    yield {"free": machine.room(results, device), "results": machine.results_folder(results)}
+    yield {"free": machine.room(results), "results": machine.results_folder(results)}
     yield {"data": machine.data(), "weights": machine.weights()}
-    yield {"times": found[: len(estimates)]}
+    yield {"times": found[:n]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -59,25 +59,36 @@ def parts() -> Found:
     return found
 
 
-def rates(device: str) -> list[Found]:
-    """Returns rates of products in FLOP/s, on one thread of the CPU and on the GPU."""
-    torch.set_num_threads(1)
-    found = [
-        ("cpu", "float32", "torch", _square("cpu", torch.float32, 512)),
-        ("cpu", "float32", "compiled", _compiled()),
-        ("cpu", "bf16", "torch", _square("cpu", torch.bfloat16, 512)),
+def products(device: str, record: bool = True) -> Found:
+    """Returns rates of products on one thread of the CPU and on the GPU, in FLOP/s.
+
+    For a GPU it also returns its free memory, in bytes, and its memory's bandwidth, in bytes read
+    and written a second.
+    """
+    rates = [
+        _rated("cpu", "float32", "torch", _square("cpu", "float32", 512)),
+        _rated("cpu", "float32", "compiled", _compiled()),
+        _rated("cpu", "bf16", "torch", _square("cpu", "bf16", 512)),
     ]
-    if device == "cuda":
-        for precision in precisions(STUDIES["mnist"], device):
-            allow_tf32(precision == "tf32")
-            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            found.append(("cuda", precision, "torch", _square("cuda", dtype, 8192)))
-        allow_tf32(False)
-    names = "device", "precision", "products", "flops"
-    return [dict(zip(names, each, strict=True)) for each in found]
+    if device == "cpu":
+        return {"rates": rates}
+    free = torch.cuda.mem_get_info()[0]
+    for precision in precisions(STUDIES["mnist"], device):
+        rates.append(_rated(device, precision, "torch", _square(device, precision, 8192)))
+    a = torch.zeros(min(2**30, free // 8), dtype=torch.uint8, device=device)
+    b = torch.empty_like(a)
+    bandwidth = 2 * len(a) * _rate(lambda: b.copy_(a), device)
+    return {"rates": rates, "free": free, "bandwidth": bandwidth}
 
 
-def _square(device: str, dtype: torch.dtype, size: int) -> float:
+def _rated(device: str, precision: str, by: str, flops: float) -> Found:
+    return {"device": device, "precision": precision, "by": by, "flops": flops}
+
+
+def _square(device: str, precision: str, size: int) -> float:
+    """Returns the rate of products of square matrices."""
+    allow_tf32(precision == "tf32")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 * _rate(lambda: a @ b, device)
 
@@ -89,16 +100,6 @@ def _compiled(width: int = 256, layers: int = 8) -> float:
     w /= width**0.5
     every = [layer(w, b)] * layers
     return 2 * layers * n * width**2 * batch * _rate(lambda: forward(every, x, keep=False), "cpu")
-
-
-def bandwidth(device: str) -> float | None:
-    """Returns the bytes that a GPU's memory reads and writes a second; None on a CPU."""
-    if device == "cpu":
-        return None
-    size = min(2**30, torch.cuda.mem_get_info()[0] // 8)
-    a = torch.zeros(size, dtype=torch.uint8, device=device)
-    b = torch.empty_like(a)
-    return 2 * size * _rate(lambda: b.copy_(a), device)
 
 
 def _rate(work: Callable[[], object], device: str, budget: float = 0.3) -> float:
@@ -115,12 +116,11 @@ def _rate(work: Callable[[], object], device: str, budget: float = 0.3) -> float
     return best
 
 
-def room(results: Path, device: str) -> Found:
-    """Returns the free bytes of memory, of the GPU, of /dev/shm and where results go."""
+def room(results: Path) -> Found:
+    """Returns the free bytes of memory, of /dev/shm and where results go."""
     shm, there = Path("/dev/shm"), _existing(results)
     return {
         "memory": kib("/proc/meminfo", "MemAvailable"),
-        "gpu": torch.cuda.mem_get_info()[0] if device == "cuda" else None,
         "shm": shutil.disk_usage(shm).free if shm.is_dir() else None,
         "disk": shutil.disk_usage(there).free,
     }

@@ -14,6 +14,8 @@ from bench.studies.study import SCALES
 def broken(found: Found) -> list[str]:
     """Returns a line for everything that is broken of what a study needs."""
     lines = []
+    if "products" in found:
+        lines.append(("products", found["products"]))
     for each in found.get("steps", ()):
         lines.append((f"{each['study']} {each['method']} in {each['precision']}", each))
     for each in found.get("stacks", ()):
@@ -36,8 +38,8 @@ def text(found: Found) -> Iterator[str]:
     """Yields the lines that tell a part of what was found."""
     if "versions" in found:
         yield from _machine_lines(found)
-    if "rates" in found:
-        yield from _rate_lines(found)
+    if "products" in found:
+        yield from _product_lines(found["products"])
     if "steps" in found:
         yield from _step_lines(found["steps"])
     if found.get("stacks"):
@@ -70,13 +72,16 @@ def _machine_lines(found: Found) -> Iterator[str]:
         yield f"{gpu['name']}, {_gib(gpu['memory'])}, capability {gpu['capability']}"
 
 
-def _rate_lines(found: Found) -> Iterator[str]:
+def _product_lines(found: Found) -> Iterator[str]:
     rows = [
-        [f"{e['device']}, {e['products']}", e["precision"], f"{e['flops'] / 1e9:,.0f} GFLOP/s"]
+        [f"{e['device']}, {e['by']}", e["precision"], f"{e['flops'] / 1e9:,.0f} GFLOP/s"]
         for e in found["rates"]
     ]
     if found["bandwidth"]:
         rows.append(["cuda, memory", "", f"{found['bandwidth'] / 1e9:,.0f} GB/s"])
+        rows.append(["cuda, free memory", "", _gib(found["free"])])
+    if found["failure"]:
+        rows.append([found["failure"]])
     yield from ("", "products (a CPU's on one thread)", *_table(rows))
 
 

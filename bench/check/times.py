@@ -78,11 +78,13 @@ def stack(scale: str, cycle: bool, device: str, record: bool = True) -> Found:
 def times(device: str) -> list[list[Task]]:
     """Returns the tasks that estimate every study at every scale."""
     unknown = dict.fromkeys(("trainings", "jobs", "workers", "minutes", "by"))
-    return [
-        [Task(minutes, (name, scale, device), {"study": name, "scale": scale} | unknown)]
+    tasks = [
+        Task(minutes, (name, scale, device), {"study": name, "scale": scale} | unknown)
         for name in STUDIES
         for scale in SCALES
     ]
+    # Two that measured products at a time would share a GPU. A CPU's workers share the machine too.
+    return [tasks] if device == "cuda" else [[task] for task in tasks]
 
 
 def minutes(name: str, scale: str, device: str, record: bool = True) -> Found:

@@ -64,7 +64,7 @@ def image_scores(name: str, device: str, record: bool = True) -> Found:
 class _SameNoise(Model):
     """Draws noise on the CPU, whichever device the model is on."""
 
-    def draws(self, x: Tensor, update: str) -> Any:
+    def draws(self, x: Tensor, update: str, *by: Any) -> Any:
         return Moved(super().draws(x.cpu(), update), self.device, self.dtype)
 
 

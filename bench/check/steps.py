@@ -107,12 +107,21 @@ def _images(spec: ImageSpec, device: str, recorded: bool) -> float:
         other = ImageTrainer(spec, images, device, record=False)
         other.nets.train()
         other.advance()
+        _wait(one)
         other.load(one.state())
         start = _parameters(other)
+        _wait(other)
         one.advance()
         other.advance()
+        _wait(one)
         assert one.graph
         return _largest(one, other, start)
+
+
+def _wait(trainer: ImageTrainer) -> None:
+    """Waits for all that a GPU was asked for: trainers may have queues of their own there."""
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
 
 
 def _noise(spec: ImageSpec) -> np.ndarray:

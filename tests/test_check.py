@@ -213,7 +213,7 @@ class TestScores:
         ("other", "told"),
         [
             ({"is": 2.1, "mse": 0.0}, "is of the CPU and of the GPU differ by 0.033"),
-            ({"is": float("nan"), "mse": 0.0}, "is of the CPU and of the GPU differ by nan"),
+            ({"is": float("nan"), "mse": 0.0}, "is of the CPU and of the GPU differ by inf"),
             ({"is": 2.0}, "a device could not score"),
             ({}, "a device could not score"),
         ],

@@ -73,10 +73,11 @@ def _differences(one: Sequence[Found], other: Sequence[Found]) -> Found:
     for a, b in zip(one, other, strict=True):
         for name in a.keys() & b.keys():
             apart = abs(a[name] - b[name]) / (1 + abs(a[name]))
-            if not apart <= worst:
-                worst, of = apart, name
-    missing = not all(map(bool, one)) or [a.keys() for a in one] != [b.keys() for b in other]
-    wrong = "a device could not score" if missing else None
-    if not worst <= AGREE:
+            apart = math.inf if math.isnan(apart) else apart
+            worst, of = max((worst, of), (apart, name))
+    wrong = None
+    if worst > AGREE:
         wrong = f"{of} of the CPU and of the GPU differ by {worst:.2g}, allowed: {AGREE:g}"
+    elif not all(map(bool, one)) or [a.keys() for a in one] != [b.keys() for b in other]:
+        wrong = "a device could not score"
     return {"difference": worst if math.isfinite(worst) else None, "failure": wrong}

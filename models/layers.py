@@ -1,7 +1,8 @@
 """Defines layers of torch.nn that are computed in ways which are faster on a CPU.
 
 Each layer computes what its base class computes, up to rounding, and has the same parameters.
-Convolutions are fastest with channels last, so layers here return images in that layout.
+A CPU convolves fastest with channels last, so layers here return images in that layout there. On
+every other device they are torch's own layers, and their weights decide the layout, see `layout`.
 """
 
 from typing import Any
@@ -16,6 +17,18 @@ HUGE, SMALL = 1 << 19, 4
 """Convolutions of so many weights and of images up to so many pixels wide are fast as products."""
 NARROW = 16
 """Up to so many channels fill a processor's vectors badly in oneDNN's transposed convolutions."""
+
+
+def layout(device: torch.device | str, rounded: bool = False) -> torch.memory_format:
+    """Returns the layout of weights with which a device convolves fastest.
+
+    `rounded` says whether products are rounded to TF32 or bfloat16. A GPU's units for such products
+    take channels last, but cuDNN's kernels for strict float32 take channels first. The suite does
+    not let cuDNN choose by time (`torch.backends.cudnn.benchmark`): its choice may differ from run
+    to run, and so would the bits.
+    """
+    last = torch.device(device).type == "cpu" or rounded
+    return torch.channels_last if last else torch.contiguous_format
 
 
 class _Product(torch.autograd.Function):
@@ -203,7 +216,7 @@ class Deconv(nn.ConvTranspose2d):
             return self._product(input)
         if self.out_channels <= NARROW and _plain(input):
             return _Double.apply(input, self.weight, self.bias, 2)
-        if self.out_channels < 8:
+        if self.out_channels < 8 and input.device.type == "cpu":
             return _doubled(input, self.weight, self.bias, 2)
         return super().forward(input, output_size)
 
@@ -218,13 +231,19 @@ class Deconv(nn.ConvTranspose2d):
         return (image[:, 2:-1, 2:-1] + self.bias).permute(0, 3, 1, 2)
 
 
+def _laid_out(images: Tensor) -> Tensor:
+    """Returns images as a CPU convolves them fastest; elsewhere convolutions lay them out."""
+    on_cpu = images.device.type == "cpu"
+    return images.contiguous(memory_format=torch.channels_last) if on_cpu else images
+
+
 def beside(*images: Tensor) -> Tensor:
     """Returns one batch of images with the channels of all of these, (n, c, h, w) each."""
-    return torch.cat(images, 1).contiguous(memory_format=torch.channels_last)
+    return _laid_out(torch.cat(images, 1))
 
 
 class View(nn.Unflatten):
     """Makes images (n, c, h, w) of numbers (n, c h w)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input).contiguous(memory_format=torch.channels_last)
+        return _laid_out(super().forward(input))

@@ -20,7 +20,7 @@ temperature, and of no generator's past.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from bench.scores.latent import LatentModel, log_mean_exp, trajectory, value_and_slope
+from bench.studies.ahead import ahead
 
 TARGET, MEMORY = 0.65, 0.9
 FASTER, SLOWER = 1.02, 0.98
@@ -64,6 +65,16 @@ def draw(seed: int, place: Place, t: int, chains: int, d: int) -> tuple[np.ndarr
     """Returns N(0, 1) of (chains, d) for positions or momenta, and uniforms (chains,)."""
     rng = _random(seed, place, t)
     return rng.standard_normal((chains, d)), rng.random(chains)
+
+
+def _draws(
+    turns: Iterable[tuple[list[Place], int]], seed: int, chains: int, d: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields N(0, 1) of (rows, d) and uniforms (rows,) for the images and temperature of a turn."""
+    for places, t in turns:
+        drawn = [draw(seed, place, t, chains, d) for place in places]
+        normal, uniform = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        yield normal, uniform
 
 
 def _simulated(model: LatentModel, seed: int, i: int) -> tuple[Tensor, Tensor]:
@@ -151,6 +162,9 @@ class AnnealedRun:
         if not self._given + simulated:
             raise ValueError("no image: give x or a number of simulated images")
         self._arguments = [seed, temperatures, chains, leapfrog, self._given, simulated]
+        self._forward = [(GIVEN, i) for i in range(self._given)]
+        self._forward += [(SIMULATED, i) for i in range(simulated)]
+        self._reverse = [(REVERSE, i) for i in range(simulated)]
         drawn = [_simulated(model, seed, i) for i in range(simulated)]
         given = [] if x is None else [x.to(model.device, model.dtype)]
         self._images = torch.cat([*given, *(image for image, _ in drawn)])
@@ -160,7 +174,11 @@ class AnnealedRun:
         accepted = torch.zeros((), dtype=torch.float64, device=model.device)
         lower = accepted.new_zeros(len(self._images))
         steps = self._images.new_zeros((temperatures, simulated))
-        self._now = _State(accepted, lower, steps, **self._start(self._draw(0)[0]))
+        self._image = torch.arange(len(self._images), device=model.device)
+        self._image = self._image.repeat_interleave(chains)  # of every forward chain
+        (first,) = _draws([(self._forward, 0)], seed, chains, model.d)
+        self._now = _State(accepted, lower, steps, **self._start(self._here(first[0])))
+        self._drawn = self._draws_from(0)
 
     def step(self) -> None:
         """Goes to the next temperature: weighs every chain, then moves it by one trajectory."""
@@ -211,21 +229,27 @@ class AnnealedRun:
             )
         here = {name: state[name].to(self.model.device, copy=True) for name in vars(self._now)}
         self.t, self._now = int(state["t"]), _State(**here)
+        self._drawn = self._draws_from(self.t)
 
     @property
     def _backward(self) -> bool:
         return self.t >= self._last
 
-    def _draw(self, t: int) -> tuple[Tensor, Tensor]:
-        """Returns N(0, 1) of (rows, d) and logs of uniforms (rows,) of all rows."""
-        places = [(REVERSE if self._backward else SIMULATED, i) for i in range(self._simulated)]
-        if not self._backward:
-            places = [(GIVEN, i) for i in range(self._given)] + places
-        drawn = [draw(self.seed, place, t, self.chains, self.model.d) for place in places]
-        normal, uniform = (
-            torch.from_numpy(np.concatenate(parts)) for parts in zip(*drawn, strict=True)
-        )
-        return normal.to(self._images), uniform.log().to(self._images)
+    def _draws_from(self, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Returns the random numbers of each trajectory from this step on, see `_draws`.
+
+        A GPU does not wait for them: a thread draws the next numbers meanwhile.
+        """
+        last = self._last
+        turns = [(self._forward, t) for t in range(step + 1, last)]
+        if self._reverse:
+            turns += [(self._reverse, t) for t in range(2 * last - max(step, last) - 1, 0, -1)]
+        draws = _draws(turns, self.seed, self.chains, self.model.d)
+        return draws if self._images.device.type == "cpu" else ahead(draws)
+
+    def _here(self, numbers: np.ndarray | Tensor) -> Tensor:
+        like = self._images
+        return torch.as_tensor(numbers).to(like.device, like.dtype, non_blocking=True)
 
     def _start(self, u: Tensor) -> dict[str, Tensor]:
         """Returns the part of a `_State` about chains, of weight 1 and at u (rows, d)."""
@@ -238,7 +262,7 @@ class AnnealedRun:
     def _in_parts(self, function: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> list[Tensor]:
         """Calls the function with images and rows, `batch` at a time, and joins what it returns."""
         x = self.simulated_images if self._backward else self._images
-        image = torch.arange(len(x)).repeat_interleave(self.chains)
+        image = self._image[: len(x) * self.chains]
         batches = zip(*(each.split(self.batch) for each in (image, *rows)), strict=True)
         parts = [function(x[image], *some) for image, *some in batches]
         return [torch.cat(part) for part in zip(*parts, strict=True)]
@@ -246,6 +270,7 @@ class AnnealedRun:
     def _move(self, t: int) -> None:
         """Moves every chain by one trajectory at temperature t and adapts forward step sizes."""
         now, beta = self._now, self._beta[t]
+        normal, uniform = next(self._drawn)
         if self._backward:
             now.step_size = now.steps[t]
         else:
@@ -254,7 +279,8 @@ class AnnealedRun:
             lambda x, *rows: trajectory(self.model, x, beta, self.leapfrog, *rows),
             now.step_size.repeat_interleave(self.chains)[:, None],
             *(now.u, now.log_lik, now.slope),
-            *self._draw(t),
+            self._here(normal),
+            self._here(torch.from_numpy(uniform).log()),
         )
         now.accepted += accepted.sum()
         if not self._backward:

@@ -23,6 +23,7 @@ from bench.cli import UsageError
 from bench.data import download
 from bench.data.load import cache
 from models.classifiers import network
+from models.precision import exact
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 PINNED = {
@@ -53,8 +54,9 @@ class Classifier:
     def __call__(self, images: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits and features, float32, of images (n, c, h, w), uint8 or in [0, 1].
 
-        An image's answer does not depend on other images. Raises ValueError for images of another
-        shape, for values outside [0, 1] by more than 1e-3, and for an answer that is not finite.
+        Images may lie on any device. An image's answer does not depend on other images. Raises
+        ValueError for images of another shape, for values outside [0, 1] by more than 1e-3, and for
+        an answer that is not finite.
         """
         if not len(images) or tuple(images.shape[1 : 1 + len(self.shape)]) != self.shape:
             takes = f"takes (n, {', '.join(map(str, self.shape))})"
@@ -62,7 +64,10 @@ class Classifier:
                 f"images are {tuple(images.shape)}; the {self.name} classifier {takes}"
             )
         starts = range(0, len(images), self.batch)
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        one_algorithm = torch.backends.cudnn.flags(
+            enabled=True, deterministic=True, allow_tf32=False
+        )
+        with exact(), one_algorithm:
             parts = [self._part(images[i : i + self.batch]) for i in starts]
         logits, features = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):
@@ -72,6 +77,7 @@ class Classifier:
     def _part(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
         # torch warns of memory-mapped images, which are read-only, so arrays are copied.
         x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+        x = x.to(self.device)
         if x.dtype == torch.uint8:
             x = x if self.uint8 else x.float() / 255
         else:
@@ -80,7 +86,7 @@ class Classifier:
                 allowed = "allowed: 0 to 1"
                 raise ValueError(f"image values reach from {low:.4g} to {high:.4g}; {allowed}")
             x = (x * 255).round().clamp(0, 255).to(torch.uint8) if self.uint8 else x.float()
-        return self.network(x.to(self.device))
+        return self.network(x)
 
 
 def own(name: str, device: torch.device | str = "cpu") -> Classifier:

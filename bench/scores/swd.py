@@ -33,8 +33,9 @@ class Patches:
     def of(images: Tensor | np.ndarray, n: int | None = None, seed: int = 0) -> "Patches":
         """Returns the patches of the first n (all) of images (m, c, h, h), uint8 or in [0, 1].
 
-        Two sets can be compared at equal n, size and seed. Raises ValueError for images of another
-        shape, too small, too few, or not finite.
+        The images' device computes and keeps them; places and lines are the same on every device.
+        Two sets can be compared at equal n, size, seed and device. Raises ValueError for images of
+        another shape, too small, too few, or not finite.
         """
         x = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
         if x.ndim != 4 or x.shape[2] != x.shape[3] or x.shape[2] < SMALLEST:
@@ -90,8 +91,10 @@ def _blur(x: Tensor) -> Tensor:
     """Applies the binomial filter 1 4 6 4 1 in both directions and mirrors borders."""
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=x.dtype, device=x.device) / 16
     kernel = (line[:, None] * line).expand(x.shape[1], 1, 5, 5)
-    padded = F.pad(x, (2, 2, 2, 2), mode="reflect").contiguous(memory_format=torch.channels_last)
-    return F.conv2d(padded, kernel, groups=x.shape[1])  # channels last are seven times as fast
+    padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    if x.device.type == "cpu":  # where channels last are seven times as fast
+        padded = padded.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(padded, kernel, groups=x.shape[1])
 
 
 def _on_lines(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -100,15 +103,17 @@ def _on_lines(x: Tensor, rng: torch.Generator) -> Tensor:
     Each channel of the patches gets mean 0 and sd 1 over all patches.
     """
     n, c, h, _ = x.shape
-    corner = torch.randint(h - SIDE + 1, (2, n, PATCHES, 1, 1), generator=rng)
-    side = torch.arange(SIDE)
+    corner = torch.randint(h - SIDE + 1, (2, n, PATCHES, 1, 1), generator=rng).to(x.device)
+    side, image = torch.arange(SIDE, device=x.device), torch.arange(n, device=x.device)
     rows, columns = corner[0] + side[:, None], corner[1] + side
-    found = x[torch.arange(n)[:, None, None, None], :, rows, columns]  # (n, PATCHES, 7, 7, c)
+    found = x[image[:, None, None, None], :, rows, columns]  # (n, PATCHES, 7, 7, c)
     flat = found.flatten(0, 3)
     sd = flat.std(0)
     # A collapsed model may have a constant channel, whose rounding must not be blown up.
     flat = (flat - flat.mean(0)) * torch.where(sd > FLAT, 1 / sd, 0.0)
     lines = torch.randn(SIDE * SIDE * c, LINES, generator=rng)
-    places = flat.reshape(n * PATCHES, -1) @ (lines / lines.norm(dim=0))
-    # numpy sorts seven times as fast as torch.
-    return torch.from_numpy(np.sort(places.T.contiguous().numpy(), axis=1))
+    lines = (lines / lines.norm(dim=0)).to(x.device)
+    places = (flat.reshape(n * PATCHES, -1) @ lines).T.contiguous()
+    if x.device.type != "cpu":
+        return places.sort(1).values
+    return torch.from_numpy(np.sort(places.numpy(), axis=1))  # seven times as fast as torch's

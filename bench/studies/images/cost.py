@@ -93,23 +93,27 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)
 
 
-def estimate(specs: Sequence[ImageSpec], device: str) -> list[float]:
-    """Returns the seconds of each training and its scores on a core or a GPU.
+def estimate(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
+    """Returns the seconds of each stack's trainings and their scores on a core or a GPU.
 
-    On a CPU steps are timed, of the dearest kinds of training first, for about a second. What they
-    take of what `training_seconds` foresees corrects that, for other kinds by the mean.
+    They add up, because nobody has measured yet what several trainings gain on one GPU. On a CPU
+    steps are timed, of the dearest kinds of training first, for about a second. What they take of
+    what `training_seconds` foresees corrects that, for other kinds by the mean.
     """
     rate, stop = matmul_rate(device), time.perf_counter() + TIMING
+    specs = [spec for stack in stacks for spec in stack]
     foreseen = {_kind(spec): training_seconds(_step(spec), rate) for spec in specs}
     found: dict[ImageSpec, float] = {}
     for kind in sorted(foreseen, key=lambda kind: -foreseen[kind]):
         if device == "cpu" and foreseen[kind] < LONG and time.perf_counter() < stop:
             found[kind] = _step_seconds(kind) / foreseen[kind]
     mean = sum(found.values()) / len(found) if found else 1.0
-    return [
-        found.get(_kind(spec), mean) * training_seconds(spec, rate) + evaluation_seconds(spec, rate)
-        for spec in specs
-    ]
+
+    def seconds(spec: ImageSpec) -> float:
+        training = found.get(_kind(spec), mean) * training_seconds(spec, rate)
+        return training + evaluation_seconds(spec, rate)
+
+    return [sum(map(seconds, stack)) for stack in stacks]
 
 
 def _step(spec: ImageSpec) -> ImageSpec:

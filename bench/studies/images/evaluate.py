@@ -22,8 +22,10 @@ from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Model, Trainer
 from models import batch
 from models.batch import Networks, decode, encode
+from models.layers import layout
 from models.methods import METHODS
 from models.mnist import Decoder, Norm
+from models.precision import exact
 
 STATISTICS = 100  # frozen batch norm has the statistics of so many training batches
 PICTURES = 64  # the suite keeps so many images of each kind for pictures
@@ -47,6 +49,7 @@ def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
     return found
 
 
+@exact()
 def freeze(trainer: Trainer) -> None:
     """Sets batch norm to its statistics over 100 training batches, and the networks to frozen.
 
@@ -65,14 +68,14 @@ def freeze(trainer: Trainer) -> None:
             trainer.method.model(trainer.nets, draws, 0.0)
     for norm in norms:
         norm.track_running_stats = False
-    trainer.nets.eval()
+    trainer.nets.eval().to(memory_format=layout(trainer.device))
 
 
 @torch.no_grad()
 def generate(model: Model, n: int) -> Tensor:
     """Returns n images (n, c, h, w) in [0, 1], which frozen networks make from the prior."""
-    every = torch.empty(n, device=model.device, dtype=model.dtype)
-    draws = (model.draws(rows, f"generate {i}") for i, rows in enumerate(every.split(CHUNK)))
+    every = torch.empty(n, device=model.device, dtype=model.dtype).split(CHUNK)
+    draws = (model.draws(rows, f"generate {i}", "cpu") for i, rows in enumerate(every))
     return model.domain.unit(torch.cat([batch.generate(model.nets, each) for each in draws]))
 
 
@@ -83,22 +86,32 @@ def reconstruct(model: Model, x: Tensor) -> Tensor:
     parts = []
     for i, part in enumerate(x.split(CHUNK)):
         part = model.domain.scaled(part.to(model.device), model.dtype)
-        draws = model.draws(part, f"reconstruct {i}")
+        draws = model.draws(part, f"reconstruct {i}", "cpu")
         parts.append(decode(nets, draws, encode(nets, draws, part)))
     return model.domain.unit(torch.cat(parts))
 
 
+AGREE = 1e-3
+"""A CPU and a GPU round differently, so their scores of one model differ by such a share or less.
+
+Both see the same noise, codes, patches and lines.
+"""
+
+
+@exact()
 def scores(
     model: Model, images: Images, wanted: Sequence[metrics.Metric], weights: str | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns frozen networks' scores but log p(x), by column, and uint8 images (64, c, h, w).
 
-    Both results are empty if parameters or images are not finite: the training has diverged.
-    ImageNet's classifier scores too if there are `weights`, see `imagenet`.
+    The model's device computes them in float32, classifiers too. Both results are empty if
+    parameters or images are not finite: the training has diverged. ImageNet's classifier scores too
+    if there are `weights`, see `imagenet`.
     """
     if not model.finite():
         return {}, {}
-    test = torch.from_numpy(np.array(images.test))
+    where = str(model.device)
+    test = _on(images.test, where)
     given = {"samples": generate(model, model.spec.samples)}
     if "encoder" in model.nets:
         given["x_rec"] = reconstruct(model, test)
@@ -109,17 +122,17 @@ def scores(
     pictures = {name: (x[:PICTURES] * 255).round().astype(np.uint8) for name, x in known.items()}
     samples = known["samples"]
     if name := classifier_of(images):
-        known["logits"], known["features"] = own(name)(samples.astype(np.float32))
-        known["real"] = _real(images)[1]
+        known["logits"], known["features"] = own(name, where)(given["samples"])
+        known["real"] = _real(images, where)[1]
     if model.domain.channels == 3:
         n = min(len(samples), len(images.test), len(images.train))
-        known["patches"] = Patches.of(samples, n)
-        known["real_patches"], known["swd_real"] = _real_patches(images, n)
+        known["patches"] = Patches.of(given["samples"], n)
+        known["real_patches"], known["swd_real"] = _real_patches(images, n, where)
     columns: dict[str, Any] = {}
     if weights is not None:
-        network = imagenet(weights, str(model.device))
-        known["imagenet_logits"], known["imagenet_features"] = network(samples)
-        real = known["imagenet_real"] = _real_features(images, weights, str(model.device))
+        network = imagenet(weights, where)
+        known["imagenet_logits"], known["imagenet_features"] = network(given["samples"])
+        real = known["imagenet_real"] = _real_features(images, weights, where)
         columns = {
             "imagenet_n_samples": len(samples),
             "imagenet_n_real": len(real),
@@ -151,10 +164,15 @@ def _once(view: Callable[..., Any]) -> Callable[..., Any]:
     return found
 
 
+def _on(images: np.ndarray, device: str) -> Tensor:
+    """Returns a copy of images on a device; torch warns of memory-mapped images."""
+    return torch.from_numpy(np.array(images)).to(device)
+
+
 @_once
-def _real(images: Images) -> tuple[float, metrics.Gaussian]:
+def _real(images: Images, device: str) -> tuple[float, metrics.Gaussian]:
     """Returns the test images' inception score and the moments of their features."""
-    logits, features = own(classifier_of(images))(images.test)
+    logits, features = own(classifier_of(images), device)(images.test)
     return metrics.inception_score(logits, metrics.SPLITS)[0], metrics.Gaussian.of(features)
 
 
@@ -164,10 +182,10 @@ def _real_features(images: Images, weights: str, device: str) -> np.ndarray:
 
 
 @_once
-def _real_patches(images: Images, n: int) -> tuple[Patches, float]:
+def _real_patches(images: Images, n: int, device: str) -> tuple[Patches, float]:
     """Returns patches of n real test images, and the distance of n training images to them."""
-    test = Patches.of(images.test[:n])
-    return test, distance(Patches.of(images.train[:n]), test)
+    test, train = (Patches.of(_on(each[:n], device)) for each in (images.test, images.train))
+    return test, distance(train, test)
 
 
 own = cache(classifiers.own)
@@ -179,16 +197,18 @@ def imagenet(weights: str, device: str) -> Classifier:
     return classifiers.imagenet(None if weights == "download" else Path(weights), device)
 
 
-def classifier_columns(images: Images) -> dict[str, str | float | int]:
+def classifier_columns(
+    images: Images, device: torch.device | str = "cpu"
+) -> dict[str, str | float | int]:
     """Returns the columns about the suite's classifier, empty if no classifier knows the images."""
     if not (name := classifier_of(images)):
         return {}
-    classifier = own(name)
+    classifier = own(name, str(device))
     return {
         "classifier": f"{classifier.name} referee",  # as in rows that are stored already
         "classifier_sha256": classifier.sha256,
         "classifier_accuracy": classifier.accuracy,
-        "real_score": _real(images)[0],
+        "real_score": _real(images, str(device))[0],
         "n_splits": metrics.SPLITS,
     }
 
@@ -232,7 +252,7 @@ def annealed_run(trainer: Trainer, bits: Tensor) -> AnnealedRun:
     """Returns the AIS of a frozen decoder: log p(bits), and the BDMC gap on simulated images."""
     nets: Networks = trainer.nets
     spec, d_z = trainer.spec, trainer.nets.shape.d_z
-    decoder = folded(nets["decoder"]).to(memory_format=torch.channels_last)
+    decoder = folded(nets["decoder"]).to(memory_format=layout(trainer.device))
     model = bernoulli(lambda u: decoder.logits(u).flatten(1), d_z, trainer.dtype, trainer.device)
     names = ("simulated", "temperatures", "chains", "leapfrog", "seed")
     return AnnealedRun(model, bits, **{name: getattr(spec, name) for name in names})

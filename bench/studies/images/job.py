@@ -1,13 +1,15 @@
-"""Does the image studies' part of a job: one resumable training, then its scores."""
+"""Does the image studies' part of a job: resumable trainings, several on a GPU, then scores."""
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from bench.cli import UsageError
@@ -18,14 +20,19 @@ from bench.store import checkpoint
 from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import ImageSpec
-from bench.studies.images.train import Model, Trainer
+from bench.studies.images.train import Model, Trainer, counted, together, under_way
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
-from models.precision import allow_tf32
+from models.precision import exact
 
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
 
 EVERY = 60.0
 """Seconds between checkpoints. A kill costs at most so many seconds of training or annealing."""
+TOGETHER = 6
+"""So many trainings share a GPU, because a batch of 64 leaves half of it empty.
+
+Nobody has measured yet how many trainings fill one H100 best.
+"""
 
 
 def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) -> list[ImageSpec]:
@@ -55,21 +62,63 @@ def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) 
     return [replace(spec, data=found[spec.data]) for spec in specs]
 
 
-def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
-    """Returns the row of one training, as far as this study knows it, and its pictures.
+def stacks(specs: Sequence[ImageSpec]) -> list[list[ImageSpec]]:
+    """Cuts trainings into stacks that share a GPU: up to TOGETHER that take about equally long.
 
-    Goes on from the checkpoint of a job that was killed. On a CPU the row is the same.
+    Trainings of a stack have the same data set and precision.
     """
-    (spec,) = job.specs
-    assert isinstance(spec, ImageSpec)
-    source = Path(job.data) if job.data else None
-    images = data.load(domain.dataset(spec.data), source)
+    groups: dict[tuple[str, str], list[ImageSpec]] = {}
+    for spec in specs:
+        groups.setdefault((spec.data, spec.precision), []).append(spec)
+    found = []
+    for members in groups.values():
+        members.sort(key=training_seconds)
+        pieces = -(-len(members) // TOGETHER)
+        cuts = [len(members) * i // pieces for i in range(pieces + 1)]
+        found += [members[a:b] for a, b in pairwise(cuts)]
+    return found
+
+
+def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
+    """Returns the rows of a job's trainings, as far as this study knows them, and their pictures.
+
+    Goes on from the checkpoints of a job that was killed. On a CPU the rows are the same. Raises
+    what `bench.studies.cuda.record` raises.
+    """
+    specs = [spec for spec in job.specs if isinstance(spec, ImageSpec)]
+    images = {spec.data: _images_of(job, spec) for spec in specs}
+    training, scoring = (
+        [seconds(spec) for spec in specs] for seconds in (training_seconds, evaluation_seconds)
+    )
+    before, whole = sum(training), sum(training) + sum(scoring)
+    trainers = _trained(job, images, lambda share: beat(share * before / whole))
+    rows, samples = [], []
+    for trainer, seconds in zip(trainers, scoring, strict=True):
+
+        def scored(share: float, before: float = before, seconds: float = seconds) -> None:
+            beat((before + share * seconds) / whole)
+
+        row, sample = _scored(job, trainer, images[trainer.spec.data], scored, metrics)
+        rows.append(row)
+        samples.append(sample)
+        scored(1.0)
+        before += seconds
+    return rows, samples
+
+
+def _images_of(job: Job, spec: ImageSpec) -> data.Images:
+    """Returns a training's images. Raises ValueError if they are not where the job says."""
+    images = data.load(domain.dataset(spec.data), Path(job.data) if job.data else None)
     if domain.data_of(spec.data, images) != spec.data:
         raise ValueError(f"the images of {spec.data} are not where --data says")
-    first = training_seconds(spec) / (training_seconds(spec) + evaluation_seconds(spec))
-    trainer = _trained(job, spec, images, lambda share: beat(first * share))
-    start = time.perf_counter()
-    allow_tf32(False)  # scores are in float32
+    return images
+
+
+def _scored(
+    job: Job, trainer: Trainer, images: data.Images, beat: Beat, metrics: Sequence[Metric]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the row of a training that has ended, and its pictures."""
+    spec, start = trainer.spec, time.perf_counter()
     if trainer.finite():
         evaluate.freeze(trainer)
     scores, pictures = evaluate.scores(trainer, images, metrics, job.inception)
@@ -77,8 +126,8 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     if pictures:
         row["weights"] = trainer.nets.state_dict()
     if pictures and spec.ais_images:
-        bits = evaluate.test_bits(spec, images, source)
-        row |= _annealed(job, trainer, bits, lambda share: beat(first + (1 - first) * share))
+        bits = evaluate.test_bits(spec, images, Path(job.data) if job.data else None)
+        row |= _annealed(job, trainer, bits, beat)
     steps, critic_losses, model_losses = zip(*trainer.losses, strict=True)
     row |= {
         "train_seconds": trainer.seconds,
@@ -90,21 +139,26 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
         "model_loss": list(model_losses),
         "data_sha256": images.sha256,
         "stand_in": images.stand_in,
-        **evaluate.classifier_columns(images),
+        **evaluate.classifier_columns(images, job.device),
     }
     kept = dict.fromkeys(("x", "x_rec", "samples"), b"")
     kept |= {name: image.tobytes() for name, image in pictures.items()}
-    return [row], [{"id": spec.id, "shape": list(images.test.shape[1:]), **kept}]
+    return row, {"id": spec.id, "shape": list(images.test.shape[1:]), **kept}
 
 
 def score(job: Job, kept: Sequence[Kept], metrics: Sequence[Metric]) -> Rows:
-    """Returns the columns of these metrics for the job's training, from its kept weights.
+    """Returns the columns of these metrics for the job's trainings, from their kept weights.
 
     Raises Unscorable for images that are not at hand, for weights of other networks and for a model
     that has diverged.
     """
-    (spec,), ((row, weights),) = job.specs, kept
-    assert isinstance(spec, ImageSpec)
+    specs = [spec for spec in job.specs if isinstance(spec, ImageSpec)]
+    return [_score(job, spec, each, metrics) for spec, each in zip(specs, kept, strict=True)]
+
+
+def _score(job: Job, spec: ImageSpec, kept: Kept, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Returns the columns of these metrics for a training, from its kept weights."""
+    row, weights = kept
     images = _images_at(data.cache(), domain.dataset(spec.data), job.data)
     if isinstance(images, str):
         raise Unscorable(f"the images are not at hand: {images}")
@@ -116,12 +170,11 @@ def score(job: Job, kept: Sequence[Kept], metrics: Sequence[Metric]) -> Rows:
     except RuntimeError:  # torch's message has a line for each tensor
         raise Unscorable("weights of other networks") from None
     model.nets.eval()
-    allow_tf32(False)
     columns, pictures = evaluate.scores(model, images, metrics, job.inception)
     if not pictures:
         raise Unscorable("outputs are not finite")
     by_own = any(asks_for(metric, evaluate.BY_OWN) for metric in metrics)
-    return [columns | (evaluate.classifier_columns(images) if by_own else {})]
+    return columns | (evaluate.classifier_columns(images, job.device) if by_own else {})
 
 
 @cache
@@ -136,25 +189,51 @@ def _images_at(place: Path, name: str, source: str | None) -> data.Images | str:
         return str(error)
 
 
-def _trained(job: Job, spec: ImageSpec, images: data.Images, beat: Beat) -> Trainer:
-    """Returns the trainer at the end of its training."""
-    path = _checkpoint(job, "train")
-    record = spec.method not in job.eager
-    trainer = _resume(lambda: Trainer(spec, images.train, job.device, record=record), path)
-    if not trainer.step:
-        _checkpoint(job, "ais").unlink(missing_ok=True)  # its weights are gone
-    saver = Saver(path, beat)
-    trainer.train(lambda: saver(trainer.state, trainer.step / trainer.steps))
-    _save(path, trainer.state())
-    return trainer
+def _trained(job: Job, images: Mapping[str, data.Images], beat: Beat) -> list[Trainer]:
+    """Returns the trainers of a job's trainings at their ends, each from its own checkpoint."""
+    specs = [spec for spec in job.specs if isinstance(spec, ImageSpec)]
+    shared = {name: _uploaded(job, name, found.train) for name, found in images.items()}
+    trainers = []
+    for spec in specs:
+        record = spec.method not in job.eager
+
+        def make(spec: ImageSpec = spec, record: bool = record) -> Trainer:
+            return Trainer(spec, shared[spec.data], job.device, record=record)
+
+        trainers.append(_resume(make, _checkpoint(job, spec, "train")))
+        if not trainers[-1].step:
+            _checkpoint(job, spec, "ais").unlink(missing_ok=True)  # its weights are gone
+
+    def states(some: Sequence[Trainer]) -> dict[Path, dict[str, torch.Tensor]]:
+        with counted(some):  # what waits in the device's queue is training
+            for trainer in some:
+                trainer.wait()
+        return {_checkpoint(job, trainer.spec, "train"): trainer.state() for trainer in some}
+
+    seconds, saver = [training_seconds(spec) for spec in specs], Saver(beat)
+    for ended in together(trainers):
+        done = (s * t.step / t.steps for s, t in zip(seconds, trainers, strict=True))
+        saver(sum(done) / sum(seconds), lambda: states(under_way(trainers)))
+        for path, state in states(ended).items():
+            _save(path, state)
+    return trainers
 
 
+def _uploaded(job: Job, name: str, images: np.ndarray) -> torch.Tensor:
+    """Returns a copy on the job's device of as many images of a data set as its trainings use."""
+    used = [spec.images for spec in job.specs if isinstance(spec, ImageSpec) and spec.data == name]
+    most = max(used) if all(used) else None  # 0: all
+    return torch.from_numpy(np.array(images[:most])).to(job.device)
+
+
+@exact()
 def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dict[str, Any]:
     """Returns the row's columns about log p(x), by annealed importance sampling."""
-    path = _checkpoint(job, "ais")
+    path = _checkpoint(job, trainer.spec, "ais")
     run = _resume(lambda: evaluate.annealed_run(trainer, bits), path)
-    saver = Saver(path, beat)
-    found = run.finish(lambda t, total: saver(run.state, t / total))
+    saver = Saver(beat)
+    found = run.finish(lambda t, total: saver(t / total, lambda: {path: run.state()}))
+    _save(path, run.state())  # a kill that comes while another training is scored costs nothing
     mean, se = mean_and_se(found.log_likelihood)
     gap, gap_se = mean_and_se(found.upper - found.lower)
     return {
@@ -169,15 +248,19 @@ def _annealed(job: Job, trainer: Trainer, bits: torch.Tensor, beat: Beat) -> dic
 
 
 class Saver:
-    """Tells how far a job has come, and saves its state every EVERY seconds."""
+    """Tells how far a job has come, and saves states every EVERY seconds."""
 
-    def __init__(self, path: Path, beat: Beat) -> None:
-        self.path, self.beat, self.last = path, beat, time.monotonic()
+    def __init__(self, beat: Beat) -> None:
+        self.beat, self.last = beat, time.monotonic()
 
-    def __call__(self, state: Callable[[], dict[str, torch.Tensor]], share: float) -> None:
+    def __call__(
+        self, share: float, states: Callable[[], Mapping[Path, dict[str, torch.Tensor]]]
+    ) -> None:
+        """Tells the share that is done; `states` returns each state by the path of its file."""
         self.beat(share)
         if time.monotonic() - self.last > EVERY:
-            _save(self.path, state())
+            for path, state in states().items():
+                _save(path, state)
             self.last = time.monotonic()
 
 
@@ -201,19 +284,19 @@ def _resume(make: Callable[[], Whole], path: Path) -> Whole:
     return whole
 
 
-def _checkpoint(job: Job, kind: str) -> Path:
+def _checkpoint(job: Job, spec: ImageSpec, kind: str) -> Path:
     """Returns the place of a checkpoint, which the method's source names as well.
 
     So no training begins with one source and ends with another.
     """
     from bench.studies import STUDIES
 
-    (spec,) = job.specs
     source = STUDIES[spec.study].today().method(spec.method)
     return job.work / "checkpoints" / f"{spec.id}.{source}.{kind}.safetensors"
 
 
 def clear(job: Job) -> None:
     """Removes the checkpoints of a job whose results are stored, those of other source as well."""
-    for path in (job.work / "checkpoints").glob(f"{job.specs[0].id}.*"):
-        path.unlink(missing_ok=True)
+    for spec in job.specs:
+        for path in (job.work / "checkpoints").glob(f"{spec.id}.*"):
+            path.unlink(missing_ok=True)

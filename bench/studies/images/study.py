@@ -29,7 +29,7 @@ TINY = {**NO_AIS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStudy(Study[ImageSpec]):
-    """Trains one model of images at a time, which fills a core.
+    """Trains one model of images at a time on a core, which it fills, and several on a GPU.
 
     `page` makes the report, see `Study.report`.
     """
@@ -113,6 +113,17 @@ class ImageStudy(Study[ImageSpec]):
 
         return check(specs, data, weights)
 
+    def stacks(self, specs: Sequence[ImageSpec], device: str) -> list[list[ImageSpec]]:
+        """Returns a stack for each training on a CPU, and up to TOGETHER in a stack on a GPU.
+
+        Trainings of a stack share their data set and precision, and take about equally long.
+        """
+        if device == "cpu":
+            return super().stacks(specs, device)
+        from bench.studies.images.job import stacks
+
+        return stacks(specs)
+
     def seconds(self, spec: ImageSpec, rate: float) -> float:
         from bench.studies.images.cost import evaluation_seconds, training_seconds
 
@@ -121,7 +132,7 @@ class ImageStudy(Study[ImageSpec]):
     def estimate(self, stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
         from bench.studies.images.cost import estimate
 
-        return estimate([spec for (spec,) in stacks], device)
+        return estimate(stacks, device)
 
     def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
         from bench.studies.images.job import train

@@ -6,7 +6,8 @@ seen without a stop, and all methods see the same batches and the same noise.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,11 @@ from bench.spec import generator
 from bench.studies.cuda import record
 from bench.studies.images.domain import domain
 from bench.studies.images.spec import ImageSpec
+from models.layers import layout
 from models.methods import METHODS
+
+POINTS = 64
+"""The suite keeps both losses at so many evenly spaced steps."""
 
 Losses = tuple[Tensor, Tensor]  # the critic's loss and the model's loss
 
@@ -25,9 +30,20 @@ Losses = tuple[Tensor, Tensor]  # the critic's loss and the model's loss
 class Draws:
     """Holds the batch of one update: images, and noise by name, which is drawn when asked for."""
 
-    def __init__(self, x: Tensor, stream: str, update: str, uniform: bool = False) -> None:
-        """`uniform` says whether codes and noise are uniform, see `Domain.uniform`."""
+    def __init__(
+        self,
+        x: Tensor,
+        stream: str,
+        update: str,
+        uniform: bool = False,
+        by: torch.device | str | None = None,
+    ) -> None:
+        """Takes where noise is drawn `by`, the batch's device by default.
+
+        `uniform` says whether codes and noise are uniform, see `Domain.uniform`.
+        """
         self.x, self._stream, self._update, self._uniform = x, stream, update, uniform
+        self._by = x.device if by is None else torch.device(by)
         self._drawn: dict[str, tuple[Callable[..., Tensor], Tensor]] = {}
 
     def noise(self, name: str, *shape: int) -> Tensor:
@@ -51,8 +67,11 @@ class Draws:
 
     def _fill(self, name: str) -> None:
         kind, out = self._drawn[name]
-        rng = torch.Generator(out.device).manual_seed(seed(self._stream, self._update, name))
-        kind(out.shape, generator=rng, out=out)
+        rng = torch.Generator(self._by).manual_seed(seed(self._stream, self._update, name))
+        if self._by == out.device:
+            kind(out.shape, generator=rng, out=out)
+        else:
+            out.copy_(kind(out.shape, generator=rng, dtype=out.dtype, device=self._by))
 
     def again(self, update: str) -> None:
         """Draws all noise anew for another update, into the same memory."""
@@ -71,18 +90,23 @@ class Model:
     """Holds the networks of one spec, and draws the noise that they take."""
 
     def __init__(
-        self, spec: ImageSpec, device: torch.device | str, dtype: torch.dtype = torch.float32
+        self,
+        spec: ImageSpec,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        laid_out: torch.memory_format | None = None,
     ) -> None:
+        """Takes the layout of weights, by default that of products in float32, see `layout`."""
         self.spec, self.device, self.dtype = spec, torch.device(device), dtype
         self.method, self.domain = METHODS[spec.method], domain(spec.data)
         seeds, kinds = partial(seed, spec.stream, "weights"), (spec.networks, spec.critic)
         self.nets = self.domain.networks(self.method, spec.width, seeds, *kinds)
         self.nets.to(self.device, dtype)
-        self.nets.to(memory_format=torch.channels_last)  # this layout is faster on a CPU
+        self.nets.to(memory_format=laid_out or layout(self.device))
 
-    def draws(self, x: Tensor, update: str) -> Draws:
-        """Returns the batch x with this training's noise for one update."""
-        return Draws(x, self.spec.stream, update, self.domain.uniform)
+    def draws(self, x: Tensor, update: str, by: torch.device | str | None = None) -> Draws:
+        """Returns the batch x with this training's noise for one update, see `Draws`."""
+        return Draws(x, self.spec.stream, update, self.domain.uniform, by)
 
     def finite(self) -> bool:
         """Returns whether all parameters are finite."""
@@ -95,19 +119,26 @@ class Trainer(Model):
     A step takes one batch for all updates of the critic and the update of the model. Each update
     draws fresh noise and, unlike the authors' CelebA code, fresh codes of the prior. On a GPU the
     trainer records the updates of its first step, unless it is told not to `record`. Then `graph`
-    is true.
+    is true. All steps are on a `stream` of the trainer's own there, so that trainers can share the
+    GPU, see `together`. Trainers may share images that lie on the device.
     """
 
     def __init__(
         self,
         spec: ImageSpec,
-        images: np.ndarray,
+        images: np.ndarray | Tensor,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         record: bool = True,
+        laid_out: torch.memory_format | None = None,
     ) -> None:
-        super().__init__(spec, device, dtype)
-        self.images = torch.from_numpy(np.array(images[: spec.images or None])).to(self.device)
+        device = torch.device(device)
+        rounded = spec.precision != "float32"
+        super().__init__(spec, device, dtype, laid_out or layout(device, rounded))
+        images = images[: spec.images or None]
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(np.array(images))
+        self.images = images.to(device)
         self.rounded = spec.precision == "bf16"
         if self.rounded:
             for module in self.nets.modules():  # autocast rounds products alone by these hooks
@@ -124,6 +155,7 @@ class Trainer(Model):
         self.steps = spec.epochs * self.steps_per_epoch
         self.step, self.seconds = 0, 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
+        self.stream = _own_stream(device)
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
         on_gpu = self.device.type == "cuda"
@@ -139,7 +171,9 @@ class Trainer(Model):
         epoch, i = divmod(step, self.steps_per_epoch)
         if self._epoch != epoch:
             order = generator(self.spec.stream, f"order {epoch}").permutation(len(self.images))
-            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
+            # This copy does not wait for the steps before it.
+            order = torch.from_numpy(order).to(self.device, non_blocking=True)
+            self._epoch, self._order = epoch, order
         rows = self._order[i * self.spec.batch : (i + 1) * self.spec.batch]
         return self.domain.scaled(self.images[rows], self.dtype)
 
@@ -170,16 +204,18 @@ class Trainer(Model):
     def advance(self) -> Losses:
         """Makes the next step; returns its last losses, which a later step may overwrite.
 
-        Raises what `record` raises.
+        A GPU may still be at work on the step, on this trainer's stream. Raises what `record`
+        raises.
         """
-        x, names = self.batch(self.step), self.update_names(self.step)
-        if self._replay is not None:
-            losses = self._replay(x, names)
-        else:
-            draws = [self.draws(x, name) for name in names]
-            losses = self.updates(draws)
-            if self.record:
-                self._replay, self.graph = self._recorded(x, draws), True
+        with torch.cuda.stream(self.stream):
+            x, names = self.batch(self.step), self.update_names(self.step)
+            if self._replay is not None:
+                losses = self._replay(x, names)
+            else:
+                draws = [self.draws(x, name) for name in names]
+                losses = self.updates(draws)
+                if self.record:
+                    self._replay, self.graph = self._recorded(x, draws), True
         self.step += 1
         return losses
 
@@ -203,25 +239,27 @@ class Trainer(Model):
         """Returns the context of a loss, whose gradient keeps the loss's precisions."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded)
 
-    def train(self, after_step: Callable[[], None] = lambda: None, points: int = 64) -> None:
-        """Goes on to the end; calls `after_step` between steps and does not count its time.
-
-        Keeps both losses at `points` evenly spaced steps.
-        """
-        self.nets.train()
-        every = max(1, self.steps // points)
-        while self.step < self.steps:
-            start = time.perf_counter()
-            losses = self.advance()
-            if self.step % every == 0:
-                critic_loss, model_loss = (float(loss) for loss in losses)
-                self.losses.append((self.step, critic_loss, model_loss))
-            if self.step == self.steps and self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            self.seconds += time.perf_counter() - start
+    def train(self, after_step: Callable[[], None] = lambda: None) -> None:
+        """Goes on to the end; calls `after_step` between steps and does not count its time."""
+        for _ in together([self]):
             after_step()
-        self._replay = None  # a recording keeps its memory alive
-        self.nets.zero_grad(set_to_none=True)
+
+    def proceed(self) -> None:
+        """Makes the next step, and keeps its losses at about POINTS steps of the training."""
+        losses = self.advance()
+        if self.step % max(1, self.steps // POINTS) == 0:
+            with torch.cuda.stream(self.stream):
+                critic_loss, model_loss = (float(loss) for loss in losses)
+            self.losses.append((self.step, critic_loss, model_loss))
+        if self.step == self.steps:
+            self.wait()
+            self._replay = None  # a recording keeps its memory alive
+            self.nets.zero_grad(set_to_none=True)
+
+    def wait(self) -> None:
+        """Waits until the device has made all steps that it was asked for."""
+        if self.stream is not None:
+            self.stream.synchronize()
 
     def _moments(self) -> dict[str, Tensor]:
         """Returns the tensors of both Adams by name."""
@@ -234,13 +272,15 @@ class Trainer(Model):
     def state(self) -> dict[str, Tensor]:
         """Returns all that the rest of the training depends on: parameters, Adam, step, losses.
 
-        A training that goes on from a state equals a training that was never stopped.
+        A training that goes on from a state equals a training that was never stopped. Nothing waits
+        here for the device, see `wait`.
         """
         return {
             **{f"nets.{name}": tensor for name, tensor in self.nets.state_dict().items()},
             **self._moments(),
             "step": torch.tensor(self.step),
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+            "graph": torch.tensor(self.graph),
             "losses": torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3),
         }
 
@@ -251,7 +291,57 @@ class Trainer(Model):
         for name, moment in self._moments().items():
             moment.copy_(tensors[name])
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
+        self.graph = bool(tensors.get("graph", False))
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
+
+
+def _own_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Returns a new stream of a GPU, which begins after all that is asked for now; else None."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream
+
+
+def together(trainers: Sequence[Trainer]) -> Iterator[list[Trainer]]:
+    """Goes on with trainings to their ends, a step of each in turn, and waits for the device.
+
+    Yields after each turn the trainings that have ended in it. On a GPU their steps overlap,
+    because every trainer has a stream of its own. The time of a turn counts as training, in equal
+    parts for all that are under way; the caller's time does not count. Raises what `record` raises.
+    """
+    for trainer in trainers:
+        trainer.nets.train()
+    left = under_way(trainers)
+    try:
+        while left:
+            with counted(left):
+                for trainer in left:
+                    trainer.proceed()
+            ended = [trainer for trainer in left if trainer.step == trainer.steps]
+            left = under_way(left)
+            yield ended
+    finally:
+        # An error frees tensors that the device may still be writing to.
+        with suppress(RuntimeError):
+            for trainer in left:
+                trainer.wait()
+
+
+def under_way(trainers: Sequence[Trainer]) -> list[Trainer]:
+    """Returns those trainers whose trainings have not ended."""
+    return [trainer for trainer in trainers if trainer.step < trainer.steps]
+
+
+@contextmanager
+def counted(trainers: Sequence[Trainer]) -> Iterator[None]:
+    """Counts the time inside as training, in equal parts for all of these."""
+    start = time.perf_counter()
+    yield
+    share = (time.perf_counter() - start) / max(1, len(trainers))
+    for trainer in trainers:
+        trainer.seconds += share
 
 
 def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:

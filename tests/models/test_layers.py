@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.layers import Conv, Deconv, Linear, View
+from models import colour, mnist
+from models.layers import Conv, Deconv, Linear, View, layout
+from models.mnist import ImageShape
 
 LAYERS = [
     (Linear(256, 513), (5, 256)),  # large: oneDNN's
@@ -70,3 +75,70 @@ def test_a_large_dense_layer_is_onednns() -> None:
     layer.float()
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
+
+
+# On a GPU
+
+
+class Called(TorchDispatchMode):
+    """Notes the operations that torch calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("layer", "size"), LAYERS)
+def test_elsewhere_than_on_a_cpu_a_layer_is_its_base_class(
+    layer: nn.Module, size: tuple[int, ...]
+) -> None:
+    """Forward and backward, on "meta", which stands for a GPU: its own kernels are faster there."""
+    layer, x = copy.deepcopy(layer).to("meta"), torch.empty(size, device="meta")
+    called = []
+    for base in (False, True):
+        with Called() as mode:
+            found(layer, base, x, twice=False)
+        called.append(mode.names)
+    assert called[0] == called[1]
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize(
+    ("part", "shape"),
+    [
+        (mnist.PARTS["implicit"], ImageShape()),
+        (mnist.PARTS["bernoulli"], ImageShape()),
+        (mnist.PARTS[mnist.JOINT], ImageShape()),
+        (colour.PARTS["conv"], ImageShape(3, 32, 256, 0.25)),
+        (colour.PARTS[mnist.JOINT], ImageShape(3, 32, 256, 0.25)),
+    ],
+)
+def test_weights_decide_the_layout_on_a_gpu(part: Any, shape: ImageShape, rounded: bool) -> None:
+    """Every convolution gives images in the layout in which cuDNN multiplies fastest."""
+    seen: list[Tensor] = []
+    with FakeTensorMode(), torch.device("cuda"):  # shapes and strides alone, without a GPU
+        net = part(shape)
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                weight = module.weight.detach().to(memory_format=layout("cuda", rounded))
+                module.weight = nn.Parameter(weight)
+                module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        noise = [torch.empty(8, *size) for size in getattr(net, "noise", ())]
+        eps = [torch.empty(8, *size) for size in [getattr(net, "eps_shape", ())] if size]
+        x, z = torch.empty(8, *shape.image()), torch.empty(8, shape.d_z)
+        images, codes = hasattr(net, "features") or eps, hasattr(net, "code") or not eps
+        net(*([x] if images else []), *([z] if codes else []), *eps, *noise)
+    wanted, other = (layout("cuda", each) for each in (rounded, not rounded))
+    assert len(seen) >= 2 and all(each.is_contiguous(memory_format=wanted) for each in seen)
+    several = [each for each in seen if each.shape[1] > 1]  # one channel lies in either layout
+    assert not any(each.is_contiguous(memory_format=other) for each in several)
+
+
+def test_the_layout_of_each_device() -> None:
+    assert layout("cpu") == layout("cpu", rounded=True) == torch.channels_last
+    assert layout("cuda", rounded=True) == torch.channels_last
+    assert layout("cuda") == torch.contiguous_format

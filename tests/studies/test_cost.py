@@ -78,14 +78,16 @@ def test_trainings_of_images_are_corrected_by_their_own_steps(
 
     monkeypatch.setattr(images, "_step_seconds", seconds)
     monkeypatch.setattr(images, "TIMING", 1e9)
-    for spec, found in zip(specs, images.estimate(specs, "cpu"), strict=True):
+    alone = images.estimate([[spec] for spec in specs], "cpu")
+    for spec, found in zip(specs, alone, strict=True):
         times = factor.get(spec.method, 2.0)
         training, scores = (
             each(spec, rate) for each in (images.training_seconds, images.evaluation_seconds)
         )
         assert found == pytest.approx(times * training + scores)
+    assert images.estimate([specs[:2], specs[2:]], "cpu") == [sum(alone[:2]), sum(alone[2:])]
     monkeypatch.setattr(images, "LONG", slow)
-    assert images.estimate(specs[:1], "cpu") == images.estimate(specs[:1], "cuda")
+    assert images.estimate([specs[:1]], "cpu") == images.estimate([specs[:1]], "cuda")
 
 
 def test_what_the_first_batch_compiles_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

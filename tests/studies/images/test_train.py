@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from bench.scores.metrics import IMAGES
 from bench.store import checkpoint, source
 from bench.studies import STUDIES, cuda
 from bench.studies.images import evaluate, job
+from bench.studies.images import train as trains
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
-from bench.studies.images.train import Draws, Trainer
+from bench.studies.images.train import Draws, Trainer, together
 from bench.studies.study import Job
 from tests import lives
 from tests.conftest import POSIX
@@ -51,8 +54,10 @@ def trainer(one: ImageSpec, n: int = 48) -> Trainer:
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """All bits but how the training was made; what is not a number equals itself."""
     how = {"seconds", "graph"}
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a.keys() - how)
+    pairs = ((a[k].numpy(), b[k].numpy()) for k in a.keys() - how)
+    return a.keys() == b.keys() and all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
 
 
 def trained(one: Job) -> Trainer:
@@ -247,14 +252,189 @@ class TestReplay:
         torch.testing.assert_close(replayed.nets.state_dict(), eager.nets.state_dict())
 
 
+class Stream:
+    """Stands for a stream of a GPU, which has always done all that it was asked for."""
+
+    now: Stream | None = None
+    waits = 0
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+@contextlib.contextmanager
+def on(stream: Stream | None) -> Iterator[None]:
+    before, Stream.now = Stream.now, stream
+    yield
+    Stream.now = before
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
+
+
+MIXED = (
+    spec("svae_r", epochs=2, images=24),
+    spec("wgan_gp", lam=0.0, epochs=1, images=48),
+    spec("svae_r", lr=1e30, epochs=1, images=24),  # diverges
+    spec("nf_vae", lam=0.0, epochs=3, images=24),
+)
+
+
+class TestTogether:
+    def test_they_equal_trainings_one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each with recorded steps and all of its work on its own stream, with stand-ins."""
+        alone = [trainer(one) for one in MIXED]
+        for each in alone:
+            each.train()
+
+        def graph(work: Callable, device: torch.device) -> Callable:
+            return work
+
+        updates, places = Trainer.updates, []
+
+        def noted(self: Trainer, draws: Any) -> Any:
+            places.append((self.stream, Stream.now))
+            return updates(self, draws)
+
+        monkeypatch.setattr(cuda, "_graph", graph)
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(trains, "_own_stream", lambda device: Stream())
+        monkeypatch.setattr(Trainer, "updates", noted)
+        images = torch.from_numpy(np.array(DIGITS.train))
+        beside = [Trainer(one, images) for one in MIXED]
+        for each in beside:
+            each.record = True
+        ended = [len(some) for some in together(beside)]
+        assert ended == [0, 0, 1, 0, 0, 2, 0, 0, 1]
+        for one, other in zip(alone, beside, strict=True):
+            assert same(one.state(), other.state())  # losses too
+            assert other.graph and other.stream is not None and other.stream.waits
+        assert [each.finite() for each in beside] == [True, True, False, True]
+        assert all(own is now for own, now in places) and len({own for own, _ in places}) == 4
+        assert beside[0].images.data_ptr() == beside[1].images.data_ptr()  # one copy for all
+
+    def test_a_job_of_several_gives_the_rows_of_single_jobs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And goes on from what checkpoints there are: of none, of half and of a whole training."""
+        monkeypatch.setattr(evaluate, "STATISTICS", 2)
+        timing = {"train_seconds", "evaluation_seconds", "weights"}
+
+        def made(folder: Path, *specs: ImageSpec) -> list[tuple[str, str, bytes]]:
+            rows, samples = job.train(_job(*specs, folder=folder), lambda share: None, IMAGES)
+            texts = [repr({k: row[k] for k in sorted(row.keys() - timing)}) for row in rows]
+            weights = [b"".join(map(_bytes, row.get("weights", {}).values())) for row in rows]
+            return list(zip(texts, map(repr, samples), weights, strict=True))
+
+        expected = [each for one in MIXED for each in made(tmp_path / one.id, one)]
+        (_, half, *_) = MIXED
+        with pytest.raises(_Stop):
+            path = job._checkpoint(_job(half, folder=tmp_path), half, "train")
+            stopped = Trainer(half, DIGITS.train)
+            stopped.train(lambda: None if stopped.step < 4 else _save_and_stop(stopped, path))
+        whole = MIXED[0]
+        trained(_job(whole, folder=tmp_path))
+        advanced: list[str] = []
+        advance = Trainer.advance
+
+        def noted(self: Trainer) -> Any:
+            advanced.append(self.spec.id)
+            return advance(self)
+
+        monkeypatch.setattr(Trainer, "advance", noted)
+        assert made(tmp_path, *MIXED) == expected
+        assert [advanced.count(one.id) for one in MIXED] == [0, 2, 3, 9]
+        assert ["diverged" in text for text, *_ in expected] == [False, False, True, False]
+        job.clear(_job(*MIXED, folder=tmp_path))
+        assert not list((tmp_path / "mnist").rglob("*.safetensors"))
+
+    def test_they_share_the_clock_and_what_waits_at_a_checkpoint_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A step takes 1 s, the device 100 s after each turn, and a checkpoint 10,000 s."""
+        now = [0.0]
+        monkeypatch.setattr(trains.time, "perf_counter", lambda: now[0])
+
+        def passes(seconds: float) -> None:
+            now[0] += seconds
+
+        class Slow(Stream):
+            left = 0.0
+
+            def synchronize(self) -> None:
+                passes(self.left)
+                self.left = 0.0
+
+        def step(self: Trainer) -> Any:
+            passes(1.0)
+            self.stream.left = 100.0  # type: ignore[union-attr]
+            self.step += 1
+            return torch.zeros(()), torch.zeros(())
+
+        def saved(path: Path, state: dict[str, Tensor]) -> None:
+            passes(10_000.0)
+            seconds.append(float(state["seconds"]))
+
+        seconds: list[float] = []
+        monkeypatch.setattr(trains, "_own_stream", lambda device: Slow())
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(Trainer, "advance", step)
+        monkeypatch.setattr(job, "_save", saved)
+        monkeypatch.setattr(job, "EVERY", 0.0)
+        specs = [spec(images=24), spec("gan", lam=0.0, images=16)]  # 3 and 2 steps
+        found = job._trained(
+            _job(*specs, folder=tmp_path), {"stand-in digits": DIGITS}, lambda share: None
+        )
+        first = (2 * 1.0 + 2 * 100.0) / 2  # a turn of both, then a checkpoint
+        last = (2 * 1.0 + 100.0) / 2  # a turn of both, in which the second ends
+        assert [each.seconds for each in found] == [first + last + 100.0 + 101.0, first + last]
+        both, one_left = [first, first], [first + last + 100.0, first + last]
+        assert seconds == [*both, *one_left, found[0].seconds]
+
+    def test_an_error_ends_all_of_them_after_the_device(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory that an error frees must not be written to any more."""
+
+        def refuses(work: Callable, device: torch.device) -> Callable:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(cuda, "_graph", refuses)
+        monkeypatch.setattr(cuda, "_failed", False)
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(trains, "_own_stream", lambda device: Stream())
+        one, other = trainer(MIXED[0]), trainer(MIXED[1])
+        other.record = True
+        with pytest.raises(cuda.Unrecorded, match="not permitted") as caught:
+            list(together([one, other]))
+        assert caught.value.methods == ("wgan_gp",)
+        assert one.stream is not None and one.stream.waits and other.stream.waits  # type: ignore[union-attr]
+
+    def test_a_gpus_stacks_hold_each_training_once(self) -> None:
+        """Of one data set and precision, of about equal length, and single ones on a CPU."""
+        study = STUDIES["mnist"]
+        specs = study.specs("paper")
+        mixed = [*specs, *(replace(one, precision="tf32") for one in specs[:4])]
+        cut = study.stacks(mixed, "cuda")
+        assert sorted(one.id for stack in cut for one in stack) == sorted(one.id for one in mixed)
+        assert {len(stack) for stack in cut} <= {*range(4, job.TOGETHER + 1)}
+        assert all(len({(one.data, one.precision) for one in stack}) == 1 for stack in cut)
+        lengths = [[job.training_seconds(one) for one in stack] for stack in cut[:-1]]
+        assert all(max(a) <= min(b) for a, b in pairwise(lengths))
+        assert study.stacks(mixed, "cpu") == [[one] for one in mixed]
+
+
 class TestCheckpoint:
     def test_one_of_other_networks_is_dropped_and_the_training_starts_anew(
         self, tmp_path: Path
     ) -> None:
         one, other = spec(), trainer(spec("gan", lam=0.0))
         other.train()
-        checkpoint.save(job._checkpoint(_job(one, tmp_path), one, "train"), other.state())
-        again, anew = (trained(_job(one, folder)) for folder in (tmp_path, tmp_path / "anew"))
+        checkpoint.save(job._checkpoint(_job(one, folder=tmp_path), one, "train"), other.state())
+        again, anew = (
+            trained(_job(one, folder=folder)) for folder in (tmp_path, tmp_path / "anew")
+        )
         assert same(again.state(), anew.state()) and again.losses == anew.losses
 
     def test_one_of_other_source_is_not_gone_on_from(
@@ -262,13 +442,13 @@ class TestCheckpoint:
     ) -> None:
         """Half a training by one source and half by another would pass for today's."""
         one = spec()
-        whole = trained(_job(one, tmp_path))
-        again = trained(_job(one, tmp_path))
+        whole = trained(_job(one, folder=tmp_path))
+        again = trained(_job(one, folder=tmp_path))
         assert again.seconds == whole.seconds  # the checkpoint at the end is gone on from
         monkeypatch.setattr(source, "digest", lambda *_, **__: "0" * 12)
-        anew = trained(_job(one, tmp_path))
+        anew = trained(_job(one, folder=tmp_path))
         assert anew.seconds != whole.seconds
-        job.clear(_job(one, tmp_path))
+        job.clear(_job(one, folder=tmp_path))
         assert not list(tmp_path.rglob("*.safetensors"))
 
     def test_any_damage_is_seen_and_the_file_goes(self, tmp_path: Path) -> None:
@@ -350,7 +530,7 @@ class TestScores:
 
     def test_a_training_that_is_not_finite_has_diverged(self, tmp_path: Path) -> None:
         one = spec(lr=1e30)
-        rows, samples = job.train(_job(one, tmp_path), _Beat(), IMAGES)  # type: ignore[arg-type]
+        rows, samples = job.train(_job(one, folder=tmp_path), _Beat(), IMAGES)  # type: ignore[arg-type]
         assert rows[0]["status"] == "diverged" and "inception_score" not in rows[0]
         assert samples[0]["samples"] == b""
 
@@ -363,13 +543,13 @@ class _Beat:
         self.shares.append(share)
 
 
-def _job(one: ImageSpec, folder: Path) -> Job:
-    return Job((one,), str(folder), "cpu", {"commit": None, "dirty": None})
+def _job(*specs: ImageSpec, folder: Path) -> Job:
+    return Job(specs, str(folder), "cpu", {"commit": None, "dirty": None})
 
 
 def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None:
     beat = _Beat()
-    rows, _ = job.train(_job(spec(epochs=1), tmp_path), beat, IMAGES)  # type: ignore[arg-type]
+    rows, _ = job.train(_job(spec(epochs=1), folder=tmp_path), beat, IMAGES)  # type: ignore[arg-type]
     shares = beat.shares
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
     (row,) = rows

@@ -155,7 +155,7 @@ class Trainer(Model):
         self.steps = spec.epochs * self.steps_per_epoch
         self.step, self.seconds = 0, 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
-        self.stream = _own_stream(device)
+        self.stream = _new_stream(device)
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
         on_gpu = self.device.type == "cuda"
@@ -295,7 +295,7 @@ class Trainer(Model):
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
 
 
-def _own_stream(device: torch.device) -> torch.cuda.Stream | None:
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
     """Returns a new stream of a GPU, which begins after all that is asked for now; else None."""
     if device.type != "cuda":
         return None

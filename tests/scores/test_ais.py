@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from bench.scores import ais
 from bench.scores.ais import AnnealedRun, Estimate, log_likelihood, mean_and_se, schedule
 from bench.scores.latent import (
     LatentModel,
@@ -22,6 +27,7 @@ from bench.scores.latent import (
     value_and_slope,
 )
 from bench.speed.baselines.ais import plain_log_likelihood
+from bench.studies.ahead import ahead
 
 DOUBLE = torch.float64
 
@@ -244,6 +250,87 @@ def test_a_resumed_run_ends_with_the_same_bits(stop: int) -> None:
     assert heard == [(t, 38) for t in range(stop + 1, 39)]
     for name in ("log_likelihood", "lower", "upper", "acceptance"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("stop", [0, 5, 19, 27, 38])
+def test_numbers_that_are_drawn_ahead_are_the_same(
+    stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, also where a run goes on; on a CPU no thread draws."""
+
+    def fresh() -> AnnealedRun:
+        settings: dict[str, Any] = {"temperatures": 20, "chains": 3, "leapfrog": 3, "seed": 1}
+        return AnnealedRun(mlp(2), drawn(mlp(2), 3), simulated=2, **settings)
+
+    monkeypatch.setattr(ais, "ahead", lambda draws: pytest.fail("a CPU draws by itself"))
+    whole, stopped = fresh(), fresh()
+    for _ in range(stop):
+        stopped.step()
+    threads, now = set(), ais._draws
+
+    def noted(*given: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for each in now(*given):
+            threads.add(threading.get_ident())
+            yield each
+
+    monkeypatch.setattr(ais, "_draws", lambda *given: ahead(noted(*given)))
+    resumed = fresh()
+    resumed.load(load(save(stopped.state())))
+    expected, found = whole.finish(), resumed.finish()
+    for name in ("log_likelihood", "lower", "upper", "acceptance"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert threads and threading.get_ident() not in threads
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations that make a GPU's caller wait, or that take a tensor of the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, leaves = func._overloadpacket, tree_leaves((args, kwargs))
+        elsewhere = any(isinstance(each, Tensor) and each.device.type == "cpu" for each in leaves)
+        waiting = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        if elsewhere or name in waiting:
+            self.found.append(name.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gpu_gets_the_numbers_of_a_step_and_never_waits() -> None:
+    """On "meta", which stands for a GPU: forward, the way back and both turns."""
+    layer = nn.Linear(3, 12, device="meta").requires_grad_(False)
+    model = bernoulli(layer, 3, device="meta")
+    settings: dict[str, Any] = {"temperatures": 5, "chains": 3, "leapfrog": 2, "seed": 1}
+    run = AnnealedRun(model, torch.zeros(2, 12), simulated=2, batch=4, **settings)
+    with Waits() as mode:
+        for _ in range(run.total):
+            run.step()
+    assert {*mode.found} == {"lift_fresh", "log", "_to_copy"}  # of numpy's numbers
+    assert mode.found.count("_to_copy") == 2 * 2 * (5 - 2)  # two copies for each trajectory
+
+
+@pytest.mark.gpu
+def test_a_gpu_estimates_what_a_cpu_does() -> None:
+    """In float64 no chain turns another way; images, step sizes and both bounds are the same."""
+    weights = [2 * normal(4, 16, seed=3), normal(16, 24, seed=4), normal(24, seed=5)]
+    found = []
+    for device in ("cpu", "cuda"):
+        w1, w2, b = (weight.to(device) for weight in weights)
+        model = bernoulli(lambda u, w1=w1, w2=w2, b=b: (u @ w1).tanh() @ w2 + b, 4, DOUBLE, device)
+        x = drawn(mlp(4), 6)
+        settings: dict[str, Any] = {"temperatures": 50, "chains": 4, "leapfrog": 5, "seed": 2}
+        run = AnnealedRun(model, x, simulated=3, **settings)
+        for _ in range(run.total // 3):
+            run.step()
+        resumed = AnnealedRun(model, x, simulated=3, **settings)
+        resumed.load(load(save(run.state())))
+        found.append((run.finish(), resumed.finish()))
+    ((cpu, _), (gpu, resumed)) = found
+    for name in ("log_likelihood", "lower", "upper", "acceptance"):
+        np.testing.assert_allclose(getattr(gpu, name), getattr(cpu, name), rtol=0, atol=1e-6)
+        assert np.array_equal(getattr(resumed, name), getattr(gpu, name))
 
 
 def model_in_double(decoder: nn.Module) -> LatentModel:

@@ -119,14 +119,14 @@ def test_elsewhere_than_on_a_cpu_a_layer_is_its_base_class(
 )
 def test_weights_decide_the_layout_on_a_gpu(part: Any, shape: ImageShape, rounded: bool) -> None:
     """Every convolution gives images in the layout in which cuDNN multiplies fastest."""
-    seen: list[Tensor] = []
+    seen: list[Any] = []
     with FakeTensorMode(), torch.device("cuda"):  # shapes and strides alone, without a GPU
         net = part(shape)
         for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 weight = module.weight.detach().to(memory_format=layout("cuda", rounded))
                 module.weight = nn.Parameter(weight)
-                module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+                module.register_forward_hook(lambda *given: seen.append(given[2]))
         noise = [torch.empty(8, *size) for size in getattr(net, "noise", ())]
         eps = [torch.empty(8, *size) for size in [getattr(net, "eps_shape", ())] if size]
         x, z = torch.empty(8, *shape.image()), torch.empty(8, shape.d_z)

@@ -90,20 +90,18 @@ def train(job: Job, beat: Beat, metrics: Sequence[Metric]) -> tuple[Rows, Rows]:
     training, scoring = (
         [seconds(spec) for spec in specs] for seconds in (training_seconds, evaluation_seconds)
     )
-    before, whole = sum(training), sum(training) + sum(scoring)
-    trainers = _trained(job, images, lambda share: beat(share * before / whole))
-    rows, samples = [], []
+    whole = sum(training) + sum(scoring)
+
+    def part(before: float, seconds: float) -> Beat:
+        return lambda share: beat((before + share * seconds) / whole)
+
+    trainers, done, found = _trained(job, images, part(0.0, sum(training))), sum(training), []
     for trainer, seconds in zip(trainers, scoring, strict=True):
-
-        def scored(share: float, before: float = before, seconds: float = seconds) -> None:
-            beat((before + share * seconds) / whole)
-
-        row, sample = _scored(job, trainer, images[trainer.spec.data], scored, metrics)
-        rows.append(row)
-        samples.append(sample)
+        scored = part(done, seconds)
+        found.append(_scored(job, trainer, images[trainer.spec.data], scored, metrics))
         scored(1.0)
-        before += seconds
-    return rows, samples
+        done += seconds
+    return [row for row, _ in found], [sample for _, sample in found]
 
 
 def _images_of(job: Job, spec: ImageSpec) -> data.Images:

@@ -63,7 +63,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def trained(one: Job) -> Trainer:
     """The trainer of a job of one training, at its end."""
-    (found,) = job._trained(one, {one.specs[0].data: DIGITS}, lambda share: None)  # type: ignore[attr-defined]
+    (found,) = job._trained(one, {"stand-in digits": DIGITS}, lambda share: None)
     return found
 
 
@@ -295,7 +295,7 @@ class TestTogether:
         assert ended == [0, 0, 1, 0, 0, 2, 0, 0, 1]
         for one, other in zip(alone, beside, strict=True):
             assert same(one.state(), other.state())  # losses too
-            assert other.graph and other.stream is not None and other.stream.waits
+            assert other.graph and vars(other.stream)["waits"]
         assert [each.finite() for each in beside] == [True, True, False, True]
         assert all(own is now for own, now in places) and len({own for own, _ in places}) == 4
         assert beside[0].images.data_ptr() == beside[1].images.data_ptr()  # one copy for all
@@ -334,6 +334,19 @@ class TestTogether:
         assert ["diverged" in text for text, *_ in expected] == [False, False, True, False]
         job.clear(_job(*MIXED, folder=tmp_path))
         assert not list((tmp_path / "mnist").rglob("*.safetensors"))
+
+    def test_kept_weights_of_several_are_scored_like_single_ones(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As `bench.results score` does on a GPU, where stacks hold several."""
+        monkeypatch.setattr(evaluate, "STATISTICS", 2)
+        specs = [spec("gan", lam=0.0, ais_images=0), spec("svae_r", ais_images=0, samples=30)]
+        both = _job(*specs, folder=tmp_path)
+        kept = [(row, row["weights"]) for row in job.train(both, lambda share: None, IMAGES)[0]]
+        found = job.score(both, kept, IMAGES)
+        for one, pair, columns in zip(specs, kept, found, strict=True):
+            assert [columns] == job.score(_job(one, folder=tmp_path), [pair], IMAGES)
+            assert columns.items() <= pair[0].items() and columns["frechet"] > 0
 
     def test_they_share_the_clock_and_what_waits_at_a_checkpoint_counts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -395,7 +408,7 @@ class TestTogether:
         with pytest.raises(cuda.Unrecorded, match="not permitted") as caught:
             list(together([one, other]))
         assert caught.value.methods == ("wgan_gp",)
-        assert one.stream is not None and one.stream.waits and other.stream.waits  # type: ignore[union-attr]
+        assert all(vars(each.stream)["waits"] for each in (one, other))
 
     def test_a_gpus_stacks_hold_each_training_once(self) -> None:
         """Of one data set and precision, of about equal length, and single ones on a CPU."""

@@ -272,9 +272,10 @@ class Trainer(Model):
     def state(self) -> dict[str, Tensor]:
         """Returns all that the rest of the training depends on: parameters, Adam, step, losses.
 
-        A training that goes on from a state equals a training that was never stopped. Nothing waits
-        here for the device, see `wait`.
+        A training that goes on from a state equals a training that was never stopped. This waits
+        for the device and does not count the wait.
         """
+        self.wait()
         return {
             **{f"nets.{name}": tensor for name, tensor in self.nets.state_dict().items()},
             **self._moments(),

@@ -279,9 +279,21 @@ class TestTogether:
 
         updates, places = Trainer.updates, []
 
+        class Loss(float):
+            """A number that is read, as a tensor is, on the stream that made it."""
+
+            stream: Any = None
+
+            def __float__(self) -> float:
+                places.append((self.stream, Stream.now))
+                return super().__float__()
+
         def noted(self: Trainer, draws: Any) -> Any:
             places.append((self.stream, Stream.now))
-            return updates(self, draws)
+            losses = [Loss(loss) for loss in updates(self, draws)]
+            for loss in losses:
+                loss.stream = self.stream
+            return losses
 
         monkeypatch.setattr(cuda, "_graph", graph)
         monkeypatch.setattr(torch.cuda, "stream", on)

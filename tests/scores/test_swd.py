@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bench.data import load as data
-from bench.scores.swd import Patches, _blur, distance, pyramid, up
+from bench.scores.swd import LINES, PATCHES, Patches, _blur, _on_lines, distance, pyramid, up
 
 N = 300
 
@@ -39,6 +42,26 @@ def test_a_set_and_itself_are_the_same_in_any_order() -> None:
     a, b = Patches.of(noise(0)), Patches.of(noise(1))
     assert distance(a, Patches.of(noise(0))) == 0
     assert distance(a, b) == distance(b, a) > 0
+
+
+def test_the_images_device_computes_all() -> None:
+    """On "meta", which stands for a GPU: only random numbers come from the CPU, in two moves."""
+    moved: list[str] = []
+
+    class Moved(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            out = func(*args, **(kwargs or {}))
+            given = {each.device.type for each in tree_leaves(args) if isinstance(each, Tensor)}
+            if given and isinstance(out, Tensor) and {out.device.type} != given:
+                moved.append(str(func._overloadpacket))
+            return out
+
+    with Moved():
+        levels = pyramid(torch.empty(5, 3, 32, 32, device="meta"))
+        rng = torch.Generator().manual_seed(0)
+        lines = [_on_lines(level, rng) for level in levels]
+    assert moved == ["aten._to_copy"] * 2 * len(levels)  # corners and lines
+    assert {(each.device.type, *each.shape) for each in lines} == {("meta", LINES, 5 * PATCHES)}
 
 
 def test_brightness_and_contrast_of_a_whole_set_are_normalised_away() -> None:

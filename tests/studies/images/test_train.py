@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from bench import run
 from bench.data import load as data
-from bench.scores import classifiers
+from bench.engine.job import run_job
+from bench.scores import ais, classifiers
 from bench.scores.metrics import IMAGES
 from bench.store import checkpoint, source
 from bench.studies import STUDIES, cuda
@@ -31,6 +32,7 @@ from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Model, Trainer, together
 from bench.studies.study import Job
+from models.precision import allow_tf32
 from tests import lives
 from tests.conftest import POSIX
 from tests.lives import Life
@@ -557,6 +559,44 @@ class TestScores:
         rows = evaluate.stratified(labels, 70, 30, np.random.default_rng(0))
         assert sorted(labels[rows].tolist()) == sorted([*range(10)] * 3)
         assert len(set(rows.tolist())) == 30
+
+    def test_scores_are_never_rounded_to_tf32(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Training is; batch norm's statistics, images, classifiers and annealing are not."""
+        seen: dict[str, set[bool]] = {}
+
+        def watch(owner: Any, name: str) -> None:
+            call = getattr(owner, name)
+
+            def watched(*given: Any) -> Any:
+                both = torch.backends.cuda.matmul, torch.backends.cudnn
+                seen.setdefault(name, set()).update(each.allow_tf32 for each in both)
+                return call(*given)
+
+            monkeypatch.setattr(owner, name, watched)
+
+        for owner, names in (
+            (Trainer, ["updates", "batch"]),
+            (evaluate, ["generate", "reconstruct"]),
+            (classifiers.Classifier, ["_part"]),
+            (ais.AnnealedRun, ["step"]),
+        ):
+            for name in names:
+                watch(owner, name)
+        monkeypatch.setattr(evaluate, "STATISTICS", 2)
+        one = spec(images=24, precision="tf32")
+        verdict = run_job(_job(one, folder=tmp_path))
+        assert verdict.end == "done", verdict.reason
+        assert seen.pop("updates") == {True}
+        assert seen.pop("batch") == {True, False}  # of training, and of statistics
+        assert seen.keys() == {"generate", "reconstruct", "_part", "step"}
+        allow_tf32(True)  # as after another job
+        weights = Model(one, "cpu").nets.state_dict()
+        job.score(_job(one, folder=tmp_path), [({"data_sha256": DIGITS.sha256}, weights)], IMAGES)
+        classifiers.own("mnist")(DIGITS.test[:2])
+        assert all(allowed == {False} for allowed in seen.values()), seen
+        allow_tf32(False)
 
     def test_every_device_scores_the_same_codes_and_noise(self) -> None:
         """The CPU draws them, on "meta" as well, which stands for a GPU."""

@@ -564,14 +564,14 @@ class TestScores:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Training is; batch norm's statistics, images, classifiers and annealing are not."""
-        seen: dict[str, set[bool]] = {}
+        seen: dict[str, set[Any]] = {}
 
         def watch(owner: Any, name: str) -> None:
             call = getattr(owner, name)
 
             def watched(*given: Any) -> Any:
-                both = torch.backends.cuda.matmul, torch.backends.cudnn
-                seen.setdefault(name, set()).update(each.allow_tf32 for each in both)
+                found = seen.setdefault(name, set())
+                found |= {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
                 return call(*given)
 
             monkeypatch.setattr(owner, name, watched)

@@ -22,6 +22,7 @@ from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Model, Trainer, counted, together, under_way
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
+from bench.studies.turns import turn
 from models.precision import exact
 
 Whole = TypeVar("Whole", Trainer, AnnealedRun)
@@ -208,12 +209,14 @@ def _trained(job: Job, images: Mapping[str, data.Images], beat: Beat) -> list[Tr
                 trainer.wait()
         return {_checkpoint(job, trainer.spec, "train"): trainer.state() for trainer in some}
 
-    seconds, saver = [training_seconds(spec) for spec in specs], Saver(beat)
-    for ended in together(trainers):
-        done = (s * t.step / t.steps for s, t in zip(seconds, trainers, strict=True))
-        saver(sum(done) / sum(seconds), lambda: states(under_way(trainers)))
-        for path, state in states(ended).items():
-            _save(path, state)
+    seconds = [training_seconds(spec) for spec in specs]
+    with turn():
+        saver = Saver(beat)
+        for ended in together(trainers):
+            done = (s * t.step / t.steps for s, t in zip(seconds, trainers, strict=True))
+            saver(sum(done) / sum(seconds), lambda: states(under_way(trainers)))
+            for path, state in states(ended).items():
+                _save(path, state)
     return trainers
 
 

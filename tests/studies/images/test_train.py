@@ -424,6 +424,29 @@ class TestTogether:
         assert caught.value.methods == ("wgan_gp",)
         assert all(vars(each.stream)["waits"] for each in (one, other))
 
+    def test_they_train_in_their_turn_and_are_scored_beside_another_job(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events: list[str] = []
+
+        @contextlib.contextmanager
+        def turn() -> Iterator[None]:
+            events.append("begin")
+            yield
+            events.append("end")
+
+        def noted(owner: Any, name: str) -> None:
+            call = getattr(owner, name)
+            monkeypatch.setattr(owner, name, lambda *given: events.append(name) or call(*given))
+
+        monkeypatch.setattr(job, "turn", turn)
+        monkeypatch.setattr(evaluate, "STATISTICS", 2)
+        noted(Trainer, "advance")
+        noted(evaluate, "scores")
+        specs = [spec("gan", lam=0.0, images=8, ais_images=0, seed=seed) for seed in range(2)]
+        job.train(_job(*specs, folder=tmp_path), lambda share: None, IMAGES)
+        assert events == ["begin", "advance", "advance", "end", "scores", "scores"]
+
     def test_a_gpus_stacks_hold_each_training_once(self) -> None:
         """Of one data set and precision, of about equal length, and single ones on a CPU."""
         study = STUDIES["mnist"]

@@ -31,6 +31,7 @@ TRAINED = [(study, method) for study in ("mnist", "cifar10") for method in domai
 def one_algorithm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same sums in the same order each time, so that equal trainings have equal bits."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    allow_tf32(False)
     yield
     allow_tf32(False)
 

@@ -30,7 +30,7 @@ Whole = TypeVar("Whole", Trainer, AnnealedRun)
 EVERY = 60.0
 """Seconds between checkpoints. A kill costs at most so many seconds of training or annealing."""
 TOGETHER = 6
-"""So many trainings share a GPU, because a batch of 64 leaves half of it empty.
+"""Up to so many trainings share a GPU, because a batch of 64 leaves half of it empty.
 
 Nobody has measured yet how many trainings fill one H100 best.
 """

@@ -38,7 +38,7 @@ class Draws:
         uniform: bool = False,
         by: torch.device | str | None = None,
     ) -> None:
-        """Takes where noise is drawn `by`, the batch's device by default.
+        """`by` is the device that draws noise, by default the batch's.
 
         `uniform` says whether codes and noise are uniform, see `Domain.uniform`.
         """

@@ -120,19 +120,22 @@ def test_elsewhere_than_on_a_cpu_a_layer_is_its_base_class(
 def test_weights_decide_the_layout_on_a_gpu(part: Any, shape: ImageShape, rounded: bool) -> None:
     """Every convolution gives images in the layout in which cuDNN multiplies fastest."""
     seen: list[Any] = []
+    net, wanted = part(shape), layout("cuda", rounded)
     with FakeTensorMode(), torch.device("cuda"):  # shapes and strides alone, without a GPU
-        net = part(shape)
         for module in net.modules():
+            for name, each in module.named_parameters(recurse=False):
+                kind = wanted if each.dim() == 4 else torch.preserve_format
+                vars(module)["_parameters"][name] = torch.empty(each.shape).to(memory_format=kind)
+            for name, each in module.named_buffers(recurse=False):
+                vars(module)["_buffers"][name] = torch.empty(each.shape, dtype=each.dtype)
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                weight = module.weight.detach().to(memory_format=layout("cuda", rounded))
-                module.weight = nn.Parameter(weight)
                 module.register_forward_hook(lambda *given: seen.append(given[2]))
         noise = [torch.empty(8, *size) for size in getattr(net, "noise", ())]
         eps = [torch.empty(8, *size) for size in [getattr(net, "eps_shape", ())] if size]
         x, z = torch.empty(8, *shape.image()), torch.empty(8, shape.d_z)
         images, codes = hasattr(net, "features") or eps, hasattr(net, "code") or not eps
         net(*([x] if images else []), *([z] if codes else []), *eps, *noise)
-    wanted, other = (layout("cuda", each) for each in (rounded, not rounded))
+    other = layout("cuda", not rounded)
     assert len(seen) >= 2 and all(each.is_contiguous(memory_format=wanted) for each in seen)
     several = [each for each in seen if each.shape[1] > 1]  # one channel lies in either layout
     assert not any(each.is_contiguous(memory_format=other) for each in several)

@@ -12,7 +12,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import product
@@ -261,12 +261,8 @@ def trainer_of(
 ) -> Trainer:
     """Returns a training of sVAE-r on synthetic images, in the suite's own layout or as asked."""
     one = replace(photos.spec(device.sizes.scale, study), precision=precision, seed=seed)
-    trainer = Trainer(one, drawn(one.data).train, device.name)
-    if layout:
-        trainer.nets.to(memory_format=LAYOUTS[layout])
-        for adam in filter(None, (trainer.critic_adam, trainer.model_adam)):
-            for parameter, state in adam.state.items():  # fused Adam reads all in one order
-                state |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    form = LAYOUTS[layout] if layout else None
+    trainer = Trainer(one, drawn(one.data).train, device.name, laid_out=form)
     trainer.nets.train()
     return trainer
 
@@ -274,7 +270,7 @@ def trainer_of(
 def step_of(trainer: Trainer) -> tuple[float, int]:
     """Returns FLOPs and bytes of a step, which it makes without a graph.
 
-    No step may be recorded afterwards, because this step is on another stream.
+    No step may be recorded afterwards, because this step is on no trainer's stream.
     """
     one = trainer.spec
     flops = step_flops(one.method, one.lam > 0, one.width, one.data) * one.batch
@@ -305,30 +301,19 @@ def choice(benchmark: bool) -> str:
 
 
 def together(device: Device, study: str, precision: str, n: int) -> Iterator[Line]:
-    """Yields how fast n trainings make their steps, each on a stream of its own."""
+    """Yields how fast n trainings make their steps beside each other."""
     with rounding(precision):
         trainers = [trainer_of(device, study, precision, seed=seed) for seed in range(n)]
-        streams = [stream(device) for _ in trainers]
 
         def step() -> None:
-            for trainer, where in zip(trainers, streams, strict=True):
-                with where():
-                    trainer.advance()
+            for trainer in trainers:  # each on a stream of its own
+                trainer.advance()
 
-        device.synchronize()
         step()
         rate = n / device.seconds(step, device.sizes.steps)
         flops, moved = step_of(trainers[0])
     what = f"{study} at {device.sizes.scale} width, {precision}, {n} at once"
     yield device.line(what, f"{rate:,.0f} steps/s in all", precision, flops * rate, moved * rate)
-
-
-def stream(device: Device) -> Callable[[], Any]:
-    """Returns a maker of contexts in which work goes to a stream of its own."""
-    if device.name != "cuda":
-        return nullcontext
-    own = torch.cuda.Stream()
-    return lambda: torch.cuda.stream(own)
 
 
 # Scores

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.check.children import Found
-from bench.check.scores import AGREE
 from bench.check.steps import TOLERANCE
 from bench.cli import duration
 from bench.studies.study import SCALES
@@ -46,8 +45,9 @@ def text(found: Found) -> Iterator[str]:
         yield from _stack_lines(found["stacks"])
     if found.get("scores"):
         yield ""
-        yield f"scores on CPU and GPU, equal within {AGREE:g}"
-        yield from _table([[each["study"], _or_why(each, "ok")] for each in found["scores"]])
+        yield "scores on CPU and GPU"
+        each_one = [(each, f"equal within {each['tolerance']:g}") for each in found["scores"]]
+        yield from _table([[each["study"], _or_why(each, good)] for each, good in each_one])
     if "free" in found:
         yield ""
         free = [f"{name} {_gib(size)}" for name, size in found["free"].items() if size is not None]

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.ahead import ahead
 from bench.scores.latent import LatentModel, log_mean_exp, trajectory, value_and_slope
-from bench.studies.ahead import ahead
 
 TARGET, MEMORY = 0.65, 0.9
 FASTER, SLOWER = 1.02, 0.98

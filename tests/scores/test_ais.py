@@ -16,6 +16,7 @@ from torch.distributions import MultivariateNormal
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.data.ahead import ahead
 from bench.scores import ais
 from bench.scores.ais import AnnealedRun, Estimate, log_likelihood, mean_and_se, schedule
 from bench.scores.latent import (
@@ -27,7 +28,6 @@ from bench.scores.latent import (
     value_and_slope,
 )
 from bench.speed.baselines.ais import plain_log_likelihood
-from bench.studies.ahead import ahead
 
 DOUBLE = torch.float64
 

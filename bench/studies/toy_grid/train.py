@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.ahead import ahead
 from bench.spec import generator
-from bench.studies.ahead import ahead
 from bench.studies.cuda import own_stream, record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec

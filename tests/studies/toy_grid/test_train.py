@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.data.ahead import ahead
 from bench.engine.job import run_job
 from bench.spec import generator
 from bench.speed.baselines.toy import PlainTrainer
-from bench.studies.ahead import ahead
 from bench.studies.study import Job
 from bench.studies.toy_grid import data, train
 from bench.studies.toy_grid.evaluate import Evaluation

@@ -119,7 +119,7 @@ def drawn_digits() -> np.ndarray:
     for digit in range(10):
         image = Image.new("L", (28, 28))
         font = ImageFont.load_default(22)
-        ImageDraw.Draw(image).text((14, 14), str(digit), 255, font, anchor="mm", stroke_width=0.4)
+        ImageDraw.Draw(image).text((14, 14), str(digit), 255, font, anchor="mm")
         drawn.append(np.asarray(image))
     return np.stack(drawn)[:, None] / 255
 

@@ -106,7 +106,8 @@ assert np.allclose(theirs.critic_loss(critic, jx, jz, *codes), objective.critic(
 assert np.allclose(theirs.model_loss((encoder, decoder), critic, jx, jz, je), model.item(), 1e-5)
 
 p = torch.randn(5, requires_grad=True)
-adam, q = torch.optim.Adam([p], lr=1e-3, betas=BETAS), jnp.asarray(p.detach().numpy())
+# A copy, because JAX may share memory with an array, and Adam overwrites p's.
+adam, q = torch.optim.Adam([p], lr=1e-3, betas=BETAS), jnp.array(p.tolist())
 state = jax_toy.fresh(q)
 for _ in range(3):
     p.grad = torch.randn(5)

@@ -165,6 +165,11 @@ class _Bare(ast.NodeTransformer):
         value = node.value or ast.Constant(...)
         return self.generic_visit(ast.Assign([node.target], value, lineno=node.lineno))
 
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        # Some versions of Python 3.12 end the format of f"{x:>{n}}" with an empty text.
+        node.values = [each for each in node.values if _constant(each) != ""]
+        return self.generic_visit(node)
+
 
 def _bound(statement: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """Yields each name that a statement of a module defines or changes, with what defines it."""

@@ -246,6 +246,13 @@ def f(x, *more, key=()):
     )
 
 
+def test_an_empty_text_that_some_pythons_add_to_a_format_is_no_source() -> None:
+    one, other = ast.parse('y = f"{x:>{n}}"'), ast.parse('y = f"{x:>{n}}"')
+    _, layout = (node for node in ast.walk(other) if isinstance(node, ast.JoinedStr))
+    layout.values.append(ast.Constant(""))  # Python 3.12.1 does so itself
+    assert source._plain(source._Bare().visit(one)) == source._plain(source._Bare().visit(other))
+
+
 def scaled(outputs: Any, by: float) -> float:
     return by * float(outputs.samples.max())
 

@@ -288,9 +288,10 @@ class Trainer(Model):
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Goes back to a `state`. Raises KeyError or RuntimeError for a state of other networks."""
         nets = {k.removeprefix("nets."): t for k, t in tensors.items() if k.startswith("nets.")}
-        self.nets.load_state_dict(nets)
-        for name, moment in self._moments().items():
-            moment.copy_(tensors[name])
+        with torch.cuda.stream(self.stream):  # the next step must see all of it
+            self.nets.load_state_dict(nets)
+            for name, moment in self._moments().items():
+                moment.copy_(tensors[name])
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
         self.graph = bool(tensors.get("graph", False))
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]

@@ -405,6 +405,30 @@ class TestTogether:
         both, one_left = [first, first], [first + last + 100.0, first + last]
         assert seconds == [*both, *one_left, found[0].seconds]
 
+    def test_a_state_is_loaded_where_the_next_step_runs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A GPU may still be laying out what it was sent on another stream."""
+        places: list[tuple[str, Stream | None]] = []
+
+        class State(dict[str, Tensor]):
+            def __getitem__(self, name: str) -> Tensor:
+                places.append((name, Stream.now))
+                return super().__getitem__(name)
+
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(trains, "_new_stream", lambda device: Stream())
+        one, other = trainer(spec()), trainer(spec())
+        one.train()
+        load = other.nets.load_state_dict
+        monkeypatch.setattr(
+            other.nets, "load_state_dict", lambda t: places.append(("nets.", Stream.now)) or load(t)
+        )
+        other.load(State(one.state()))
+        tensors = [now for name, now in places if name.startswith(("nets.", "critic_", "model_"))]
+        assert len(tensors) > 3 and all(now is other.stream for now in tensors)
+        assert same(one.state(), other.state())
+
     def test_an_error_ends_all_of_them_after_the_device(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

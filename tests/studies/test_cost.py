@@ -87,7 +87,35 @@ def test_trainings_of_images_are_corrected_by_their_own_steps(
         assert found == pytest.approx(times * training + scores)
     assert images.estimate([specs[:2], specs[2:]], "cpu") == [sum(alone[:2]), sum(alone[2:])]
     monkeypatch.setattr(images, "LONG", slow)
-    assert images.estimate([specs[:1]], "cpu") == images.estimate([specs[:1]], "cuda")
+    alone = images.training_seconds(specs[0], rate) + images.evaluation_seconds(specs[0], rate)
+    assert images.estimate([specs[:1]], "cpu") == [alone]
+
+
+def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs = STUDIES["mnist"].specs("smoke", methods=["svae_r", "wgan_gp", "vae"], lams=[0.1])
+    rate, timed = 8e12, []
+    monkeypatch.setattr(images, "matmul_rate", lambda device, width: rate)
+
+    def half(stack: Any, device: str) -> float:
+        timed.append(stack)
+        return sum(images.training_seconds(images._step(spec), rate) for spec in stack) / 2
+
+    found = []
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_turn_seconds", half)
+        found = images.estimate([specs[2:], specs[:2]], "cuda")
+    assert timed == [specs[:2]]  # the dearest
+    for stack, seconds in zip([specs[2:], specs[:2]], found, strict=True):
+        training = sum(images.training_seconds(spec, rate) for spec in stack)
+        scores = sum(images.evaluation_seconds(spec, rate) for spec in stack)
+        assert seconds == pytest.approx(training / 2 + scores)
+    made: list[str] = []
+    monkeypatch.setattr(images, "TURNS", 2)
+    monkeypatch.setattr(images.Trainer, "advance", lambda self: made.append(self.spec.method))
+    assert images._turn_seconds(specs, "cpu") > 0
+    assert made == [spec.method for spec in specs] * (3 + 2)  # in turn
 
 
 def test_what_the_first_batch_compiles_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

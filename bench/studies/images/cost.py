@@ -23,6 +23,8 @@ UPDATE = 1.5e-3  # seconds that an update takes beside its products
 SCORES = 15.0 / 10_000
 """Seconds for a sample: its reconstruction and the classifier, for MNIST at a quarter of the width.
 """
+WIDTH = 1024  # of products that foresee a GPU's time; small products tell little about it
+TURNS = 20  # steps of each training that are timed on a GPU
 LONG, TIMING = 5.0, 1.0
 """Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""
 
@@ -96,16 +98,17 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
 def estimate(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
     """Returns the seconds of each stack's trainings and their scores on a core or a GPU.
 
-    They add up, because nobody has measured yet what several trainings gain on one GPU. On a CPU
-    steps are timed, of the dearest kinds of training first, for about a second. What they take of
-    what `training_seconds` foresees corrects that, for other kinds by the mean.
+    On a CPU steps are timed, of the dearest kinds of training first, for about a second. What they
+    take of what `training_seconds` foresees corrects that, for other kinds by the mean.
     """
+    if device != "cpu":
+        return _side_by_side(stacks, device)
     rate, stop = matmul_rate(device), time.perf_counter() + TIMING
     specs = [spec for stack in stacks for spec in stack]
     foreseen = {_kind(spec): training_seconds(_step(spec), rate) for spec in specs}
     found: dict[ImageSpec, float] = {}
     for kind in sorted(foreseen, key=lambda kind: -foreseen[kind]):
-        if device == "cpu" and foreseen[kind] < LONG and time.perf_counter() < stop:
+        if foreseen[kind] < LONG and time.perf_counter() < stop:
             found[kind] = _step_seconds(kind) / foreseen[kind]
     mean = sum(found.values()) / len(found) if found else 1.0
 
@@ -127,12 +130,48 @@ def _kind(spec: ImageSpec) -> ImageSpec:
 
 
 def _step_seconds(spec: ImageSpec) -> float:
-    """Returns a core's seconds of a step of this training, on images of noise."""
+    """Returns a core's seconds of a step of this training."""
+    return cpu_seconds(_on_noise(spec, "cpu").advance, 0.1)
+
+
+def _on_noise(spec: ImageSpec, device: str) -> Trainer:
+    """Returns a trainer of a batch of noise."""
     domain = domain_of(spec.data)
     size = spec.batch, domain.channels, domain.size, domain.size
-    trainer = Trainer(spec, np.random.default_rng(0).integers(256, size=size, dtype=np.uint8))
+    images = np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
+    trainer = Trainer(spec, images, device)
     trainer.nets.train()
-    return cpu_seconds(trainer.advance, 0.1)
+    return trainer
+
+
+def _side_by_side(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
+    """Returns the seconds of each stack on a GPU, which its trainings share.
+
+    The dearest stack makes a few steps. What they take of what `training_seconds` foresees corrects
+    that for all stacks.
+    """
+    rate = matmul_rate(device, WIDTH)
+    foreseen = [sum(training_seconds(spec, rate) for spec in stack) for stack in stacks]
+    dearest = stacks[foreseen.index(max(foreseen))]
+    ratio = _turn_seconds(dearest, device) / sum(training_seconds(_step(s), rate) for s in dearest)
+    scores = [sum(evaluation_seconds(spec, rate) for spec in stack) for stack in stacks]
+    return [ratio * training + after for training, after in zip(foreseen, scores, strict=True)]
+
+
+def _turn_seconds(stack: Sequence[ImageSpec], device: str) -> float:
+    """Returns the seconds in which a GPU makes a step of each of these trainings."""
+    trainers = [_on_noise(spec, device) for spec in stack]
+
+    def turns(n: int) -> float:
+        start = time.perf_counter()
+        for trainer in trainers * n:
+            trainer.advance()
+        for trainer in trainers:
+            trainer.wait()
+        return (time.perf_counter() - start) / n
+
+    turns(3)  # a first step records, and a first replay loads the recording
+    return turns(TURNS)
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:

@@ -22,6 +22,9 @@ from bench.studies.toy_grid.job import flops
 from bench.studies.toy_grid.train import Trainer
 from models.precision import allow_tf32
 
+TIMED = {"cpu": "quick", "cuda": "paper"}
+"""The scale whose steps are timed, because a run is likely to have that scale there."""
+
 
 def stacks(device: str) -> list[list[Task]]:
     """Returns the tasks that train a toy stack of each kind at each scale, a few batches long."""
@@ -90,14 +93,14 @@ def times(device: str) -> list[list[Task]]:
 def minutes(name: str, scale: str, device: str, record: bool = True) -> Found:
     """Returns what `bench.run` would need for a whole study, on an idle machine.
 
-    Steps are timed at quick scale on a CPU. Other estimates come from rates of products.
+    Steps are timed at scale TIMED. Other estimates come from rates of products.
     """
     with TemporaryDirectory() as empty:
         options = [name, "--scale", scale, "--device", device, "--results", empty]
         plan = Plan(run.parser().parse_args([*options, "--status", "--json"]))
     stacks = plan.study.stacks(plan.specs, device)
     products = Study.estimate(plan.study, stacks, device)
-    timed = scale == "quick" and device == "cpu"
+    timed = scale == TIMED[device]
     workers = worth(plan.workers, products)
     seconds = together(plan.estimate(stacks) if timed else products, workers)
     found: Found = {"trainings": len(plan.specs), "jobs": len(stacks), "workers": workers}

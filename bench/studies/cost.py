@@ -14,13 +14,15 @@ FULL = 0.95
 """Share of its cores' time that a machine works if it has more work than cores."""
 
 
-def matmul_rate(device: str, width: int = 64, budget: float = 0.15) -> float:
+def matmul_rate(device: str, width: int | None = None, budget: float = 0.15) -> float:
     """Returns the FLOP/s of batched products of this width, measured for `budget` seconds.
 
-    A GPU multiplies as many matrices as a stack of the toy study has.
+    A GPU multiplies as many matrices as a stack of the toy study has. Its products are wide by
+    default, because the start of a narrow one takes longer than the product.
     """
     import torch
 
+    width = width or (64 if device == "cpu" else 512)
     n, batch = (16, 128) if device == "cpu" else (128, 128)
     a = torch.ones(n, width, width, device=device)
     b = torch.ones(n, width, batch, device=device)

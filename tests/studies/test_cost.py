@@ -17,6 +17,7 @@ from bench.engine.progress import Heartbeat, Monitor, first_result
 from bench.scores.metrics import TOY
 from bench.store.rows import Store
 from bench.studies import STUDIES, cost
+from bench.studies.cuda import Unrecorded
 from bench.studies.images import cost as images
 from bench.studies.study import Job, Study
 from bench.studies.toy_grid import job as toy
@@ -96,7 +97,7 @@ def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
 ) -> None:
     specs = STUDIES["mnist"].specs("smoke", methods=["svae_r", "wgan_gp", "vae"], lams=[0.1])
     rate, timed = 8e12, []
-    monkeypatch.setattr(images, "matmul_rate", lambda device, width: rate)
+    monkeypatch.setattr(images, "matmul_rate", lambda device: rate)
 
     def half(stack: Any, device: str) -> float:
         timed.append(stack)
@@ -111,11 +112,32 @@ def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
         training = sum(images.training_seconds(spec, rate) for spec in stack)
         scores = sum(images.evaluation_seconds(spec, rate) for spec in stack)
         assert seconds == pytest.approx(training / 2 + scores)
+
+    def unrecorded(stack: Any, device: str) -> float:
+        raise Unrecorded("operation not permitted", ("svae_r",))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_turn_seconds", unrecorded)
+        (foreseen,) = images.estimate([specs], "cuda")
+    assert foreseen == pytest.approx(sum(STUDIES["mnist"].seconds(spec, rate) for spec in specs))
     made: list[str] = []
     monkeypatch.setattr(images, "TURNS", 2)
     monkeypatch.setattr(images.Trainer, "advance", lambda self: made.append(self.spec.method))
     assert images._turn_seconds(specs, "cpu") > 0
     assert made == [spec.method for spec in specs] * (3 + 2)  # in turn
+
+
+@pytest.mark.parametrize(
+    ("study", "method", "training", "scores"),
+    [("mnist", "svae_r", 125, 38), ("cifar10", "svae_r", 420, 3), ("mnist", "gan", 40, 15)],
+)
+def test_by_products_a_gpu_is_foreseen_within_a_factor_of_two(
+    study: str, method: str, training: float, scores: float
+) -> None:
+    """Of what the kernels should take on one H100, whose products run at 40 TFLOP/s."""
+    spec = STUDIES[study].specs("paper", [method], [0.1])[0]
+    assert training / 2 < images.training_seconds(spec, 4e13) < 2 * training
+    assert scores / 2 < images.evaluation_seconds(spec, 4e13) < 2 * scores
 
 
 def test_what_the_first_batch_compiles_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """Estimates what a training of images and its scores cost, before they run."""
 
+import gc
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,17 +15,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.studies.cost import cpu_seconds, matmul_rate
+from bench.studies.cuda import Unrecorded
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer, learn
 from models.methods import METHODS, decode, prior
 
-EFFICIENCY = 0.25  # annealing reaches this share of the speed of plain matrix products on a core
-UPDATE = 1.5e-3  # seconds that an update takes beside its products
-SCORES = 15.0 / 10_000
-"""Seconds for a sample: its reconstruction and the classifier, for MNIST at a quarter of the width.
-"""
-WIDTH = 1024  # of products that foresee a GPU's time; small products tell little about it
+
+class Costs(NamedTuple):
+    """Holds what trainings and scores cost beside their products, on a kind of device."""
+
+    efficiency: float  # least share of the speed of plain matrix products, see also `Domain`
+    annealing: float  # the share that annealing reaches
+    update: float  # seconds that an update takes beside its products
+    sample: float  # seconds for a sample: its reconstruction and the classifier
+
+
+CORE = Costs(0.0, 0.25, 1.5e-3, 15.0 / 10_000)  # a sample is MNIST's at a quarter of the width
+GPU = Costs(0.5, 0.5, 1e-4, 3.0 / 10_000)  # not measured yet, but reckoned from the kernels
+FAST = 1e12
+"""FLOP/s that no core reaches: products that run faster run on a GPU."""
 TURNS = 20  # steps of each training that are timed on a GPU
 LONG, TIMING = 5.0, 1.0
 """Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""
@@ -92,7 +103,14 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     critic_steps = METHODS[spec.method].critic_updates(spec.critic_steps)
     where = spec.width, spec.data, spec.networks, spec.critic, critic_steps
     flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
-    return steps * (flops / (rate * domain.efficiency) + (1 + critic_steps) * UPDATE)
+    costs = _costs(rate)
+    efficiency = max(costs.efficiency, domain.efficiency)
+    return steps * (flops / (rate * efficiency) + (1 + critic_steps) * costs.update)
+
+
+def _costs(rate: float) -> Costs:
+    """Returns the costs of the kind of device whose products run at this rate."""
+    return GPU if rate > FAST else CORE
 
 
 def estimate(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
@@ -150,10 +168,14 @@ def _side_by_side(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[fl
     The dearest stack makes a few steps. What they take of what `training_seconds` foresees corrects
     that for all stacks.
     """
-    rate = matmul_rate(device, WIDTH)
+    rate, ratio = matmul_rate(device), 1.0
     foreseen = [sum(training_seconds(spec, rate) for spec in stack) for stack in stacks]
     dearest = stacks[foreseen.index(max(foreseen))]
-    ratio = _turn_seconds(dearest, device) / sum(training_seconds(_step(s), rate) for s in dearest)
+    with suppress(Unrecorded):  # its job meets that, and says so
+        ratio = _turn_seconds(dearest, device)
+        ratio /= sum(training_seconds(_step(spec), rate) for spec in dearest)
+    gc.collect()  # jobs need the memory of these trainings
+    torch.cuda.empty_cache()
     scores = [sum(evaluation_seconds(spec, rate) for spec in stack) for stack in stacks]
     return [ratio * training + after for training, after in zip(foreseen, scores, strict=True)]
 
@@ -178,5 +200,5 @@ def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     """Returns the seconds of the scores; annealed importance sampling takes most of them."""
     rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
-    flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
-    return SCORES * spec.samples + flops / (rate * EFFICIENCY)
+    flops, costs = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients, _costs(rate)
+    return costs.sample * spec.samples + flops / (rate * costs.annealing)

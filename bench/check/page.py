@@ -65,7 +65,7 @@ def _machine_lines(found: Found) -> Iterator[str]:
     known, here = found["versions"], found["machine"]
     commit = (known["commit"] or "unknown")[:12] + (", changed" if known["dirty"] else "")
     named = ("python", "torch", "torchvision", "numpy", "cuda", "cudnn", "driver")
-    yield f"suite {known['suite']} (commit {commit}) on {found['device']}"
+    yield f"suite {known['suite'] or 'not installed'} (commit {commit}) on {found['device']}"
     yield ", ".join(f"{name} {known[name]}" for name in named if known[name] is not None)
     yield f"{here['cpu']}, {here['cores']} cores, {_gib(here['memory'])}"
     if gpu := here["gpu"]:

@@ -78,7 +78,7 @@ def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
     # CUDA records no default stream; for that torch has another stream.
     own = None if stream == torch.cuda.default_stream(device) else stream
     # What only a cycle keeps alive of an eager step belongs to that step's stream, and would make
-    # the recording fail. Up to 2.6 torch itself collected it here.
+    # the recording fail. Up to 2.8 torch itself collected it here.
     gc.collect()
     torch.cuda.synchronize(device)
     # The outer context restores the stream even if the recording fails. Other threads may go on.

@@ -101,7 +101,9 @@ def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
 
     def half(stack: Any, device: str) -> float:
         timed.append(stack)
-        return sum(images.training_seconds(images._step(spec), rate) for spec in stack) / 2
+        return (
+            sum(images.training_seconds(images._step(spec), rate, images.GPU) for spec in stack) / 2
+        )
 
     found = []
     with monkeypatch.context() as patch:
@@ -109,8 +111,8 @@ def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
         found = images.estimate([specs[2:], specs[:2]], "cuda")
     assert timed == [specs[:2]]  # the dearest
     for stack, seconds in zip([specs[2:], specs[:2]], found, strict=True):
-        training = sum(images.training_seconds(spec, rate) for spec in stack)
-        scores = sum(images.evaluation_seconds(spec, rate) for spec in stack)
+        training = sum(images.training_seconds(spec, rate, images.GPU) for spec in stack)
+        scores = sum(images.evaluation_seconds(spec, rate, images.GPU) for spec in stack)
         assert seconds == pytest.approx(training / 2 + scores)
 
     def unrecorded(stack: Any, device: str) -> float:
@@ -119,7 +121,13 @@ def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
     with monkeypatch.context() as patch:
         patch.setattr(images, "_turn_seconds", unrecorded)
         (foreseen,) = images.estimate([specs], "cuda")
-    assert foreseen == pytest.approx(sum(STUDIES["mnist"].seconds(spec, rate) for spec in specs))
+    assert foreseen == pytest.approx(
+        sum(
+            each(spec, rate, images.GPU)
+            for spec in specs
+            for each in (images.training_seconds, images.evaluation_seconds)
+        )
+    )
     made: list[str] = []
     monkeypatch.setattr(images, "TURNS", 2)
     monkeypatch.setattr(images.Trainer, "advance", lambda self: made.append(self.spec.method))
@@ -136,8 +144,8 @@ def test_by_products_a_gpu_is_foreseen_within_a_factor_of_two(
 ) -> None:
     """Of what the kernels should take on one H100, whose products run at 40 TFLOP/s."""
     spec = STUDIES[study].specs("paper", [method], [0.1])[0]
-    assert training / 2 < images.training_seconds(spec, 4e13) < 2 * training
-    assert scores / 2 < images.evaluation_seconds(spec, 4e13) < 2 * scores
+    assert training / 2 < images.training_seconds(spec, 4e13, images.GPU) < 2 * training
+    assert scores / 2 < images.evaluation_seconds(spec, 4e13, images.GPU) < 2 * scores
 
 
 def test_what_the_first_batch_compiles_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

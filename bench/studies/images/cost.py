@@ -33,8 +33,6 @@ class Costs(NamedTuple):
 
 CORE = Costs(0.0, 0.25, 1.5e-3, 15.0 / 10_000)  # a sample is MNIST's at a quarter of the width
 GPU = Costs(0.5, 0.5, 1e-4, 3.0 / 10_000)  # not measured yet, but reckoned from the kernels
-FAST = 1e12
-"""FLOP/s that no core reaches: products that run faster run on a GPU."""
 TURNS = 20  # steps of each training that are timed on a GPU
 LONG, TIMING = 5.0, 1.0
 """Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""
@@ -95,7 +93,7 @@ def decoder_flops(method: str, width: float, data: str) -> float:
     return counter.total
 
 
-def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
+def training_seconds(spec: ImageSpec, rate: float = 8e10, costs: Costs = CORE) -> float:
     """Returns the seconds of training alone, where matrix products run at `rate` FLOP/s."""
     domain = domain_of(spec.data)
     images = min(spec.images or math.inf, domain.train)
@@ -103,14 +101,8 @@ def training_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
     critic_steps = METHODS[spec.method].critic_updates(spec.critic_steps)
     where = spec.width, spec.data, spec.networks, spec.critic, critic_steps
     flops = step_flops(spec.method, spec.lam > 0, *where) * spec.batch
-    costs = _costs(rate)
     efficiency = max(costs.efficiency, domain.efficiency)
     return steps * (flops / (rate * efficiency) + (1 + critic_steps) * costs.update)
-
-
-def _costs(rate: float) -> Costs:
-    """Returns the costs of the kind of device whose products run at this rate."""
-    return GPU if rate > FAST else CORE
 
 
 def estimate(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
@@ -169,14 +161,14 @@ def _side_by_side(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[fl
     that for all stacks.
     """
     rate, ratio = matmul_rate(device), 1.0
-    foreseen = [sum(training_seconds(spec, rate) for spec in stack) for stack in stacks]
+    foreseen = [sum(training_seconds(spec, rate, GPU) for spec in stack) for stack in stacks]
     dearest = stacks[foreseen.index(max(foreseen))]
     with suppress(Unrecorded):  # its job meets that, and says so
         ratio = _turn_seconds(dearest, device)
-        ratio /= sum(training_seconds(_step(spec), rate) for spec in dearest)
+        ratio /= sum(training_seconds(_step(spec), rate, GPU) for spec in dearest)
     gc.collect()  # jobs need the memory of these trainings
     torch.cuda.empty_cache()
-    scores = [sum(evaluation_seconds(spec, rate) for spec in stack) for stack in stacks]
+    scores = [sum(evaluation_seconds(spec, rate, GPU) for spec in stack) for stack in stacks]
     return [ratio * training + after for training, after in zip(foreseen, scores, strict=True)]
 
 
@@ -196,9 +188,9 @@ def _turn_seconds(stack: Sequence[ImageSpec], device: str) -> float:
     return turns(TURNS)
 
 
-def evaluation_seconds(spec: ImageSpec, rate: float = 8e10) -> float:
+def evaluation_seconds(spec: ImageSpec, rate: float = 8e10, costs: Costs = CORE) -> float:
     """Returns the seconds of the scores; annealed importance sampling takes most of them."""
     rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
-    flops, costs = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients, _costs(rate)
+    flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
     return costs.sample * spec.samples + flops / (rate * costs.annealing)

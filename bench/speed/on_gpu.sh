@@ -3,9 +3,11 @@
 #
 #     bash bench/speed/on_gpu.sh [--from FOLDER] [--speed] [--tests] MINUTES OUT [-- ARGUMENTS]
 #
-# ARGUMENTS are those of bench.run (default: toy_grid --scale paper --lam 0.1). --from takes rows of
-# an earlier OUT, or of a results folder, so that their trainings are not run again. --speed and
-# --tests run bench.speed --device cuda and the tests of a GPU in the time that is left.
+# ARGUMENTS are those of bench.run (default: toy_grid --scale paper --lam 0.1). Without --device among
+# them the trainings need a GPU. A dry run looks at them first. --from takes rows of an earlier OUT,
+# or of a results folder, so that their trainings are not run again. --speed and --tests run
+# bench.speed --device cuda and the tests of a GPU at the end, if half of the time is left for
+# training. --help prints these lines.
 #
 # OUT gets on_gpu.log, check.json and the newest pack, rows-PACK.tgz.1-of-N and so on, of 15 MB each.
 # The script packs once a minute, after SIGTERM and at its end, so that it can be stopped anywhere.
@@ -46,9 +48,13 @@ while [[ "${1-}" == --?* ]]; do
         from+=("$2")
         shift
         ;;
+    --help)
+        sed -n '2,/^set -u/ s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
     --speed) speed=yes ;;
     --tests) tests=yes ;;
-    *) refuse "$1 is unknown; allowed: --from FOLDER, --speed, --tests" ;;
+    *) refuse "$1 is unknown; allowed: --from FOLDER, --speed, --tests, --help" ;;
     esac
     shift
 done
@@ -62,6 +68,7 @@ if ls "$out" | grep -q '^rows-'; then
 fi
 shift $(($# > 2 ? 3 : 2))
 [ $# -gt 0 ] || set -- toy_grid --scale paper --lam 0.1
+[[ " $* " == *" --device"[\ =]* ]] || set -- "$@" --device cuda
 room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
 [ -z "${TMPDIR-}" ] && [ "${room:-0}" -ge "$SHM" ] && export TMPDIR=/dev/shm
 scratch=$(mktemp -d) || exit 1
@@ -183,13 +190,15 @@ trap finish EXIT
 for folder in "${from[@]}"; do
     step "$(left)" bash "$here/trip.sh" merge "$folder" "$results"
 done
+step "$(least 60 "$(left)")" "$python" -m bench.run "$@" --results "$results" --dry-run || exit
 step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$results" \
     >"$scratch/logs/check.json"
 [ -s "$scratch/logs/check.json" ] && cp "$scratch/logs/check.json" "$out/"
 
 after=$(((${#speed} > 0 ? SPEED : 0) + (${#tests} > 0 ? TESTS : 0)))
 for try in 1 2 3; do
-    rest=$(($(left) - after - START))
+    rest=$(($(left) - START))
+    [ "$rest" -lt $((2 * after)) ] || rest=$((rest - after))
     if ((rest < 5)); then
         say "no time is left for bench.run $*"
         break

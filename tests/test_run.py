@@ -20,6 +20,7 @@ from bench import report, run
 from bench.engine import engine
 from bench.engine import job as jobs
 from bench.engine.executors import Sequential
+from bench.engine.plan import Plan
 from bench.engine.progress import Monitor
 from bench.spec import Spec
 from bench.store import provenance
@@ -263,10 +264,10 @@ def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_max_time_begins_nothing_that_would_not_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stacks at lambda 0 would take an hour each by their estimate, the others a second."""
+    """Each training at lambda 0 would take an hour by its estimate, the other stacks a second."""
 
     def foreseen(study: Study, stacks: Sequence[Sequence[Spec]], device: str) -> list[float]:
-        return [1.0 if stack[0].lam else 3600.0 for stack in stacks]
+        return [1.0 if stack[0].lam else 3600.0 * len(stack) for stack in stacks]
 
     monkeypatch.setattr(ToyStudy, "estimate", foreseen)
     monkeypatch.setattr(Study, "estimate", foreseen)
@@ -278,6 +279,24 @@ def test_max_time_begins_nothing_that_would_not_end(
     assert set(stored(tmp_path)["lam"]) == {0.1}
     assert run.main(arguments) == 0
     assert len(stored(tmp_path)) == 8
+
+
+def test_max_time_cuts_a_stack_of_which_a_part_would_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four trainings would end in time. They take less, so that the others follow."""
+
+    def foreseen(study: Study, stacks: Sequence[Sequence[Spec]], device: str) -> list[float]:
+        assert [len(stack) for stack in stacks] == [4]
+        return [3600.0]
+
+    monkeypatch.setattr(Plan, "_share", lambda plan: 1.0)
+    monkeypatch.setattr(ToyStudy, "estimate", foreseen)
+    monkeypatch.setattr(Study, "estimate", foreseen)
+    arguments = [*SMOKE, "--lam", "0", "--workers", "1", "--results", str(tmp_path)]
+    assert run.main([*arguments, "--max-time", "31"]) == 0
+    rows = pd.read_parquet(tmp_path / "toy_grid" / "smoke")
+    assert list(rows["stack_size"]) == [2, 2, 2, 2]
 
 
 def test_files_without_a_history_are_told_their_commit(

@@ -53,9 +53,10 @@ class Engine:
     def run(self, jobs: Sequence[Job]) -> None:
         """Runs the jobs until every training is stored or has failed.
 
-        Jobs that would not end by the deadline are left. Raises StoreError when results can't be
-        kept, or at the first failure under `fail_fast`. Raises EngineError when no worker can run
-        jobs, or when a method has no graph under `require_graph`.
+        A stack that would not end by the deadline is cut, so that a part of it ends. Trainings that
+        would not end are left. Raises StoreError when results can't be kept, or at the first
+        failure under `fail_fast`. Raises EngineError when no worker can run jobs, or when a method
+        has no graph under `require_graph`.
         """
         self.queue.extend(jobs)
         running: dict[Future[Any], Job] = {}
@@ -68,6 +69,8 @@ class Engine:
                     running[self._submit(job, alone=True)] = job
                     self.alone.remove(job)
                 if not running:
+                    if self._cut_to_fit():
+                        continue
                     return
                 ended = wait(running, LOOK, FIRST_COMPLETED).done
                 if not ended:
@@ -113,6 +116,17 @@ class Engine:
             shares, keys = self.monitor.shares(), [job.key for job in running.values()]
             left -= min(self.monitor.foreseen(key) * (1 - shares.get(key, 0.0)) for key in keys)
         return next((job for job in jobs if self.monitor.foreseen(job.key) <= left), None)
+
+    def _cut_to_fit(self) -> bool:
+        """Cuts the first stack of which a part would end by the deadline; says whether it could."""
+        left = self.deadline - time.monotonic()
+        for job in self.queue:
+            each = self.monitor.foreseen(job.key) / len(job.specs)
+            if each <= left < each * len(job.specs):
+                self.queue.remove(job)
+                self.queue.extendleft(reversed(self._parts(job, int(left / each))))
+                return True
+        return False
 
     def _submit(self, job: Job, alone: bool = False) -> Future[Any]:
         job = replace(job, eager=tuple(sorted(self.eager)))
@@ -161,11 +175,14 @@ class Engine:
             self.monitor.note(first_result(rows, metrics[0], self.monitor.total))
 
     def _halves(self, job: Job) -> list[Job]:
-        middle = len(job.specs) // 2
-        halves = [replace(job, specs=part) for part in (job.specs[:middle], job.specs[middle:])]
+        return self._parts(job, len(job.specs) // 2)
+
+    def _parts(self, job: Job, n: int) -> list[Job]:
+        """Returns a job of the first n trainings of a stack, and a job of the others."""
+        parts = [replace(job, specs=some) for some in (job.specs[:n], job.specs[n:])]
         cost = self.monitor.pending.pop(job.key, 0.0) / len(job.specs)
-        self.monitor.pending |= {half.key: cost * len(half.specs) for half in halves}
-        return halves
+        self.monitor.pending |= {part.key: cost * len(part.specs) for part in parts}
+        return parts
 
     def _failed(self, job: Job, reason: str) -> None:
         """Tries a single training that failed again, or gives it up."""

@@ -387,6 +387,36 @@ def test_out_of_memory_halves_the_stack_and_goes_on(
     assert kept.failures() == {}
 
 
+def test_an_error_of_a_gpu_costs_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later call of CUDA would fail there; other errors leave the worker as it is."""
+    train = Trainer.train
+    broken, renewed = [], []
+
+    def fails_once(self: Trainer, after_epoch) -> float:
+        if broken and not renewed:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        if not broken:
+            broken.append(True)
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return train(self, after_epoch)
+
+    def renew(self: Sequential, future: Any) -> bool:
+        renewed.append(future.result().reason)
+        return True
+
+    monkeypatch.setattr(Trainer, "train", fails_once)
+    monkeypatch.setattr(Sequential, "renew", renew)
+    runner, plan, kept, monitor = engine_for(tmp_path)
+    runner.run(plan)
+    assert len(renewed) == 1 and "an illegal memory access" in renewed[0]
+    assert len(kept.done()) == monitor.done == 8 and kept.failures() == {}
+    assert not runner.eager
+    assert cuda.unusable(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
+    assert not cuda.unusable(ValueError("CUDA error")) and not cuda.unusable(None)
+
+
 def test_a_training_that_raises_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

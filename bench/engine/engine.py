@@ -89,7 +89,7 @@ class Engine:
                 running.clear()
 
     def _renew(self, future: Future[Any], job: Job, running: dict[Future[Any], Job]) -> None:
-        """Replaces the worker of a recording that has failed, or does without graphs."""
+        """Replaces a worker whose GPU or recording has failed, or does without graphs."""
         if self.executor.shared_fate:  # jobs under way end first, and others wait for their turn
             while busy := [f for f, of in running.items() if of.key in self.monitor.shares()]:
                 for ended in wait(busy, LOOK, FIRST_COMPLETED).done:

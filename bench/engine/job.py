@@ -44,7 +44,7 @@ class Verdict:
     reason: str = ""
     seconds: float = 0.0  # that the job took, if done
     methods: tuple[str, ...] = ()  # whose updates can't be recorded
-    spoiled: bool = False  # whether the worker must be replaced, see `cuda.spoiled`
+    spoiled: bool = False  # whether the worker must be replaced, see `bench.studies.cuda`
 
 
 def run_job(job: Job) -> Verdict:
@@ -59,7 +59,7 @@ def run_job(job: Job) -> Verdict:
         # recording that failed.
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
-    return replace(verdict, spoiled=cuda.spoiled())
+    return replace(verdict, spoiled=verdict.spoiled or cuda.spoiled())
 
 
 def _attempt(job: Job, beat: Heartbeat) -> Verdict:
@@ -73,7 +73,8 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
             return Verdict(job, "memory", {}, "out of memory")
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        return Verdict(job, "raised", {}, f"{type(error).__name__}: {error} ({where})")
+        reason = f"{type(error).__name__}: {error} ({where})"
+        return Verdict(job, "raised", {}, reason, spoiled=cuda.unusable(error))
     store = study.store(Path(job.results), job.specs[0].scale)
     try:
         _keep_weights(job, store, rows)  # first, because a row says that all is done

@@ -105,3 +105,15 @@ def out_of_memory(error: BaseException | None) -> bool:
     refusals = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     refused = isinstance(error, RuntimeError) and any(each in str(error) for each in refusals)
     return refused or out_of_memory(error.__context__)
+
+
+def unusable(error: BaseException | None) -> bool:
+    """Says whether a GPU, or a library of it, has failed. Then its process may never use it again.
+
+    After most errors of CUDA every later call of the process fails as well.
+    """
+    if error is None:
+        return False
+    signs = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "cuDNN error")
+    found = isinstance(error, RuntimeError) and any(each in str(error) for each in signs)
+    return found or unusable(error.__context__)

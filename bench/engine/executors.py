@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import torch
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -101,8 +102,9 @@ class Loky(Sequential):
 
     def begin(self, workers: int) -> None:
         self._resize(workers)
-        # The workers' imports take seconds: they begin before there is a job.
-        self.warm = [self._send(os.getpid) for _ in range(self.processes) if self.processes > 1]
+        # Imports take seconds, and so does a GPU's start: workers begin before there is a job.
+        call = os.getpid if self.here else _start_gpu
+        self.warm = [self._send(call) for _ in range(self.processes) if self.processes > 1]
 
     def ready(self) -> None:
         wait(self.warm)
@@ -354,6 +356,12 @@ def deaf() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, interrupt)
+
+
+def _start_gpu() -> None:
+    """Starts the use of the GPU in this process. The first job says what is wrong with a GPU."""
+    with contextlib.suppress(RuntimeError, AssertionError):
+        (torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")).sum().item()
 
 
 def _begin(parent: int, turns: str, n: int) -> None:

@@ -51,6 +51,22 @@ def needs(extra: str) -> pytest.MarkDecorator:
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
+# Workers
+
+
+@pytest.mark.parametrize(("device", "processes"), [("cpu", 2), ("cuda", 3)])
+def test_workers_start_their_gpu_before_there_is_a_job(
+    device: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Callable[..., Any]] = []
+    monkeypatch.setattr(engines.Loky, "_send", lambda pool, call, *given: sent.append(call))
+    pool = engines.Loky(2, device)
+    pool.begin(2)
+    pool.stop()
+    assert sent == processes * [os.getpid if device == "cpu" else engines._start_gpu]
+    engines._start_gpu()  # without a GPU it raises nothing
+
+
 # Shards
 
 

@@ -133,7 +133,8 @@ class Plan:
         self.counts, left = count(self.specs, self.store, self.args.redo)
         origin = provenance.commit()
         stacks = self.study.stacks(left, self.device)
-        if self.args.engine == "loky" and self.args.workers is None:
+        # One worker is always worth it, and begins without waiting for a GPU's products.
+        if self.args.engine == "loky" and self.args.workers is None and self.workers > 1:
             self.workers = worth(self.workers, self._by_products(stacks))
         self.share = self._share()  # before this command's own workers are at work
         begin(self.workers)

@@ -123,8 +123,9 @@ class Engine:
         for job in self.queue:
             each = self.monitor.foreseen(job.key) / len(job.specs)
             if each <= left < each * len(job.specs):
+                n = min(int(left / each), len(job.specs) - 1)  # the quotient may be rounded up
                 self.queue.remove(job)
-                self.queue.extendleft(reversed(self._parts(job, int(left / each))))
+                self.queue.extendleft(reversed(self._parts(job, n)))
                 return True
         return False
 

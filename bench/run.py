@@ -236,7 +236,8 @@ def _train(plan: Plan, executor: Sequential) -> int:
     monitor.pending = dict(plan.costs)
     # The report's imports take seconds: this thread makes them while workers train.
     threading.Thread(target=import_module, args=("bench.report",), daemon=True).start()
-    seconds = min(60 * (args.max_time or float("inf")), threading.TIMEOUT_MAX)
+    seconds = 60 * (args.max_time or float("inf")) - (time.monotonic() - plan.start)
+    seconds = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
     # SIGTERM, because a command that a script starts in the background ignores SIGINT.
     timer = threading.Timer(seconds, _thread.interrupt_main, [signal.SIGTERM])
@@ -255,6 +256,8 @@ def _train(plan: Plan, executor: Sequential) -> int:
         if args.engine == "loky":  # all workers have ended by now
             clear_drafts(progress)
         clear_progress(progress)
+        if time_is_up:
+            print("--max-time is up", file=sys.stderr)
         status = _stopped(plan)
         return status if time_is_up else 143 if _terminated else 130
     except StoreError as error:
@@ -268,9 +271,10 @@ def _train(plan: Plan, executor: Sequential) -> int:
         timer.cancel()
         clear_progress(progress)
     if left := engine.left():
-        longest = duration(max(monitor.foreseen(job.key) for job in left))
-        what = f"{sum(len(job.specs) for job in left)} trainings"
-        print(f"--max-time: {what} in stacks of up to {longest} would not end", file=sys.stderr)
+        least = min(monitor.foreseen(job.key) / len(job.specs) for job in left)
+        trainings = sum(len(job.specs) for job in left)
+        what = f"{trainings} trainings would not end in time; each takes {duration(least)} or more"
+        print(f"--max-time: {what}", file=sys.stderr)
         return _stopped(plan)
     return 0 if args.no_report else _report(plan, executor)
 

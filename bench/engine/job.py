@@ -71,10 +71,7 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
     except Exception as error:
         if cuda.out_of_memory(error):
             return Verdict(job, "memory", {}, "out of memory")
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}:{last.lineno}"
-        reason = f"{type(error).__name__}: {error} ({where})"
-        return Verdict(job, "raised", {}, reason, spoiled=cuda.unusable(error))
+        return _raised(job, error)
     store = study.store(Path(job.results), job.specs[0].scale)
     try:
         _keep_weights(job, store, rows)  # first, because a row says that all is done
@@ -82,8 +79,17 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
         study.clear(job)
     except OSError as error:
         return Verdict(job, "storage", {}, f"{error.strerror or error}")
+    except RuntimeError as error:  # weights could not be fetched from a GPU
+        return _raised(job, error)
     statuses = {row["id"]: row["status"] for row in rows}
     return Verdict(job, "done", statuses, seconds=beat.seconds())
+
+
+def _raised(job: Job, error: Exception) -> Verdict:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}"
+    reason = f"{type(error).__name__}: {error} ({where})"
+    return Verdict(job, "raised", {}, reason, spoiled=cuda.unusable(error))
 
 
 def _keep_weights(job: Job, store: Store, rows: Rows) -> None:

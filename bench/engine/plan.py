@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ class Plan:
         from bench.studies.cost import Crowd
         from models.precision import allow_tf32
 
-        self.crowd = Crowd()
+        self.crowd, self.start = Crowd(), time.monotonic()
         self.args, self.study = args, replace(STUDIES[args.study], stale=args.stale)
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
         self.device = choose_device(args.device, elsewhere)

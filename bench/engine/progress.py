@@ -115,22 +115,26 @@ class Monitor:
 
     def foreseen(self, key: str) -> float:
         """Returns the seconds that a job will take, by its estimate and by what jobs took."""
-        ratio = (self.took + PRIOR) / (self.paid + PRIOR)
-        return ratio * self.pending.get(key, 0.0)
+        return self._ratio()[0] * self.pending.get(key, 0.0)
 
-    def shares(self) -> dict[str, float]:
-        """Returns how far each job under way has come, from 0 to 1, by key."""
-        return {note["key"]: note["share"] for note in _notes(self.progress)}
-
-    def _state(self) -> tuple[float, str]:
+    def _ratio(self) -> tuple[float, dict[str, float]]:
+        """Returns real to estimated seconds of what is done, and what is left of each job."""
         left, took, whole = dict(self.pending), self.took, self.paid + sum(self.pending.values())
         for note in _notes(self.progress):
             if note["key"] in left:
                 left[note["key"]] *= 1 - note["share"]
                 took += note["seconds"] if note["share"] else 0.0
         done = whole - sum(left.values())
-        share = done / whole if whole else 1.0
-        ratio = (took + PRIOR) / (done + PRIOR)
+        return (took + PRIOR) / (done + PRIOR), left
+
+    def shares(self) -> dict[str, float]:
+        """Returns how far each job under way has come, from 0 to 1, by key."""
+        return {note["key"]: note["share"] for note in _notes(self.progress)}
+
+    def _state(self) -> tuple[float, str]:
+        ratio, left = self._ratio()
+        whole = self.paid + sum(self.pending.values())
+        share = 1 - sum(left.values()) / whole if whole else 1.0
         elapsed = time.monotonic() - self.start
         rate = (self.done - self.at_start) / elapsed * 60
         rest = duration(ratio * together(left.values(), self.workers))

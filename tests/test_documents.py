@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from bench import report, run
+from bench.cli import duration
 from bench.studies import STUDIES
+from bench.studies.images import cost
 from bench.studies.selection import select
 from tests.conftest import ROOT
 
@@ -119,3 +121,18 @@ def test_the_map_leads_to_what_it_names() -> None:
                 code = (ROOT / "bench" / link).read_text("utf-8")
                 defined = rf"^\s*((def|class) )?\[?{re.escape(name)}(\b|\])"
                 assert re.search(defined, code, re.MULTILINE), (link, name)
+
+
+def test_what_a_gpu_is_expected_to_take_is_what_the_suite_foresees() -> None:
+    rate = 4e13
+    toy = STUDIES["toy_grid"]
+    expected = [sum(toy.seconds(spec, rate) for spec in toy.specs("paper"))]
+    for study in ("mnist", "cifar10"):
+        spec = STUDIES[study].specs("paper", ["svae_r"], [0.1])[0]
+        expected.append(cost.training_seconds(spec, rate, cost.GPU))
+        if spec.ais_images:
+            expected.append(cost.evaluation_seconds(spec, rate, cost.GPU))
+    text = (ROOT / "bench" / "speed" / "README.md").read_text("utf-8")
+    table = text.split("| expected |")[1].split("\n\n")[0]
+    told = [line.split(" | ")[1].removesuffix(" |") for line in table.splitlines()[2:]]
+    assert told == [duration(expected[0], 3), *map(duration, expected[1:])]

@@ -19,7 +19,7 @@ import torch
 from bench import report, run
 from bench.engine import engine
 from bench.engine import job as jobs
-from bench.engine.executors import Sequential
+from bench.engine.executors import EngineError, Sequential
 from bench.engine.plan import Plan
 from bench.engine.progress import Monitor
 from bench.spec import Spec
@@ -241,13 +241,21 @@ def test_a_failed_recording_costs_its_worker_and_no_training(
     assert 2 * sum(recorded == "True" for _, recorded in begins) == sum(graphs.values()) + 2
 
 
-@POSIX
-def test_a_graph_may_be_required(tmp_path: Path, live: Callable[..., Life]) -> None:
-    event = partial(lives.records, smoke()[3].id, tmp_path / "mark")
-    first = [lives.as_on_a_gpu, partial(lives.befall, event)]
-    said = live(*SMOKE, "--results", "r", "--require-graph", first=first).end(1)
-    assert "can't be recorded as a CUDA graph" in said and "(--require-graph)" in said
-    assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}
+def test_a_graph_may_be_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise cuda.Unrecorded("operation not permitted", ("alice",))
+
+    monkeypatch.setattr(Trainer, "train", refuses)
+    runner, plan, kept, _ = engine_for(tmp_path)
+    runner.require_graph = True
+    with pytest.raises(EngineError, match=r"of alice can't be recorded .* \(--require-graph\)"):
+        runner.run(plan)
+    assert kept.failures() == {}
+    if not torch.cuda.is_available():
+        assert run.main([*SMOKE, "--results", str(tmp_path), "--require-graph"]) == 2
+        assert "a CPU has no graphs" in capsys.readouterr().err
 
 
 def test_max_time_stops_cleanly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

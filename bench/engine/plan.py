@@ -107,6 +107,8 @@ class Plan:
         if args.precision == "tf32" and self.device != "cuda":
             allowed = ", ".join(name for name in self.study.kind.PRECISIONS if name != "tf32")
             raise UsageError(f"--precision tf32 needs --device cuda; allowed on a CPU: {allowed}")
+        if args.require_graph and self.device != "cuda":
+            raise UsageError("--require-graph needs --device cuda; a CPU has no graphs")
         allow_tf32(args.precision == "tf32")  # for estimates
         one = self.device == "cuda" or args.engine == "sequential"
         self.workers = args.workers or (1 if one else cpu_count())

@@ -21,6 +21,7 @@ PATIENCE = 900
 """Seconds until a process counts as hung, on a machine that others are using as well."""
 
 IMPORTS = ["tests.chaos", "torch._dynamo", "bench.studies.images.job", "bench.studies.toy_grid.job"]
+IMPORTS += ["bench.check.__main__"]
 
 
 def server() -> Any:

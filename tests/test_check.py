@@ -23,6 +23,7 @@ from bench.data import load, sources
 from bench.scores import classifiers
 from bench.studies import STUDIES, cuda
 from bench.studies.cuda import Unrecorded
+from tests import lives
 from tests.conftest import ROOT
 
 # Work that child processes find here
@@ -63,6 +64,13 @@ def tasks(*calls: Callable[..., dict[str, Any]]) -> list[Task]:
         about |= dict.fromkeys(("gap", "tolerance", "graph", "no_graph"))
         found.append(Task(call, (call.__name__,), about))
     return found
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children begin with all imports made, which take a spawned child seconds."""
+    if os.name == "posix":
+        monkeypatch.setattr(children, "SPAWN", lives.server())
 
 
 @pytest.fixture

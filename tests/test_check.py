@@ -253,9 +253,10 @@ class TestData:
         monkeypatch.setattr(load, "DATASETS", load.DATASETS | own)
         found = {each["name"]: each for each in machine.data()}
         states = {name: each["state"] for name, each in found.items()}
-        assert states["mnist"] == states["static bits of mnist"] == "damaged"
-        assert states["cifar10"] == states["a"] == "at hand" and states["b"] == "missing"
+        assert states["mnist"] == states["static bits of mnist"] == states["cifar10"] == "damaged"
+        assert states["a"] == "at hand" and states["b"] == "missing"
         assert "delete it and prepare again" in found["mnist"]["failure"]
+        assert "cifar-10-python.tar.gz" in found["cifar10"]["failure"]
 
     @pytest.mark.parametrize("content", [b"", None])
     def test_a_damaged_classifier_is_broken(

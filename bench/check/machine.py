@@ -182,14 +182,16 @@ def _dataset(name: str) -> Found:
         if entry.path:
             place = Path(entry.path).expanduser()
             where = str(place) if place.exists() else None
-        elif prepared := load.read(load.cache() / "prepared" / name):
+        elif prepared := load.read(load.cache() / "prepared" / name, check=True):
             where = prepared.origin
         elif source := entry.locate(load.cache()):
             where = str(source.place)
+            if name != "celeba":  # decoding its images takes minutes
+                source.read()
     except files.Lacking:
         pass
     except UsageError as error:
-        state, why = "damaged", str(error)
+        state, where, why = "damaged", None, str(error)
     return {"name": name, "state": "at hand" if where else state, "where": where, "failure": why}
 
 

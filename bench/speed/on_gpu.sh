@@ -6,8 +6,8 @@
 # ARGUMENTS are those of bench.run (default: toy_grid --scale paper --lam 0.1). Without --device among
 # them the trainings need a GPU. A dry run looks at them first. --from takes rows of an earlier OUT,
 # or of a results folder, so that their trainings are not run again. --speed and --tests run
-# bench.speed --device cuda and the tests of a GPU at the end, if half of the time is left for
-# training. --help prints these lines.
+# bench.speed --device cuda and the tests of a GPU at the end. They take nearly six minutes, and have
+# to leave a third of the time to training. --help prints these lines.
 #
 # OUT gets on_gpu.log, check.json and the newest pack, rows-PACK.tgz.1-of-N and so on, of 15 MB each.
 # The script packs once a minute, after SIGTERM and at its end, so that it can be stopped anywhere.
@@ -190,7 +190,7 @@ trap finish EXIT
 for folder in "${from[@]}"; do
     step "$(left)" bash "$here/trip.sh" merge "$folder" "$results"
 done
-step "$(least 60 "$(left)")" "$python" -m bench.run "$@" --results "$results" --dry-run || exit
+timeout 60 "$python" -m bench.run "$@" --results "$results" --dry-run || exit
 step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$results" \
     >"$scratch/logs/check.json"
 [ -s "$scratch/logs/check.json" ] && cp "$scratch/logs/check.json" "$out/"
@@ -198,7 +198,7 @@ step "$(least "$check" "$(left)")" "$python" -m bench.check --json --results "$r
 after=$(((${#speed} > 0 ? SPEED : 0) + (${#tests} > 0 ? TESTS : 0)))
 for try in 1 2 3; do
     rest=$(($(left) - START))
-    [ "$rest" -lt $((2 * after)) ] || rest=$((rest - after))
+    [ $((3 * (rest - after))) -lt "$rest" ] || rest=$((rest - after))
     if ((rest < 5)); then
         say "no time is left for bench.run $*"
         break

@@ -31,8 +31,10 @@ for name in {MISSING}:
     sys.modules[name] = None
 """
 """A rented machine has only what the core needs."""
+ON_CPU = ["--device", "cpu"]
 STUB = f"""#!/bin/bash
 case "$*" in
+*--dry-run*) exit "${{DRY:-0}}" ;;
 *bench.run*)
     echo "$*" >>calls
     results=$(sed 's/.*--results \\([^ ]*\\).*/\\1/' <<<"$*")
@@ -126,9 +128,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trip")
     (folder / "temporary").mkdir()
     given = {"PYTHONPATH": bare(folder), "TMPDIR": str(folder / "temporary")}
-    status, said = call(folder, "on_gpu.sh", "1", "out", "--", *SMOKE, **given)
+    status, said = call(folder, "on_gpu.sh", "1", "out", "--", *SMOKE, *ON_CPU, **given)
     assert status == 0, said
-    assert "[0 s] no time is left for:" in said and "\n8/8 done" in said
+    assert "s] no time is left for:" in said and "\n8/8 done" in said
     assert (folder / "out" / "on_gpu.log").read_text() == said
     assert not list((folder / "temporary").glob("tmp.*"))
     return folder / "out"
@@ -144,7 +146,7 @@ def test_rows_come_home_and_are_rendered(out: Path, tmp_path: Path, whole: pd.Da
 
 
 def test_the_next_run_does_not_train_what_is_stored(out: Path, tmp_path: Path) -> None:
-    arguments = ["--from", str(out), "1", "out", "--", *SMOKE]
+    arguments = ["--from", str(out), "1", "out", "--", *SMOKE, *ON_CPU]
     status, said = call(tmp_path, "on_gpu.sh", *arguments)
     assert status == 0, said
     assert "8 rows taken" in said and "8 trainings, 8 done (0 diverged), 0 failed, 0 to go" in said
@@ -208,8 +210,8 @@ def test_the_study_gets_the_time_that_is_left(tmp_path: Path, stub: str) -> None
     call(tmp_path, "on_gpu.sh", "9.75", "out", PYTHON=stub, THEN="exit 0")
     (line,) = (tmp_path / "calls").read_text().splitlines()
     match = re.fullmatch(
-        "-m bench.run --keep-weights none toy_grid --scale paper --lam 0.1 --max-time (.*) "
-        "--results .*/there --no-report",
+        "-m bench.run --keep-weights none toy_grid --scale paper --lam 0.1 --device cuda "
+        "--max-time (.*) --results .*/there --no-report",
         line,
     )
     assert match and 8.75 <= float(match[1]) <= 9.0
@@ -217,8 +219,14 @@ def test_the_study_gets_the_time_that_is_left(tmp_path: Path, stub: str) -> None
     status, said = call(tmp_path, "on_gpu.sh", *arguments, PYTHON=stub, THEN="exit 1")
     assert status == 1
     line = (tmp_path / "calls").read_text().splitlines()[-1]
-    assert "none mnist --lam 0 --max-time 3.4" in line
+    assert "none mnist --lam 0 --device cuda --max-time 3.4" in line
     assert "bench.speed --device cuda" in said and "pytest -q -m gpu" in said
+
+
+def test_arguments_are_looked_at_before_anything_runs(tmp_path: Path, stub: str) -> None:
+    status, said = call(tmp_path, "on_gpu.sh", "9", "out", PYTHON=stub, DRY="2")
+    assert status == 2 and "bench.check" not in said
+    assert not (tmp_path / "calls").exists()
 
 
 def wait_for(there: Callable[[], object]) -> None:

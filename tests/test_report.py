@@ -31,7 +31,7 @@ from bench.studies.toy_grid import figures, runs
 from bench.studies.toy_grid import report as toy
 from bench.studies.toy_grid.spec import ToySpec
 from tests import mini
-from tests.rows import TOY_ROWS, points, row
+from tests.rows import TOY_ROWS, points, row, smoke
 
 
 def test_the_miniature_report_is_reproduced_exactly() -> None:
@@ -433,6 +433,15 @@ def test_a_study_is_published_piece_by_piece(
     status, said = publish("e", [row(other, device="cuda")])
     assert status == 2 and "rows at λ = 0.1 come from cpu and cuda" in said
     assert len(published()) == len(small)
+
+
+def test_a_report_says_how_many_trainings_ran_as_graphs(tmp_path: Path) -> None:
+    specs = smoke()
+    made = [row(spec, graph=i < 3, device="cuda") for i, spec in enumerate(specs)]
+    kept = STUDIES["toy_grid"].store(tmp_path, "smoke")
+    kept.prepare()
+    kept.write(made, [])
+    assert "; 3 with CUDA graphs; " in report.build("toy_grid", "smoke", tmp_path).origin
 
 
 def test_rows_of_other_settings_alone_are_no_part_of_a_study(

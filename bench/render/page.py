@@ -64,13 +64,15 @@ class Page:
 
         commits = frame["commit"].map(lambda c: c[:10] if isinstance(c, str) else "unknown")
         dirty = " with uncommitted changes" if frame["dirty"].fillna(True).any() else ""
+        recorded = frame["graph"].eq(True).sum()
+        graphs = f"{recorded:,} with CUDA graphs; " if recorded else ""
         return (
             f"{counted(len(frame), 'training')}, {counted(frame['seed'].nunique(), 'seed')}, "
             f"{counted(frame['config'].nunique(), 'configuration')}; "
             f"commit {', '.join(sorted(set(commits)))}{dirty}; torch {kinds('torch')}, "
             f"numpy {kinds('numpy')}, Python {kinds('python')}; {kinds('device')} "
             f"({kinds('device_name')}), {kinds('precision')}, threads a process: "
-            f"{kinds('threads')}, stacks of {kinds('stack_size')}; "
+            f"{kinds('threads')}, stacks of {kinds('stack_size')}; {graphs}"
             f"{duration(frame['train_seconds'].sum(), 3)} of training in all."
         )
 

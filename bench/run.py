@@ -271,7 +271,8 @@ def _train(plan: Plan, executor: Sequential) -> int:
         timer.cancel()
         clear_progress(progress)
     if left := engine.left():
-        least = min(monitor.foreseen(job.key) / len(job.specs) for job in left)
+        foreseen = monitor.foreseen()
+        least = min(foreseen.get(job.key, 0.0) / len(job.specs) for job in left)
         trainings = sum(len(job.specs) for job in left)
         what = f"{trainings} trainings would not end in time; each takes {duration(least)} or more"
         print(f"--max-time: {what}", file=sys.stderr)

@@ -111,17 +111,18 @@ class Engine:
 
     def _fitting(self, jobs: Iterable[Job], running: dict[Future[Any], Job]) -> Job | None:
         """Returns the first job that would end by the deadline."""
-        left = self.deadline - time.monotonic()
-        if left < math.inf and len(running) >= self.executor.size:  # it would wait for another
-            shares, keys = self.monitor.shares(), [job.key for job in running.values()]
-            left -= min(self.monitor.foreseen(key) * (1 - shares.get(key, 0.0)) for key in keys)
-        return next((job for job in jobs if self.monitor.foreseen(job.key) <= left), None)
+        if self.deadline == math.inf:
+            return next(iter(jobs), None)
+        foreseen, left = self.monitor.foreseen(), self.deadline - time.monotonic()
+        if len(running) >= self.executor.size:  # the job would wait for another
+            left -= min(foreseen.get(job.key, 0.0) for job in running.values())
+        return next((job for job in jobs if foreseen.get(job.key, 0.0) <= left), None)
 
     def _cut_to_fit(self) -> bool:
         """Cuts the first stack of which a part would end by the deadline; says whether it could."""
-        left = self.deadline - time.monotonic()
+        foreseen, left = self.monitor.foreseen(), self.deadline - time.monotonic()
         for job in self.queue:
-            each = self.monitor.foreseen(job.key) / len(job.specs)
+            each = foreseen.get(job.key, 0.0) / len(job.specs)
             if each <= left < each * len(job.specs):
                 n = min(int(left / each), len(job.specs) - 1)  # the quotient may be rounded up
                 self.queue.remove(job)

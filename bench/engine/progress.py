@@ -113,9 +113,10 @@ class Monitor:
         self.done += len(statuses)
         self.diverged += sum(status == "diverged" for status in statuses.values())
 
-    def foreseen(self, key: str) -> float:
-        """Returns the seconds that a job will take, by its estimate and by what jobs took."""
-        return self._ratio()[0] * self.pending.get(key, 0.0)
+    def foreseen(self) -> dict[str, float]:
+        """Returns the seconds that each job will still take, by its estimate and what jobs took."""
+        ratio, left = self._ratio()
+        return {key: ratio * seconds for key, seconds in left.items()}
 
     def _ratio(self) -> tuple[float, dict[str, float]]:
         """Returns real to estimated seconds of what is done, and what is left of each job."""

@@ -41,7 +41,7 @@ def layer(w: Tensor, b: Tensor) -> Layer:
 Layers = Sequence[Layer]
 
 
-def step(device: torch.device, dtype: torch.dtype) -> int:
+def alignment(device: torch.device, dtype: torch.dtype) -> int:
     """Returns the number of numbers of which a matrix's place in memory should be a multiple.
 
     A GPU's fast products read 16 bytes at a time, and caches have lines of 128 bytes.

@@ -82,7 +82,7 @@ class Bank:
     ) -> None:
         """Takes as `weights[i]` the matrices of network i, as `xavier` draws them."""
         self.n, self.shape = len(weights), shape
-        step = products.step(device, dtype)
+        step = products.alignment(device, dtype)
         # Where the weights of each layer begin in a row, and where the next row begins.
         sizes = [d_out * (d_in + 1) for d_in, d_out in shape.layers]
         *self._starts, size = accumulate((-(-size // step) * step for size in sizes), initial=0)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,7 +96,7 @@ def _toys(specs: Sequence[ToySpec], device: str, recorded: bool) -> float:
 
 def _images(spec: ImageSpec, device: str, recorded: bool) -> float:
     """Returns the larger gap of critic and model after a step on images of noise."""
-    images = _noise(spec)
+    images = domain(spec.data).noise(spec.batch)
     with own_stream(torch.device(device)):
         one = ImageTrainer(spec, images, device, record=recorded)
         one.nets.train()
@@ -124,41 +123,33 @@ def _wait(trainer: ImageTrainer) -> None:
         torch.cuda.synchronize(trainer.device)
 
 
-def _noise(spec: ImageSpec) -> np.ndarray:
-    found = domain(spec.data)
-    size = spec.batch, found.channels, found.size, found.size
-    return np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
+class _Double:
+    """Holds a batch and its noise in float64, see `models.batch.Batch`: the noise of float32."""
 
-
-class Moved:
-    """Holds a batch and its noise on another device or in another type, see `models.batch.Batch`.
-
-    So two devices, or two types, see the same noise.
-    """
-
-    def __init__(self, draws: Draws, device: torch.device | str, dtype: torch.dtype) -> None:
-        self.draws, self.to = draws, (device, dtype)
-        self.x = draws.x.to(*self.to)
+    def __init__(self, draws: Draws) -> None:
+        self.draws, self.x = draws, draws.x.double()
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        return self.draws.noise(name, *shape).to(*self.to)
+        return self.draws.noise(name, *shape).double()
 
     def normal(self, name: str, *shape: int) -> Tensor:
-        return self.draws.normal(name, *shape).to(*self.to)
+        return self.draws.normal(name, *shape).double()
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        return self.draws.uniform(name, *shape).to(*self.to)
+        return self.draws.uniform(name, *shape).double()
 
 
 @lru_cache(1)
 def _in_float64(spec: ImageSpec, device: str) -> tuple[ImageTrainer, list[Tensor]]:
     """Returns a trainer after a step in float64, and its parameters before the step."""
-    trainer = ImageTrainer(spec, _noise(spec), device, torch.float64, record=False)
+    trainer = ImageTrainer(
+        spec, domain(spec.data).noise(spec.batch), device, torch.float64, record=False
+    )
     trainer.nets.train()
     start, x = _parameters(trainer), trainer.batch(0)
     draws = [trainer.draws(x.float(), name) for name in trainer.update_names(0)]
-    moved: list[Any] = [Moved(each, x.device, x.dtype) for each in draws]
-    trainer.updates(moved)
+    in_float64: list[Any] = [_Double(each) for each in draws]
+    trainer.updates(in_float64)
     return trainer, start
 
 

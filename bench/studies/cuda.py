@@ -97,14 +97,10 @@ def _graph(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
 
 def out_of_memory(error: BaseException | None) -> bool:
     """Says whether memory ran out, in this error or in an error that led to it."""
-    if error is None:
-        return False
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
     # torch raises a plain RuntimeError when the CPU's allocator or a GPU's library gets no memory.
-    refusals = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    refused = isinstance(error, RuntimeError) and any(each in str(error) for each in refusals)
-    return refused or out_of_memory(error.__context__)
+    signs = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    kinds = MemoryError, torch.OutOfMemoryError
+    return any(isinstance(each, kinds) for each in _led(error)) or _says(error, signs)
 
 
 def unusable(error: BaseException | None) -> bool:
@@ -112,8 +108,17 @@ def unusable(error: BaseException | None) -> bool:
 
     After most errors of CUDA every later call of the process fails as well.
     """
-    if error is None:
-        return False
-    signs = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "cuDNN error")
-    found = isinstance(error, RuntimeError) and any(each in str(error) for each in signs)
-    return found or unusable(error.__context__)
+    return _says(error, ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "cuDNN error"))
+
+
+def _says(error: BaseException | None, signs: tuple[str, ...]) -> bool:
+    """Says whether a RuntimeError, or one that led to the error, has one of these words."""
+    found = [str(each) for each in _led(error) if isinstance(each, RuntimeError)]
+    return any(sign in text for sign in signs for text in found)
+
+
+def _led(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and the errors that led to it."""
+    while error is not None:
+        yield error
+        error = error.__context__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -30,6 +31,16 @@ Kept = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 class Unscorable(Exception):
     """Kept weights can't be scored; the message is the reason, which is counted."""
+
+
+def cut(members: Sequence[S], limit: int) -> list[list[S]]:
+    """Returns the members, at least one, in as few stacks of at most `limit` as can be.
+
+    The stacks keep their order, and differ in size by one at most.
+    """
+    pieces = -(-len(members) // limit)
+    cuts = [len(members) * i // pieces for i in range(pieces + 1)]
+    return [list(members[a:b]) for a, b in pairwise(cuts)]
 
 
 @dataclass(frozen=True)

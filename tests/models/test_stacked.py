@@ -61,7 +61,7 @@ def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Computes products with vectors of so many bits, or as on a GPU."""
     if request.param == "torch":
         monkeypatch.setattr(products, "_compiled", lambda tensor: False)
-        monkeypatch.setattr(products, "step", lambda device, dtype: 128 // dtype.itemsize)
+        monkeypatch.setattr(products, "alignment", lambda device, dtype: 128 // dtype.itemsize)
     elif request.param != "processor":
         monkeypatch.setattr(products, "kernels", partial(kernels, vector=request.param))
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -146,10 +145,7 @@ def _step_seconds(spec: ImageSpec) -> float:
 
 def _on_noise(spec: ImageSpec, device: str) -> Trainer:
     """Returns a trainer of a batch of noise."""
-    domain = domain_of(spec.data)
-    size = spec.batch, domain.channels, domain.size, domain.size
-    images = np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
-    trainer = Trainer(spec, images, device)
+    trainer = Trainer(spec, domain_of(spec.data).noise(spec.batch), device)
     trainer.nets.train()
     return trainer
 

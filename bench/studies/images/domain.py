@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,11 @@ class Domain:
         other = {JOINT: f"{JOINT}, {critic}"} if critic else {}
         parts = {role: other.get(part, part) for role, part in method.parts.items()}
         return ImageNetworks(parts, shape, seed, self.kinds[kind])
+
+    def noise(self, n: int) -> np.ndarray:
+        """Returns n uint8 images of noise, to try or time a step."""
+        size = n, self.channels, self.size, self.size
+        return np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
 
     def scaled(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns uint8 images in [low, 1], as the networks see them."""

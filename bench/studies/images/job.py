@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +20,7 @@ from bench.studies.images import domain, evaluate
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Model, Trainer, counted, together, under_way
-from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
+from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
 from bench.studies.turns import turn
 from models.precision import exact
 
@@ -74,9 +73,7 @@ def stacks(specs: Sequence[ImageSpec]) -> list[list[ImageSpec]]:
     found = []
     for members in groups.values():
         members.sort(key=training_seconds)
-        pieces = -(-len(members) // TOGETHER)
-        cuts = [len(members) * i // pieces for i in range(pieces + 1)]
-        found += [members[a:b] for a, b in pairwise(cuts)]
+        found += cut(members, TOGETHER)
     return found
 
 

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle, pairwise
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from bench.scores.metrics import Metric
 from bench.studies.cost import cpu_seconds
-from bench.studies.study import Beat, Job, Kept, Rows, Unscorable
+from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
 from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
@@ -99,9 +99,7 @@ def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
         members.sort(key=lambda s: (s.widths, s.depths, s.seed, s.lam, s.method))
         width = max(max(spec.widths) for spec in members)
         limit = ON_GPU if device == "cuda" else max(4, min(32, 2048 // width))
-        pieces = -(-len(members) // limit)
-        cuts = [len(members) * i // pieces for i in range(pieces + 1)]
-        found += [members[a:b] for a, b in pairwise(cuts)]
+        found += cut(members, limit)
     return found
 
 

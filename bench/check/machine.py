@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata, util
@@ -25,8 +24,11 @@ from bench.scores import classifiers
 from bench.store import provenance
 from bench.store.atomic import write_atomically
 from bench.studies import STUDIES
+from bench.studies.cost import times_a_second
 from models.precision import allow_tf32
 from models.products import forward, layer
+
+BUDGET = 0.3  # seconds for each rate
 
 
 def versions() -> Found:
@@ -77,7 +79,7 @@ def products(device: str, record: bool = True) -> Found:
         rates.append(_rated(device, precision, "torch", _square(device, precision, 8192)))
     a = torch.zeros(min(2**30, free // 8), dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
-    bandwidth = 2 * len(a) * _rate(lambda: b.copy_(a), device)
+    bandwidth = 2 * len(a) * times_a_second(lambda: b.copy_(a), device, BUDGET)
     return {"rates": rates, "free": free, "bandwidth": bandwidth}
 
 
@@ -90,7 +92,7 @@ def _square(device: str, precision: str, size: int) -> float:
     allow_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 * _rate(lambda: a @ b, device)
+    return 2 * size**3 * times_a_second(lambda: a @ b, device, BUDGET)
 
 
 def _compiled(width: int = 256, layers: int = 8) -> float:
@@ -99,21 +101,8 @@ def _compiled(width: int = 256, layers: int = 8) -> float:
     w, b, x = torch.randn(n, width, width), torch.zeros(n, width, 1), torch.ones(n, width, batch)
     w /= width**0.5
     every = [layer(w, b)] * layers
-    return 2 * layers * n * width**2 * batch * _rate(lambda: forward(every, x, keep=False), "cpu")
-
-
-def _rate(work: Callable[[], object], device: str, budget: float = 0.3) -> float:
-    """Returns how often a second the work is done, at best, measured for `budget` seconds."""
-    sync = torch.cuda.synchronize if device == "cuda" else lambda: None
-    work()
-    sync()
-    best, stop = 0.0, time.perf_counter() + budget
-    while (start := time.perf_counter()) < stop:
-        for _ in range(4):
-            work()
-        sync()
-        best = max(best, 4 / (time.perf_counter() - start))
-    return best
+    flops = 2 * layers * n * width**2 * batch
+    return flops * times_a_second(lambda: forward(every, x, keep=False), "cpu", BUDGET)
 
 
 def room(results: Path) -> Found:

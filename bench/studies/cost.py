@@ -26,17 +26,24 @@ def matmul_rate(device: str, width: int | None = None, budget: float = 0.15) -> 
     n, batch = (16, 128) if device == "cpu" else (128, 128)
     a = torch.ones(n, width, width, device=device)
     b = torch.ones(n, width, batch, device=device)
-    sync = torch.cuda.synchronize if device != "cpu" else lambda: None
     torch.set_num_threads(1)  # as in a worker
+    return 2 * n * width * width * batch * times_a_second(lambda: torch.bmm(a, b), device, budget)
+
+
+def times_a_second(work: Callable[[], object], device: str, budget: float) -> float:
+    """Returns how often a second the work is done, at best, measured for `budget` seconds."""
+    import torch
+
+    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
     best = 0.0
-    torch.bmm(a, b)
-    sync()
+    work()
+    wait()
     stop = time.perf_counter() + budget
     while (start := time.perf_counter()) < stop:
         for _ in range(4):
-            torch.bmm(a, b)
-        sync()
-        best = max(best, 4 * 2 * n * width * width * batch / (time.perf_counter() - start))
+            work()
+        wait()
+        best = max(best, 4 / (time.perf_counter() - start))
     return best
 
 

@@ -20,7 +20,6 @@ from bench.store import provenance, source
 from bench.store.atomic import at_once
 from bench.studies import STUDIES, cuda
 from bench.studies.study import Job, Rows
-from models.methods import label
 from models.precision import allow_tf32
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
             **{column: getattr(spec, column) for column in columns(type(spec))},
             "config": spec.config,
             "protocol": protocol(spec.study),
-            "label": label(spec.method, spec.lam),
+            "label": study.label(spec.method, spec.lam),
             **job.origin,
             **provenance.versions(),
             "device": job.device,

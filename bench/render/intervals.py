@@ -44,12 +44,15 @@ def critical(alpha: float, freedom: int) -> float:
     return float(stats.t.ppf(1 - alpha / 2, freedom))
 
 
-def student(values: np.ndarray) -> Estimate:
-    """The mean of values (n,) by Student's t: infinite for one value, NaN for none."""
+def student(values: np.ndarray, tests: int = 1) -> Estimate:
+    """The mean of values (n,) by Student's t: infinite for one value, NaN for none.
+
+    The level is shared among so many tests (Bonferroni).
+    """
     n, error = len(values), math.inf
     mean = float(values.mean()) if n else math.nan
     if n > 1:
-        error = critical(1 - LEVEL, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+        error = critical((1 - LEVEL) / tests, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - error, mean + error)
 
 

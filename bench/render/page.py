@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.cli import duration
@@ -23,6 +25,7 @@ from bench.render.figures import DPI, Picture
 from bench.render.tables import Table, unbroken
 
 FIGURES, HTML = "figures.json", "report.html"
+_BOLD = re.compile(r"\*\*(.+?)\*\*")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Page:
     missing: int = 0  # trainings that a complete study would have beside these
     shown: Collection[str] = ()  # ids of the trainings whose samples are in the pictures
     title: str = ""  # the command gives it one
+    intro: str = ""  # paragraphs that come before the first part, in Markdown's **bold**
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -46,6 +50,11 @@ class Page:
     def pictures(self) -> list[Picture]:
         """The figures alone."""
         return [part for part in self.parts if isinstance(part, Picture)]
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The paragraphs of the introduction."""
+        return self.intro.split("\n\n") if self.intro else []
 
     @property
     def main(self) -> Table | None:
@@ -78,7 +87,7 @@ class Page:
 
     def texts(self) -> dict[str, str]:
         """Every text file but the HTML, by name; equal rows give equal texts."""
-        texts, parts = {}, [f"# {self.title}", *self.warnings]
+        texts, parts = {}, [f"# {self.title}", *self.warnings, *self.paragraphs]
         for part in self.parts:
             if isinstance(part, Picture):
                 body = f"![{part.title}]({part.files[0]})\n\n{part.caption}"
@@ -112,8 +121,14 @@ class Page:
             undefined=jinja2.StrictUndefined,
         )
         templates.filters["unbroken"] = unbroken
+        templates.filters["bold"] = _bold
         template = templates.get_template("report.html.j2")
         return template.render(page=self, width=lambda name: _width(folder / name))
+
+
+def _bold(text: str) -> Markup:
+    """HTML of a text with Markdown's **bold**."""
+    return Markup(_BOLD.sub(r"<strong>\1</strong>", str(escape(text))))
 
 
 def counted(n: int, what: str) -> str:

@@ -8,6 +8,7 @@ from bench.studies.celeba.study import CELEBA
 from bench.studies.cifar10.study import CIFAR10
 from bench.studies.mnist.study import MNIST
 from bench.studies.study import Study
+from bench.studies.theory.study import THEORY
 from bench.studies.toy_grid.study import TOY_GRID
 
 STUDIES: dict[str, Study[Any]] = {
@@ -15,4 +16,5 @@ STUDIES: dict[str, Study[Any]] = {
     MNIST.name: MNIST,
     CIFAR10.name: CIFAR10,
     CELEBA.name: CELEBA,
+    THEORY.name: THEORY,
 }

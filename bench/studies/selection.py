@@ -64,7 +64,7 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
         raise UsageError(str(error)) from None
     specs = [spec for spec in specs if spec.lam == 0 or every[spec.method]]
     for field, texts in asked.items():
-        specs = _kept(specs, field, texts, kinds.get(field, str))
+        specs = _kept(study, specs, field, texts)
     if args.shard is not None:
         whole, specs = specs, args.shard.of(specs)
         if not specs:
@@ -86,12 +86,10 @@ def _assignments(
     return found
 
 
-def _kept(specs: Sequence[Spec], field: str, texts: Sequence[str], kind: type) -> list[Spec]:
+def _kept(study: Study[Any], specs: Sequence[Spec], field: str, texts: Sequence[str]) -> list[Spec]:
     """Returns the specs whose field, or label, has one of these values."""
-    from models.methods import label
-
-    labels = field == "label"
-    values = [label(s.method, s.lam) if labels else getattr(s, field) for s in specs]
+    labels, kind = field == "label", columns(study.kind).get(field, str)
+    values = [study.label(s.method, s.lam) if labels else getattr(s, field) for s in specs]
     present, wanted = set(values), set()
     for text in texts:
         each = None

@@ -172,6 +172,12 @@ class Study(Generic[S]):
         """Returns every method that this study can train, and whether the method uses lambda."""
         raise NotImplementedError
 
+    def label(self, method: str, lam: float) -> str:
+        """Returns a method's name in tables at this lambda."""
+        from models.methods import label
+
+        return label(method, lam)
+
     def method_source(self, method: str) -> Sequence[str]:
         """Returns where the source of a method lies, see `bench.store.source.digest`.
 

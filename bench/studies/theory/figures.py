@@ -1,0 +1,193 @@
+"""The figures of the theory study: functions from a frame of runs to a matplotlib figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from bench.render.figures import GREY, colour, key, legend, panels, rank
+from bench.render.text import texts
+from bench.studies.theory.runs import part, traces
+from bench.studies.theory.spec import (
+    DESCENT,
+    EXACT,
+    JOINT,
+    LINE,
+    MODES,
+    SQUARE,
+    SUPPORTS,
+    VANISHING,
+)
+from bench.studies.toy_grid.data import CENTRES
+
+REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
+DIVERGENCES = {"kl_s": "KL_s", "kl_pq": "KL(p‖q)", "kl_qp": "KL(q‖p)"}
+PAINT = {"kl_s": "#0072B2", "kl_pq": "#D55E00", "kl_qp": "#009E73", "believed": "#7A5CC7"}
+PLAYERS = ("decoder", "encoder")
+OBJECTIVE = {"vae": "KL(q‖p), (1)", "vae_z": "KL(p‖q), (5)", "vae_xz": "KL_s, (7)"}
+TENTH = 0.1
+
+
+def modes(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+    """One Gaussian on two modes: the density at the end of each training, a panel a method."""
+    here, stored = part(frame, experiment=MODES), samples.set_index("id")["density_x"]
+    groups = [*here.groupby("rank", sort=True)]
+    figure, grid = panels(len(groups), 3, 3.4, 2.2, sharex=True, narrow=2)
+    x = np.linspace(*LINE)
+    data = np.exp(-((x[:, None] - [-2, 2]) ** 2) / (2 * 0.25)).sum(1) / np.sqrt(2 * np.pi)
+    for axes, (_, runs) in zip(grid, groups, strict=True):
+        method = str(runs["method"].iloc[0])
+        axes.fill_between(x, data, color=GREY, alpha=0.3, linewidth=0, label="data q(x)")
+        for id in runs["id"]:
+            if id in stored.index:
+                axes.plot(x, stored[id], color=colour(method), linewidth=1, label="model p(x)")
+        axes.set_title(_objective(runs), loc="left", fontsize=8)
+        axes.set(ylim=(0, 0.85), xlabel="x", ylabel="density")
+    legend(figure, grid, ncols=2)
+    return figure
+
+
+def _objective(runs: pd.DataFrame) -> str:
+    """Returns a method's name with the divergence that it is trained by."""
+    method, name = str(runs["method"].iloc[0]), str(runs["name"].iloc[0])
+    return f"{name}: {OBJECTIVE[method]}" if method in OBJECTIVE else name
+
+
+def supports(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+    """Figures 1 and 2 of the paper: p(x) over the data and q(z) over the prior, optimal critic."""
+    return _pairs(part(frame, experiment=SUPPORTS, critic=EXACT), samples)
+
+
+def learned(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+    """The same of methods with a learned critic, at the larger number of its updates."""
+    here = part(frame, experiment=SUPPORTS, critic=JOINT)
+    return _pairs(here[here["critic_steps"] == here["critic_steps"].max()], samples)
+
+
+def shown(frame: pd.DataFrame) -> set[str]:
+    """Returns the ids of trainings whose densities are drawn."""
+    here = frame[frame["experiment"] == SUPPORTS]
+    most = here["critic_steps"] == here["critic_steps"].max()
+    here = here[most & (here["seed"] == here["seed"].min())]
+    return {*here["id"], *frame.loc[frame["experiment"] == MODES, "id"]}
+
+
+def _pairs(here: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+    stored = samples.set_index("id")
+    groups = [runs for _, runs in here.groupby(["rank", "lam"], sort=True)]
+    figure, grid = panels(2 * len(groups), 4, 2.6, 2.7, narrow=2)
+    for (left, right), runs in zip(grid.reshape(-1, 2), groups, strict=True):
+        run = runs.sort_values("seed").iloc[0]
+        _map(left, stored, run, "density_x")
+        _map(right, stored, run, "density_z")
+        for centre in CENTRES:
+            left.add_patch(Circle(centre, 0.6, fill=False, color=GREY, linewidth=0.8))
+        for radius in (1, 2, 3):
+            right.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.8))
+        left.set_title(_objective(runs), loc="left", fontsize=8)
+        left.set_xlabel(f"p(x): {run['modes']:.0f} modes", fontsize=8)
+        right.set_xlabel(f"q(z): holes {run['holes']:.0%} of p(z)", fontsize=8)
+    return figure
+
+
+def _map(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> None:
+    ends = SQUARE[:2]
+    axes.set(xlim=ends, ylim=ends, aspect="equal", xticks=[], yticks=[])
+    if run["id"] not in stored.index or stored.loc[run["id"], column] is None:
+        axes.text(0, 0, "not stored", ha="center", va="center", fontsize=7)
+        return
+    values = np.asarray(stored.loc[run["id"], column], dtype=float)
+    side = round(np.sqrt(len(values)))
+    paint = colour(str(run["method"]))
+    shades = LinearSegmentedColormap.from_list("", [f"{paint}00", paint])
+    # The root shows what is thin; a hundredth of the peak has a tenth of the colour.
+    image = np.sqrt(np.nan_to_num(values.reshape(side, side)))
+    axes.imshow(image, extent=(*ends, *ends), origin="lower", cmap=shades)
+
+
+def descent(frame: pd.DataFrame) -> Figure:
+    """Divergences in closed form along training, and the critic's estimate of KL_s."""
+    here = part(frame, experiment=DESCENT)
+    groups = [*here.groupby(["rank", "dimension"], sort=True)]
+    across = max(1, here["dimension"].nunique())
+    figure, grid = panels(len(groups), across, 3.6, 2.3, sharex=True)
+    names = {**DIVERGENCES, "believed": "the critic's estimate of KL_s"}
+    for axes, (_, runs) in zip(grid, groups, strict=True):
+        found = traces(runs)
+        for name in names:
+            _band(axes, found, "batch", name, PAINT[name])
+        key(axes, {label: PAINT[name] for name, label in names.items()})
+        title = "{label}, {dimension} dimensions".format(**runs.iloc[0])
+        axes.set_title(title, loc="left", fontsize=8)
+        axes.set(yscale="log", ylim=(1e-3, None), xlabel="updates of the model", ylabel="nats")
+    legend(figure, grid, ncols=4)
+    return figure
+
+
+def _band(axes: Axes, found: pd.DataFrame, x: str, y: str, paint: str, style: str = "-") -> None:
+    """Draws the median over trainings and the span from the least to the greatest."""
+    each = found.groupby(x)[y]
+    middle = each.median()
+    axes.plot(middle.index, middle, style, color=paint, linewidth=1.4)
+    axes.fill_between(middle.index, each.min(), each.max(), color=paint, alpha=0.2, linewidth=0)
+
+
+def cosines(frame: pd.DataFrame) -> Figure:
+    """Cosines of the gradient that each player follows with its gradients of the divergences."""
+    here = part(frame, experiment=DESCENT)
+    groups = [*here.groupby("rank", sort=True)]
+    figure, grid = panels(2 * len(groups), 2, 4.4, 2.2, sharex=True, sharey=True)
+    for row, (_, runs) in zip(grid.reshape(-1, 2), groups, strict=True):
+        found = traces(runs)
+        for axes, player in zip(row, PLAYERS, strict=True):
+            for name in DIVERGENCES:
+                _band(axes, found, "batch", f"{player} follows {name}", PAINT[name])
+            key(axes, {label: PAINT[name] for name, label in DIVERGENCES.items()})
+            axes.set_title(f"{runs['label'].iloc[0]}: {player}", loc="left", fontsize=8)
+            axes.set(ylim=(-1.05, 1.05), xlabel="updates of the model", ylabel="cosine")
+            axes.axhline(0, color=GREY, linewidth=0.8)
+    legend(figure, grid, ncols=3)
+    return figure
+
+
+def vanishing(frame: pd.DataFrame) -> Figure:
+    """Gradient at a frozen decoder against the critic's excess loss, a panel a distance."""
+    here = part(frame, experiment=VANISHING)
+    groups = [*here.groupby("distance", sort=True)]
+    figure, grid = panels(len(groups), 3, 3.6, 2.4, sharey=True, narrow=1)
+    for axes, (distance, runs) in zip(grid, groups, strict=True):
+        middle = traces(runs).groupby("batch").median()
+        names = [name.split()[1] for name in map(str, middle) if name.startswith("gradient ")]
+        methods = sorted(names, key=rank)
+        for method in methods:
+            style: dict[str, Any] = {"color": colour(method), "marker": ".", "linewidth": 1.2}
+            size = middle[f"gradient {method}"].clip(lower=1e-12)
+            axes.plot(middle["excess"].clip(lower=1e-6), size, **style)
+        key(axes, {REDUCTIONS.get(m, m): colour(m) for m in methods})
+        axes.plot([], [], ":", color=GREY, label="here (18) falls under a tenth of (14)")
+        if (place := falls(middle)) is not None:
+            axes.axvline(max(place, 1e-6), color=GREY, linestyle=":")
+        axes.set_title(f"distance {distance:g} sd", loc="left", fontsize=8)
+        axes.set(xscale="log", yscale="log", ylim=(1e-8, 1e2))
+        axes.set(xlabel="excess loss of the critic, nats", ylabel="gradient at x, RMS")
+        axes.invert_xaxis()
+    legend(figure, grid, ncols=3)
+    return figure
+
+
+def falls(middle: pd.DataFrame) -> float | None:
+    """Returns the excess loss at the first stop from which (18) stays under a tenth of (14).
+
+    None if (18) does not stay below. `middle` has a row a stop, in the order of training.
+    """
+    below = middle["gradient alice_minimax"] < TENTH * middle["gradient svae_r"]
+    if not below.iloc[-1]:
+        return None
+    above = np.flatnonzero(~below.to_numpy())
+    return float(middle["excess"].iloc[above[-1] + 1 if len(above) else 0])

@@ -1,0 +1,445 @@
+"""What is said of the theory study: its claims, tables, figures and introduction.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench.render import claims, intervals
+from bench.render.claims import VERDICTS, Claim, claim
+from bench.render.figures import Picture, rank
+from bench.render.page import Page, damage
+from bench.render.tables import Cell, Column, Table, lam, number, percent, tabulate
+from bench.render.text import texts
+from bench.store.provenance import REFERENCE
+from bench.studies.study import Study
+from bench.studies.theory import figures
+from bench.studies.theory.runs import paired, part, runs, traced, traces
+from bench.studies.theory.spec import DESCENT, EXACT, JOINT, MODES, SD, SUPPORTS, VANISHING
+from bench.studies.toy_grid import runs as toy
+
+TEXT = texts("bench.studies.theory")
+LEAST = 0.1
+"""Stops with a KL_s of at most so many nats have gradients that samples can't tell from noise."""
+TOY = "toy_grid"
+
+
+def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
+    """Returns the page of what is stored. Raises UsageError if there is `other` to compare with."""
+    frame = runs(study, results, scale)
+    grid, where = toy_runs(results, scale)
+    samples = study.store(results, scale).load_samples().to_pandas()
+    needs = {"supports": SUPPORTS, "learned": SUPPORTS, "modes": MODES, "vanishing": VANISHING}
+    needs |= {"descent": DESCENT, "cosines": DESCENT}
+    there, critics = set(frame["experiment"]), set(part(frame, experiment=SUPPORTS)["critic"])
+    drawn = {name for name, experiment in needs.items() if experiment in there}
+    drawn -= {name for name, c in (("supports", EXACT), ("learned", JOINT)) if c not in critics}
+
+    def picture(name: str) -> Picture:
+        draw: Callable[..., Any] = getattr(figures, name)
+        given = (frame, samples) if name in ("supports", "learned", "modes") else (frame,)
+        return Picture(name, partial(draw, *given), **TEXT["figures"][name])
+
+    found = theory_claims(frame, grid)
+    rules = TEXT["rules"].format(tests=TESTS, fixed=claims.FIXED)
+    parts = [
+        *(picture(name) for name in TEXT["figures"] if name in drawn),
+        claims.table(found, scale, rules),
+        *(table for table in tables(frame, grid, where) if table.rows),
+    ]
+    notes = [TEXT["others"].format(n=n)] if (n := frame.attrs["others"]) else []
+    seeds = int(frame["seed"].max()) + 1
+    lacking = {spec.id for spec in study.specs(scale, seeds=seeds)} - set(frame["id"])
+    return Page(
+        frame=frame,
+        parts=parts,
+        warnings=damage(frame),
+        notes=notes,
+        missing=len(lacking),
+        shown=figures.shown(frame),
+        intro=TEXT["intro"],
+    )
+
+
+def toy_runs(results: Path, scale: str) -> tuple[pd.DataFrame | None, str]:
+    """Returns the toy study's runs of these results, or else the published ones, and whose.
+
+    The runs are those of the same scale, or else of quick. None if there are none.
+    """
+    from bench.studies.toy_grid.study import TOY_GRID
+
+    for folder, each in ((results, scale), (results, "quick"), (REFERENCE, "quick")):
+        if len(TOY_GRID.load(folder, each)[0]):
+            owner = "published" if folder.resolve() == REFERENCE else "of the same folder"
+            return toy.at_own_rate(toy.runs(TOY_GRID, folder, each)), f"{owner}, scale {each}"
+    return None, ""
+
+
+# Tables
+
+
+def tables(frame: pd.DataFrame, grid: pd.DataFrame | None, where: str) -> list[Table]:
+    """Returns every table; a table of an experiment without trainings has no rows."""
+    found = [ends(frame), of_modes(frame), descent(frame), vanishing(frame)]
+    return found if grid is None else [*found, missing(grid, where)]
+
+
+def _median(column: str, digits: int = 3) -> Cell:
+    def cell(group: pd.DataFrame) -> str:
+        values = group[column].astype(float).dropna()
+        return number(float(values.median()), digits) if len(values) else "–"
+
+    return cell
+
+
+def _first(column: str) -> Cell:
+    return lambda group: str(group[column].iloc[0])
+
+
+def _name(heading: str = "method") -> tuple[Column, Cell]:
+    return Column(heading, text=True), _first("name")
+
+
+def ends(frame: pd.DataFrame) -> Table:
+    """Returns scores of every method on five Gaussians at the end of training."""
+    here = part(frame, experiment=SUPPORTS)
+    columns: list[tuple[Column | str, Cell]] = [
+        _name(),
+        ("λ", lambda group: lam(group["lam"].iloc[0])),
+        (
+            "updates",
+            lambda g: f"{g['critic_steps'].iloc[0]} : 1" if g["critic"].iloc[0] == JOINT else "–",
+        ),
+        ("KL_s", _median("kl_s", 2)),
+        ("KL(p‖q)", _median("kl_pq", 2)),
+        ("KL(q‖p)", _median("kl_qp", 2)),
+        ("modes", _median("modes", 0)),
+        ("quality", lambda group: percent(group["high_quality"].astype(float).median())),
+        ("MSE of x", _median("mse_x")),
+        ("energy of x", _median("energy_x")),
+        ("KL(p(z)‖q(z))", _median("prior_pq")),
+        ("KL(q(z)‖p(z))", _median("prior_qp")),
+        ("holes", lambda group: percent(group["holes"].astype(float).median())),
+        ("energy of z", _median("energy_z")),
+        ("n", lambda group: str(len(group))),
+        ("diverged", lambda group: str((group["status"] == "diverged").sum())),
+    ]
+    keys = ["critic", "rank", "lam", "critic_steps"]
+    groups = [group for _, group in here.groupby(keys, sort=True)]
+    caption = TEXT["ends"].format(n=int(frame["n_samples"].max()))
+    return tabulate("ends", TEXT["titles"]["ends"], caption, columns, groups)
+
+
+def of_modes(frame: pd.DataFrame) -> Table:
+    """Returns where one Gaussian ends on two modes."""
+    here = part(frame, experiment=MODES)
+
+    def on_one(group: pd.DataFrame) -> str:
+        near = (group["mean"].abs() - 2).abs() < 0.5
+        return f"{int((near & (group['sd'] < 1)).sum())} of {len(group)}"
+
+    columns: list[tuple[Column | str, Cell]] = [
+        _name(),
+        ("on one mode", on_one),
+        ("KL_s", _median("kl_s", 2)),
+        ("KL(p‖q)", _median("kl_pq", 2)),
+        ("KL(q‖p)", _median("kl_qp", 2)),
+        ("|mean|", lambda group: number(float(group["mean"].abs().median()), 2)),
+        ("sd", _median("sd", 2)),
+    ]
+    groups = [group for _, group in here.groupby("rank", sort=True)]
+    return tabulate("modes", TEXT["titles"]["modes"], TEXT["modes"], columns, groups)
+
+
+def descent(frame: pd.DataFrame) -> Table:
+    """Returns how KL_s moved on Gaussian data, and which divergence each player followed."""
+    here = part(frame, experiment=DESCENT)
+
+    def at(stop: int, name: str) -> Cell:
+        def cell(group: pd.DataFrame) -> str:
+            values = [traced(row)[name].iloc[stop] for _, row in group.iterrows()]
+            return number(float(np.median(values)), 3)
+
+        return cell
+
+    def cosine(name: str) -> Cell:
+        def cell(group: pd.DataFrame) -> str:
+            found = away(group)
+            pair = [found[f"{player} follows {name}"].median() for player in figures.PLAYERS]
+            return " / ".join(number(float(each), 2) for each in pair)
+
+        return cell
+
+    def down(group: pd.DataFrame) -> str:
+        return percent(float((away(group)["follows kl_s"] > 0).mean()))
+
+    columns: list[tuple[Column | str, Cell]] = [
+        _name(),
+        ("dimensions", _first("dimension")),
+        ("KL_s at the start", at(0, "kl_s")),
+        ("at the end", at(-1, "kl_s")),
+        ("the critic's estimate", at(-1, "believed")),
+        *((f"cosine with {label}", cosine(name)) for name, label in figures.DIVERGENCES.items()),
+        ("a step lowers KL_s", down),
+        ("n", lambda group: str(len(group))),
+    ]
+    groups = [group for _, group in here.groupby(["dimension", "rank"], sort=True)]
+    caption = TEXT["descent"].format(least=LEAST)
+    return tabulate("descent", TEXT["titles"]["descent"], caption, columns, groups)
+
+
+def away(group: pd.DataFrame) -> pd.DataFrame:
+    """Returns the stops of these trainings that are more than LEAST nats from the optimum."""
+    found = traces(group, ["dimension"])
+    return found[found["kl_s"] > LEAST]
+
+
+def vanishing(frame: pd.DataFrame) -> Table:
+    """Returns by distance how much of the gradient each reduction sends to a frozen decoder."""
+    here = part(frame, experiment=VANISHING)
+
+    def last(name: str) -> Callable[[pd.DataFrame], float]:
+        return lambda group: float(traces(group).groupby("batch")[name].median().iloc[-1])
+
+    def ratio(method: str) -> Cell:
+        size, other = last("gradient svae_r"), last(f"gradient {method}")
+        return lambda group: f"{other(group) / size(group):.2g}"
+
+    def falls(group: pd.DataFrame) -> str:
+        place = figures.falls(traces(group).groupby("batch").median())
+        return "never" if place is None else f"{place:.2g}"
+
+    traced_of = [name for name, _ in here["traces"].iloc[0]] if len(here) else []
+    methods = [name.split()[1] for name in traced_of if name.startswith("gradient ")]
+    methods = [m for m in methods if m in figures.REDUCTIONS and m != "svae_r"]
+    columns: list[tuple[Column | str, Cell]] = [
+        ("distance, sd", lambda group: f"{group['distance'].iloc[0]:g}"),
+        ("overlap", lambda group: f"{2 * stats.norm.sf(group['distance'].iloc[0] / 2):.2g}"),
+        ("KL_s", lambda group: f"{group['distance'].iloc[0] ** 2:g}"),
+        ("excess", lambda group: f"{last('excess')(group):.2g}"),
+        ("size under (14)", lambda group: f"{last('gradient svae_r')(group):.2g}"),
+        *((figures.REDUCTIONS[m], ratio(m)) for m in sorted(methods, key=rank)),
+        ("(18) at f*", lambda group: f"{at_best(group['distance'].iloc[0]):.2g}"),
+        ("falls", falls),
+        ("n", lambda group: str(len(group))),
+    ]
+    groups = [group for _, group in here.groupby("distance", sort=True)]
+    caption = TEXT["vanishing"]
+    return tabulate("vanishing", TEXT["titles"]["vanishing"], caption, columns, groups)
+
+
+def at_best(distance: float) -> float:
+    """Returns the RMS of d log sigma(f) / d f at f* over decoder pairs, which (14) has as 1.
+
+    There f* is Gaussian with half the squared distance as its mean and the distance as its sd.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    f = distance**2 / 2 + distance * nodes
+    slope = stats.logistic.sf(f)  # 1 - sigma(f)
+    return float(np.sqrt((weights * slope**2).sum() / weights.sum()))
+
+
+def missing(grid: pd.DataFrame, where: str) -> Table:
+    """Returns modes covered and collapsed runs of the toy study, by update ratio."""
+    ratios = sorted({*zip(grid["critic_steps"], grid["model_steps"], strict=True)})
+    counted = grid.assign(modes=grid["modes"].where(grid["status"] != "diverged", 0))
+
+    def shown(runs: pd.DataFrame) -> str:
+        if not len(runs):
+            return "–"
+        return f"{runs['modes'].mean():.2f}, {percent(runs['collapsed'].mean())}"
+
+    def at(critic: int, model: int) -> Cell:
+        return lambda g: shown(part(g, critic_steps=critic, model_steps=model))
+
+    columns: list[tuple[Column | str, Cell]] = [
+        ("λ", lambda group: lam(group["lam"].iloc[0])),
+        (Column("method", text=True), _first("label")),
+        ("modes, collapsed", shown),
+        *((f"{a} : {b}", at(a, b)) for a, b in ratios),
+        ("n", lambda group: str(len(group))),
+    ]
+    groups = [group for *_, group in toy.cells(counted)]
+    caption = TEXT["missing"].format(where=where)
+    return tabulate("missing", TEXT["titles"]["missing"], caption, columns, groups)
+
+
+# Claims about sections 2 to 4, each as values of trainings whose interval a rule reads
+
+Values = Sequence[tuple[str, np.ndarray]]
+"""What each interval is of, and its values, one a training or a pair of trainings."""
+
+
+def _log_ratio(a: pd.DataFrame, b: pd.DataFrame, column: str) -> np.ndarray:
+    """Returns log10 of a over b, a number a pair."""
+    x, y = paired(a, b, column)
+    return np.log10(np.maximum(x, 1e-12)) - np.log10(np.maximum(y, 1e-12))
+
+
+class Evidence:
+    """Holds the values that each rule reads."""
+
+    def __init__(self, frame: pd.DataFrame, grid: pd.DataFrame | None) -> None:
+        self.frame, self.grid = frame, grid
+
+    def at(self, experiment: str, method: str, critic: str, **more: Any) -> pd.DataFrame:
+        """Returns the trainings of a method in an experiment at lambda 0."""
+        values = {"experiment": experiment, "method": method, "critic": critic, "lam": 0.0}
+        return part(self.frame, **values, **more)
+
+    def five(self, method: str, critic: str) -> pd.DataFrame:
+        """Returns trainings on five Gaussians, at the larger number of the critic's updates."""
+        here = self.at(SUPPORTS, method, critic)
+        return here[here["critic_steps"] == here["critic_steps"].max()]
+
+    def along(self, name: str) -> np.ndarray:
+        """Returns the mean of what was traced over stops away from the optimum, a training."""
+        found = []
+        for _, row in self.at(DESCENT, "svae_r", JOINT).iterrows():
+            stops = traced(row)
+            found.append(stops.loc[stops["kl_s"] > LEAST, name].mean())
+        return np.array(found)
+
+    def value(self) -> Values:
+        rows = [traced(row).iloc[-1] for _, row in self.at(DESCENT, "svae_r", JOINT).iterrows()]
+        return [("value over KL_s", np.array([each["value"] / each["kl_s"] for each in rows]))]
+
+    def steps(self) -> Values:
+        return [(player, self.along(f"{player} svae_r share")) for player in figures.PLAYERS]
+
+    def lowers(self) -> Values:
+        rows = [traced(row)["kl_s"] for _, row in self.at(DESCENT, "svae_r", JOINT).iterrows()]
+        return [
+            ("log10 of end over start", np.array([np.log10(r.iloc[-1] / r.iloc[0]) for r in rows]))
+        ]
+
+    def mended(self) -> Values:
+        found = []
+        for what, choose in (("Gaussian data", self._gaussian), ("five Gaussians", self.five)):
+            a, b = (choose(method, JOINT) for method in ("svae_exact", "svae_r"))
+            found.append((f"log10 of the ratio, {what}", _log_ratio(a, b, "kl_s")))
+        return found
+
+    def _gaussian(self, method: str, critic: str) -> pd.DataFrame:
+        return self.at(DESCENT, method, critic)
+
+    def replaced(self) -> Values:
+        return [(player, self.along(f"{player} alice svae_r")) for player in figures.PLAYERS]
+
+    def reached(self) -> Values:
+        a, b = (self._gaussian(method, JOINT) for method in ("alice", "svae_r"))
+        return [("log10 of the ratio", _log_ratio(a, b, "kl_s"))]
+
+    def sure(self) -> Values:
+        here = part(self.frame, experiment=VANISHING)
+        here = here[here["distance"] == here["distance"].max()]
+        last = [traced(row).iloc[-1] for _, row in here.iterrows()]
+        distances = here["distance"].to_numpy()
+        ratio = [each["gradient alice_minimax"] / each["gradient svae_r"] for each in last]
+        size = [each["gradient svae_r"] for each in last]
+        # At f* the gradient of (14) has this size everywhere, because f* is linear.
+        below = -1 - np.log10(np.maximum(ratio, 1e-300))
+        above = 1 + np.log10(np.maximum(np.divide(size, distances / SD), 1e-300))
+        names = "log10 of a tenth of (14) over (18)", "log10 of (14) over a tenth of its size at f*"
+        return [*zip(names, (below, above), strict=True)]
+
+    def in_the_toy(self) -> Values:
+        if self.grid is None:
+            return []
+        here = self.grid[(self.grid["lam"] == 0) & self.grid["method"].isin(["svae_r", "alice"])]
+        ends = [{m: float(t[-1]) for m, t in each} for each in here["decoder_gradient"]]
+        below = [e["alice_minimax"] < 0.1 * e["svae_r"] for e in ends]
+        shares = pd.Series(below, index=here["config"], dtype=float).groupby(level=0).mean()
+        return [("share of runs", shares.to_numpy())]
+
+    def mends_both(self) -> Values:
+        both, forward, reverse = (self.five(m, EXACT) for m in ("vae_xz", "vae", "vae_z"))
+        quality, modes = paired(both, forward, "high_quality"), paired(both, reverse, "modes")
+        return [("quality", np.subtract(*quality)), ("modes", np.subtract(*modes))]
+
+    def inherits(self) -> Values:
+        pair = paired(self.five("svae_r", EXACT), self.five("vae_xz", EXACT), "modes")
+        return [("modes", np.subtract(*pair))]
+
+    def fewer(self) -> Values:
+        if self.grid is None:
+            return []
+        found = []
+        for value in (0.0, 0.1):
+            grid = self.grid.assign(
+                modes=self.grid["modes"].where(self.grid["status"] != "diverged", 0)
+            )
+            a, b = (toy.at(grid, method, value) for method in ("svae_r", "alice"))
+            x, y = intervals.paired(a, b, "modes")
+            found.append((f"modes at λ = {value:g}", x - y))
+        return found
+
+    def prior(self, critic: str) -> Values:
+        a, b = self.five("svae_r", critic), self.five("vae", EXACT)
+        return [("log10 of the ratio", _log_ratio(a, b, "prior_pq"))]
+
+    def free(self) -> Values:
+        a, b = (self.at(SUPPORTS, m, JOINT) for m in ("svae_r", "joint_wgan_gp"))
+        return [("log10 of the ratio", _log_ratio(a, b, "energy_x"))]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Says which intervals a claim reads, so many of them, and between which bounds they lie.
+
+    A claim holds where all intervals lie within, and fails where any lies outside.
+    """
+
+    read: Callable[[Evidence], Values]
+    low: float = -math.inf
+    high: float = math.inf
+    intervals: int = 1
+
+    def judge(self, evidence: Evidence) -> tuple[str, str]:
+        """Returns verdict and evidence."""
+        found = [(what, values[~np.isnan(values)]) for what, values in self.read(evidence)]
+        if len(found) < self.intervals or not all(len(values) for _, values in found):
+            return "no data", "no trainings"
+        each = [(what, len(v), intervals.student(v, TESTS)) for what, v in found]
+        inside = all(self.low < e.low and e.high < self.high for *_, e in each)
+        outside = any(e.high < self.low or e.low > self.high for *_, e in each)
+        words = (f"{what} {e:+.3g} (n = {n})" for what, n, e in each)
+        return VERDICTS[int(inside) - int(outside)], "; ".join(words)
+
+
+RULES: Mapping[str, Rule] = {
+    "6a": Rule(Evidence.value, low=0.95, high=1.05),
+    "6b": Rule(Evidence.steps, low=0.9, high=1.1, intervals=2),
+    "6b'": Rule(Evidence.lowers, high=0),
+    "6c": Rule(Evidence.mended, high=0, intervals=2),
+    "7a": Rule(Evidence.replaced, low=0.9, intervals=2),
+    "7b": Rule(Evidence.reached, low=-0.1, high=0.1),
+    "8a": Rule(Evidence.sure, low=0, intervals=2),
+    "8b": Rule(Evidence.in_the_toy, low=0.5),
+    "9a": Rule(Evidence.mends_both, low=0, intervals=2),
+    "9b": Rule(Evidence.inherits, low=-0.5, high=0.5),
+    "9c": Rule(Evidence.fewer, low=0, intervals=2),
+    "10a": Rule(partial(Evidence.prior, critic=JOINT), high=0),
+    "10b": Rule(partial(Evidence.prior, critic=EXACT), high=0),
+    "11": Rule(Evidence.free, high=0.1),
+}
+"""The intervals that each verdict reads, and their bounds."""
+TESTS = sum(rule.intervals for rule in RULES.values())
+"""The family: so many intervals share one level, whatever is trained already."""
+
+
+def theory_claims(frame: pd.DataFrame, grid: pd.DataFrame | None) -> list[Claim]:
+    """Returns the claims about sections 2 to 4, from our runs and the toy study's."""
+    evidence, words = Evidence(frame, grid), TEXT["claims"]
+    return [claim(words[id], id, rule.judge(evidence), least=LEAST) for id, rule in RULES.items()]

@@ -1,0 +1,228 @@
+"""The theory study trains models with densities, for which the paper's argument can be computed.
+
+| experiment | model | data | question |
+|---|---|---|---|
+| modes | one Gaussian, no code | two modes of one dimension | which divergence covers both |
+| supports | encoder and decoder with Gaussian heads | five Gaussians | Figures 1 and 2; q(z) |
+| descent | linear Gaussian | a Gaussian in 2, 5 and 10 dimensions | does (14) descend KL_s |
+| vanishing | linear Gaussian, frozen | a Gaussian at several distances | where (18) vanishes |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cli import UsageError
+from bench.spec import grid
+from bench.studies.study import Beat, Job, Rows, Study
+from bench.studies.theory.spec import (
+    DESCENT,
+    EXACT,
+    JOINT,
+    MODES,
+    SUPPORTS,
+    VANISHING,
+    TheorySpec,
+)
+
+if TYPE_CHECKING:
+    from bench.render.page import Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Trainings of one experiment: every combination of these methods, lambdas and values."""
+
+    experiment: str
+    methods: Sequence[str]
+    lams: Sequence[float] = (0.0,)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TheoryStudy(Study[TheorySpec]):
+    """Trains small models whose joints have densities."""
+
+    parts: Mapping[str, Sequence[Part]]  # by scale
+
+    def specs(
+        self,
+        scale: str,
+        methods: Sequence[str] | None = None,
+        lams: Sequence[float] | None = None,
+        lrs: Sequence[float] | None = None,
+        seeds: int | None = None,
+        precision: str = "float32",
+        given: Mapping[str, Sequence[Any]] | None = None,
+    ) -> list[TheorySpec]:
+        """Returns all trainings at `scale`; None keeps the study's own values.
+
+        A part trains those of `methods` that it has. A part that has svae_r trains every other
+        reduction of logits too, unless its model is frozen. `lams` replace the values of parts that
+        have a lambda above 0, and `given` replaces values that a part varies or has in common with
+        all. Raises ValueError for values that can't be trained.
+        """
+        from models.objectives import OBJECTIVES
+
+        found: dict[TheorySpec, None] = {}
+        for part in self.parts[scale]:
+            more = OBJECTIVES if "svae_r" in part.methods and part.experiment != VANISHING else ()
+            names = [name for name in methods or () if name in {*part.methods, *more}]
+            axes = {**self.axes[scale], **part.axes}
+            axes |= {name: each for name, each in (given or {}).items() if name in axes}
+            if lrs:
+                axes["lr"] = list(dict.fromkeys(lrs))
+            axes |= {"seed": range(seeds or self.seeds.get(scale, 1)), "precision": [precision]}
+            lam = lams if lams is not None and max(part.lams) > 0 else part.lams
+            common = {"study": [self.name], "scale": [scale], "experiment": [part.experiment]}
+            names = names if methods is not None else list(part.methods)
+            specs = grid(TheorySpec, **common, **axes, lam=list(dict.fromkeys(lam)), method=names)
+            found |= dict.fromkeys(specs)
+        return list(found)
+
+    def every_method(self) -> dict[str, bool]:
+        from models.explicit import EXPLICIT
+        from models.objectives import OBJECTIVES
+
+        return {name: name in OBJECTIVES for name in EXPLICIT}
+
+    def label(self, method: str, lam: float) -> str:
+        from models.explicit import EXPLICIT
+
+        found = EXPLICIT[method]
+        return found.label_cycle if lam > 0 and found.label_cycle else found.label
+
+    def method_source(self, method: str) -> Sequence[str]:
+        from models.objectives import OBJECTIVES
+
+        objectives = "models.objectives"
+        if method in OBJECTIVES:
+            shared = [f"{objectives}:{name}" for name in ("squared_error", "regularised")]
+            return [f"{objectives}:OBJECTIVES[{method}]", *shared]
+        return [f"models.explicit:EXPLICIT[{method}]"]
+
+    def columns(self) -> dict[str, Any]:
+        """Returns the columns of divergences, of scores at the end and of what is traced."""
+        numbers = ("kl_pq", "kl_qp", "kl_s", "mean", "sd", "mse_x", "energy_x", "energy_z")
+        numbers += ("high_quality", "prior_pq", "prior_qp", "holes")
+        traced = {"trace_batch": "ints", "traces": "float32s by name"}
+        return {**dict.fromkeys(numbers, float), "modes": int, "n_samples": int, **traced}
+
+    def sample_columns(self) -> dict[str, Any]:
+        """Returns columns of densities on the grids of `evaluate`."""
+        return dict.fromkeys(("density_x", "density_z"), "float32s")
+
+    def check(
+        self, specs: Sequence[TheorySpec], data: Path | None, weights: str | None
+    ) -> Sequence[TheorySpec]:
+        """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
+        if data is not None:
+            raise UsageError(f"--data is for studies of images; {self.name} draws its own data")
+        if weights is not None:
+            raise UsageError(f"--inception-weights is for colour images; {self.name} has none")
+        return specs
+
+    def stacks(self, specs: Sequence[TheorySpec], device: str) -> list[list[TheorySpec]]:
+        from bench.studies.theory import job
+
+        return job.stacks(specs)
+
+    def seconds(self, spec: TheorySpec, rate: float) -> float:
+        """Returns about the seconds of a training: small steps cost their calls, not products."""
+        from bench.studies.theory.data import BATCHES
+
+        learned = spec.critic_steps if spec.critic == JOINT else 0
+        return spec.epochs * BATCHES * (0.0008 * learned + 0.0015 * spec.model_steps)
+
+    def estimate(self, stacks: Sequence[Sequence[TheorySpec]], device: str) -> list[float]:
+        from bench.studies.theory import job
+
+        return job.estimate(stacks, device)
+
+    def train(self, job: Job, beat: Beat) -> tuple[Rows, Rows]:
+        from bench.studies.theory.job import train
+
+        return train(job, beat)
+
+    def absent(self, spec: TheorySpec, imagenet: bool) -> Collection[str]:
+        return ()
+
+    def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
+        from bench.studies.theory.report import build
+
+        return build(self, scale, results, other)
+
+
+_DIVERGENCES = ("vae", "vae_z", "vae_xz")
+_DISTANCES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def _parts(
+    epochs: tuple[int, int, int, int], dimensions: Sequence[int], distances: Sequence[float]
+) -> list[Part]:
+    """Returns the trainings of all experiments, for so many epochs of each."""
+    modes, supports, descent, vanishing = ({"epochs": [each]} for each in epochs)
+    five, learned = {"critic_steps": [5]}, {"critic": [JOINT]}
+    both = ("svae_r", "alice")
+    return [
+        Part(
+            experiment=MODES,
+            methods=(*_DIVERGENCES, *both, "svae_exact"),
+            axes={**modes, "lr": [1e-2]},
+        ),
+        # Optimal and learned critics share their start, so both have the same updates.
+        Part(
+            experiment=SUPPORTS,
+            methods=(*_DIVERGENCES, *both, "svae_exact"),
+            axes=supports | five | {"critic": [EXACT]},
+        ),
+        Part(
+            experiment=SUPPORTS,
+            methods=both,
+            lams=(0.0, 0.1),
+            axes=supports | five | learned,
+        ),
+        Part(
+            experiment=SUPPORTS,
+            methods=("svae_exact", "joint_wgan_gp"),
+            axes=supports | five | learned,
+        ),
+        Part(
+            experiment=SUPPORTS,
+            methods=("svae_r", "joint_wgan_gp"),
+            axes=supports | learned | {"critic_steps": [1]},
+        ),
+        Part(
+            experiment=DESCENT,
+            methods=(*both, "svae_exact"),
+            axes=descent | five | learned | {"dimension": dimensions, "lr": [3e-3]},
+        ),
+        Part(
+            experiment=VANISHING,
+            methods=("svae_r",),
+            axes=vanishing | learned | {"distance": distances, "model_steps": [0]},
+        ),
+    ]
+
+
+THEORY = TheoryStudy(
+    name="theory",
+    kind=TheorySpec,
+    title="Theory study: what sections 2 to 4 of the paper say, in models with densities",
+    axes={
+        "smoke": {"width": [16], "batch": [64]},
+        "quick": {"width": [64], "batch": [256]},
+        "paper": {"width": [256], "batch": [256]},
+    },
+    methods=(*_DIVERGENCES, "svae_r", "alice", "svae_exact", "joint_wgan_gp"),
+    lams=dict.fromkeys(("smoke", "quick", "paper"), (0.0, 0.1)),
+    seeds={"smoke": 1, "quick": 5, "paper": 5},
+    parts={
+        "smoke": _parts((1, 1, 1, 2), (2,), (1.0, 8.0)),
+        "quick": _parts((20, 20, 15, 100), (2, 5, 10), _DISTANCES),
+        "paper": _parts((50, 100, 50, 100), (2, 5, 10), _DISTANCES),
+    },
+)

@@ -49,23 +49,33 @@ def alignment(device: torch.device, dtype: torch.dtype) -> int:
     return 1 if device.type == "cpu" else 128 // dtype.itemsize
 
 
-def forward(layers: Layers, x: Tensor, keep: bool) -> tuple[list[Tensor], Tensor]:
+def forward(
+    layers: Layers, x: Tensor, keep: bool, factors: Tensor | None = None
+) -> tuple[list[Tensor], Tensor]:
     """Returns the inputs of every layer, and the outputs (n, d_out, batch) for x (n, d_in, batch).
 
-    On a CPU, inputs of hidden layers are scratch memory unless `keep`. The first hidden layer's
-    always are: `backward` computes them again, which takes less time than to keep them.
+    `factors` (n, hidden layers, width, batch), if given, multiply the outputs of hidden layers. On
+    a CPU without factors, inputs of hidden layers are scratch memory unless `keep`. The first
+    hidden layer's always are: `backward` computes them again, which takes less time than to keep
+    them.
     """
     x, last = _in_rows(x), len(layers) - 1
     inputs = [x]
     if not _compiled(x):
         for i, (w, b, *_) in enumerate(layers):
             out = torch.baddbmm(b, w, inputs[i])
-            inputs.append(out if i == last else out.relu_())
+            out = out if i == last else out.relu_()
+            inputs.append(out if i == last or factors is None else out.mul_(factors[:, i]))
         return inputs[:-1], inputs[-1]
     products, place = [], _place(x)
     for i, (_, _, of_w, _, of_b) in enumerate(layers):
-        out, of_out = _empty(x, of_w[0], scratch=i < last and (i == 0 or not keep))
+        scratch = factors is None and i < last and (i == 0 or not keep)
+        out, of_out = _empty(x, of_w[0], scratch)
         products.append(("affine" if i == last else "rectified", of_out, of_w, place, of_b))
+        if factors is not None and i < last:
+            _run(products, x)
+            products.clear()
+            out.mul_(factors[:, i])
         inputs.append(out)
         place = of_out
     _run(products, x)
@@ -73,11 +83,17 @@ def forward(layers: Layers, x: Tensor, keep: bool) -> tuple[list[Tensor], Tensor
 
 
 def backward(
-    layers: Layers, inputs: Sequence[Tensor], g: Tensor, gradient: Layers | None, want_x: bool
+    layers: Layers,
+    inputs: Sequence[Tensor],
+    g: Tensor,
+    gradient: Layers | None,
+    want_x: bool,
+    factors: Tensor | None = None,
 ) -> Tensor | None:
     """Adds the gradient of W and b to `gradient` if given, and returns that of x if `want_x`.
 
-    `inputs` are those of every layer, g (n, d_out, batch) is the gradient of the outputs.
+    `inputs` are those of every layer, g (n, d_out, batch) is the gradient of the outputs. `inputs`
+    and `factors`, which are at least 0, are those of `forward`.
     """
     g = _in_rows(g)
     last_first = range(len(layers) - 1, -1, -1)
@@ -89,12 +105,13 @@ def backward(
             if i or want_x:
                 g = torch.bmm(layers[i].w.mT, g)
                 g = torch.ops.aten.threshold_backward(g, inputs[i], 0) if i else g
+                g = g if i == 0 or factors is None else g.mul_(factors[:, i - 1])
         return g if want_x else None
     products, places, of_g = [], [_place(each) for each in inputs], _place(g)
     ones = g.new_ones(g.shape[2])
     of_ones = 1, g.shape[2], ones.data_ptr(), 0, 0, 1
     memory = [g]  # places are no tensors: this keeps what they lie in until it is used
-    if len(layers) > 1:
+    if len(layers) > 1 and factors is None:
         products.append(("rectified", places[1], layers[0].of_w, places[0], layers[0].of_b))
     for i in last_first:
         if gradient:
@@ -102,8 +119,12 @@ def backward(
             products.append(("dots", gradient[i].of_b, of_g, of_ones, of_ones))
         if i or want_x:
             of_w = layers[i].of_w_transposed
-            out, of_out = _empty(g, of_w[0], scratch=i > 0)
+            out, of_out = _empty(g, of_w[0], scratch=i > 0 and factors is None)
             products.append(("masked" if i else "plain", of_out, of_w, of_g, places[i]))
+            if i and factors is not None:
+                _run(products, g)
+                products.clear()
+                out.mul_(factors[:, i - 1])
             memory.append(out)
             of_g = of_out
     _run(products, g)

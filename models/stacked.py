@@ -53,10 +53,17 @@ class _Perceptrons(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, parameters: Tensor, layers: Layers, gradient: Layers) -> Tensor:
-        inputs, out = products.forward(layers, x, any(ctx.needs_input_grad))
+    def forward(
+        ctx,
+        x: Tensor,
+        parameters: Tensor,
+        layers: Layers,
+        gradient: Layers,
+        factors: Tensor | None,
+    ) -> Tensor:
+        inputs, out = products.forward(layers, x, any(ctx.needs_input_grad), factors)
         ctx.save_for_backward(*inputs)
-        ctx.layers, ctx.gradient = layers, gradient
+        ctx.layers, ctx.gradient, ctx.factors = layers, gradient, factors
         return out
 
     @staticmethod
@@ -64,8 +71,8 @@ class _Perceptrons(torch.autograd.Function):
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         want_x, want_parameters, *_ = ctx.needs_input_grad
         gradient = ctx.gradient if want_parameters else None
-        g_x = products.backward(ctx.layers, ctx.saved_tensors, g, gradient, want_x)
-        return g_x, None, None, None
+        g_x = products.backward(ctx.layers, ctx.saved_tensors, g, gradient, want_x, ctx.factors)
+        return g_x, None, None, None, None
 
 
 class Bank:
@@ -104,10 +111,17 @@ class Bank:
             views.append(products.layer(w, parameters[:, middle:end].unsqueeze(2)))
         return views
 
-    def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """Returns (n, d_out, batch) of (n, d_in, batch); `frozen` parameters get no gradient."""
+    def __call__(self, x: Tensor, frozen: bool = False, factors: Tensor | None = None) -> Tensor:
+        """Returns (n, d_out, batch) of (n, d_in, batch); `frozen` parameters get no gradient.
+
+        `factors` (n, depth, width, batch), at least 0, multiply the hidden units: dropout.
+        """
         parameters = self._frozen if frozen else self.parameters
-        return _Perceptrons.apply(x, parameters, self.layers, self._gradients)
+        return _Perceptrons.apply(x, parameters, self.layers, self._gradients, factors)
+
+
+Factors = Sequence[Tensor] | None
+"""Factors of hidden units for each bank of a group, see `Bank`, or None without dropout."""
 
 
 Trio = tuple[Shape, Shape, Shape]  # encoder, decoder and critic of one model
@@ -139,12 +153,14 @@ class Group:
         self._order = torch.from_numpy(np.concatenate(self.members)).to(device)
         self._inverse = self._order.argsort()
 
-    def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, frozen: bool = False, factors: Factors = None) -> Tensor:
         """Returns (n, d_out, batch) of (n, d_in, batch); `frozen` parameters get no gradient."""
+        each = factors or [None] * len(self.banks)
         if len(self.banks) == 1:
-            return self.banks[0](x, frozen)
+            return self.banks[0](x, frozen, each[0])
         parts = x.index_select(0, self._order).split([bank.n for bank in self.banks])
-        outputs = [bank(part, frozen) for bank, part in zip(self.banks, parts, strict=True)]
+        banks = zip(self.banks, parts, each, strict=True)
+        outputs = [bank(part, frozen, own) for bank, part, own in banks]
         return torch.cat(outputs).index_select(0, self._inverse)
 
     def network(self, i: int) -> list[tuple[Tensor, Tensor]]:
@@ -204,18 +220,27 @@ class ToyNetworks:
         for name, tensor in own.items():
             tensor.copy_(weights[name])
 
-    def code(self, x: Tensor, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    def code(
+        self, x: Tensor, z: Tensor, eps: Tensor, factors: Factors = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns codes of x and samples from z: z_x, x_z of (m, 2, batch), like x and z.
 
         `eps` (2 m, 2, batch) is the noise of the encoders, then of the decoders.
         """
-        z_x, x_z = self.coders(torch.cat([torch.cat([x, z]), eps], 1)).split(self.m)
+        inputs = torch.cat([torch.cat([x, z]), eps], 1)
+        z_x, x_z = self.coders(inputs, factors=factors).split(self.m)
         return z_x, x_z
 
     def logits(
-        self, x: Tensor, z_x: Tensor, x_z: Tensor, z: Tensor, frozen: bool = False
+        self,
+        x: Tensor,
+        z_x: Tensor,
+        x_z: Tensor,
+        z: Tensor,
+        frozen: bool = False,
+        factors: Factors = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns f on encoder pairs (x, z_x) and decoder pairs (x_z, z), (m, batch) each."""
         pairs = torch.cat([torch.cat([x, z_x], 1), torch.cat([x_z, z], 1)], 2)
-        f_q, f_p = self.critics(pairs, frozen).squeeze(1).split(x.shape[2], 1)
+        f_q, f_p = self.critics(pairs, frozen, factors).squeeze(1).split(x.shape[2], 1)
         return f_q, f_p

@@ -35,7 +35,7 @@ def test_two_spellings_are_one_experiment() -> None:
 @pytest.mark.parametrize("field", sorted(set(columns(ToySpec)) - {"precision"}))
 def test_every_field_is_part_of_the_identity(field: str) -> None:
     value = getattr(SPEC, field)
-    more = "x" if columns(ToySpec)[field] is str else 1
+    more = {str: "x", int: 1, float: 0.5}[columns(ToySpec)[field]]
     other = replace(SPEC, **{field: value + more})
     assert other.id != SPEC.id
     paired = field in ("method", "lam")
@@ -45,7 +45,16 @@ def test_every_field_is_part_of_the_identity(field: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("lam", -1.0), ("lam", float("nan")), ("lr", 0.0), ("seed", -1), ("precision", "half")],
+    [
+        ("lam", -1.0),
+        ("lam", float("nan")),
+        ("lr", 0.0),
+        ("seed", -1),
+        ("precision", "half"),
+        ("dropout", -0.1),
+        ("dropout", 1.0),
+        ("dropout", float("nan")),
+    ],
 )
 def test_values_that_cannot_be_trained_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{field} is .*; allowed: "):
@@ -95,8 +104,30 @@ def test_random_numbers_belong_to_the_configuration() -> None:
     for name in ("x", "z", "critic_eps", "model_eps"):
         assert np.array_equal(getattr(first, name), getattr(paired, name))
         assert not np.array_equal(getattr(first, name), getattr(other, name))
+    assert first.kept == ()
     weights = generator(SPEC.stream, "weights").normal(size=5)
     assert not np.array_equal(weights, generator(SPEC.stream, "noise").normal(size=5))
+
+
+def test_what_dropout_keeps_belongs_to_the_configuration() -> None:
+    spec = replace(SPEC, dropout=0.2, encoder_width=32, encoder_depth=3, batch=512)
+    epochs = data.epochs(spec)
+    first, second = next(epochs), next(epochs)
+    paired = next(data.epochs(replace(spec, method="alice", lam=0.0)))
+    other = next(data.epochs(replace(spec, seed=1)))
+    coded, judged = 512 * (1 + 2 * 5), 2 * 512 * (1 + 5)
+    sizes = [(4, 3, 32, coded), (4, 2, 256, coded), (4, 2, 256, judged)]
+    for i, size in enumerate(sizes):
+        kept = first.kept[i]
+        assert kept.shape == size and kept.dtype == bool
+        assert np.array_equal(kept, paired.kept[i])
+        # Each two masks differ in 2 · 0.2 · 0.8 of the units: of epochs, seeds, batches, layers,
+        # units and samples.
+        ones = (second.kept[i], other.kept[i])
+        ones += tuple(np.roll(kept, 1, axis) for axis in range(4))
+        for one in ones:
+            assert (kept != one).mean() == pytest.approx(0.32, abs=0.01)
+        assert kept.mean() == pytest.approx(0.8, abs=0.003)
 
 
 def test_every_epoch_is_a_fresh_shuffle_of_the_fixed_set() -> None:
@@ -123,7 +154,11 @@ def test_the_mixture() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_stacks_hold_every_training_once_whatever_the_order(seed: int) -> None:
     specs = STUDIES["toy_grid"].specs("quick", seeds=2)
+    specs += [replace(spec, dropout=0.2) for spec in specs]
     cut = stacks(Random(seed).sample(specs, len(specs)), "cpu")
     assert sorted(s.id for stack in cut for s in stack) == sorted(s.id for s in specs)
     for stack in cut:
-        assert len({(s.critic_steps, s.model_steps, s.epochs, s.lam > 0) for s in stack}) == 1
+        assert (
+            len({(s.critic_steps, s.model_steps, s.epochs, s.dropout, s.lam > 0) for s in stack})
+            == 1
+        )

@@ -27,7 +27,7 @@ def stacked(shape: Shape, dtype: torch.dtype, n: int = 3) -> Bank:
     return bank
 
 
-def by_autograd(bank: Bank, x: Tensor, g: Tensor) -> list[Tensor]:
+def by_autograd(bank: Bank, x: Tensor, g: Tensor, factors: Tensor | None = None) -> list[Tensor]:
     """Returns outputs, and gradients of x and of W and b of every layer, by torch alone."""
     leaves = [x.detach().clone().requires_grad_()]
     for w, b, *_ in bank.layers:
@@ -36,13 +36,16 @@ def by_autograd(bank: Bank, x: Tensor, g: Tensor) -> list[Tensor]:
     for i in range(0, len(layers), 2):
         out = layers[i] @ out + layers[i + 1]
         out = out.relu() if i < len(layers) - 2 else out
+        out = out * factors[:, i // 2] if i < len(layers) - 2 and factors is not None else out
     return [out.detach(), *torch.autograd.grad(out, leaves, g)]
 
 
-def by_bank(bank: Bank, x: Tensor, g: Tensor, frozen: bool = False) -> list[Tensor]:
+def by_bank(
+    bank: Bank, x: Tensor, g: Tensor, frozen: bool = False, factors: Tensor | None = None
+) -> list[Tensor]:
     bank.gradient.zero_()
     x = x.detach().clone().requires_grad_()
-    out = bank(x, frozen)
+    out = bank(x, frozen, factors)
     out.backward(g)
     assert x.grad is not None
     gradients = [tensor.clone() for w, b, *_ in bank._gradients for tensor in (w, b)]
@@ -74,6 +77,22 @@ def test_values_and_gradients_are_torchs(shape: Shape, batch: int) -> None:
         bank, given = stacked(shape, dtype), inputs(shape, batch, dtype)
         for own, other in zip(by_bank(bank, *given), by_autograd(bank, *given), strict=True):
             torch.testing.assert_close(own, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.usefixtures("by")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_gradients_with_dropout_are_torchs(shape: Shape) -> None:
+    bank, (x, g) = stacked(shape, torch.float64), inputs(shape, 37, torch.float64)
+    kept = torch.rand(3, shape.depth, shape.width, 37, generator=torch.Generator().manual_seed(3))
+    factors = (kept > 0.2).to(x.dtype) / 0.8
+    expected = by_autograd(bank, x, g, factors)
+    for own, other in zip(by_bank(bank, x, g, factors=factors), expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+    out, x_grad, *gradients = by_bank(bank, x, g, True, factors)
+    torch.testing.assert_close([out, x_grad], expected[:2], rtol=1e-12, atol=1e-12)
+    assert not any(tensor.any() for tensor in gradients)
+    with torch.no_grad():
+        assert torch.equal(bank(x, factors=factors), out)
 
 
 @pytest.mark.usefixtures("by")

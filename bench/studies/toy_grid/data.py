@@ -13,6 +13,7 @@ VARIANCE = 0.04  # ALICE's toy data are five equal Gaussians; its code uses `std
 
 N_TRAIN = 2048
 N_TEST = 1024
+DRAWS = 2**16  # equally likely numbers, of which dropout takes the least
 
 
 def mixture(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -50,12 +51,19 @@ class Epoch(NamedTuple):
     x and z are (n, 2, batch). critic_eps (n, 2, 2, critic_steps * batch) is the noise of encoder
     and decoder for all updates of the critic. model_eps (n, model_steps, 4, 2, batch) is the noise
     of encoder and decoder, then of the encoder and decoder that close the cycle.
+
+    kept has (n, depth, width, samples) of encoder, decoder and critic: whether dropout keeps a
+    hidden unit. An encoder's samples are those of critic_eps, then of each update of the model,
+    the cycle's last; a decoder's are alike. A critic's samples are the encoder pairs and the
+    decoder pairs of each of its updates, then of each update of the model. Without dropout kept is
+    empty.
     """
 
     x: np.ndarray
     z: np.ndarray
     critic_eps: np.ndarray
     model_eps: np.ndarray
+    kept: tuple[np.ndarray, ...]
 
 
 def epochs(spec: ToySpec) -> Iterator[Epoch]:
@@ -63,6 +71,10 @@ def epochs(spec: ToySpec) -> Iterator[Epoch]:
     sets = toy_data(spec.stream)
     order, noise = generator(spec.stream, "batches"), generator(spec.stream, "noise")
     n = N_TRAIN // spec.batch
+    drops = generator(spec.stream, "dropout")
+    updates = spec.critic_steps + 2 * spec.model_steps, spec.critic_steps + spec.model_steps
+    samples = updates[0] * spec.batch, updates[0] * spec.batch, 2 * updates[1] * spec.batch
+    hidden = list(zip(spec.depths, spec.widths, samples, strict=True)) if spec.dropout else []
 
     def batches(points: np.ndarray) -> np.ndarray:
         rows = order.permutation(N_TRAIN)[: n * spec.batch]
@@ -71,10 +83,16 @@ def epochs(spec: ToySpec) -> Iterator[Epoch]:
     def normal(*size: int) -> np.ndarray:
         return noise.standard_normal((n, *size), dtype=np.float32)
 
+    def kept(size: tuple[int, int, int]) -> np.ndarray:
+        # 16 bits take a tenth of the time of a float, and the share is right to 1e-5.
+        draws = drops.integers(DRAWS, size=(n, *size), dtype=np.uint16)
+        return draws >= round(spec.dropout * DRAWS)
+
     while True:
         yield Epoch(
             batches(sets.x_train),
             batches(sets.z_train),
             normal(2, 2, spec.critic_steps * spec.batch),
             normal(spec.model_steps, 4, 2, spec.batch),
+            tuple(map(kept, hidden)),
         )

@@ -50,15 +50,16 @@ def estimate(stacks: Sequence[Sequence[ToySpec]]) -> list[float]:
     """Returns the seconds of each stack on a core, from batches that are trained here and timed.
 
     Stacks with the cycle and stacks without it are timed apart, the cheapest and the dearest batch
-    of each. The time of a batch lies between these as its products do. A batch that is larger than
-    the data trains nothing.
+    of each, and so are stacks of different dropout. The time of a batch lies between these as its
+    products do. A batch that is larger than the data trains nothing.
     """
     found = [0.0] * len(stacks)
-    for cycled in (False, True):
+    kinds = [(stack[0].lam > 0, stack[0].dropout) for stack in stacks]
+    for kind in sorted(set(kinds)):
         ones = {
             i: _one_update(stack)
             for i, stack in enumerate(stacks)
-            if (stack[0].lam > 0) is cycled and stack[0].batch <= N_TRAIN
+            if kinds[i] == kind and stack[0].batch <= N_TRAIN
         }
         work = {i: sum(map(flops, one)) for i, one in ones.items()}
         ends = {work[i]: i for i in sorted(work, key=lambda i: work[i])[:: max(1, len(work) - 1)]}

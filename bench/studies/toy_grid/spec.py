@@ -18,6 +18,12 @@ class ToySpec(Spec):
     decoder_width: int = 256
     critic_width: int = 256
     model_steps: int = 5  # updates of encoder and decoder on a batch
+    dropout: float = 0.0  # share of hidden units that training sets to 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; allowed: a number >= 0 and < 1")
 
     @property
     def depths(self) -> tuple[int, int, int]:

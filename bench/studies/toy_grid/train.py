@@ -1,7 +1,9 @@
 """The one loop of the toy study trains a stack of models side by side, each as if alone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
 from models.objectives import OBJECTIVES, regularised, squared_error
 from models.products import Adam, runs
-from models.stacked import Group, Shape, ToyNetworks, Trio, draw
+from models.stacked import Factors, Group, Shape, ToyNetworks, Trio, draw
 
 BETAS = (0.5, 0.999)  # Adam's decay rates: beta1 of ALICE's toy script, and the default beta2
 
@@ -25,12 +27,33 @@ class Batch(NamedTuple):
 
     x and z are (m, 2, batch). critic_eps (2 m, 2, critic_steps * batch) has encoders, then
     decoders. model_eps (model_steps, 2, 2 m, 2, batch) is for codes and samples, then the cycle.
+    kept says flat, bank by bank, which hidden units dropout keeps; it is empty without dropout.
     """
 
     x: Tensor
     z: Tensor
     critic_eps: Tensor
     model_eps: Tensor
+    kept: Tensor
+
+
+class Drop(NamedTuple):
+    """Says where the networks of a bank have their dropout from.
+
+    `sources` are a stream and 0, 1 or 2, for its encoder, decoder or critic. Network i drops what
+    source rows[i] draws. `size` is (sources, depth, width, samples) of a batch.
+    """
+
+    sources: list[tuple[str, int]]
+    rows: Tensor
+    size: tuple[int, int, int, int]
+
+
+class Drops(NamedTuple):
+    """Yields the factors of hidden units, one by one for each pass of a batch through networks."""
+
+    coders: Iterator[Factors]
+    critics: Iterator[Factors]
 
 
 class Trainer:
@@ -51,7 +74,7 @@ class Trainer:
         record: bool = True,
     ) -> None:
         if len({program(spec) for spec in specs}) != 1:
-            raise ValueError("the members of a stack must share batch, updates and epochs")
+            raise ValueError("the members of a stack must share batch, updates, epochs and dropout")
         # Members of a method lie side by side, so the method's loss is one call on a slice.
         self.specs = sorted(specs, key=lambda spec: spec.method)
         self.device, self.dtype = torch.device(device), dtype
@@ -67,6 +90,10 @@ class Trainer:
         self.model_adam = StackedAdam(self.nets.coders, lrs + lrs)
         self.lam = torch.tensor([spec.lam for spec in self.specs], device=device, dtype=dtype)
         self.cycle = any(spec.lam > 0 for spec in self.specs)
+        one = self.specs[0]
+        self.dropout, updates = one.dropout, (one.critic_steps, one.model_steps)
+        self.coder_drops = self._drops(self.nets.coders, 0, updates[0] + 2 * updates[1])
+        self.critic_drops = self._drops(self.nets.critics, 2, 2 * sum(updates))
         objectives = [OBJECTIVES[spec.method] for spec in self.specs]
         # Neighbours that reduce logits in the same way share one call.
         self.reductions = {
@@ -81,29 +108,69 @@ class Trainer:
         parts = zip(reductions, f_q.split(sizes), f_p.split(sizes), strict=True)
         return torch.cat([reduction(q, p) for reduction, q, p in parts])
 
-    def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
+    def critic_steps(self, x: Tensor, z: Tensor, eps: Tensor, drops: Drops) -> None:
         """Makes all updates of the critics on one batch, coded in one pass for all updates."""
         steps, batch = self.specs[0].critic_steps, x.shape[2]
         with torch.no_grad():
-            z_x, x_z = self.nets.code(x.repeat(1, 1, steps), z.repeat(1, 1, steps), eps)
+            xs, zs = x.repeat(1, 1, steps), z.repeat(1, 1, steps)
+            z_x, x_z = self.nets.code(xs, zs, eps, next(drops.coders))
         for z_x_step, x_z_step in zip(z_x.split(batch, 2), x_z.split(batch, 2), strict=True):
-            loss = self.reduce("critic", *self.nets.logits(x, z_x_step, x_z_step, z))
-            self.critic_adam.descend(loss)
+            logits = self.nets.logits(x, z_x_step, x_z_step, z, factors=next(drops.critics))
+            self.critic_adam.descend(self.reduce("critic", *logits))
 
-    def model_step(self, x: Tensor, z: Tensor, eps: Tensor) -> None:
+    def model_step(self, x: Tensor, z: Tensor, eps: Tensor, drops: Drops) -> None:
         """Makes one update of encoders and decoders, with frozen critics."""
-        z_x, x_z = self.nets.code(x, z, eps[0])
-        loss = self.reduce("model", *self.nets.logits(x, z_x, x_z, z, frozen=True))
+        z_x, x_z = self.nets.code(x, z, eps[0], next(drops.coders))
+        logits = self.nets.logits(x, z_x, x_z, z, frozen=True, factors=next(drops.critics))
+        loss = self.reduce("model", *logits)
         if self.cycle:
-            z_rec, x_rec = self.nets.code(x_z, z_x, eps[1])
+            z_rec, x_rec = self.nets.code(x_z, z_x, eps[1], next(drops.coders))
             loss = regularised(loss, self.lam, squared_error(x, x_rec, z, z_rec))
         self.model_adam.descend(loss)
 
     def updates(self, batch: Batch) -> None:
         """Makes all updates of one batch: the critics', then the models'."""
-        self.critic_steps(batch.x, batch.z, batch.critic_eps)
+        drops = self.drops(batch.kept)
+        self.critic_steps(batch.x, batch.z, batch.critic_eps, drops)
         for eps in batch.model_eps:
-            self.model_step(batch.x, batch.z, eps)
+            self.model_step(batch.x, batch.z, eps, drops)
+
+    def drops(self, kept: Tensor) -> Drops:
+        """Returns the factors of hidden units in each pass of a batch, see `Batch`."""
+        if not self.dropout:
+            return Drops(repeat(None), repeat(None))
+        one, banks = self.specs[0], [*self.coder_drops, *self.critic_drops]
+        whole = kept.split([prod(drop.size) for drop in banks])
+        each = [part.unflatten(0, drop.size) for part, drop in zip(whole, banks, strict=True)]
+        coders, critics = each[: len(self.coder_drops)], each[len(self.coder_drops) :]
+        sizes = [one.critic_steps * one.batch, *[one.batch] * (2 * one.model_steps)]
+        passes = list(zip(*(part.split(sizes, 3) for part in coders), strict=True))
+        if not self.cycle:
+            passes = passes[:1] + passes[1::2]
+        logits = zip(*(part.split(2 * one.batch, 3) for part in critics), strict=True)
+        return Drops(
+            (self._factors(parts, self.coder_drops) for parts in passes),
+            (self._factors(parts, self.critic_drops) for parts in logits),
+        )
+
+    def _factors(self, kept: Sequence[Tensor], drops: Sequence[Drop]) -> Factors:
+        scale = 1 / (1 - self.dropout)
+        return [
+            part.to(self.dtype).mul_(scale).index_select(0, drop.rows)
+            for part, drop in zip(kept, drops, strict=True)
+        ]
+
+    def _drops(self, group: Group, first: int, updates: int) -> list[Drop]:
+        """Returns a Drop for each bank; the group's first m networks have the role `first`."""
+        found, m = [], len(self.specs)
+        for bank, members in zip(group.banks, group.members, strict=True):
+            keys = [(self.specs[i % m].stream, first + i // m) for i in members]
+            sources = list(dict.fromkeys(keys))
+            rows = torch.tensor([sources.index(key) for key in keys], device=self.device)
+            samples = updates * self.specs[0].batch
+            size = len(sources), bank.shape.depth, bank.shape.width, samples
+            found.append(Drop(sources, rows, size))
+        return found
 
     def epochs(self) -> Iterator[list[Batch]]:
         """Yields epochs as lists of batches; members of one stream share one draw.
@@ -116,20 +183,30 @@ class Trainer:
         member = torch.tensor(member, device=self.device)
 
         def drawn() -> Iterator[list[np.ndarray]]:
-            """Yields x, z and both kinds of noise of an epoch, with an axis of streams."""
+            """Yields x, z, both kinds of noise with an axis of streams, and kept of an epoch."""
             while True:
-                epochs = zip(*map(next, sources.values()), strict=True)
-                yield [np.stack(*each) for each in zip(epochs, (1, 1, 2, 3), strict=True)]
+                *epochs, kept = zip(*map(next, sources.values()), strict=True)
+                noise = [np.stack(*each) for each in zip(epochs, (1, 1, 2, 3), strict=True)]
+                yield [*noise, flat(dict(zip(streams, kept, strict=True)), len(noise[0]))]
+
+        def flat(kept: Mapping[str, Sequence[np.ndarray]], n: int) -> np.ndarray:
+            """Returns (n, numbers) for n batches, see `Batch`."""
+            if not self.dropout:
+                return np.zeros((n, 0), dtype=bool)
+            drops = [*self.coder_drops, *self.critic_drops]
+            banks = [np.stack([kept[s][role] for s, role in drop.sources], 1) for drop in drops]
+            return np.concatenate([bank.reshape(n, -1) for bank in banks], 1)
 
         def stacked(array: np.ndarray, axis: int) -> Tensor:
             return torch.from_numpy(array).to(self.device, self.dtype).index_select(axis, member)
 
-        for x, z, critic_eps, model_eps in (
+        for x, z, critic_eps, model_eps, kept in (
             ahead(drawn()) if self.device.type == "cuda" else drawn()
         ):
             critic = stacked(critic_eps, 2).flatten(1, 2)
             model = stacked(model_eps, 3).unflatten(2, (2, 2)).flatten(3, 4)
-            parts = zip(stacked(x, 1), stacked(z, 1), critic, model, strict=True)
+            on_device = torch.from_numpy(kept).to(self.device)
+            parts = zip(stacked(x, 1), stacked(z, 1), critic, model, on_device, strict=True)
             yield [Batch(*each) for each in parts]
 
     def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
@@ -192,9 +269,9 @@ class StackedAdam:
             step()
 
 
-def program(spec: ToySpec) -> tuple[int, ...]:
+def program(spec: ToySpec) -> tuple[float, ...]:
     """Returns what the members of a stack must have in common."""
-    return spec.critic_steps, spec.model_steps, spec.batch, spec.epochs
+    return spec.critic_steps, spec.model_steps, spec.batch, spec.epochs, spec.dropout
 
 
 def toy_shape(spec: ToySpec) -> Trio:

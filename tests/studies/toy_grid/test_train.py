@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bench.studies.toy_grid import data, train
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
 from bench.studies.toy_grid.train import StackedAdam, Trainer
+from models import products
 from models.objectives import OBJECTIVES
 from models.precision import allow_tf32, exact
 
@@ -60,6 +62,39 @@ def parameters(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {spec.id: trainer.parameters(i) for i, spec in enumerate(trainer.specs)}
 
 
+class DroppingTrainer(PlainTrainer):
+    """The plain loop with dropout: torch's ReLUs, followed by the masks of an epoch's `kept`."""
+
+    def __init__(self, spec: ToySpec, dtype: torch.dtype) -> None:
+        super().__init__(spec, dtype)
+        self.masks: list[Iterator[torch.Tensor]] = []
+        relus = [
+            [layer for layer in network if isinstance(layer, torch.nn.ReLU)]
+            for network in (self.encoder, self.decoder, self.critic)
+        ]
+        for role, layers in enumerate(relus):
+            for depth, relu in enumerate(layers):
+                relu.register_forward_hook(partial(self.drop, role, depth))
+
+    def drop(self, role: int, depth: int, relu: object, given: object, out: torch.Tensor) -> Any:
+        # A pass begins at a network's first layer.
+        if depth == 0:
+            self.now[role] = next(self.masks[role])
+        return out * self.now[role][depth].T / (1 - self.spec.dropout)
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        epochs = islice(data.epochs(self.spec), self.spec.epochs)
+        kept = (masks for epoch in epochs for masks in zip(*epoch.kept, strict=True))
+        for batch, masks in zip(super().batches(), kept, strict=True):
+            parts = [torch.from_numpy(each).split(self.spec.batch, 2) for each in masks]
+            if self.spec.lam == 0:  # nothing closes the cycle
+                steps = self.spec.critic_steps
+                parts[:2] = [own[:steps] + own[steps::2] for own in parts[:2]]
+            self.masks, self.now = [iter(own) for own in parts], {}
+            yield batch
+            assert all(next(own, None) is None for own in self.masks)
+
+
 def plain_row(plain: PlainTrainer) -> torch.Tensor:
     """The plain loop's parameters laid out as a stacked member's."""
     parts = []
@@ -70,7 +105,12 @@ def plain_row(plain: PlainTrainer) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def largest_difference(specs: Sequence[ToySpec], dtype: torch.dtype, batches: int) -> float:
+def largest_difference(
+    specs: Sequence[ToySpec],
+    dtype: torch.dtype,
+    batches: int,
+    loop: type[PlainTrainer] = PlainTrainer,
+) -> float:
     """Largest parameter difference between a stack and plain loops after so many batches."""
     stack = Trainer(specs, dtype=dtype)
     source = stack.epochs()
@@ -82,7 +122,7 @@ def largest_difference(specs: Sequence[ToySpec], dtype: torch.dtype, batches: in
         stack.updates(batch)
     rows, worst = parameters(stack), 0.0
     for spec in specs:
-        plain = PlainTrainer(spec, dtype)
+        plain = loop(spec, dtype)
         for batch in islice(plain.batches(), batches):
             plain.updates(*batch)
         worst = max(worst, (rows[spec.id] - plain_row(plain)).abs().max().item())
@@ -95,6 +135,17 @@ def test_float64_parity_with_plain_loops_over_300_steps() -> None:
 
 def test_float32_parity_with_plain_loops_over_10_steps() -> None:
     assert largest_difference(mixed(), torch.float32, batches=2) <= 1e-5
+
+
+def dropping(specs: Sequence[ToySpec], share: float = 0.2) -> list[ToySpec]:
+    return [replace(spec, dropout=share) for spec in specs]
+
+
+@pytest.mark.parametrize("cycle", [True, False])
+def test_float64_parity_with_plain_loops_that_drop_units(cycle: bool) -> None:
+    specs = [spec for spec in dropping(mixed()) if cycle or spec.lam == 0]
+    found = largest_difference(specs, torch.float64, 16 * EPOCHS, DroppingTrainer)
+    assert found <= 1e-9
 
 
 class TestMutations:
@@ -198,6 +249,13 @@ def test_same_bits_in_a_stack_of_any_size(size: int, alone_in_48: dict) -> None:
     assert_same_bits(trained(pool()[5 : 5 + size]), alone_in_48)
 
 
+def test_same_bits_in_a_stack_of_any_size_with_dropout() -> None:
+    specs = dropping(pool())
+    together = trained(specs)
+    for size in (1, 7):
+        assert_same_bits(trained(specs[5 : 5 + size]), together)
+
+
 def test_same_bits_in_any_order(alone_in_48: dict) -> None:
     order = np.random.default_rng(0).permutation(48)
     assert_same_bits(trained([pool()[i] for i in order]), alone_in_48)
@@ -271,6 +329,36 @@ def test_scores_are_never_rounded_to_tf32(tmp_path: Path, monkeypatch: pytest.Mo
     allow_tf32(False)
 
 
+def test_units_are_dropped_in_every_pass_of_training_and_in_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[bool]] = {"updates": set(), "decoder_gradient": set(), "outcomes": set()}
+    inside: list[str] = []
+    forward = products.forward
+
+    def watched(*given: Any) -> Any:
+        seen[inside[-1]].add(given[-1] is not None)
+        return forward(*given)
+
+    def watch(kind: type, name: str) -> None:
+        call = getattr(kind, name)
+
+        def named(*given: Any) -> Any:
+            inside.append(name)
+            return call(*given)
+
+        monkeypatch.setattr(kind, name, named)
+
+    monkeypatch.setattr(products, "forward", watched)
+    watch(Trainer, "updates")
+    watch(Evaluation, "decoder_gradient")
+    watch(Evaluation, "outcomes")
+    specs = tuple(dropping(pool()[:2]))
+    verdict = run_job(Job(specs, str(tmp_path), "cpu", {"commit": None, "dirty": None}))
+    assert verdict.end == "done", verdict.reason
+    assert seen == {"updates": {True}, "decoder_gradient": {False}, "outcomes": {False}}
+
+
 def test_items_made_ahead_are_the_same_and_made_by_another_thread() -> None:
     def items() -> Iterator[tuple[int, int]]:
         for i in range(3):
@@ -287,10 +375,13 @@ def test_items_made_ahead_are_the_same_and_made_by_another_thread() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("share", [0.0, 0.2])
 @pytest.mark.parametrize("cycle", [False, True])
-def test_recorded_updates_equal_eager_ones_on_a_gpu(cycle: bool, precision: str) -> None:
+def test_recorded_updates_equal_eager_ones_on_a_gpu(
+    cycle: bool, share: float, precision: str
+) -> None:
     """A stack of each kind, with every method; a GPU's epochs are drawn ahead."""
-    specs = [spec for spec in mixed(epochs=2) if (spec.lam > 0) is cycle]
+    specs = dropping([spec for spec in mixed(epochs=2) if (spec.lam > 0) is cycle], share)
     allow_tf32(precision == "tf32")
     replayed, eager = Trainer(specs, "cuda"), Trainer(specs, "cuda", record=False)
     for trainer in (replayed, eager):
@@ -302,9 +393,10 @@ def test_recorded_updates_equal_eager_ones_on_a_gpu(cycle: bool, precision: str)
 
 
 @pytest.mark.gpu
-def test_a_gpu_sees_what_a_cpu_sees() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_gpu_sees_what_a_cpu_sees(share: float) -> None:
     """Later, adversarial training amplifies the rounding in which the first updates differ."""
-    specs = mixed(epochs=1)
+    specs = dropping(mixed(epochs=1), share)
     trainers = [Trainer(specs, device) for device in ("cpu", "cuda")]
     (mine, theirs) = (next(trainer.epochs()) for trainer in trainers)
     for one, other in zip(mine, theirs, strict=True):
@@ -336,3 +428,5 @@ def test_members_of_another_program_are_refused() -> None:
     other = ToySpec(study="toy_grid", scale="smoke", method="alice", lam=0.0)
     with pytest.raises(ValueError, match="must share"):
         Trainer([*specs, other])
+    with pytest.raises(ValueError, match="must share"):
+        Trainer([*specs, *dropping(specs)])

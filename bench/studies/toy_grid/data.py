@@ -84,7 +84,7 @@ def epochs(spec: ToySpec) -> Iterator[Epoch]:
         return noise.standard_normal((n, *size), dtype=np.float32)
 
     def kept(size: tuple[int, int, int]) -> np.ndarray:
-        # 16 bits take a tenth of the time of a float, and the share is right to 1e-5.
+        # 16 bits take a third of the time of a float, and the share is right to 1e-5.
         draws = drops.integers(DRAWS, size=(n, *size), dtype=np.uint16)
         return draws >= round(spec.dropout * DRAWS)
 

@@ -27,7 +27,8 @@ class Batch(NamedTuple):
 
     x and z are (m, 2, batch). critic_eps (2 m, 2, critic_steps * batch) has encoders, then
     decoders. model_eps (model_steps, 2, 2 m, 2, batch) is for codes and samples, then the cycle.
-    kept says flat, bank by bank, which hidden units dropout keeps; it is empty without dropout.
+    kept is flat and says, bank by bank, which hidden units dropout keeps: see `Drop`. Without
+    dropout it is empty.
     """
 
     x: Tensor
@@ -38,10 +39,11 @@ class Batch(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Says where the networks of a bank have their dropout from.
+    """Says whose dropout the networks of a bank have.
 
-    `sources` are a stream and 0, 1 or 2, for its encoder, decoder or critic. Network i drops what
-    source rows[i] draws. `size` is (sources, depth, width, samples) of a batch.
+    Each of `sources` is a stream and 0, 1 or 2, for the stream's encoder, decoder or critic.
+    Network i has the masks of source rows[i]. `size` of a batch's masks is (sources, depth, width,
+    samples), see `data.Epoch`.
     """
 
     sources: list[tuple[str, int]]
@@ -154,6 +156,7 @@ class Trainer:
         )
 
     def _factors(self, kept: Sequence[Tensor], drops: Sequence[Drop]) -> Factors:
+        """Returns the factors of one pass: 0 for what is not kept, and else 1 / (1 - dropout)."""
         scale = 1 / (1 - self.dropout)
         return [
             part.to(self.dtype).mul_(scale).index_select(0, drop.rows)
@@ -161,7 +164,7 @@ class Trainer:
         ]
 
     def _drops(self, group: Group, first: int, updates: int) -> list[Drop]:
-        """Returns a Drop for each bank; the group's first m networks have the role `first`."""
+        """Returns a Drop for each bank. Networks of the first m are the streams' number `first`."""
         found, m = [], len(self.specs)
         for bank, members in zip(group.banks, group.members, strict=True):
             keys = [(self.specs[i % m].stream, first + i // m) for i in members]

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import softplus
 
 from models.methods import PENALTY
 from models.objectives import OBJECTIVES, Objective, completed, squared_error
 
-FLOOR = 0.05
-"""The least deviation of a model's Gaussians, so that no density of a model is unbounded."""
+LEAST, MOST = 0.05, 4.0
+"""Bounds of the deviations of a model's Gaussians: no density and no sample is unbounded."""
 
 
 class Data(Protocol):
@@ -66,12 +65,12 @@ def perceptron(rng: np.random.Generator, sizes: Sequence[int]) -> nn.Sequential:
 
 
 def _raw(sd: float) -> float:
-    """Returns the number whose softplus is this deviation above FLOOR."""
-    return math.log(math.expm1(sd - FLOOR))
+    """Returns the number that `Conditional` turns into this deviation."""
+    return math.log((sd - LEAST) / (MOST - sd))
 
 
 class Conditional(nn.Module):
-    """A Gaussian given u: N(mean(u), diag sd(u)^2), where no deviation is below FLOOR.
+    """A Gaussian given u: N(mean(u), diag sd(u)^2), with deviations from LEAST to MOST.
 
     Without hidden layers the mean is linear in u and the deviations do not depend on u.
     """
@@ -96,7 +95,7 @@ class Conditional(nn.Module):
         """Returns mean and log deviation of the Gaussian at each u, (batch, d_out) each."""
         mean, *spread = self.net(u).split(len(self.spread), -1)
         raw = self.spread + spread[0] if spread else self.spread.expand_as(mean)
-        return mean, (softplus(raw) + FLOOR).log()
+        return mean, (LEAST + (MOST - LEAST) * raw.sigmoid()).log()
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Returns W and b of a model without hidden layers."""
@@ -172,6 +171,12 @@ class Batch:
     z_x: Tensor
     x_z: Tensor
 
+    def logits(self, f: Critic) -> tuple[Tensor, Tensor]:
+        """Returns f_q of encoder pairs and f_p of decoder pairs, (batch,) each."""
+        x, z = torch.cat([self.x, self.x_z]), torch.cat([self.z_x, self.z])
+        f_q, f_p = f(x, z).chunk(2)
+        return f_q, f_p
+
 
 ModelLoss = Callable[[Joints, Critic, Batch], Tensor]
 CriticLoss = Callable[[Critic, Batch, Tensor], Tensor]
@@ -188,11 +193,19 @@ class Method:
     model: ModelLoss
     label: str
     label_cycle: str = ""
+    betas: tuple[float, float] = (0.5, 0.999)  # Adam's, as in the toy study
 
 
 def forward_kl(joints: Joints, f: Critic, batch: Batch) -> Tensor:
     """Returns an estimate of KL(q||p), which is -L_x of (1) up to a constant (2)."""
     return -joints(batch.x, batch.z_x).mean(-1)
+
+
+def annealed(joints: Joints, batch: Batch, weight: float) -> Tensor:
+    """Returns minus the bound (1), whose KL(q(z|x)||p(z)) has a weight; Bowman et al. 2016."""
+    log_q = joints.encoder.log_density(batch.z_x, batch.x)
+    kl = log_q - log_normal(batch.z_x)
+    return (weight * kl - joints.decoder.log_density(batch.x, batch.z_x)).mean(-1)
 
 
 def reverse_kl(joints: Joints, f: Critic, batch: Batch) -> Tensor:
@@ -207,7 +220,7 @@ def both_kl(joints: Joints, f: Critic, batch: Batch) -> Tensor:
 
 def exact(joints: Joints, f: Critic, batch: Batch) -> Tensor:
     """Returns (14) with the log densities of held samples, see `completed`."""
-    matching = OBJECTIVES["svae_r"].model(f(batch.x, batch.z_x), f(batch.x_z, batch.z))
+    matching = OBJECTIVES["svae_r"].model(*batch.logits(f))
     log_p = joints.decoder.log_density(batch.x, batch.z_x.detach())
     log_q = joints.encoder.log_density(batch.z, batch.x_z.detach())
     return completed(matching, log_p, log_q)
@@ -215,7 +228,7 @@ def exact(joints: Joints, f: Critic, batch: Batch) -> Tensor:
 
 def classify(f: Critic, batch: Batch, between: Tensor) -> Tensor:
     """Returns the critic's logistic regression (10)."""
-    return OBJECTIVES["svae_r"].critic(f(batch.x, batch.z_x), f(batch.x_z, batch.z))
+    return OBJECTIVES["svae_r"].critic(*batch.logits(f))
 
 
 def penalised(f: Critic, batch: Batch, between: Tensor) -> Tensor:
@@ -229,15 +242,15 @@ def penalised(f: Critic, batch: Batch, between: Tensor) -> Tensor:
     ]
     slopes = torch.autograd.grad(f(*pair).sum(), pair, create_graph=True)
     excess = torch.cat(slopes, -1).norm(dim=-1) - 1
-    gap = f(batch.x, batch.z_x).mean() - f(batch.x_z, batch.z).mean()
-    return gap + PENALTY * excess.square().mean()
+    f_q, f_p = batch.logits(f)
+    return f_q.mean() - f_p.mean() + PENALTY * excess.square().mean()
 
 
 def matching(objective: Objective, critic: CriticLoss = classify) -> tuple[CriticLoss, ModelLoss]:
     """Returns the pair of losses of a joint-matching method of `models.objectives`."""
 
     def model(joints: Joints, f: Critic, batch: Batch) -> Tensor:
-        return objective.model(f(batch.x, batch.z_x), f(batch.x_z, batch.z))
+        return objective.model(*batch.logits(f))
 
     return critic, model
 

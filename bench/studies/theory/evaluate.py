@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy import integrate, stats
 from torch import Tensor, nn
 
 from bench.scores.metrics import Outputs, high_quality, modes
@@ -63,7 +62,7 @@ class Evaluation:
     def believed(self) -> float:
         """Returns the critic's estimate of KL_s: (14) as the critic sees it, with its sign."""
         batch, f = self.trainer.batch(self.draw.x, self.draw.z, self.eps), self.trainer.f()
-        loss = OBJECTIVES["svae_r"].model(f(batch.x, batch.z_x), f(batch.x_z, batch.z))
+        loss = OBJECTIVES["svae_r"].model(*batch.logits(f))
         return float(loss)
 
     def descent(self) -> Numbers:
@@ -78,8 +77,8 @@ class Evaluation:
         found = {name: each.item() for name, each in exact.items()} | {"believed": self.believed()}
         down = _gradient(exact["kl_s"], trainer.joints)
         loss = trainer.model_loss(self.draw, self.eps)
-        batch, best = trainer.batch(self.draw.x, self.draw.z, self.eps), trainer.joints.held()
-        logits = best(batch.x, batch.z_x), best(batch.x_z, batch.z)
+        batch = trainer.batch(self.draw.x, self.draw.z, self.eps)
+        logits = batch.logits(trainer.joints.held())
         followed = {"follows": loss}
         followed |= {name: OBJECTIVES[name].model(*logits) for name in ("svae_r", "alice")}
         found["value"] = followed["svae_r"].item()
@@ -113,9 +112,11 @@ class Evaluation:
         f_p = critic(x_z, batch.z)
         (slope,) = torch.autograd.grad(f_p.sum(), x_z)
         with torch.no_grad():
-            f_q = critic(batch.x, batch.z_x)
-            loss = density_ratio(f_q.double(), f_p.double()).item()
-        found = {"excess": loss - optimum(self.spec.distance), "loss": loss}
+            f_q, best = critic(batch.x, batch.z_x), self.trainer.joints.held()
+            f_star = best(batch.x, batch.z_x), best(x_z, batch.z)
+            least = density_ratio(*f_star).item()  # on the same pairs, whose chance is the same
+            loss = density_ratio(f_q, f_p).item()
+        found = {"excess": loss - least, "loss": loss}
         return found | sizes(f_p.detach(), slope.norm(dim=1))
 
     # The end of a training
@@ -182,24 +183,6 @@ def sizes(f: Tensor, slope: Tensor | float) -> Numbers:
         (each,) = torch.autograd.grad(loss, f_p)
         found[f"gradient {name}"] = float((each * slope).square().mean().sqrt())
     return found
-
-
-def optimum(distance: float) -> float:
-    """Returns the critic's least loss, 2 log 2 - 2 JS, for joints that differ by a shift.
-
-    There f* of (11) is Gaussian with sd `distance`, and half its square as the mean under p.
-    """
-    if distance == 0:
-        return 2 * math.log(2)
-    mean = distance**2 / 2
-    ends = mean - 12 * distance, mean + 12 * distance
-    bend = [0.0] if ends[0] < 0 else None
-
-    def lost(f: float) -> float:
-        return float(stats.norm.pdf(f, mean, distance) * np.logaddexp(0, -f))
-
-    value, _ = integrate.quad(lost, *ends, points=bend, limit=500)
-    return 2 * value
 
 
 def energy(a: Tensor, b: Tensor) -> float:

@@ -14,7 +14,7 @@ from bench.studies.study import Beat, Job, Rows
 from bench.studies.theory.data import BATCHES, draws
 from bench.studies.theory.evaluate import Evaluation, N
 from bench.studies.theory.spec import DESCENT, EXACT, SUPPORTS, VANISHING, TheorySpec
-from bench.studies.theory.train import START, Trainer
+from bench.studies.theory.train import START, Trainer, prepared
 from bench.studies.turns import turn
 from models.precision import exact
 
@@ -38,13 +38,6 @@ def stops(spec: TheorySpec) -> list[int]:
     return [end]
 
 
-def began(spec: TheorySpec) -> TheorySpec | None:
-    """Returns the training by (1) that prepares the start of a training, None if there is none."""
-    if spec.experiment != SUPPORTS:
-        return None
-    return replace(spec, method="vae", lam=0.0, critic=EXACT, epochs=min(START, spec.epochs))
-
-
 def estimate(stacks: Sequence[Sequence[TheorySpec]], device: str) -> list[float]:
     """Returns the seconds of each stack, from a few updates of each kind that are timed here."""
     known: dict[Any, float] = {}
@@ -57,23 +50,23 @@ def estimate(stacks: Sequence[Sequence[TheorySpec]], device: str) -> list[float]
             known[kind] = cpu_seconds(lambda: trainer.updates(draw))
         return spec.epochs * BATCHES * known[kind]
 
-    starts = [{start for spec in stack if (start := began(spec))} for stack in stacks]
-    return [sum(map(seconds, [*a, *b])) for a, b in zip(stacks, starts, strict=True)]
+    def start(spec: TheorySpec) -> float:
+        like = replace(spec, method="vae", critic=EXACT, lam=0.0)
+        return START * seconds(like) if spec.experiment == SUPPORTS else 0.0
+
+    return [start(stack[0]) + sum(map(seconds, stack)) for stack in stacks]
 
 
 def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     """Returns the rows of a stack's trainings, as far as this study knows them, and samples."""
     specs = [spec for spec in job.specs if isinstance(spec, TheorySpec)]
-    starts: dict[TheorySpec, nn.Module] = {}
+    starts: dict[str, nn.Module] = {}
     found = []
     for i, spec in enumerate(specs):
-        start = began(spec)
-        if start and start not in starts:
+        if spec.experiment == SUPPORTS and spec.stream not in starts:
             with turn():
-                trainer = Trainer(start, job.device)
-                trainer.train([start.epochs * BATCHES], lambda stop: None, "start")
-            starts[start] = trainer.joints
-        trainer = Trainer(spec, job.device, starts[start] if start else None)
+                starts[spec.stream] = prepared(spec, job.device)
+        trainer = Trainer(spec, job.device, starts.get(spec.stream))
         found.append(_one(spec, trainer, lambda share, i=i: beat((i + share) / len(specs))))
     rows, samples = zip(*found, strict=True)
     return list(rows), list(samples)

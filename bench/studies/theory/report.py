@@ -26,7 +26,7 @@ from bench.store.provenance import REFERENCE
 from bench.studies.study import Study
 from bench.studies.theory import figures
 from bench.studies.theory.runs import paired, part, runs, traced, traces
-from bench.studies.theory.spec import DESCENT, EXACT, JOINT, MODES, SD, SUPPORTS, VANISHING
+from bench.studies.theory.spec import DESCENT, EXACT, JOINT, MODES, SUPPORTS, VANISHING
 from bench.studies.toy_grid import runs as toy
 
 TEXT = texts("bench.studies.theory")
@@ -312,8 +312,12 @@ class Evidence:
         return np.array(found)
 
     def value(self) -> Values:
-        rows = [traced(row).iloc[-1] for _, row in self.at(DESCENT, "svae_r", JOINT).iterrows()]
-        return [("value over KL_s", np.array([each["value"] / each["kl_s"] for each in rows]))]
+        found = []
+        for _, row in self.at(DESCENT, "svae_r", JOINT).iterrows():
+            stops = traced(row)
+            stops = stops[stops["kl_s"] > LEAST]
+            found.append((stops["value"] / stops["kl_s"]).mean())
+        return [("value over KL_s", np.array(found))]
 
     def steps(self) -> Values:
         return [(player, self.along(f"{player} svae_r share")) for player in figures.PLAYERS]
@@ -344,15 +348,18 @@ class Evidence:
     def sure(self) -> Values:
         here = part(self.frame, experiment=VANISHING)
         here = here[here["distance"] == here["distance"].max()]
-        last = [traced(row).iloc[-1] for _, row in here.iterrows()]
-        distances = here["distance"].to_numpy()
-        ratio = [each["gradient alice_minimax"] / each["gradient svae_r"] for each in last]
-        size = [each["gradient svae_r"] for each in last]
-        # At f* the gradient of (14) has this size everywhere, because f* is linear.
-        below = -1 - np.log10(np.maximum(ratio, 1e-300))
-        above = 1 + np.log10(np.maximum(np.divide(size, distances / SD), 1e-300))
-        names = "log10 of a tenth of (14) over (18)", "log10 of (14) over a tenth of its size at f*"
-        return [*zip(names, (below, above), strict=True)]
+        each = [traced(row) for _, row in here.iterrows()]
+        sizes, others = (
+            [stops[f"gradient {method}"].to_numpy() for stops in each]
+            for method in ("svae_r", "alice_minimax")
+        )
+        below = [
+            math.log10(max(a[-1], 1e-300) / max(b[-1], 1e-300)) - 1
+            for a, b in zip(sizes, others, strict=True)
+        ]
+        above = [math.log10(2 * max(a[-1], 1e-300) / a.max()) for a in sizes]
+        names = "log10 of a tenth of (14) over (18)", "log10 of (14) over half its largest"
+        return [*zip(names, map(np.array, (below, above)), strict=True)]
 
     def in_the_toy(self) -> Values:
         if self.grid is None:

@@ -222,7 +222,7 @@ THEORY = TheoryStudy(
     seeds={"smoke": 1, "quick": 5, "paper": 5},
     parts={
         "smoke": _parts((1, 1, 1, 2), (2,), (1.0, 8.0)),
-        "quick": _parts((20, 20, 15, 100), (2, 5, 10), _DISTANCES),
-        "paper": _parts((50, 100, 50, 100), (2, 5, 10), _DISTANCES),
+        "quick": _parts((20, 15, 10, 60), (2, 5, 10), _DISTANCES),
+        "paper": _parts((50, 100, 50, 200), (2, 5, 10), _DISTANCES),
     },
 )

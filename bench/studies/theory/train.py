@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.spec import generator
-from bench.studies.theory.data import Draw, data_of, dimensions, draws
+from bench.studies.theory.data import BATCHES, Draw, data_of, dimensions, draws
 from bench.studies.theory.spec import JOINT, MODES, SD, SLOPE, SUPPORTS, VANISHING, TheorySpec
 from models.explicit import (
     EXPLICIT,
@@ -19,13 +19,13 @@ from models.explicit import (
     Critic,
     JointCritic,
     Joints,
+    annealed,
     cycle,
 )
 from models.objectives import regularised
 
-BETAS = (0.5, 0.999)  # Adam's, as in the toy study
-START = 30
-"""Epochs by which the evidence bound (1) prepares the start of every training of SUPPORTS."""
+START = 1.5
+"""Ratio of the updates that prepare the start of a training of SUPPORTS to its own updates."""
 
 
 def networks(spec: TheorySpec) -> tuple[Joints, JointCritic]:
@@ -36,7 +36,7 @@ def networks(spec: TheorySpec) -> tuple[Joints, JointCritic]:
     """
     rng, (d, k) = generator(spec.stream, "weights"), dimensions(spec)
     hidden = [spec.width] * 2
-    coded, sd = ([], 1.0) if spec.experiment != SUPPORTS else (hidden, 0.1)
+    coded, sd = ([], 1.0) if spec.experiment != SUPPORTS else (hidden, 0.2)
     encoder = Conditional(rng, d, k, coded, sd)
     decoder = Conditional(rng, k, d, coded, sd)
     critic = JointCritic(rng, d + k, hidden)
@@ -68,7 +68,7 @@ class Trainer:
         self.method = EXPLICIT[spec.method]
         self.learns = self.method.critic is not None and spec.critic == JOINT
         self.model_adam, self.critic_adam = (
-            torch.optim.Adam(players.parameters(), spec.lr, BETAS, fused=True)
+            torch.optim.Adam(players.parameters(), spec.lr, self.method.betas, fused=True)
             for players in (self.joints, self.critic)
         )
 
@@ -107,14 +107,12 @@ class Trainer:
         for eps in draw.model_eps[: self.spec.model_steps]:
             _descend(self.model_adam, self.model_loss(draw, eps))
 
-    def train(
-        self, stops: Iterable[int], at_stop: Callable[[int], None], purpose: str = "batches"
-    ) -> float:
+    def train(self, stops: Iterable[int], at_stop: Callable[[int], None]) -> float:
         """Trains up to the last of these ascending numbers of batches; returns the seconds.
 
-        Calls `at_stop` at each number, whose time is left out. `purpose` names the random numbers.
+        Calls `at_stop` at each number, whose time is left out.
         """
-        source, done, seconds = draws(self.spec, purpose, self.device), 0, 0.0
+        source, done, seconds = draws(self.spec, "batches", self.device), 0, 0.0
         for stop in stops:
             start = time.perf_counter()
             for draw in islice(source, stop - done):
@@ -127,6 +125,20 @@ class Trainer:
         """Returns whether all parameters are finite."""
         every = [*self.joints.parameters(), *self.critic.parameters()]
         return all(bool(each.isfinite().all()) for each in every)
+
+
+def prepared(spec: TheorySpec, device: str) -> Joints:
+    """Returns the model from which all trainings of SUPPORTS of one stream start.
+
+    It is a VAE, whose KL has a weight that rises from 0 to 1 in the first half of its updates.
+    Without the rise some seeds make no use of a code, and all modes of the data look alike.
+    """
+    trainer, updates = Trainer(spec, device), round(START * spec.epochs * BATCHES)
+    for i, draw in enumerate(islice(draws(spec, "start", device), updates)):
+        batch = trainer.batch(draw.x, draw.z, draw.model_eps[0])
+        loss = annealed(trainer.joints, batch, min(1.0, 2 * i / updates))
+        _descend(trainer.model_adam, loss)
+    return trainer.joints
 
 
 def _descend(adam: torch.optim.Adam, loss: Tensor) -> None:

@@ -135,7 +135,8 @@ def show(table: Table) -> None:
     shown = RichTable(title=table.title)
     for column in table.columns:
         justify, style = "left" if column.text else "right", "dim" if column.paper else ""
-        shown.add_column(column.name, justify=justify, style=style)
+        whole = column.text and not column.long  # a method's name is not cut short
+        shown.add_column(column.name, justify=justify, style=style, no_wrap=whole)
     for row in table.rows:
         shown.add_row(*row)
     # A pipe has no width of its own: what is read from a log should not be folded.

@@ -52,7 +52,8 @@ def test_the_miniature_table_is_right() -> None:
     # Of 4.9, 4.8, 3.0: the diverged run is not among them.
     assert svae["IS mean ± sd"] == "4.233 ± 1.069"
     assert svae["IS > 4.6"] == "50.0 %"  # the diverged run counts
-    assert svae["MSE median"] == "5.500"  # of 4, 5, 6, infinity
+    assert svae["MSE median"] == "5.5000"  # of 4, 5, 6, infinity
+    assert svae["modes"] == "3.75"  # of 0, 5, 5, 5
     assert ali["IS > 4.6"] == "66.7 %"
     assert ali["and quality ≥ 0.8"] == "33.3 %"
     assert cells["0.1", "ALICE"]["MSE < 0.5"] == "75.0 %"
@@ -206,7 +207,7 @@ def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
     made = mini.build()
     names = [part.name for part in made.parts]
     assert names[:2] == ["figure3", "scores"] and len({*names}) == len(names)
-    others = ["profile", "scatter", "points", "gradient", "updates"]
+    others = ["profile", "scatter", "points", "gradient", "updates", "ratios"]
     assert names[2:] == [*others, "claims", "pairs", "gradients", "changes"]
     assert [row[1] for row in made.tables["scores"].rows] == ["sVAE", "ALI", "sVAE-r", "ALICE"]
     assert made.main is made.tables["scores"]
@@ -223,7 +224,7 @@ def test_what_a_figure_plots_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(render.COLOURS, "svae_r", "#123456")
     for name, digest in digests.items():
         assert plotted(getattr(figures, name)(frame)) == digest
-    changed = frame.assign(score=2.0, mse=7.0, high_quality_counted=0.1)
+    changed = frame.assign(score=2.0, mse=7.0, high_quality_counted=0.1, top=False, close=False)
     stronger = [[(name, np.asarray(s) * 9) for name, s in g] for g in frame["decoder_gradient"]]
     changed = pd.concat(
         [frame.iloc[:-1], changed.assign(decoder_gradient=pd.Series(stronger)).tail(1)]
@@ -234,7 +235,7 @@ def test_what_a_figure_plots_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> No
     assert plotted(figures.figure3(renamed)) != digests["figure3"]
 
 
-DRAWN = ("figure3", "profile", "scatter", "gradient", "updates")
+DRAWN = ("figure3", "profile", "scatter", "gradient", "updates", "ratios")
 
 
 def test_figure_3_counts_every_run_and_keeps_bars_in_their_places() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,14 @@ from bench.studies.toy_grid.runs import CLOSE, GOOD, NOISE_SCORES, TOP, Cells, c
 
 REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
 PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
+EDGE = 3.5
+"""Points are drawn up to this distance from 0 along each axis."""
+PAGE = 13.2
+"""Inches that a page shows side by side."""
 THRESHOLD: dict[str, Any] = {"color": GREY, "linewidth": 1}
 OUTLINE: dict[str, Any] = {"fill": False, "edgecolor": GREY, "linewidth": 1}
+SHARES = {f"IS > {TOP}": "top", f"MSE < {CLOSE}": "close"}
+"""The two shares of runs that heat maps show, by name, and their columns."""
 SCORES, ERRORS = np.linspace(1, 5, 11), np.linspace(0, 8, 17)
 """Edges of the bins of the paper's Figure 3."""
 
@@ -28,6 +34,18 @@ SCORES, ERRORS = np.linspace(1, 5, 11), np.linspace(0, 8, 17)
 def _colours(here: Cells) -> dict[str, str]:
     """The colour of each label, in their order."""
     return {label: colour(str(runs["method"].iloc[0])) for label, _, runs in here}
+
+
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """The colour of each method, by all of its labels: "sVAE, sVAE-r"."""
+    methods = sorted(frame["method"].unique(), key=rank)
+    labels = frame.drop_duplicates(["method", "label"]).sort_values("lam")
+    return {", ".join(labels["label"][labels["method"] == m]): colour(m) for m in methods}
+
+
+def _across(order: Cells) -> int:
+    """How many cells of one lambda there are at most: they stand in a row."""
+    return max(sum(value == each for _, value, _ in order) for _, each, _ in order)
 
 
 def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
@@ -41,7 +59,8 @@ def _noise(axes: Axes, form: str | None = None, across: bool = False) -> None:
 def figure3(frame: pd.DataFrame) -> Figure:
     """Figure 3: share of runs by inception score and by MSE, the paper's bars as grey outlines."""
     lams = sorted(frame["lam"].unique())
-    figure, grid = panels(2 * len(lams), 2, 5.2, 2.5)
+    figure, grid = panels(2 * len(lams), 2, 5.2, 2.5, least=0.85)
+    ncols = 2 if figure.get_figwidth() > 5 else 1  # a phone has no room for two
     for (left, right), value in zip(grid.reshape(-1, 2), lams, strict=True):
         runs = frame[frame["lam"] == value]
         _bars(left, runs, "IS", "score", SCORES)
@@ -49,12 +68,15 @@ def figure3(frame: pd.DataFrame) -> Figure:
         _noise(left, "{name}: {score}" if value == lams[0] else None)
         left.set_xlabel("inception score (bins of 0.4)")
         right.set_xlabel("MSE of x (bins of 0.5)")
-        for axes, place in ((left, "upper center"), (right, "upper right")):
+        said = f"share > {TOP} with quality", f"share above {ERRORS[-1]:.0f}"
+        for axes, title, place in zip((left, right), said, ("center", "right"), strict=True):
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
-            lines = len(axes.get_legend_handles_labels()[0])
-            axes.set_ylim(top=(1 + 0.16 * lines) * axes.get_ylim()[1])  # room for the legend
-            axes.legend(fontsize=8, loc=place).set_in_layout(False)
+            lines = 1 - (-len(axes.get_legend_handles_labels()[0]) // ncols)
+            axes.set_ylim(top=(1 + 0.15 * lines) * axes.get_ylim()[1])  # room for the legend
+            style = {"fontsize": 7, "title_fontsize": 7, "handlelength": 1, "columnspacing": 1}
+            named = axes.legend(title=title, loc=f"upper {place}", ncols=ncols, **style)
+            named.set_in_layout(False)
     return figure
 
 
@@ -77,19 +99,19 @@ def _bars(axes: Axes, frame: pd.DataFrame, metric: str, column: str, edges: np.n
         if len(drawn):
             sns.histplot(drawn, legend=False, **common, **style)
     for label, _, runs in here:
-        more = f"{runs['top_good'].mean():.0%} > {TOP} with quality"
-        if metric == "MSE":
-            more = f"{(runs['mse'] > edges[-1]).mean():.0%} above {edges[-1]:.0f}"
-        axes.bar(0, 0, color=paint[label], label=f"{label} (n = {len(runs)}; {more})")
+        share = (runs["top_good"] if metric == "IS" else runs["mse"] > edges[-1]).mean()
+        axes.bar(0, 0, color=paint[label], label=f"{label}: {share:.0%} of {len(runs)}")
     if {*paper["label"]} & {*paint}:
-        axes.bar(0, 0, label="paper (n = 576)", **OUTLINE)
+        axes.bar(0, 0, label="paper (576)", **OUTLINE)
     axes.set_xlim(edges[0], edges[-1])
 
 
 def profile(frame: pd.DataFrame) -> Figure:
     """Share of runs above each inception score; below, only with high quality."""
     lams = sorted(frame["lam"].unique())
-    figure, grid = panels(2 * len(lams), len(lams), 3.4, 2.6, sharex=True, sharey=True)
+    width = min(3.4, PAGE / len(lams))
+    figure, grid = panels(2 * len(lams), len(lams), width, 2.4, sharex=True, sharey=True)
+    key(grid[0], _names(frame))
     for column, value in zip(grid.reshape(2, -1).T, lams, strict=True):
         here = frame[frame["lam"] == value]
         paint = _colours(cells(here))
@@ -105,39 +127,40 @@ def profile(frame: pd.DataFrame) -> Figure:
                 legend=False,
                 ax=axes,
             )
-            key(axes, paint)
             _noise(axes, "{name}: {score}")
             axes.axvline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
             axes.set(xlim=(1, 5), ylim=(0, 1.02), xlabel="inception score")
             axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
             axes.set_ylabel(f"… and with quality ≥ {GOOD}" if least else "share of runs above")
-        column[0].legend(fontsize=8, loc="lower left").set_in_layout(False)
+    legend(figure, grid, ncols=4)
     return figure
 
 
 def scatter(frame: pd.DataFrame) -> Figure:
     """Every run: its inception score against its MSE and against its high-quality share."""
-    lams = sorted(frame["lam"].unique())
-    figure, grid = panels(2 * len(lams), 2, 5.2, 2.6)
-    size = max(3, min(14, 5000 / len(frame)))
-    for (left, right), value in zip(grid.reshape(-1, 2), lams, strict=True):
-        here = cells(frame[frame["lam"] == value])
-        for (label, paint), (*_, runs) in zip(_colours(here).items(), here, strict=True):
-            style: dict[str, Any] = {"s": size, "alpha": 0.6, "linewidths": 0}
-            style |= {"color": paint, "label": label}
-            left.scatter(runs["mse"].clip(upper=20), runs["score"], **style)
-            right.scatter(runs["high_quality_counted"], runs["score"], **style)
-        left.set_xscale("symlog", linthresh=0.01)
-        left.set(xlim=(0, 25), xlabel=f"MSE of x (line: {CLOSE}; above 20 drawn at 20)")
-        right.set(xlim=(-0.02, 1.02), xlabel=f"share of high-quality samples (line: {GOOD})")
+    order = cells(frame)
+    across = _across(order)
+    figure, grid = panels(2 * len(order), 2 * across, PAGE / 2 / across, 1.9, narrow=2, least=1)
+    for (left, right), (label, value, runs) in zip(grid.reshape(-1, 2), order, strict=True):
+        style: dict[str, Any] = {"s": 4, "alpha": 0.6, "linewidths": 0}
+        style["color"] = colour(str(runs["method"].iloc[0]))
+        left.scatter(runs["mse"].clip(upper=20), runs["score"], **style)
+        right.scatter(runs["high_quality_counted"], runs["score"], **style)
+        left.set_xscale("symlog", linthresh=0.001)
+        left.set(xlim=(0, 25), xticks=[0, 0.01, 0.1, 1, 10], xlabel="MSE of x")
+        left.set_xticklabels(["0", ".01", ".1", "1", "10"])
+        left.minorticks_off()
+        left.set_ylabel("inception score", fontsize=8)
+        right.set(xlim=(-0.02, 1.02), xlabel="quality")
         left.axvline(CLOSE, **THRESHOLD)
         right.axvline(GOOD, **THRESHOLD)
+        left.set_title(f"{label}, λ = {lam(value)}", loc="left", fontsize=8)
         for axes in (left, right):
             axes.axhline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
-            _noise(axes, "{name}", across=True)
-            axes.set(ylim=(0.9, 5.1), ylabel="inception score")
-            axes.set_title(f"λ = {lam(value)}", loc="left", fontsize=9)
-    legend(figure, grid, ncols=4)
+            _noise(axes, "{name}: {score}", across=True)
+            axes.set(ylim=(0.9, 5.1), yticks=range(1, 6))
+            axes.tick_params(labelsize=7)
+    legend(figure, grid, ncols=3)
     return figure
 
 
@@ -155,81 +178,125 @@ def shown(frame: pd.DataFrame) -> set[str]:
 def points(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """Generated and reconstructed points of the best, median and worst run of each cell."""
     stored, order = samples.set_index("id"), cells(frame)
-    figure, grid = panels(2 * len(PICKS) * len(order), 2 * len(PICKS), 1.8, 2.0, narrow=2)
-    for row, (label, value, runs) in zip(grid.reshape(len(order), -1, 2), order, strict=True):
-        name = "\n".join(textwrap.wrap(f"{label}, λ = {lam(value)}", 24))
-        for pair, (pick, run) in zip(row, picked(runs).items(), strict=True):
-            titles = f"{pick}: IS {run['score']:.2f}", f"its MSE: {run['mse']:.2f}"
-            for axes, column, title in zip(pair, ("samples", "x_rec"), titles, strict=True):
-                _cloud(axes, stored, run, column)
-                axes.set_title(title, fontsize=8)
-                axes.set_xlabel("generated" if column == "samples" else "reconstructed", fontsize=8)
-            pair[0].set_ylabel(name, fontsize=8)
+    across, side = _across(order), 2 * EDGE
+    figure, grid = panels(len(order), across, min(4.4, PAGE / across), 2.5, least=0.8)
+    for axes, (label, value, runs) in zip(grid, order, strict=True):
+        picks = picked(runs)
+        for place, run in enumerate(picks.values()):
+            for row, column in enumerate(("x_rec", "samples")):
+                _cloud(axes, stored, run, column, (side * place, side * row))
+        middles = side * np.arange(len(picks))
+        axes.set(xlim=(-EDGE, middles[-1] + EDGE), ylim=(-EDGE, side + EDGE), aspect="equal")
+        axes.set_xticks(middles, picks, fontsize=8)
+        words = ["reconstructed", "generated"]
+        axes.set_yticks([0, side], words, rotation="vertical", va="center", fontsize=8)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        for line in middles[1:] - EDGE:
+            axes.axvline(line, **THRESHOLD)
+        axes.axhline(EDGE, **THRESHOLD)
+        axes.set_title(f"{label}, λ = {lam(value)}", loc="left", fontsize=9)
     return figure
 
 
-def _cloud(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> None:
-    id = str(run["id"])
-    axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xticks=[], yticks=[])
-    axes.plot(*CENTRES.T, "+", color=GREY, markersize=6, zorder=0)
+def _cloud(
+    axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str, middle: tuple[float, float]
+) -> None:
+    """Draws points of a run into the square around `middle`, and the score that they belong to."""
+    id, (x, y) = str(run["id"]), middle
+    axes.plot(*(CENTRES + middle).T, "+", color=GREY, markersize=6, zorder=0)
+    score = f"IS {run['score']:.2f}" if column == "samples" else f"MSE {run['mse']:.2f}"
+    axes.text(x, y + EDGE - 0.2, score, ha="center", va="top", fontsize=7)
     if id not in stored.index:
-        axes.text(0, 0, "not stored", ha="center", va="center", fontsize=7)
+        axes.text(x, y - 1, "not stored", ha="center", va="center", fontsize=7)
         return
     xy = np.asarray(stored.loc[id, column], dtype=float).reshape(-1, 2)
-    xy = np.nan_to_num(xy, nan=1e9, posinf=1e9, neginf=-1e9)
-    axes.scatter(*xy.T, s=3, alpha=0.6, linewidths=0, color=colour(str(run["method"])))
-    if outside := int((np.abs(xy) > 3.5).any(1).sum()):
-        axes.text(3.4, -3.3, f"{outside} outside", ha="right", fontsize=6)
+    inside = (np.abs(xy) <= EDGE).all(1)  # and not nan
+    style: dict[str, Any] = {"s": 3, "alpha": 0.6, "linewidths": 0}
+    axes.scatter(*(xy[inside] + middle).T, color=colour(str(run["method"])), **style)
+    if outside := int((~inside).sum()):
+        axes.text(x, y - EDGE + 0.1, f"{outside} outside", ha="center", va="bottom", fontsize=6)
 
 
 def gradient(frame: pd.DataFrame) -> Figure:
     """Size over training of the gradient that each reduction would send to the decoder."""
     order = cells(frame)
-    figure, grid = panels(len(order), 2 if len(order) <= 4 else 3, 3.4, 2.5, sharey=True)
+    across = _across(order)
+    width = min(4.4, PAGE / across)
+    figure, grid = panels(len(order), across, width, 2.1, narrow=2, least=1, sharey=True)
     for axes, (label, value, runs) in zip(grid, order, strict=True):
         # A method that joined the registry later is missing from older rows.
-        traces = pd.DataFrame(
-            {"method": method, "share": step / (len(sizes) - 1), "size": size}
-            for trace in runs["decoder_gradient"]
-            for method, sizes in trace
-            for step, size in enumerate(sizes)
-        )
-        paint = {name: colour(name) for name in sorted(traces["method"].unique(), key=rank)}
-        sns.lineplot(
-            traces,
-            x="share",
-            y="size",
-            hue="method",
-            hue_order=[*paint],
-            palette=paint,
-            estimator="median",
-            errorbar=("pi", 80),
-            legend=False,
-            ax=axes,
-        )
-        key(axes, {REDUCTIONS.get(name, name): paint[name] for name in paint})
-        axes.set(yscale="log", xlabel="share of training", ylabel="gradient at x, RMS")
-        axes.set_title(f"trained as {label}, λ = {lam(value)}", fontsize=8, loc="left")
+        traces: dict[str, list[np.ndarray]] = {}
+        for trace in runs["decoder_gradient"]:
+            for method, sizes in trace:
+                traces.setdefault(method, []).append(np.asarray(sizes, dtype=float))
+        for method in sorted(traces, key=rank):
+            lengths = [len(sizes) for sizes in traces[method]]
+            shares = {n: np.linspace(0, 1, n) for n in {*lengths}}
+            sizes = pd.Series(np.concatenate(traces[method]))
+            by_share = sizes.groupby(np.concatenate([shares[n] for n in lengths]))
+            found = by_share.quantile(np.array([0.1, 0.5, 0.9])).unstack()
+            style: dict[str, Any] = {"color": colour(method), "linewidth": 0}
+            axes.fill_between(found.index, found[0.1], found[0.9], alpha=0.2, **style)
+            style |= {"linewidth": 1.5, "label": REDUCTIONS.get(method, method)}
+            axes.plot(found.index, found[0.5], **style)
+        axes.set(yscale="log", xticks=[0, 0.5, 1])
+        axes.set_xlabel("share of training", fontsize=8)
+        axes.set_ylabel("gradient at x, RMS", fontsize=8)
+        axes.minorticks_off()
+        axes.set_title(f"{label}\nλ = {lam(value)}", fontsize=8, loc="left")
     legend(figure, grid, ncols=4)
     return figure
 
 
 def updates(frame: pd.DataFrame) -> Figure:
-    """Mean inception score by the numbers of updates a batch, each method and lambda a panel.
+    """Shares of runs that score and that reconstruct, by the numbers of updates a batch."""
+    return _shares(frame, {"critic_steps": "critic updates", "model_steps": "model updates"})
 
-    Every panel has the numbers of updates that any panel has; a cell without runs says so.
+
+def ratios(frame: pd.DataFrame) -> Figure:
+    """Shares of runs that score and that reconstruct, by the ratio of updates and their sum."""
+    return _shares(frame, {"ratio": "critic : model", "updates": "updates in all"})
+
+
+def _shares(frame: pd.DataFrame, by: dict[str, str]) -> Figure:
+    """Two heat maps for each method and lambda, the percentages written into their cells.
+
+    `by` names the columns of the rows and of the columns of a map, with their headings. Every map
+    has the values that any map has; a cell without runs has a dash.
     """
-    order, names = cells(frame), ("critic_steps", "model_steps")
-    rows, columns = (sorted(frame[name].unique()) for name in names)
-    across = max(sum(value == each for _, value, _ in order) for _, each, _ in order)
-    figure, grid = panels(len(order), across, 2.6, 2.2, narrow=2)
-    for axes, (label, value, runs) in zip(grid, order, strict=True):
-        means = runs.pivot_table(index=names[0], columns=names[1], values="score")
-        means = means.reindex(index=rows, columns=columns)
-        for y, x in np.argwhere(means.isna().to_numpy()):
-            axes.text(x + 0.5, y + 0.5, "not\ntrained", ha="center", va="center", fontsize=7)
-        sns.heatmap(means, vmin=1, vmax=5, annot=True, fmt=".2f", cbar=False, ax=axes)
-        axes.set_title(f"{label}, λ = {lam(value)}", loc="left", fontsize=8)
-        axes.set(xlabel="model updates", ylabel="critic updates")
-        axes.grid(visible=False)
+    order, (rows, columns) = cells(frame), by
+    levels = [sorted(frame[name].unique()) for name in by]
+    across, marks = _across(order), [[*map(_mark, values)] for values in levels]
+    height = 0.9 + 0.26 * len(levels[0])
+    figure, grid = panels(2 * len(order), 2 * across, PAGE / 8, height, narrow=2)
+    for pair, (label, value, runs) in zip(grid.reshape(-1, 2), order, strict=True):
+        means = 100 * runs.groupby([*by])[["top", "top_good", "close"]].mean()
+        shares = {
+            name: means[name].unstack().reindex(index=levels[0], columns=levels[1])
+            for name in means
+        }
+        words = {name: each.map("{:.0f}".format) for name, each in shares.items()}
+        words["top"] += "\n" + words["top_good"]
+        for axes, (what, name) in zip(pair, SHARES.items(), strict=True):
+            style: dict[str, Any] = {"vmin": 0, "vmax": 100, "cmap": "viridis", "cbar": False}
+            style |= {"annot": words[name], "fmt": "", "annot_kws": {"fontsize": 7}}
+            sns.heatmap(shares[name], xticklabels=False, yticklabels=False, ax=axes, **style)
+            y, x = 0.5 + np.argwhere(shares[name].isna().to_numpy()).T
+            axes.plot(x, y, linestyle="", marker="_", markersize=4, color=GREY)
+            axes.set_title(f"{label}, λ = {lam(value)}\n% {what}", loc="left", fontsize=7)
+            axes.set_xlabel(by[columns], fontsize=7)
+            axes.set_ylabel(by[rows], fontsize=7)
+            axes.set_xticks(0.5 + np.arange(len(marks[1])), marks[1], fontsize=7)
+            axes.set_yticks(0.5 + np.arange(len(marks[0])), marks[0], fontsize=7)
+            axes.tick_params(length=0)
+            axes.grid(visible=False)
+        pair[1].set(ylabel="", yticklabels=[])
     return figure
+
+
+def _mark(value: Any) -> str:
+    """A number of updates, or a ratio, on an axis."""
+    if isinstance(value, Fraction):
+        return f"{value.numerator}:{value.denominator}"
+    return str(value)

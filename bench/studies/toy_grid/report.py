@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from itertools import product
 from operator import itemgetter
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture, rank
 from bench.render.intervals import Resampled
 from bench.render.page import Page, counted, damage
-from bench.render.tables import Cell, Column, Table, extra, lam, number, percent, spread
+from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, percent, spread
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
@@ -29,15 +31,19 @@ from bench.studies.toy_grid.runs import (
     COLLAPSED,
     GOOD,
     NOISE_SCORES,
+    SETTINGS,
     TENTH,
     TOP,
+    alice_cells,
     at,
     at_own_rate,
+    by_setting,
     cells,
     missing,
     own,
     paper_cells,
     part,
+    per_cell,
     runs,
 )
 from bench.studies.toy_grid.spec import ToySpec
@@ -66,9 +72,11 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     frame = runs(study, results, scale)
     mine, grid = at_own_rate(frame), own(study, scale, frame)
     gaps = _gaps(frame, grid)
-    rate, notes = mine["lr"].iloc[0], [TEXT["baselines"]]
-    if frame["lr"].nunique() > 1 or rate != ToySpec.lr:
-        notes.append(TEXT["one_rate"].format(rate=rate))
+    notes = [TEXT["baselines"]]
+    there = [name for name, own in SETTINGS.items() if {*frame.get(name, [own])} != {own}]
+    if there:
+        values = (f"{TEXT['fields'][name]} {mine[name].iloc[0]:g}" for name in there)
+        notes.append(TEXT["one_setting"].format(settings=" and ".join(values)))
     if others := frame.attrs["other_precision"]:
         notes.append(TEXT["left_out"].format(n=others))
 
@@ -76,9 +84,16 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         return figures.points(frame, study.store(results, scale).load_samples().to_pandas())
 
     draw = {name: getattr(figures, name) for name in TEXT["figures"]} | {"points": points}
-    first, *others = (
-        Picture(name, partial(draw[name], mine), **text) for name, text in TEXT["figures"].items()
-    )
+    counts = {
+        "updates": per_cell(mine, "critic_steps", "model_steps"),
+        "ratios": per_cell(mine, "ratio", "updates"),
+    }
+
+    def picture(name: str, text: dict[str, str]) -> Picture:
+        caption = text["caption"].format(runs=counts.get(name))
+        return Picture(name, partial(draw[name], mine), **{**text, "caption": caption})
+
+    first, *others = (picture(*each) for each in TEXT["figures"].items())
     found = toy_claims(mine, partial(part, grid, frame) if gaps else None)
     rules = TEXT["rules"].format(tests=TESTS, fewest=FEWEST, fixed=claims.FIXED)
     parts = [first, scores(frame, study.metrics()), *others]
@@ -112,69 +127,82 @@ def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
 
     Any of the `metrics` that is not KNOWN has a column where there are values of it.
     """
-    paper = paper_cells()
-    # A cell should have every configuration that was begun at its rate, at every seed begun.
-    expected = frame.groupby("lr")["config"].nunique() * (int(frame["seed"].max()) + 1)
+    paper, alice, groups = paper_cells(), alice_cells(), []
+    for _, rows in by_setting(frame):
+        # A cell should have every configuration and every seed that were begun at its settings.
+        expected = rows["config"].nunique() * (int(rows["seed"].max()) + 1)
+        groups += [group for *_, group in cells(rows.assign(expected=expected))]
 
     def published(heading: str, form: Callable[[float], str] = percent) -> tuple[Column, Cell]:
         def cell(runs: pd.DataFrame) -> str:
-            known = paper.get((runs["label"].iloc[0], runs["lam"].iloc[0]))
-            return form(known[heading]) if known else ""
+            cell = runs["label"].iloc[0], runs["lam"].iloc[0]
+            known = alice.get(cell, {}) | paper.get(cell, {})
+            return form(known[heading]) if heading in known else ""
 
         return Column(f"paper {heading}", paper=True), cell
 
-    rates = sorted(frame["lr"].unique())
-    rate: list[tuple[str, Cell]] = [("learning rate", lambda runs: f"{runs['lr'].iloc[0]:g}")]
+    def setting(name: str) -> tuple[str, Cell]:
+        return TEXT["fields"][name], lambda runs: f"{runs[name].iloc[0]:g}"
+
+    several = [name for name in SETTINGS if name in frame and frame[name].nunique() > 1]
     more, words = extra(metrics, frame, KNOWN)
     columns: list[tuple[Column | str, Cell]] = [
         ("λ", lambda runs: lam(runs["lam"].iloc[0])),
         (Column("method", text=True), lambda runs: runs["label"].iloc[0]),
-        *(rate if len(rates) > 1 else []),
+        *map(setting, several),
         ("IS mean ± sd", lambda runs: spread(runs["inception_score"])),
         published("IS mean", lambda value: number(value, 2)),
         (f"IS > {TOP}", lambda runs: percent(runs["top"].mean())),
         published(f"IS > {TOP}"),
         (f"and quality ≥ {GOOD}", lambda runs: percent(runs["top_good"].mean())),
-        ("MSE median", lambda runs: number(runs["mse"].median())),
+        ("modes", lambda runs: mean(runs["modes_counted"], 2)),
+        ("MSE median", lambda runs: number(runs["mse"].median(), 4)),
+        published("MSE median", lambda value: number(value, 4)),
         (f"MSE < {CLOSE}", lambda runs: percent(runs["close"].mean())),
         published(f"MSE < {CLOSE}"),
         *more,
         ("n", lambda runs: str(len(runs))),
         ("diverged", lambda runs: str((runs["status"] == "diverged").sum())),
-        ("not trained yet", lambda runs: str(expected[runs["lr"].iloc[0]] - len(runs))),
+        ("not trained yet", lambda runs: str(runs["expected"].iloc[0] - len(runs))),
     ]
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
-    groups = [group for rate in rates for *_, group in cells(frame[frame["lr"] == rate])]
     caption = TEXT["scores"].format(noise=noise) + words
     return tables.tabulate("scores", TEXT["titles"]["scores"], caption, columns, groups)
 
 
 def pairs(frame: pd.DataFrame) -> Table:
-    """sVAE-r against ALICE (sVAE against ALI at lambda 0) over equal configurations and seeds.
+    """sVAE-r against each other method, at each lambda, over equal configurations and seeds.
 
     A score is compared by how often it is better, a share by its mean difference.
     """
-    rows = []
-    for value in sorted(frame["lam"].unique()):
-        a, b = (at(frame, method, value) for method in ("svae_r", "alice"))
-        for what, column in (SCORES | SHARES).items():
-            x, y = intervals.paired(a, b, column)
-            if not len(x):
-                continue
-            if what in SHARES:
-                name, form = f"{what}: difference", "+.3f"
-                found, least = intervals.difference(x, y), number(intervals.detectable(x, y))
-            else:
-                name, form = f"{what}: P({a['label'].iloc[0]} better)", ".3f"
-                found, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
-            gain = found.interval()
-            middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
-            p = intervals.wilcoxon(x, y)
-            shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
-            rows.append([lam(value), name, middle, f"{low} to {high}", shown, least, str(len(x))])
+    others = sorted({*frame["method"]} - {"svae_r"}, key=lambda name: (rank(name), name))
+    asked = product(others, sorted(frame["lam"].unique()), (SCORES | SHARES).items())
+    with ThreadPoolExecutor() as pool:  # resampling takes nearly all of the time, without Python
+        rows = pool.map(lambda each: _pair(frame, *each), asked)
     heads = ("value", "95 % interval", "p", "detectable", "configurations")
-    columns = [Column("λ"), Column("comparison", text=True), *map(Column, heads)]
-    return Table("pairs", TEXT["titles"]["pairs"], TEXT["pairs"], columns, rows)
+    columns = [Column("against", text=True), Column("λ"), Column("comparison", text=True)]
+    columns += map(Column, heads)
+    return Table("pairs", TEXT["titles"]["pairs"], TEXT["pairs"], columns, [*filter(None, rows)])
+
+
+def _pair(frame: pd.DataFrame, other: str, value: float, what: tuple[str, str]) -> list[str]:
+    """Returns a row of `pairs`, empty where the methods have no pair at this lambda."""
+    a, b = (at(frame, method, value) for method in ("svae_r", other))
+    name, column = what
+    x, y = intervals.paired(a, b, column)
+    if not len(x):
+        return []
+    if name in SHARES:
+        words, form = f"{name}: difference", "+.3f"
+        found, least = intervals.difference(x, y), number(intervals.detectable(x, y))
+    else:
+        words, form = f"{name}: P({a['label'].iloc[0]} better)", ".3f"
+        found, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
+    gain = found.interval()
+    middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
+    p = intervals.wilcoxon(x, y)
+    ends = [f"{low} to {high}", "< 0.001" if p < 0.001 else f"{p:.3f}", least, str(len(x))]
+    return [b["label"].iloc[0], lam(value), words, middle, *ends]
 
 
 def gradients(frame: pd.DataFrame) -> Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _VARIED = [
     name for name in columns(ToySpec) if name not in ("study", "scale", "seed", *ToySpec.UNPAIRED)
 ]
 """What makes a configuration."""
+SETTINGS = {"lr": ToySpec.lr, "dropout": 0.0}
+"""The study's own values of fields of which tables alone show others; rows may lack a field."""
 Cells = list[tuple[str, float, pd.DataFrame]]
 """Label, lambda and runs."""
 
@@ -41,8 +44,9 @@ def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     """One row a finished training, ready to be counted.
 
     Beside the stored columns there are `score` and `mse`: the inception score and MSE of x, which
-    count diverged runs as 1 and infinity. `top`, `top_good`, `collapsed` and `close` are verdicts
-    on each run.
+    count diverged runs as 1 and infinity. `modes_counted` is 0 for diverged runs. `top`,
+    `top_good`, `collapsed` and `close` are verdicts on each run. `ratio` is that of the critic's
+    updates to the model's, `updates` the sum of both.
     All rows have one precision (float32 where there is any); `attrs["other_precision"]` counts
     the others and `attrs["bad"]` the files that could not be read.
     """
@@ -53,33 +57,38 @@ def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     # The order of the files says nothing; that of the trainings does.
     by = ["lr", "lam", "label", "config", "seed"]
     frame = every[every["precision"] == precision].sort_values(by, ignore_index=True)
-    counted = {"score": 1.0, "mse": np.inf, "high_quality_counted": 0.0}
-    stored = ("inception_score", "mse_x", "high_quality")
+    counted = {"score": 1.0, "mse": np.inf, "high_quality_counted": 0.0, "modes_counted": 0.0}
+    stored = ("inception_score", "mse_x", "high_quality", "modes")
     for (name, worst), column in zip(counted.items(), stored, strict=True):
         frame[name] = frame[column].where(frame["status"] != "diverged", worst)
     frame["top"] = frame["score"] > TOP
     frame["top_good"] = frame["top"] & (frame["high_quality_counted"] >= GOOD)
     frame["collapsed"] = frame["score"] < COLLAPSED
     frame["close"] = frame["mse"] < CLOSE
+    steps = frame["critic_steps"], frame["model_steps"]
+    frame["ratio"] = [Fraction(critic, model) for critic, model in zip(*steps, strict=True)]
+    frame["updates"] = sum(steps)
     frame.attrs |= {"bad": len(bad), "other_precision": len(every) - len(frame)}
     return frame
 
 
 def own(study: Study, scale: str, frame: pd.DataFrame) -> list[ToySpec]:
-    """Returns the trainings of the study's own grid at every seed that was begun."""
-    return study.specs(scale, **_begun(frame))
+    """Returns the trainings of the study's own grid at every seed begun at its settings."""
+    return study.specs(scale, **_begun(at_own_rate(frame)))
 
 
 def missing(study: Study, scale: str, frame: pd.DataFrame) -> int:
     """Returns how many trainings a complete study would have beside these.
 
-    They are of the study's own grid. A method, lambda or learning rate that is not its own counts
-    with all configurations where it was begun.
+    They are of the study's own grid. A method, lambda, learning rate or dropout that is not its own
+    counts with all configurations and with the seeds where it was begun.
     """
     ids = {spec.id for spec in own(study, scale, frame)}
-    for method, value, rate in set(zip(frame["method"], frame["lam"], frame["lr"], strict=True)):
-        cell = study.specs(scale, [method], [value], [rate], **_begun(frame))
-        ids |= {spec.id for spec in cell}
+    for setting, rows in by_setting(frame):
+        given: dict[str, Any] = {"given": {name: [value] for name, value in setting.items()}}
+        for method, value in set(zip(rows["method"], rows["lam"], strict=True)):
+            cell = study.specs(scale, [method], [value], **given, **_begun(rows))
+            ids |= {spec.id for spec in cell}
     return len(ids - set(frame["id"]))
 
 
@@ -88,6 +97,15 @@ def _begun(frame: pd.DataFrame) -> dict[str, Any]:
     precision = frame["precision"].iloc[0]
     known = {"precision": precision} if precision in ToySpec.PRECISIONS else {}
     return {"seeds": int(frame["seed"].max()) + 1, **known}
+
+
+def by_setting(frame: pd.DataFrame) -> Iterator[tuple[dict[str, float], pd.DataFrame]]:
+    """Yields each combination of values of SETTINGS and its rows, first those of `at_own_rate`."""
+    names = [name for name in SETTINGS if name in frame]
+    own = at_own_rate(frame)[names].iloc[0].to_list()
+    groups: Any = frame.groupby(names)
+    for values, rows in sorted(groups, key=lambda group: [*group[0]] != own):
+        yield dict(zip(names, values, strict=True)), rows
 
 
 def part(grid: Sequence[ToySpec], frame: pd.DataFrame, used: Sequence[pd.DataFrame]) -> str:
@@ -136,10 +154,19 @@ def part(grid: Sequence[ToySpec], frame: pd.DataFrame, used: Sequence[pd.DataFra
 def at_own_rate(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows that figures and claims are about.
 
-    They are those at the study's own learning rate, or at the smallest there is.
+    They are those at the study's own learning rate and dropout, or at the smallest there is.
     """
-    rates = set(frame["lr"])
-    return frame[frame["lr"] == (ToySpec.lr if ToySpec.lr in rates else min(rates))]
+    for name, value in SETTINGS.items():
+        if name in frame:
+            there = set(frame[name])
+            frame = frame[frame[name] == (value if value in there else min(there))]
+    return frame
+
+
+def per_cell(frame: pd.DataFrame, rows: str, columns: str) -> str:
+    """Returns how many runs a cell of a heat map has, in words: of one method at one lambda."""
+    counts = frame.groupby(["lam", "label", rows, columns]).size()
+    return " to ".join(map(str, dict.fromkeys((counts.min(), counts.max()))))
 
 
 def at(frame: pd.DataFrame, method: str, value: float) -> pd.DataFrame:
@@ -185,3 +212,18 @@ def paper_cells() -> dict[tuple[str, float], dict[str, float]]:
             f"MSE < {CLOSE}": errors.loc[close, "percent"].sum() / 100,
         }
     return found
+
+
+def alice_cells() -> dict[tuple[str, float], dict[str, float]]:
+    """Returns what ALICE's own toy runs say by label and lambda, 576 runs each."""
+    path = resources.files("bench.studies.toy_grid") / "paper" / "alice_toy.csv"
+    with path.open() as file:
+        table = pd.read_csv(file)
+    return {
+        ("ALICE" if row["lam"] else "ALI", row["lam"]): {
+            "IS mean": row["is_mean"],
+            f"IS > {TOP}": row["percent_is_above_4.6"] / 100,
+            "MSE median": row["mse_median"],
+        }
+        for row in table.to_dict("records")
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 from bench import report
 from bench.render import intervals
 from bench.render.claims import OURS, PAPER
+from bench.spec import columns
 from bench.store.rows import to_bytes
 from bench.studies.toy_grid import figures, runs
 from bench.studies.toy_grid import report as toy
@@ -325,12 +327,185 @@ def test_no_figure_shows_a_run_that_was_not_trained(tmp_path: Path) -> None:
     lacking = [s for s in lacking if (s.critic_steps, s.model_steps) == (3, 5)]
     specs = [s for s in TOY.specs("quick") if s not in lacking]
     frame = runs.at_own_rate(build(tmp_path, specs, "quick").frame)
-    panels = figures.updates(frame).axes
-    words = [[text.get_text() for text in axes.texts] for axes in panels]
-    assert [sum(text == "not\ntrained" for text in each) for each in words] == [0, 0, 0, 0, 1, 0]
-    assert [len(each) for each in words] == [9] * 6
+    for draw, whole in ((figures.updates, 0), (figures.ratios, 35 - 9)):
+        dashes = [np.size(axes.lines[0].get_xdata()) for axes in draw(frame).axes]
+        assert dashes == [whole] * 8 + [whole + 1] * 2 + [whole] * 2
     left = figures.figure3(frame).axes[4]
     legend = left.get_legend_handles_labels()[1]
-    assert legend[0].startswith("sVAE-r (n = 64;") and legend[1].startswith("ALICE (n = 72;")
+    assert legend[0].endswith("of 64") and legend[1].endswith("of 72")
     heights = [bar.get_height() for bar in left.patches]  # type: ignore[attr-defined]
     assert sum(height == pytest.approx(100) for height in heights) == 2  # of either's own runs
+
+
+# Four methods
+
+
+METHODS = ["svae_r", "alice", "alice_minimax", "alice_sigmoid"]
+
+
+def loaded(folder: Path, rows: Iterable[dict[str, Any]], scale: str = "quick") -> pd.DataFrame:
+    """These rows as a report reads them."""
+    (folder / "toy_grid").mkdir()
+    content = to_bytes(pa.Table.from_pylist([*rows], schema=TOY_ROWS))
+    (folder / "toy_grid" / f"{scale}.parquet").write_bytes(content)
+    return runs.runs(TOY, folder, scale)
+
+
+def test_a_cell_of_a_heat_map_is_the_share_of_its_runs(tmp_path: Path) -> None:
+    """Of eight runs of sVAE-r at 1:5 three score, one of them with quality, and two reconstruct."""
+    specs = TOY.specs("quick", lams=[0.1])
+    mine = [s for s in specs if (s.critic_steps, s.model_steps) == (1, 5)]
+    mine = [s for s in mine if s.method == "svae_r"]
+    made = {s.id: row(s, 2.0, mse_x=3.0) for s in specs}
+    for s, (score, quality, mse) in zip(
+        mine, [(4.9, 0.9, 3.0), (4.7, 0.2, 0.4), (4.61, 0.79, 0.5), (4.6, 0.9, 0.1)], strict=False
+    ):
+        made[s.id] = row(s, score, high_quality=quality, mse_x=mse)
+    made[mine[-1].id] = row(mine[-1], None)  # a diverged run counts as neither
+    frame = loaded(tmp_path, made.values())
+    first, last = range(2), range(2, 4)
+    for draw, place, size in ((figures.updates, (0, 2), 9), (figures.ratios, (0, 2), 35)):
+        axes = draw(frame).axes
+        values = [each.collections[0].get_array().filled(np.nan) for each in axes]  # type: ignore
+        assert [each.size for each in values] == [size] * 4
+        assert values[0][place] == 37.5 and values[1][place] == 25.0
+        words = [[text.get_text() for text in each.texts] for each in axes]
+        assert sorted(words[0]) == ["0\n0"] * 8 + ["38\n12"]
+        assert sorted(words[1]) == ["0"] * 8 + ["25"]
+        assert all(np.nansum(values[i]) == 0 for i in last)  # ALICE's runs are its own
+        assert all(np.nansum(values[i]) == values[i][place] for i in first)
+
+
+def test_equal_ratios_of_other_numbers_of_updates_stand_apart(tmp_path: Path) -> None:
+    specs = TOY.specs("quick", methods=["alice"], lams=[0.0])
+    rows = (row(s, 4.7 if s.critic_steps == s.model_steps == 3 else 1.0) for s in specs)
+    axes = figures.ratios(loaded(tmp_path, rows)).axes[0]
+    shares = axes.collections[0].get_array().filled(np.nan)  # type: ignore[union-attr]
+    names = [
+        [t.get_text() for t in each] for each in (axes.get_yticklabels(), axes.get_xticklabels())
+    ]
+    assert names == [["1:5", "1:3", "3:5", "1:1", "5:3", "3:1", "5:1"], ["2", "4", "6", "8", "10"]]
+    filled = {(names[0][y], names[1][x]): shares[y, x] for y, x in np.argwhere(~np.isnan(shares))}
+    sums = {(c, m): c + m for c in (1, 3, 5) for m in (1, 3, 5)}
+    expected = {f"{c}:{m}" if c != m else "1:1": n for (c, m), n in sums.items()}
+    assert {ratio for ratio, _ in filled} == {*expected}
+    assert filled["1:1", "6"] == 100 and sum(filled.values()) == 100
+    assert len(filled) == 9 and {n for ratio, n in filled if ratio == "1:1"} == {"2", "6", "10"}
+
+
+def test_the_caption_of_a_heat_map_counts_the_runs_of_a_cell(tmp_path: Path) -> None:
+    both = TOY.specs("quick", seeds=2)
+    first = both[0].config
+    page = build(tmp_path, [s for s in both if s.seed == 0 or s.config == first], "quick")
+    captions = {picture.name: picture.caption for picture in page.pictures}
+    assert "A cell has 8 to 9 runs" in captions["updates"]
+    assert "A cell has 8 to 9 runs" in captions["ratios"]
+
+
+def test_numbers_of_alice_stand_beside_alice_alone(tmp_path: Path) -> None:
+    """Where Figure 3 has a bar it stays the source."""
+    specs = TOY.specs("smoke", METHODS, [0.0, 0.01, 0.1, 1.0, 10.0])
+    table = toy.scores(loaded(tmp_path, map(row, specs), "smoke"), TOY.metrics())
+    cells = {(r[0], r[1]): dict(zip(table.names, r, strict=True)) for r in table.rows}
+    paper = [name for name in table.names if name.startswith("paper")]
+    said = {cell: tuple(line[name] for name in paper) for cell, line in cells.items()}
+    assert paper == ["paper IS mean", "paper IS > 4.6", "paper MSE median", "paper MSE < 0.5"]
+    assert said["1", "ALICE"] == ("4.60", "74.7 %", "0.0154", "")
+    assert said["10", "ALICE"] == ("3.34", "0.3 %", "0.0008", "")
+    assert said["0.1", "ALICE"] == ("4.41", "73.5 %", "0.0815", "96.6 %")
+    assert said["0", "ALI"] == ("2.77", "22.0 %", "4.3740", "0.0 %")
+    assert said["0.1", "sVAE-r"] == ("4.37", "77.8 %", "", "91.3 %")
+    theirs = {cell for cell, line in said.items() if any(line)}
+    figure3 = {(f"{lam:g}", label) for label, lam in runs.paper_cells()}
+    assert theirs == figure3 | {("1", "ALICE"), ("10", "ALICE")} and len(said) == 20
+    assert "github.com/ChunyuanLI/ALICE" in table.caption
+
+
+def test_modes_are_means_over_runs_and_a_diverged_run_covers_none(tmp_path: Path) -> None:
+    specs = TOY.specs("smoke", seeds=2, methods=["svae_r"], lams=[0.0])
+    rows = [
+        row(specs[0], None),
+        *(row(s, modes=n) for s, n in zip(specs[1:], (5, 4, 3), strict=True)),
+    ]
+    table = toy.scores(loaded(tmp_path, rows, "smoke"), TOY.metrics())
+    assert table.rows[0][table.names.index("modes")] == "3.00"
+    assert table.names.count("modes") == 1 and "a diverged run covers 0" in table.caption
+
+
+def test_pairs_name_the_baseline_of_each_row(tmp_path: Path) -> None:
+    """ALICE is better than sVAE-r and minimax worse; the sigmoid has runs at lambda 1 alone."""
+    specs = [s for s in TOY.specs("smoke", METHODS, [0.0, 1.0]) if s.lam or s.method != METHODS[3]]
+    scores = dict(zip(METHODS, (4.7, 4.8, 4.0, 4.7), strict=True))
+    frame = loaded(tmp_path, (row(s, scores[s.method]) for s in specs), "smoke")
+    table = toy.pairs(frame)
+    assert table.names[:4] == ["against", "λ", "comparison", "value"]
+    found = [[*r[:2], r[3]] for r in table.rows if r[2].startswith("inception score: P(sVAE")]
+    assert found == [
+        ["ALI", "0", "0.000"],
+        ["ALICE", "1", "0.000"],
+        ["alice_sigmoid", "1", "0.500"],
+        ["alice_minimax", "0", "1.000"],
+        ["alice_minimax", "1", "1.000"],
+    ]
+    assert len(table.rows) == 5 * 6
+
+
+# Other settings
+
+
+def with_dropout(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs, and once more with dropout: other configurations in which ALICE never scores."""
+    wet = frame.assign(dropout=0.2, config="wet" + frame["config"].map(str))
+    wet = wet.assign(score=wet["score"].mask(wet["method"] == "alice", 1.0))
+    return pd.concat([judged(wet), frame.assign(dropout=0.0)], ignore_index=True)
+
+
+def test_rows_with_dropout_enter_no_claim() -> None:
+    frame = study(0.0).assign(lr=ToySpec.lr)
+    mixed = with_dropout(frame)
+    assert verdicts(mixed)["1b"] == "holds" != verdicts(frame)["1b"]  # what they would do
+    found = runs.at_own_rate(mixed)
+    assert toy.toy_claims(found) == toy.toy_claims(frame)
+    assert {*found["dropout"]} == {0.0}
+    wet = runs.at_own_rate(mixed[mixed["dropout"] > 0])
+    assert len(wet) == len(frame)  # without others the smallest there is
+
+
+def test_the_own_learning_rate_comes_before_the_own_dropout() -> None:
+    frame = pd.DataFrame({"lr": [1e-4, 1e-3, 1e-3], "dropout": [0.0, 0.2, 0.5]})
+    assert runs.at_own_rate(frame).index.to_list() == [1]
+
+
+def test_scores_tell_dropouts_apart_where_there_are_several(tmp_path: Path) -> None:
+    specs = TOY.specs("smoke", seeds=2, methods=["svae_r"], lams=[0.1])
+    frame = loaded(tmp_path, map(row, specs), "smoke").assign(dropout=0.0)
+    assert "dropout" not in toy.scores(frame, TOY.metrics()).names
+    wet = frame[frame["seed"] == 0].assign(dropout=0.2, score=1.0, top=False)
+    table = toy.scores(pd.concat([wet, frame], ignore_index=True), TOY.metrics())
+    lines = [dict(zip(table.names, line, strict=True)) for line in table.rows]
+    assert [line["dropout"] for line in lines] == ["0", "0.2"]
+    assert [line["IS > 4.6"] for line in lines] == ["100.0 %", "0.0 %"]
+    # Each setting is asked for the seeds that were begun there.
+    assert [line["n"] for line in lines] == ["4", "2"]
+    assert [line["not trained yet"] for line in lines] == ["0", "0"]
+
+
+def test_one_seed_at_another_learning_rate_is_complete(tmp_path: Path) -> None:
+    own = TOY.specs("smoke", seeds=3)
+    other = TOY.specs("smoke", lrs=[1e-4], methods=["alice"], lams=[0.1])
+    frame = loaded(tmp_path, map(row, [*own, *other]), "smoke")
+    assert runs.missing(TOY, "smoke", frame) == 0
+    assert runs.missing(TOY, "smoke", frame[frame["id"] != other[0].id]) == 1
+    assert runs.missing(TOY, "smoke", frame[frame["id"] != own[0].id]) == 1
+
+
+@pytest.mark.skipif("dropout" not in columns(ToySpec), reason="no training has dropout yet")
+def test_dropout_is_no_part_of_the_own_grid_and_asked_for_where_it_was_begun(
+    tmp_path: Path,
+) -> None:
+    own = TOY.specs("quick")
+    wet = TOY.specs("quick", methods=["alice"], lams=[0.1], given={"dropout": [0.2]})
+    page = build(tmp_path, [*own, *wet[:70]], "quick")
+    assert page.missing == 2 and not page.warnings
+    assert said(page)["1a"] == "holds (indicative)"
+    assert "Figures and claims are about dropout 0." in page.notes

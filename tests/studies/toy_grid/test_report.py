@@ -499,6 +499,12 @@ def test_one_seed_at_another_learning_rate_is_complete(tmp_path: Path) -> None:
     assert runs.missing(TOY, "smoke", frame[frame["id"] != own[0].id]) == 1
 
 
+def test_more_seeds_at_another_learning_rate_ask_for_none_at_the_own(tmp_path: Path) -> None:
+    specs = TOY.specs("smoke") + TOY.specs("smoke", lrs=[1e-4], seeds=3)
+    page = build(tmp_path, specs, "smoke")
+    assert page.missing == 0 and not page.warnings
+
+
 @pytest.mark.skipif("dropout" not in columns(ToySpec), reason="no training has dropout yet")
 def test_dropout_is_no_part_of_the_own_grid_and_asked_for_where_it_was_begun(
     tmp_path: Path,

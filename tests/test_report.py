@@ -208,7 +208,8 @@ def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
     names = [part.name for part in made.parts]
     assert names[:2] == ["figure3", "scores"] and len({*names}) == len(names)
     others = ["profile", "scatter", "points", "gradient", "updates", "ratios"]
-    assert names[2:] == [*others, "claims", "pairs", "gradients", "changes"]
+    more = ["claims", "pairs", "gradients", "worst", "collapses", "changes"]
+    assert names[2:] == [*others, *more]
     assert [row[1] for row in made.tables["scores"].rows] == ["sVAE", "ALI", "sVAE-r", "ALICE"]
     assert made.main is made.tables["scores"]
     assert (

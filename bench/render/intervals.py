@@ -96,6 +96,18 @@ def bootstrap(
     return Resampled(round(value, 12), found.round(12))
 
 
+def together(values: np.ndarray) -> list[Resampled]:
+    """Returns the mean of each column of `values` (n, k), over the same resamples of its rows."""
+    n, rng = len(values), np.random.default_rng(SEED)
+    found = []
+    for _ in range(RESAMPLES // CHUNK):
+        drawn = rng.integers(n, size=(CHUNK, n)) + n * np.arange(CHUNK)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=CHUNK * n).reshape(CHUNK, n)
+        found.append(counts @ values / n)
+    means = zip(values.mean(0), np.concatenate(found).T, strict=True)
+    return [Resampled(round(float(value), 12), column.round(12)) for value, column in means]
+
+
 def power(effect: float, error: float, tests: int = 1) -> float:
     """Returns the probability that an interval at LEVEL, shared among `tests`, excludes 0.
 

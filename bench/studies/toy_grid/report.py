@@ -25,7 +25,7 @@ from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, p
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
-from bench.studies.toy_grid import figures
+from bench.studies.toy_grid import factors, figures
 from bench.studies.toy_grid.runs import (
     CLOSE,
     COLLAPSED,
@@ -98,6 +98,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     rules = TEXT["rules"].format(tests=TESTS, fewest=FEWEST, fixed=claims.FIXED)
     parts = [first, scores(frame, study.metrics()), *others]
     parts += [claims.table(found, scale, rules), pairs(mine), gradients(mine)]
+    parts += factors.tables(frame, mine, LAM)
     parts.append(claims.changes(TEXT["changes"]))
     if other is not None:
         parts.append(comparison(frame, runs(study, other, scale), other))

@@ -243,19 +243,40 @@ def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
 
 
 def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
-    """Returns every claim in one Markdown table, of each study at one scale.
+    """Returns every claim in one Markdown table, of each study at one scale, and its reports.
 
     It is the largest scale that is complete, or the largest scale if none is.
     """
     order = sorted(pages, key=lambda each: (not pages[each].missing, SCALES.index(each[1])))
     largest = {study: scale for study, scale in order if scale != "smoke"}
     rows = [
-        [f"{id}: {says}", verdict, evidence, f"[{study}]({study}/{scale}/report.md)"]
+        [f"{id}: {says}", verdict, ALONE.sub("", evidence), study]
         for study, scale in largest.items()
         for id, verdict, says, evidence in claims_of(pages[study, scale])
     ]
-    rows.sort(key=lambda row: re.split("[ :]", row[0])[0])
-    return unbroken(markdown(["claim", "verdict", "why", "where"], rows)) + "\n"
+    rows.sort(key=lambda row: _by_number(row[0]))
+    notes = []
+    limits = {LIMIT.sub("", row[1]) for row in rows}
+    if len(limits) == 1 and (limit := limits.pop()):
+        rows = [[says, verdict.removesuffix(limit), *more] for says, verdict, *more in rows]
+        notes = [f"Every verdict is {limit.strip(' ()')}."]
+    links = (f"[{study}]({study}/{scale}/report.md)" for study, scale in sorted(largest.items()))
+    notes.append(f"Reports: {', '.join(links)}.")
+    table = markdown(["claim", "verdict", "why", "where"], rows)
+    return unbroken("\n\n".join([table, *([" ".join(notes)] if rows else [])])) + "\n"
+
+
+ALONE = re.compile(r", alone \[[^]]*\]")
+"""The single intervals in evidence, beside the family-wise intervals that a verdict reads."""
+LIMIT = re.compile(r"^\w+( data)?")
+"""The verdict alone, without its limits."""
+
+
+def _by_number(claim: str) -> tuple[int, str]:
+    """Returns what sorts claims: 9a before 10a."""
+    id = re.split("[ :]", claim)[0]
+    digits = re.match(r"\d*", id)
+    return int(digits[0]) if digits and digits[0] else 0, id
 
 
 def documents() -> list[Path]:

@@ -66,7 +66,7 @@ def test_densities_are_those_of_gaussians():
     part = Conditional(rng, 2, 3, [8, 8], sd=0.3)
     u, out = torch.randn(5, 2), torch.randn(5, 3)
     mean, log_sd = part.moments(u)
-    wanted = stats.norm.logpdf(out, mean.detach(), log_sd.exp().detach()).sum(1)
+    wanted = np.sum(stats.norm.logpdf(out, mean.detach(), log_sd.exp().detach()), 1)
     np.testing.assert_allclose(part.log_density(out, u).detach(), wanted, rtol=1e-5)
     assert ((log_sd.exp() > LEAST) & (log_sd.exp() < MOST)).all()
     # A sample lies eps deviations from the mean.

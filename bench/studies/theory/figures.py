@@ -13,7 +13,7 @@ from matplotlib.patches import Circle
 
 from bench.render.figures import GREY, colour, key, legend, panels, rank
 from bench.render.text import texts
-from bench.studies.theory.runs import part, traces
+from bench.studies.theory.runs import LEAST, part, traces
 from bench.studies.theory.spec import (
     DESCENT,
     EXACT,
@@ -32,6 +32,8 @@ PAINT = {"kl_s": "#0072B2", "kl_pq": "#D55E00", "kl_qp": "#009E73", "believed": 
 PLAYERS = ("decoder", "encoder")
 OBJECTIVE = {"vae": "KL(q‖p), (1)", "vae_z": "KL(p‖q), (5)", "vae_xz": "KL_s, (7)"}
 TENTH = 0.1
+LEAST_DRAWN = 1e-3
+"""Divergences below so many nats are drawn there."""
 
 
 def modes(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
@@ -120,22 +122,25 @@ def descent(frame: pd.DataFrame) -> Figure:
     names = {**DIVERGENCES, "believed": "the critic's estimate of KL_s"}
     for axes, (_, runs) in zip(grid, groups, strict=True):
         found = traces(runs)
+        found[[*names]] = found[[*names]].clip(lower=LEAST_DRAWN)  # an estimate may be negative
         for name in names:
-            _band(axes, found, "batch", name, PAINT[name])
+            _band(axes, found, name, PAINT[name])
         key(axes, {label: PAINT[name] for name, label in names.items()})
         title = "{label}, {dimension} dimensions".format(**runs.iloc[0])
         axes.set_title(title, loc="left", fontsize=8)
-        axes.set(yscale="log", ylim=(1e-3, None), xlabel="updates of the model", ylabel="nats")
+        axes.set(
+            yscale="log", ylim=(LEAST_DRAWN, None), xlabel="updates of the model", ylabel="nats"
+        )
     legend(figure, grid, ncols=4)
     return figure
 
 
-def _band(axes: Axes, found: pd.DataFrame, x: str, y: str, paint: str, style: str = "-") -> None:
-    """Draws the median over trainings and the span from the least to the greatest."""
-    each = found.groupby(x)[y]
-    middle = each.median()
-    axes.plot(middle.index, middle, style, color=paint, linewidth=1.4)
-    axes.fill_between(middle.index, each.min(), each.max(), color=paint, alpha=0.2, linewidth=0)
+def _band(axes: Axes, found: pd.DataFrame, y: str, paint: str) -> None:
+    """Draws the median over trainings, and the band of the middle half of them."""
+    each = found.groupby("batch")[y]
+    middle, (low, high) = each.median(), (each.quantile(share) for share in (0.25, 0.75))
+    axes.plot(middle.index, middle, color=paint, linewidth=1.4)
+    axes.fill_between(middle.index, low, high, color=paint, alpha=0.2, linewidth=0)
 
 
 def cosines(frame: pd.DataFrame) -> Figure:
@@ -145,9 +150,10 @@ def cosines(frame: pd.DataFrame) -> Figure:
     figure, grid = panels(2 * len(groups), 2, 4.4, 2.2, sharex=True, sharey=True)
     for row, (_, runs) in zip(grid.reshape(-1, 2), groups, strict=True):
         found = traces(runs)
+        found = found[found["kl_s"] > LEAST]
         for axes, player in zip(row, PLAYERS, strict=True):
             for name in DIVERGENCES:
-                _band(axes, found, "batch", f"{player} follows {name}", PAINT[name])
+                _band(axes, found, f"{player} follows {name}", PAINT[name])
             key(axes, {label: PAINT[name] for name, label in DIVERGENCES.items()})
             axes.set_title(f"{runs['label'].iloc[0]}: {player}", loc="left", fontsize=8)
             axes.set(ylim=(-1.05, 1.05), xlabel="updates of the model", ylabel="cosine")
@@ -174,7 +180,7 @@ def vanishing(frame: pd.DataFrame) -> Figure:
         if (place := falls(middle)) is not None:
             axes.axvline(max(place, 1e-6), color=GREY, linestyle=":")
         axes.set_title(f"distance {distance:g} sd", loc="left", fontsize=8)
-        axes.set(xscale="log", yscale="log", ylim=(1e-8, 1e2))
+        axes.set(xscale="log", yscale="log", ylim=(1e-6, 20))
         axes.set(xlabel="excess loss of the critic, nats", ylabel="gradient at x, RMS")
         axes.invert_xaxis()
     legend(figure, grid, ncols=3)

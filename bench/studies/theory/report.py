@@ -25,14 +25,11 @@ from bench.render.text import texts
 from bench.store.provenance import REFERENCE
 from bench.studies.study import Study
 from bench.studies.theory import figures
-from bench.studies.theory.runs import paired, part, runs, traced, traces
+from bench.studies.theory.runs import LEAST, paired, part, runs, traced, traces
 from bench.studies.theory.spec import DESCENT, EXACT, JOINT, MODES, SUPPORTS, VANISHING
 from bench.studies.toy_grid import runs as toy
 
 TEXT = texts("bench.studies.theory")
-LEAST = 0.1
-"""Stops with a KL_s of at most so many nats have gradients that samples can't tell from noise."""
-TOY = "toy_grid"
 
 
 def build(study: Study, scale: str, results: Path, other: Path | None = None) -> Page:
@@ -68,7 +65,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         notes=notes,
         missing=len(lacking),
         shown=figures.shown(frame),
-        intro=TEXT["intro"],
+        intro=TEXT["intro"].format(c={each.id: each.verdict for each in found}),
     )
 
 
@@ -253,12 +250,11 @@ def at_best(distance: float) -> float:
 def missing(grid: pd.DataFrame, where: str) -> Table:
     """Returns modes covered and collapsed runs of the toy study, by update ratio."""
     ratios = sorted({*zip(grid["critic_steps"], grid["model_steps"], strict=True)})
-    counted = grid.assign(modes=grid["modes"].where(grid["status"] != "diverged", 0))
 
     def shown(runs: pd.DataFrame) -> str:
         if not len(runs):
             return "–"
-        return f"{runs['modes'].mean():.2f}, {percent(runs['collapsed'].mean())}"
+        return f"{runs['modes_counted'].mean():.2f}, {percent(runs['collapsed'].mean())}"
 
     def at(critic: int, model: int) -> Cell:
         return lambda g: shown(part(g, critic_steps=critic, model_steps=model))
@@ -270,7 +266,7 @@ def missing(grid: pd.DataFrame, where: str) -> Table:
         *((f"{a} : {b}", at(a, b)) for a, b in ratios),
         ("n", lambda group: str(len(group))),
     ]
-    groups = [group for *_, group in toy.cells(counted)]
+    groups = [group for *_, group in toy.cells(grid)]
     caption = TEXT["missing"].format(where=where)
     return tabulate("missing", TEXT["titles"]["missing"], caption, columns, groups)
 
@@ -384,11 +380,8 @@ class Evidence:
             return []
         found = []
         for value in (0.0, 0.1):
-            grid = self.grid.assign(
-                modes=self.grid["modes"].where(self.grid["status"] != "diverged", 0)
-            )
-            a, b = (toy.at(grid, method, value) for method in ("svae_r", "alice"))
-            x, y = intervals.paired(a, b, "modes")
+            a, b = (toy.at(self.grid, method, value) for method in ("svae_r", "alice"))
+            x, y = intervals.paired(a, b, "modes_counted")
             found.append((f"modes at λ = {value:g}", x - y))
         return found
 

@@ -15,6 +15,8 @@ from bench.studies.theory.spec import EXACT
 
 DENSITIES = ("vae", "vae_z", "vae_xz")
 """Methods that are trained by the densities themselves, without a critic."""
+LEAST = 0.1
+"""Stops with a KL_s of at most so many nats have gradients that samples can't tell from noise."""
 WORST = 1e6
 """What an infinite divergence or distance of a diverged training counts as."""
 

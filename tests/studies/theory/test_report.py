@@ -158,8 +158,7 @@ def test_missing_modes_are_counted_by_ratio():
             "method": "svae_r",
             "critic_steps": [1, 1, 5],
             "model_steps": [1, 1, 3],
-            "status": ["ok", "diverged", "ok"],
-            "modes": [5, np.nan, 2],
+            "modes_counted": [5, 0, 2],
             "collapsed": [False, True, False],
         }
     )

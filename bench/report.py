@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain
-from bench.render.claims import PAPER
+from bench.render.claims import OURS, PAPER
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
@@ -250,7 +250,7 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
     order = sorted(pages, key=lambda each: (not pages[each].missing, SCALES.index(each[1])))
     largest = {study: scale for study, scale in order if scale != "smoke"}
     rows = [
-        [f"{id}: {says}", verdict, ALONE.sub("", evidence), study]
+        [f"{id.replace(f' ({OURS})', '†')}: {says}", verdict, ALONE.sub("", evidence), study]
         for study, scale in largest.items()
         for id, verdict, says, evidence in claims_of(pages[study, scale])
     ]
@@ -260,6 +260,8 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
     if len(limits) == 1 and (limit := limits.pop()):
         rows = [[says, verdict.removesuffix(limit), *more] for says, verdict, *more in rows]
         notes = [f"Every verdict is {limit.strip(' ()')}."]
+    if any("†" in says for says, *_ in rows):
+        notes.insert(0, f"†: {OURS}.")
     links = (f"[{study}]({study}/{scale}/report.md)" for study, scale in sorted(largest.items()))
     notes.append(f"Reports: {', '.join(links)}.")
     table = markdown(["claim", "verdict", "why", "where"], rows)
@@ -274,7 +276,7 @@ LIMIT = re.compile(r"^\w+( data)?")
 
 def _by_number(claim: str) -> tuple[int, str]:
     """Returns what sorts claims: 9a before 10a."""
-    id = re.split("[ :]", claim)[0]
+    id = re.split("[:†]", claim)[0]
     digits = re.match(r"\d*", id)
     return int(digits[0]) if digits and digits[0] else 0, id
 

@@ -1,9 +1,9 @@
 """Models whose joints have densities, and the methods that the densities allow: the theory study's.
 
 Encoder and decoder are Gaussians with learned means and deviations, and the data's density is
-known. So log p(x, z) and log q(x, z) are known at every point, and so are the divergences between
-the joints, the optimal critic (11) and their gradients. Every model of images and of the toy study
-lacks such densities.
+known. So log p(x, z) and log q(x, z) are known at every point. So are the optimal critic (11),
+estimates of the divergences between the joints, and their gradients. Models of images and of the
+toy study have no such densities.
 
 Points have shape (batch, d). A model without code has d = 0 for z: then the joints are q(x) and
 p(x), as in equations (20) to (24).

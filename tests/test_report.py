@@ -480,25 +480,42 @@ def test_every_claim_stands_in_one_table_with_its_report() -> None:
     page = mini.build()
     found = report.verdicts({("toy_grid", scale): page for scale in ("smoke", "quick", "paper")})
     lines = found.splitlines()
-    assert len(lines) == 2 + len(page.tables["claims"].rows)
+    *lines, blank, notes = lines
+    assert len(lines) == 2 + len(page.tables["claims"].rows) and not blank
     says = "At λ = 0.1 both methods reconstruct.".replace(
         " = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
     )
-    verdict = "undecided (no evidence; on 2 of 2 configurations)"
-    assert lines[2].startswith(f"| 1a: {says} | {verdict} | sVAE-r 100.0\N{NO-BREAK SPACE}%")
+    # What limits every verdict is said once, and single intervals stand in the report alone.
+    assert lines[2].startswith(f"| 1a: {says} | undecided | sVAE-r 100.0\N{NO-BREAK SPACE}%")
+    assert "no evidence; on 2 of 2 configurations." in notes and "alone" not in found
     ids = [re.split(r"[|:]", line)[1].strip() for line in lines[2:]]
-    ours = [f"{id} (our question)" for id in ("1b'", "1c", "1d", "1e")]
-    assert ids == ["1a", "1b", *ours]  # in their order
-    assert all("| [toy_grid](toy_grid/paper/report.md) |" in line for line in lines[2:])
+    assert ids == ["1a", "1b", "1b'†", "1c†", "1d†", "1e†"]  # in their order
+    assert notes.startswith("†: our question.")
+    assert all(line.endswith("| toy_grid |") for line in lines[2:])
+    assert notes.endswith("Reports: [toy_grid](toy_grid/paper/report.md).")
     assert report.verdicts({("toy_grid", "smoke"): page}).count("\n") == 2
 
 
 def test_every_rule_that_changed_is_that_of_a_claim() -> None:
-    for folder in sorted(report.REFERENCE_REPORTS.glob("*/quick")):
+    for folder in sorted(
+        path.parent for path in report.REFERENCE_REPORTS.glob("*/quick/changes.csv")
+    ):
         claims, changes = (pd.read_csv(folder / f"{name}.csv") for name in ("claims", "changes"))
         named = changes["claim"].str.split(", ").explode()
         assert len(named) and set(named) <= set(claims["claim"]), folder
         assert changes["date"].is_monotonic_increasing and changes.notna().all(axis=None)
+
+
+def test_claims_stand_in_the_order_of_their_numbers() -> None:
+    by = ["9a: x", "10a: x", "1b: x", "1b'†: x", "11: x", "2: x"]
+    assert sorted(by, key=report._by_number) == [
+        "1b: x",
+        "1b'†: x",
+        "2: x",
+        "9a: x",
+        "10a: x",
+        "11: x",
+    ]
 
 
 def test_incomplete_studies_are_not_published(

@@ -102,8 +102,8 @@ class Evaluation:
     def vanishing(self) -> Numbers:
         """Returns the critic's excess loss, and the gradient that each reduction sends.
 
-        The gradient is the root mean square over decoder pairs of the norm of d loss / d x, of the
-        loss of a single pair, as in the toy study.
+        The gradient is the root mean square over decoder pairs of the norm of d loss / d x. The
+        loss is that of a single pair, as in the toy study.
         """
         critic, draw = self.trainer.critic, self.draw
         with torch.no_grad():

@@ -49,7 +49,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         return Picture(name, partial(draw, *given), **TEXT["figures"][name])
 
     found = theory_claims(frame, grid)
-    rules = TEXT["rules"].format(tests=TESTS, fixed=claims.FIXED)
+    rules = TEXT["rules"].format(tests=TESTS)
     parts = [
         *(picture(name) for name in TEXT["figures"] if name in drawn),
         claims.table(found, scale, rules),
@@ -313,7 +313,7 @@ class Evidence:
             stops = traced(row)
             stops = stops[stops["kl_s"] > LEAST]
             found.append((stops["value"] / stops["kl_s"]).mean())
-        return [("value over KL_s", np.array(found))]
+        return [("value / KL_s", np.array(found))]
 
     def steps(self) -> Values:
         return [(player, self.along(f"{player} svae_r share")) for player in figures.PLAYERS]
@@ -321,14 +321,14 @@ class Evidence:
     def lowers(self) -> Values:
         rows = [traced(row)["kl_s"] for _, row in self.at(DESCENT, "svae_r", JOINT).iterrows()]
         return [
-            ("log10 of end over start", np.array([np.log10(r.iloc[-1] / r.iloc[0]) for r in rows]))
+            ("log10 of end / start", np.array([np.log10(r.iloc[-1] / r.iloc[0]) for r in rows]))
         ]
 
     def mended(self) -> Values:
         found = []
         for what, choose in (("Gaussian data", self._gaussian), ("five Gaussians", self.five)):
             a, b = (choose(method, JOINT) for method in ("svae_exact", "svae_r"))
-            found.append((f"log10 of the ratio, {what}", _log_ratio(a, b, "kl_s")))
+            found.append((f"log10 ratio, {what}", _log_ratio(a, b, "kl_s")))
         return found
 
     def _gaussian(self, method: str, critic: str) -> pd.DataFrame:
@@ -339,7 +339,7 @@ class Evidence:
 
     def reached(self) -> Values:
         a, b = (self._gaussian(method, JOINT) for method in ("alice", "svae_r"))
-        return [("log10 of the ratio", _log_ratio(a, b, "kl_s"))]
+        return [("log10 ratio", _log_ratio(a, b, "kl_s"))]
 
     def sure(self) -> Values:
         here = part(self.frame, experiment=VANISHING)
@@ -354,7 +354,7 @@ class Evidence:
             for a, b in zip(sizes, others, strict=True)
         ]
         above = [math.log10(2 * max(a[-1], 1e-300) / a.max()) for a in sizes]
-        names = "log10 of a tenth of (14) over (18)", "log10 of (14) over half its largest"
+        names = "log10 of .1 (14) / (18)", "log10 of 2 (14) / its largest"
         return [*zip(names, map(np.array, (below, above)), strict=True)]
 
     def in_the_toy(self) -> Values:
@@ -387,11 +387,11 @@ class Evidence:
 
     def prior(self, critic: str) -> Values:
         a, b = self.five("svae_r", critic), self.five("vae", EXACT)
-        return [("log10 of the ratio", _log_ratio(a, b, "prior_pq"))]
+        return [("log10 ratio", _log_ratio(a, b, "prior_pq"))]
 
     def free(self) -> Values:
         a, b = (self.at(SUPPORTS, m, JOINT) for m in ("svae_r", "joint_wgan_gp"))
-        return [("log10 of the ratio", _log_ratio(a, b, "energy_x"))]
+        return [("log10 ratio", _log_ratio(a, b, "energy_x"))]
 
 
 @dataclass(frozen=True)
@@ -414,8 +414,9 @@ class Rule:
         each = [(what, len(v), intervals.student(v, TESTS)) for what, v in found]
         inside = all(self.low < e.low and e.high < self.high for *_, e in each)
         outside = any(e.high < self.low or e.low > self.high for *_, e in each)
-        words = (f"{what} {e:+.3g} (n = {n})" for what, n, e in each)
-        return VERDICTS[int(inside) - int(outside)], "; ".join(words)
+        words = "; ".join(f"{what} {e:+.3g}" for what, _, e in each)
+        counts = " and ".join(dict.fromkeys(str(n) for _, n, _ in each))
+        return VERDICTS[int(inside) - int(outside)], f"{words} (n = {counts})"
 
 
 RULES: Mapping[str, Rule] = {

@@ -62,8 +62,8 @@ class TheoryStudy(Study[TheorySpec]):
 
         A part trains those of `methods` that it has. A part that has svae_r trains every other
         reduction of logits too, unless its model is frozen. `lams` replace the values of parts that
-        have a lambda above 0, and `given` replaces values that a part varies or has in common with
-        all. Raises ValueError for values that can't be trained.
+        have a lambda above 0. `given` replaces values that a part names or that all parts have.
+        Raises ValueError for values that can't be trained.
         """
         from models.objectives import OBJECTIVES
 

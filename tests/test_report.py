@@ -485,9 +485,9 @@ def test_every_claim_stands_in_one_table_with_its_report() -> None:
     says = "At λ = 0.1 both methods reconstruct.".replace(
         " = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
     )
-    # What limits every verdict is said once, and single intervals stand in the report alone.
-    assert lines[2].startswith(f"| 1a: {says} | undecided | sVAE-r 100.0\N{NO-BREAK SPACE}%")
-    assert "no evidence; on 2 of 2 configurations." in notes and "alone" not in found
+    verdict = "undecided (no evidence; on 2 of 2 configurations)"
+    assert lines[2].startswith(f"| 1a: {says} | {verdict} | sVAE-r 100.0\N{NO-BREAK SPACE}%")
+    assert ", alone" not in found  # single intervals stand in the report
     ids = [re.split(r"[|:]", line)[1].strip() for line in lines[2:]]
     assert ids == ["1a", "1b", "1b'†", "1c†", "1d†", "1e†"]  # in their order
     assert notes.startswith("†: our question.")
@@ -504,6 +504,12 @@ def test_every_rule_that_changed_is_that_of_a_claim() -> None:
         named = changes["claim"].str.split(", ").explode()
         assert len(named) and set(named) <= set(claims["claim"]), folder
         assert changes["date"].is_monotonic_increasing and changes.notna().all(axis=None)
+
+
+def test_what_limits_every_verdict_is_said_once() -> None:
+    published = (report.REFERENCE_REPORTS / report.VERDICTS).read_text("utf-8")
+    table, notes = published.split("\n\n")
+    assert "Every verdict is indicative." in notes and "(indicative)" not in table
 
 
 def test_claims_stand_in_the_order_of_their_numbers() -> None:

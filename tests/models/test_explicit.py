@@ -21,6 +21,7 @@ from models.explicit import (
     JointCritic,
     Joints,
     gaussian_kl,
+    log_mixture,
     log_normal,
     moments,
 )
@@ -173,3 +174,9 @@ def test_log_normal_sums_over_the_last_axis_alone():
     found = log_normal(torch.zeros(3, 1, 2), torch.ones(5, 2), 0.0)
     assert found.shape == (3, 5)
     assert float(found[0, 0]) == pytest.approx(2 * stats.norm.logpdf(0, 1))
+
+
+def test_the_density_of_a_mixture():
+    x, mean, log_sd = torch.randn(300, 2), torch.randn(7, 2), torch.randn(7, 2) / 3
+    each = stats.norm.pdf(x[:, None], mean, log_sd.exp()).prod(2)
+    np.testing.assert_allclose(log_mixture(x, mean, log_sd), np.log(each.mean(1)), rtol=1e-5)

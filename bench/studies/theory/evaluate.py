@@ -13,13 +13,13 @@ from bench.studies.theory.data import Gaussian, data_of, draws
 from bench.studies.theory.spec import LINE, MODES, SQUARE
 from bench.studies.theory.train import Trainer
 from bench.studies.toy_grid.data import CENTRES
-from models.explicit import gaussian_kl, log_normal, moments
+from models.explicit import gaussian_kl, log_mixture, log_normal, moments
 from models.objectives import OBJECTIVES, density_ratio
 
 N = 20_000
 """Fresh pairs of each joint behind every estimate."""
 N_POINTS = 1024
-"""Samples behind modes and quality, as in the toy study."""
+"""Samples behind modes and quality, as in the toy study, and behind energy distances."""
 N_CODES = 2048
 """Codes behind q(z), which is the mean of q(z|x) over so many x."""
 HOLE = 0.1
@@ -71,7 +71,7 @@ class Evaluation:
         "value" is that of (14) at the optimal critic, by samples. A cosine is that of a player's
         gradient with the player's exact gradient of a divergence: of the gradient that the player
         follows in training ("follows"), and of the gradients of (14) and (19) at the optimal
-        critic. A share is the length of the gradient of (14) along that of KL_s, relative to it.
+        critic.
         """
         trainer, exact = self.trainer, self.exact()
         found = {name: each.item() for name, each in exact.items()} | {"believed": self.believed()}
@@ -90,9 +90,6 @@ class Evaluation:
                 got = _gradient(each, part)
                 for divergence, direction in wanted.items():
                     found[f"{player} {name} {divergence}"] = _cosine(got, direction)
-                if name == "svae_r":
-                    along = got @ wanted["kl_s"] / wanted["kl_s"].square().sum()
-                    found[f"{player} {name} share"] = float(along)
             first, other = (_gradient(followed[name], part) for name in ("svae_r", "alice"))
             found[f"{player} alice svae_r"] = _cosine(other, first)
         return found
@@ -127,7 +124,7 @@ class Evaluation:
         joints, draw = self.trainer.joints, self.draw
         batch = self.trainer.batch(draw.x, draw.z, self.eps)
         found = self.sampled()
-        found["energy_x"] = energy(draw.x[:N_CODES], batch.x_z[:N_CODES])
+        found["energy_x"] = energy(draw.x[:N_POINTS], batch.x_z[:N_POINTS])
         if self.spec.experiment == MODES:
             mean, log_sd = joints.decoder.moments(draw.z[:1])
             return found | {"mean": float(mean), "sd": float(log_sd.exp())}
@@ -135,7 +132,7 @@ class Evaluation:
         found |= {"modes": modes(points), "high_quality": high_quality(points)}
         x_rec = joints.decoder.sample(batch.z_x, self.eps[:, -2:])
         found["mse_x"] = float((draw.x - x_rec).square().mean())
-        found["energy_z"] = energy(draw.z[:N_CODES], batch.z_x[:N_CODES])
+        found["energy_z"] = energy(draw.z[:N_POINTS], batch.z_x[:N_POINTS])
         prior, codes = draw.z[-N_CODES:], batch.z_x[-N_CODES:]
         gap = log_normal(prior) - self.log_q(prior)
         found["prior_pq"] = float(gap.mean())
@@ -144,10 +141,8 @@ class Evaluation:
         return found
 
     def log_q(self, z: Tensor) -> Tensor:
-        """Returns log q(z), (batch,): the log mean of q(z|x) over other x than those of z."""
-        mean, log_sd = self.trainer.joints.encoder.moments(self.draw.x[:N_CODES])
-        parts = [log_normal(each[:, None], mean, log_sd).logsumexp(1) for each in z.split(256)]
-        return torch.cat(parts) - math.log(N_CODES)
+        """Returns log q(z), (batch,): of the mean of q(z|x) over other x than those of z."""
+        return log_mixture(z, *self.trainer.joints.encoder.moments(self.draw.x[:N_CODES]))
 
     @torch.no_grad()
     def densities(self) -> dict[str, np.ndarray]:
@@ -158,11 +153,9 @@ class Evaluation:
             return {"density_x": log_normal(grid, mean, log_sd).exp().cpu().numpy()}
         grid = np.stack(np.meshgrid(*[np.linspace(*SQUARE)] * 2), -1).reshape(-1, 2)
         grid = torch.from_numpy(grid).to(self.draw.x)
-        mean, log_sd = self.trainer.joints.decoder.moments(self.draw.z[:N_CODES])
-        parts = [log_normal(each[:, None], mean, log_sd).logsumexp(1) for each in grid.split(256)]
-        log_p = torch.cat(parts) - math.log(N_CODES)
+        log_p = log_mixture(grid, *self.trainer.joints.decoder.moments(self.draw.z[:N_CODES]))
         found = {"density_x": log_p, "density_z": self.log_q(grid)}
-        return {name: each.exp().cpu().numpy() for name, each in found.items()}
+        return {name: each.exp().float().cpu().numpy() for name, each in found.items()}
 
 
 def _gradient(loss: Tensor, part: nn.Module) -> Tensor:

@@ -31,6 +31,10 @@ DIVERGENCES = {"kl_s": "KL_s", "kl_pq": "KL(p‖q)", "kl_qp": "KL(q‖p)"}
 PAINT = {"kl_s": "#0072B2", "kl_pq": "#D55E00", "kl_qp": "#009E73", "believed": "#7A5CC7"}
 PLAYERS = ("decoder", "encoder")
 OBJECTIVE = {"vae": "KL(q‖p), (1)", "vae_z": "KL(p‖q), (5)", "vae_xz": "KL_s, (7)"}
+OWN = {"vae": "#7A5CC7", "vae_z": "#8A8A00", "vae_xz": "#A87400", "svae_exact": "#009E73"}
+"""Colours that tell the methods of this study apart from those of all studies."""
+DARKEST = {"density_x": 0.8, "density_z": 0.5}
+"""The density that has the full colour: about the data's own peak, and thrice the prior's."""
 TENTH = 0.1
 LEAST_DRAWN = 1e-3
 """Divergences below so many nats are drawn there."""
@@ -48,11 +52,15 @@ def modes(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         axes.fill_between(x, data, color=GREY, alpha=0.3, linewidth=0, label="data q(x)")
         for id in runs["id"]:
             if id in stored.index:
-                axes.plot(x, stored[id], color=colour(method), linewidth=1, label="model p(x)")
+                axes.plot(x, stored[id], color=_paint(method), linewidth=1, label="model p(x)")
         axes.set_title(_objective(runs), loc="left", fontsize=8)
         axes.set(ylim=(0, 0.85), xlabel="x", ylabel="density")
     legend(figure, grid, ncols=2)
     return figure
+
+
+def _paint(method: str) -> str:
+    return OWN.get(method) or colour(method)
 
 
 def _objective(runs: pd.DataFrame) -> str:
@@ -106,11 +114,12 @@ def _map(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> None:
         return
     values = np.asarray(stored.loc[run["id"], column], dtype=float)
     side = round(np.sqrt(len(values)))
-    paint = colour(str(run["method"]))
+    paint = _paint(str(run["method"]))
     shades = LinearSegmentedColormap.from_list("", [f"{paint}00", paint])
     # The root shows what is thin; a hundredth of the peak has a tenth of the colour.
     image = np.sqrt(np.nan_to_num(values.reshape(side, side)))
-    axes.imshow(image, extent=(*ends, *ends), origin="lower", cmap=shades)
+    most = np.sqrt(DARKEST[column])
+    axes.imshow(image, extent=(*ends, *ends), origin="lower", cmap=shades, vmin=0, vmax=most)
 
 
 def descent(frame: pd.DataFrame) -> Figure:

@@ -75,6 +75,8 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
 def _one(spec: TheorySpec, trainer: Trainer, beat: Beat) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains and measures one model; returns its row and its densities."""
     evaluation, traces, ends = Evaluation(trainer), [], stops(spec)
+    with exact():
+        row: dict[str, Any] = {"kl_s_start": evaluation.sampled()["kl_s"]}
 
     def measure(stop: int) -> None:
         with exact():
@@ -86,7 +88,7 @@ def _one(spec: TheorySpec, trainer: Trainer, beat: Beat) -> tuple[dict[str, Any]
 
     with turn():
         seconds = trainer.train(ends, measure)
-    row: dict[str, Any] = {"id": spec.id, "train_seconds": seconds, "n_samples": N, "graph": False}
+    row |= {"id": spec.id, "train_seconds": seconds, "n_samples": N, "graph": False}
     kept: dict[str, Any] = {"id": spec.id}
     row["status"] = "ok" if trainer.finite() else "diverged"
     if traces:

@@ -18,15 +18,15 @@ DENSITIES = ("vae", "vae_z", "vae_xz")
 LEAST = 0.1
 """Stops with a KL_s of at most so many nats have gradients that samples can't tell from noise."""
 WORST = 1e6
-"""What an infinite divergence or distance of a diverged training counts as."""
+"""What an infinite divergence or distance counts as, and that of a diverged training."""
 
 
 def runs(study: Study, results: Path, scale: str) -> pd.DataFrame:
     """Returns one row a finished training of the study's own settings, or all rows if none is.
 
     `name` says method and critic. `attrs["others"]` counts rows of other settings or precision, and
-    `attrs["bad"]` counts files that could not be read. A diverged training has WORST divergences,
-    energy distances and errors, no quality and no modes.
+    `attrs["bad"]` counts files that could not be read. A diverged training has WORST divergences
+    and energy distances, no quality and no modes.
     """
     table, bad = study.load(results, scale)
     every = table.to_pandas()
@@ -82,9 +82,11 @@ def traces(frame: pd.DataFrame, fields: Sequence[str] = ()) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values of both, a row a configuration and seed that both have."""
+def paired(
+    a: pd.DataFrame, b: pd.DataFrame, column: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the values of both and their seed, for each configuration and seed that both have."""
     keys = ["config", "seed"]
     both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
     x, y = both[[f"{column}_a", f"{column}_b"]].astype(float).to_numpy().T
-    return x, y
+    return x, y, both["seed"].to_numpy()

@@ -106,7 +106,17 @@ class TheoryStudy(Study[TheorySpec]):
 
     def columns(self) -> dict[str, Any]:
         """Returns the columns of divergences, of scores at the end and of what is traced."""
-        numbers = ("kl_pq", "kl_qp", "kl_s", "mean", "sd", "mse_x", "energy_x", "energy_z")
+        numbers = (
+            "kl_s_start",
+            "kl_pq",
+            "kl_qp",
+            "kl_s",
+            "mean",
+            "sd",
+            "mse_x",
+            "energy_x",
+            "energy_z",
+        )
         numbers += ("high_quality", "prior_pq", "prior_qp", "holes")
         traced = {"trace_batch": "ints", "traces": "float32s by name"}
         return {**dict.fromkeys(numbers, float), "modes": int, "n_samples": int, **traced}
@@ -192,6 +202,11 @@ def _parts(
         ),
         Part(
             experiment=SUPPORTS,
+            methods=("vae",),
+            axes=supports | {"critic_steps": [1]},
+        ),
+        Part(
+            experiment=SUPPORTS,
             methods=("svae_r", "joint_wgan_gp"),
             axes=supports | learned | {"critic_steps": [1]},
         ),
@@ -222,7 +237,7 @@ THEORY = TheoryStudy(
     seeds={"smoke": 1, "quick": 5, "paper": 5},
     parts={
         "smoke": _parts((1, 1, 1, 2), (2,), (1.0, 8.0)),
-        "quick": _parts((20, 15, 10, 60), (2, 5, 10), _DISTANCES),
+        "quick": _parts((18, 16, 11, 50), (2, 5, 10), _DISTANCES),
         "paper": _parts((50, 100, 50, 200), (2, 5, 10), _DISTANCES),
     },
 )

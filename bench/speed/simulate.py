@@ -44,15 +44,21 @@ class Recorded(NamedTuple):
 
 
 def recorded(name: str, results: Path) -> Recorded:
-    """Returns the times of float32 rows at the largest published scale. Raises StoreError."""
+    """Returns the times of the study's own trainings in float32, at the largest published scale.
+
+    Raises StoreError if nothing is published.
+    """
     study = STUDIES[name]
     scales = [s for s in SCALES if (results / name / f"{s}.parquet").is_file()]
     if not scales:
         raise StoreError(f"no times of {name} are published in {results}")
     real: defaultdict[float, float] = defaultdict(float)
     work: defaultdict[float, float] = defaultdict(float)  # at 1 FLOP/s
-    for row in study.load(results, scales[-1])[0].to_pylist():
-        if row["precision"] == "float32":
+    rows = study.load(results, scales[-1])[0].to_pylist()
+    seeds = 1 + max(row["seed"] for row in rows)
+    own = {spec.id for spec in study.specs(scales[-1], seeds=seeds)}
+    for row in rows:
+        if row["id"] in own:
             spec = study.kind(**{column: row[column] for column in columns(study.kind)})
             stack = row["train_seconds"]  # members share one time
             fixed = study.seconds(spec, math.inf)  # seconds that no rate shortens

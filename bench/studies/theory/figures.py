@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,10 @@ def _paint(method: str) -> str:
 
 
 def _objective(runs: pd.DataFrame) -> str:
-    """Returns a method's name with the divergence that it is trained by."""
+    """Returns a method's name with the divergence that it is trained by, in short lines."""
     method, name = str(runs["method"].iloc[0]), str(runs["name"].iloc[0])
-    return f"{name}: {OBJECTIVE[method]}" if method in OBJECTIVE else name
+    title = f"{name}: {OBJECTIVE[method]}" if method in OBJECTIVE else name
+    return textwrap.fill(title, 22)
 
 
 def supports(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:

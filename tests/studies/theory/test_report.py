@@ -11,9 +11,20 @@ import pandas as pd
 import pytest
 
 from bench import report
+from bench.render.claims import Claim
+from bench.render.intervals import student
 from bench.run import main
 from bench.studies.theory.figures import falls, shown
-from bench.studies.theory.report import RULES, TESTS, TEXT, Evidence, Rule, at_best, missing
+from bench.studies.theory.report import (
+    RULES,
+    TESTS,
+    TEXT,
+    Evidence,
+    Rule,
+    at_best,
+    intro,
+    missing,
+)
 from bench.studies.theory.runs import WORST, paired, runs, traced
 from bench.studies.theory.spec import EXACT, JOINT, SUPPORTS
 from bench.studies.theory.study import THEORY
@@ -45,20 +56,26 @@ def test_a_rule_judges_by_whole_intervals():
         ([math.nan], "no data"),
     ):
         assert evidence(values).judge(nobody)[0] == verdict, values
-    mixed = Rule(lambda _: [("a", np.full(5, 0.5)), ("b", np.full(5, 1.5))], 0.0, 1.0, intervals=2)
+    near = np.array([0.5, 0.51, 0.49, 0.5, 0.5])
+    mixed = Rule(lambda _: [("a", near), ("b", near + 1)], 0.0, 1.0, intervals=2)
     assert mixed.judge(nobody)[0] == "fails"  # where any lies outside
-    assert evidence([0.5] * 5, n=1).judge(nobody)[1].startswith("it +0.5")
-    lacking = Rule(lambda _: [("a", np.full(5, 0.5))], 0.0, 1.0, intervals=2)
+    assert evidence([0.5, 0.51, 0.49]).judge(nobody)[1].startswith("it +0.5")
+    lacking = Rule(lambda _: [("a", near)], 0.0, 1.0, intervals=2)
     assert lacking.judge(nobody)[0] == "no data"
 
 
 def test_intervals_share_one_level():
     assert sum(rule.intervals for rule in RULES.values()) == TESTS > 1
     spread = np.array([0.9, 1.0, 1.1, 0.95, 1.05])
-    single, family = (Rule(lambda _: [("it", spread)], low=low) for low in (0.85, 0.85))
+    assert student(spread).low > 0.85 > student(spread, TESTS).low
+    rule = Rule(lambda _: [("it", spread)], low=0.85)
+    assert rule.judge(Evidence(pd.DataFrame(), None))[0] == "undecided"
+
+
+def test_a_few_values_that_agree_decide_nothing():
     nobody = Evidence(pd.DataFrame(), None)
-    assert family.judge(nobody)[0] == "undecided"  # alone the interval is [0.90, 1.10]
-    assert single.low == 0.85
+    assert evidence([0.5] * 5).judge(nobody)[0] == "undecided"
+    assert evidence([0.5] * 58).judge(nobody)[0] == "holds"
 
 
 def test_every_claim_has_words_and_an_own_name():
@@ -91,6 +108,7 @@ def test_the_page_of_all_experiments(results: Path):
     assert [part.name for part in page.pictures] == [*TEXT["figures"]]
     assert {"ends", "modes", "descent", "vanishing", "claims"} <= page.tables.keys()
     assert page.intro.startswith("**What the paper argues.**")
+    assert "It is undecided whether the gradient of (14)" in page.intro  # of one seed
     found = {row[0]: row[2] for row in page.tables["claims"].rows}
     assert found.keys() == RULES.keys()
     # One seed has no spread: nothing about our own trainings is decided.
@@ -100,13 +118,35 @@ def test_the_page_of_all_experiments(results: Path):
     assert text.index("What would mend it") < text.index("## Figures 1 and 2")
 
 
+def test_the_introduction_says_what_the_verdicts_say():
+    def found(verdict: str) -> list[Claim]:
+        return [Claim(id, "", "", verdict, "") for id in RULES]
+
+    for id, words in TEXT["said"].items():
+        assert words["holds"] in intro(found("holds")) and f"({id})" in words["holds"]
+        assert words["fails"] in intro(found("fails")) and f"({id})" in words["fails"]
+        assert f"It is undecided whether {words['whether']}." in intro(found("undecided"))
+
+
+def test_seeds_are_the_unit():
+    rows = [
+        {"experiment": "descent", "method": method, "critic": JOINT, "lam": 0.0, "seed": seed}
+        | {"config": str(dimension), "kl_s": 10.0 ** (power * dimension)}
+        for method, power in (("alice", 1), ("svae_r", 0))
+        for dimension in (1, 3)
+        for seed in range(4)
+    ]
+    ((_, values),) = Evidence(pd.DataFrame(rows), None).reached()
+    assert values.tolist() == [2.0] * 4  # the mean over dimensions, one a seed
+
+
 def test_critics_and_numbers_of_updates_stand_apart(results: Path):
     frame = runs(THEORY, results, "smoke")
     assert frame.attrs["bad"] == 0
     ends = report.build("theory", "smoke", results).tables["ends"]
     names = [tuple(row[:3]) for row in ends.rows]
     assert len({*names}) == len(names)
-    assert ("sVAE, optimal critic", "0", "–") in names
+    assert ("sVAE, optimal critic", "0", "5 : 1") in names
     assert {("sVAE, learned critic", "0", "5 : 1"), ("sVAE, learned critic", "0", "1 : 1")} <= {
         *names
     }
@@ -119,8 +159,8 @@ def test_critics_and_numbers_of_updates_stand_apart(results: Path):
 def test_pairs_are_of_one_configuration_and_seed(results: Path):
     frame = runs(THEORY, results, "smoke")
     a = frame[(frame["method"] == "svae_r") & (frame["critic"] == EXACT)]
-    x, _ = paired(a, frame[frame["method"] == "vae"], "kl_s")
-    assert len(x) == 2  # of MODES and of SUPPORTS
+    x, _, seeds = paired(a, frame[frame["method"] == "vae"], "kl_s")
+    assert len(x) == 2 and {*seeds} == {0}  # of MODES and of SUPPORTS at 5 updates
     other = frame[frame["method"] == "vae"].assign(seed=1)
     assert len(paired(a, other, "kl_s")[0]) == 0
 

@@ -250,7 +250,7 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
     order = sorted(pages, key=lambda each: (not pages[each].missing, SCALES.index(each[1])))
     largest = {study: scale for study, scale in order if scale != "smoke"}
     rows = [
-        [f"{id.replace(f' ({OURS})', '†')}: {says}", verdict, ALONE.sub("", evidence), study]
+        [f"{id.replace(f' ({OURS})', '†')}: {says}", verdict, DETAILS.sub("", evidence), study]
         for study, scale in largest.items()
         for id, verdict, says, evidence in claims_of(pages[study, scale])
     ]
@@ -268,8 +268,8 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
     return unbroken("\n\n".join([table, *([" ".join(notes)] if rows else [])])) + "\n"
 
 
-ALONE = re.compile(r", alone \[[^]]*\]")
-"""The single intervals in evidence, beside the family-wise intervals that a verdict reads."""
+DETAILS = re.compile(r", alone \[[^]]*\]|; over \d+ configurations| \(n = [^)]*\)")
+"""What only the report says: single intervals beside family-wise intervals, and counts."""
 LIMIT = re.compile(r"^\w+( data)?")
 """The verdict alone, without its limits."""
 

@@ -68,7 +68,7 @@ def _objective(runs: pd.DataFrame) -> str:
     """Returns a method's name with the divergence that it is trained by, in short lines."""
     method, name = str(runs["method"].iloc[0]), str(runs["name"].iloc[0])
     title = f"{name}: {OBJECTIVE[method]}" if method in OBJECTIVE else name
-    return textwrap.fill(title, 22)
+    return textwrap.fill(title, 18)
 
 
 def supports(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:

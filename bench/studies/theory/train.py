@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -11,7 +12,16 @@ from torch import Tensor, nn
 
 from bench.spec import generator
 from bench.studies.theory.data import BATCHES, Draw, data_of, dimensions, draws
-from bench.studies.theory.spec import JOINT, MODES, SD, SLOPE, SUPPORTS, VANISHING, TheorySpec
+from bench.studies.theory.spec import (
+    EXACT,
+    JOINT,
+    MODES,
+    SD,
+    SLOPE,
+    SUPPORTS,
+    VANISHING,
+    TheorySpec,
+)
 from models.explicit import (
     EXPLICIT,
     Batch,
@@ -133,8 +143,9 @@ def prepared(spec: TheorySpec, device: str) -> Joints:
     It is a VAE, whose KL has a weight that rises from 0 to 1 in the first half of its updates.
     Without the rise some seeds make no use of a code, and all modes of the data look alike.
     """
-    trainer, updates = Trainer(spec, device), round(START * spec.epochs * BATCHES)
-    for i, draw in enumerate(islice(draws(spec, "start", device), updates)):
+    like = replace(spec, method="vae", lam=0.0, critic=EXACT)  # whoever starts from it
+    trainer, updates = Trainer(like, device), round(START * spec.epochs * BATCHES)
+    for i, draw in enumerate(islice(draws(like, "start", device), updates)):
         batch = trainer.batch(draw.x, draw.z, draw.model_eps[0])
         loss = annealed(trainer.joints, batch, min(1.0, 2 * i / updates))
         _descend(trainer.model_adam, loss)

@@ -25,7 +25,7 @@ from bench.render.figures import DPI, Picture
 from bench.render.tables import Table, unbroken
 
 FIGURES, HTML = "figures.json", "report.html"
-_BOLD = re.compile(r"\*\*(.+?)\*\*")
+_BOLD, _EMPHASIS = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"\*(\w[^*]*\w)\*")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Page:
     missing: int = 0  # trainings that a complete study would have beside these
     shown: Collection[str] = ()  # ids of the trainings whose samples are in the pictures
     title: str = ""  # the command gives it one
-    intro: str = ""  # paragraphs that come before the first part, in Markdown's **bold**
+    intro: str = (
+        ""  # paragraphs that come before the first part, in Markdown's **bold** and *emphasis*
+    )
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -121,14 +123,15 @@ class Page:
             undefined=jinja2.StrictUndefined,
         )
         templates.filters["unbroken"] = unbroken
-        templates.filters["bold"] = _bold
+        templates.filters["marked"] = _marked
         template = templates.get_template("report.html.j2")
         return template.render(page=self, width=lambda name: _width(folder / name))
 
 
-def _bold(text: str) -> Markup:
-    """HTML of a text with Markdown's **bold**."""
-    return Markup(_BOLD.sub(r"<strong>\1</strong>", str(escape(text))))
+def _marked(text: str) -> Markup:
+    """HTML of a text with Markdown's **bold** and *emphasis*."""
+    html = _BOLD.sub(r"<strong>\1</strong>", str(escape(text)))
+    return Markup(_EMPHASIS.sub(r"<em>\1</em>", html))
 
 
 def counted(n: int, what: str) -> str:

@@ -211,7 +211,7 @@ def away(group: pd.DataFrame) -> pd.DataFrame:
     The critic has not learned anything at the first stop.
     """
     found = traces(group, ["dimension"])
-    return found[(found["kl_s"] > LEAST) & (found["batch"] > 0)]
+    return found[(found["kl_s"] > LEAST) & (found["batch"] > 0)] if len(found) else found
 
 
 def vanishing(frame: pd.DataFrame) -> Table:

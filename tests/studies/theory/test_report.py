@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 from bench import report
@@ -26,7 +27,7 @@ from bench.studies.theory.report import (
     missing,
 )
 from bench.studies.theory.runs import WORST, paired, runs, traced
-from bench.studies.theory.spec import EXACT, JOINT, SUPPORTS
+from bench.studies.theory.spec import EXACT, JOINT, SUPPORTS, TheorySpec
 from bench.studies.theory.study import THEORY
 from bench.studies.toy_grid.report import RULES as TOY_RULES
 
@@ -116,6 +117,37 @@ def test_the_page_of_all_experiments(results: Path):
     assert not {verdict.split()[0] for verdict in own.values()} & {"holds", "fails"}
     text = page.texts()["report.md"]
     assert text.index("What would mend it") < text.index("## Figures 1 and 2")
+
+
+def test_the_introduction_is_marked_up(results: Path, tmp_path: Path):
+    html = report.build("theory", "smoke", results).html(tmp_path)
+    assert "<strong>What was known.</strong>" in html and "<em>Many paths to" in html
+    assert "**" not in html[: html.index("<section")]
+    assert "critic learns f*" in html  # the star of the optimum is no mark
+
+
+@pytest.mark.parametrize("experiment", TheorySpec.EXPERIMENTS)
+def test_one_experiment_alone_has_a_report(
+    experiment: str, results: Path, monkeypatch: pytest.MonkeyPatch
+):
+    table, bad = THEORY.load(results, "smoke")
+    alone = table.filter(pc.field("experiment") == experiment)
+    monkeypatch.setattr(type(THEORY), "load", lambda *_: (alone, bad))
+    page = THEORY.report("smoke", results)
+    found = {row[0]: row[2] for row in page.tables["claims"].rows}
+    assert "no data" in " ".join(found.values())
+    assert all(picture.draw() for picture in page.pictures)
+    assert page.missing
+
+
+def test_every_density_that_figures_show_is_published():
+    page = report.build("theory", "quick", report.REFERENCE)
+    stored = {*THEORY.store(report.REFERENCE, "quick").load_samples()["id"].to_pylist()}
+    assert {*page.shown} <= stored
+    for picture in page.pictures:
+        if picture.name in ("supports", "learned", "modes"):
+            words = [text.get_text() for axes in picture.draw().axes for text in axes.texts]
+            assert "not stored" not in words, picture.name
 
 
 def test_the_introduction_says_what_the_verdicts_say():

@@ -118,16 +118,16 @@ def power(effect: float, error: float, tests: int = 1) -> float:
     return float(stats.norm.cdf(abs(effect) / error - z)) if error > 0 else math.nan
 
 
-def _both(a: pd.DataFrame, b: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The values of `column` in both, a row a configuration and seed that both have."""
+def both(a: pd.DataFrame, b: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The values of `column` in both, a row and index a configuration and seed that both have."""
     keys = ["config", "seed"]
-    both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
-    return both.set_index("config").drop(columns="seed").astype(float)
+    found = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
+    return found.set_index(keys).astype(float)
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Values of both, a row a configuration, averaged over the seeds that both have."""
-    x, y = _both(a, b, column).groupby(level=0, sort=True).mean().to_numpy().T
+    x, y = both(a, b, column).groupby(level="config", sort=True).mean().to_numpy().T
     return x, y
 
 
@@ -138,10 +138,10 @@ def difference(a: np.ndarray, b: np.ndarray) -> Resampled:
 
 def improvement(a: pd.DataFrame, b: pd.DataFrame, column: str, larger: bool = True) -> Resampled:
     """Returns the probability that a is better in the same configuration and seed, ties half."""
-    both = _both(a, b, column)
-    x, y = both.to_numpy().T if larger else both.to_numpy().T[::-1]
-    wins = pd.Series((x > y) + 0.5 * (x == y), index=both.index)
-    return bootstrap(wins.groupby(level=0).mean().to_numpy())
+    pairs = both(a, b, column)
+    x, y = pairs.to_numpy().T if larger else pairs.to_numpy().T[::-1]
+    wins = pd.Series((x > y) + 0.5 * (x == y), index=pairs.index)
+    return bootstrap(wins.groupby(level="config").mean().to_numpy())
 
 
 def quantiles(a: np.ndarray, b: np.ndarray, share: float) -> Resampled:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
+from bench.cli import UsageError
 from bench.spec import S, Spec, columns, grid
 from bench.store.atomic import work_of
 
@@ -41,6 +42,14 @@ def cut(members: Sequence[S], limit: int) -> list[list[S]]:
     pieces = -(-len(members) // limit)
     cuts = [len(members) * i // pieces for i in range(pieces + 1)]
     return [list(members[a:b]) for a, b in pairwise(cuts)]
+
+
+def refuse_images(study: str, data: Path | None, weights: str | None) -> None:
+    """Raises UsageError for images or their classifier, which a study that draws points ignores."""
+    if data is not None:
+        raise UsageError(f"--data is for studies of images; {study} draws its own data")
+    if weights is not None:
+        raise UsageError(f"--inception-weights is for colour images; {study} has none")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ N_CODES = 2048
 HOLE = 0.1
 """Where q(z) is below this share of p(z), the prior has a hole."""
 PLAYERS = ("encoder", "decoder")
-DIVERGENCES = ("kl_pq", "kl_qp", "kl_s")
 Numbers = dict[str, float]
 
 

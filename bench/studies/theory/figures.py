@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 
 from bench.render.figures import GREY, colour, key, legend, panels, rank
 from bench.render.text import texts
-from bench.studies.theory.runs import LEAST, part, traces
+from bench.studies.theory.runs import LEAST, most_updates, part, traces
 from bench.studies.theory.spec import (
     DESCENT,
     EXACT,
@@ -54,7 +54,7 @@ def modes(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         for id in runs["id"]:
             if id in stored.index:
                 axes.plot(x, stored[id], color=_paint(method), linewidth=1, label="model p(x)")
-        axes.set_title(_objective(runs), loc="left", fontsize=8)
+        axes.set_title(_objective(runs.iloc[0]), loc="left", fontsize=8)
         axes.set(ylim=(0, 0.85), xlabel="x", ylabel="density")
     legend(figure, grid, ncols=2)
     return figure
@@ -64,50 +64,46 @@ def _paint(method: str) -> str:
     return OWN.get(method) or colour(method)
 
 
-def _objective(runs: pd.DataFrame) -> str:
+def _objective(run: pd.Series) -> str:
     """Returns a method's name with the divergence that it is trained by, in short lines."""
-    method, name = str(runs["method"].iloc[0]), str(runs["name"].iloc[0])
+    method, name = str(run["method"]), str(run["name"])
     title = f"{name}: {OBJECTIVE[method]}" if method in OBJECTIVE else name
     return textwrap.fill(title, 18)
 
 
 def supports(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """Figures 1 and 2 of the paper: p(x) over the data and q(z) over the prior, optimal critic."""
-    return _pairs(_most_updates(frame, EXACT), samples)
+    return _pairs(_drawn(frame, EXACT), samples)
 
 
 def learned(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """The same of methods with a learned critic, at the larger number of its updates."""
-    return _pairs(_most_updates(frame, JOINT), samples)
+    return _pairs(_drawn(frame, JOINT), samples)
 
 
-def _most_updates(frame: pd.DataFrame, critic: str) -> pd.DataFrame:
-    """Returns trainings on five Gaussians with this critic, at its largest number of updates."""
-    here = part(frame, experiment=SUPPORTS, critic=critic)
-    return here[here["critic_steps"] == here["critic_steps"].max()]
+def _drawn(frame: pd.DataFrame, critic: str) -> pd.DataFrame:
+    """Returns a training of each method and lambda on five Gaussians: that of the first seed."""
+    here = most_updates(part(frame, experiment=SUPPORTS, critic=critic))
+    return here.sort_values(["rank", "lam", "seed"]).drop_duplicates(["rank", "lam"])
 
 
 def shown(frame: pd.DataFrame) -> set[str]:
     """Returns the ids of trainings whose densities are drawn."""
-    here = frame[frame["experiment"] == SUPPORTS]
-    most = here["critic_steps"] == here["critic_steps"].max()
-    here = here[most & (here["seed"] == here["seed"].min())]
-    return {*here["id"], *frame.loc[frame["experiment"] == MODES, "id"]}
+    parts = [_drawn(frame, critic) for critic in (EXACT, JOINT)]
+    return {*pd.concat([*parts, part(frame, experiment=MODES)])["id"]}
 
 
 def _pairs(here: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     stored = samples.set_index("id")
-    groups = [runs for _, runs in here.groupby(["rank", "lam"], sort=True)]
-    figure, grid = panels(2 * len(groups), 4, 2.6, 2.7, narrow=2)
-    for (left, right), runs in zip(grid.reshape(-1, 2), groups, strict=True):
-        run = runs.sort_values("seed").iloc[0]
+    figure, grid = panels(2 * len(here), 4, 2.6, 2.7, narrow=2)
+    for (left, right), (_, run) in zip(grid.reshape(-1, 2), here.iterrows(), strict=True):
         _map(left, stored, run, "density_x")
         _map(right, stored, run, "density_z")
         for centre in CENTRES:
             left.add_patch(Circle(centre, 0.6, fill=False, color=GREY, linewidth=0.8))
         for radius in (1, 2, 3):
             right.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.8))
-        left.set_title(_objective(runs), loc="left", fontsize=8)
+        left.set_title(_objective(run), loc="left", fontsize=8)
         left.set_xlabel(f"p(x): {run['modes']:.0f} modes", fontsize=8)
         right.set_xlabel(f"q(z): holes {run['holes']:.0%} of p(z)", fontsize=8)
     return figure

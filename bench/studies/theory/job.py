@@ -13,8 +13,8 @@ from bench.studies.cost import cpu_seconds
 from bench.studies.study import Beat, Job, Rows
 from bench.studies.theory.data import BATCHES, draws
 from bench.studies.theory.evaluate import Evaluation, N
-from bench.studies.theory.spec import DESCENT, EXACT, SUPPORTS, VANISHING, TheorySpec
-from bench.studies.theory.train import START, Trainer, prepared
+from bench.studies.theory.spec import DESCENT, SUPPORTS, VANISHING, TheorySpec
+from bench.studies.theory.train import START, Trainer, preparation, prepared
 from bench.studies.turns import turn
 from models.precision import exact
 
@@ -51,8 +51,7 @@ def estimate(stacks: Sequence[Sequence[TheorySpec]], device: str) -> list[float]
         return spec.epochs * BATCHES * known[kind]
 
     def start(spec: TheorySpec) -> float:
-        like = replace(spec, method="vae", critic=EXACT, lam=0.0)
-        return START * seconds(like) if spec.experiment == SUPPORTS else 0.0
+        return START * seconds(preparation(spec)) if spec.experiment == SUPPORTS else 0.0
 
     return [start(stack[0]) + sum(map(seconds, stack)) for stack in stacks]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.render import intervals
 from bench.render.figures import rank
 from bench.studies.study import Study
 from bench.studies.theory.spec import EXACT
@@ -67,6 +68,11 @@ def part(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return frame
 
 
+def most_updates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the trainings with the largest number of the critic's updates among these."""
+    return part(frame, critic_steps=frame["critic_steps"].max())
+
+
 def traced(row: pd.Series) -> pd.DataFrame:
     """Returns what was traced of one training: a row a stop, with its number of batches."""
     columns = {name: np.asarray(values, dtype=float) for name, values in row["traces"]}
@@ -82,11 +88,19 @@ def traces(frame: pd.DataFrame, fields: Sequence[str] = ()) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def away(group: pd.DataFrame) -> pd.DataFrame:
+    """Returns the stops of these trainings, but the first, that are LEAST nats from the optimum.
+
+    The critic has not learned anything at the first stop.
+    """
+    found = traces(group, ["dimension"])
+    return found[(found["kl_s"] > LEAST) & (found["batch"] > 0)] if len(found) else found
+
+
 def paired(
     a: pd.DataFrame, b: pd.DataFrame, column: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the values of both and their seed, for each configuration and seed that both have."""
-    keys = ["config", "seed"]
-    both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
-    x, y = both[[f"{column}_a", f"{column}_b"]].astype(float).to_numpy().T
-    return x, y, both["seed"].to_numpy()
+    both = intervals.both(a, b, column)
+    x, y = both.to_numpy().T
+    return x, y, both.index.get_level_values("seed").to_numpy()

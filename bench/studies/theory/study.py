@@ -10,14 +10,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli import UsageError
 from bench.spec import grid
-from bench.studies.study import Beat, Job, Rows, Study
+from bench.studies.study import Beat, Job, Rows, Study, refuse_images
 from bench.studies.theory.spec import (
     DESCENT,
     EXACT,
@@ -70,7 +69,9 @@ class TheoryStudy(Study[TheorySpec]):
         found: dict[TheorySpec, None] = {}
         for part in self.parts[scale]:
             more = OBJECTIVES if "svae_r" in part.methods and part.experiment != VANISHING else ()
-            names = [name for name in methods or () if name in {*part.methods, *more}]
+            names = part.methods
+            if methods is not None:
+                names = [name for name in methods if name in {*part.methods, *more}]
             axes = {**self.axes[scale], **part.axes}
             axes |= {name: each for name, each in (given or {}).items() if name in axes}
             if lrs:
@@ -78,7 +79,6 @@ class TheoryStudy(Study[TheorySpec]):
             axes |= {"seed": range(seeds or self.seeds.get(scale, 1)), "precision": [precision]}
             lam = lams if lams is not None and max(part.lams) > 0 else part.lams
             common = {"study": [self.name], "scale": [scale], "experiment": [part.experiment]}
-            names = names if methods is not None else list(part.methods)
             specs = grid(TheorySpec, **common, **axes, lam=list(dict.fromkeys(lam)), method=names)
             found |= dict.fromkeys(specs)
         return list(found)
@@ -106,18 +106,8 @@ class TheoryStudy(Study[TheorySpec]):
 
     def columns(self) -> dict[str, Any]:
         """Returns the columns of divergences, of scores at the end and of what is traced."""
-        numbers = (
-            "kl_s_start",
-            "kl_pq",
-            "kl_qp",
-            "kl_s",
-            "mean",
-            "sd",
-            "mse_x",
-            "energy_x",
-            "energy_z",
-        )
-        numbers += ("high_quality", "prior_pq", "prior_qp", "holes")
+        numbers = ("kl_s_start", "kl_pq", "kl_qp", "kl_s", "prior_pq", "prior_qp", "holes")
+        numbers += ("mean", "sd", "mse_x", "energy_x", "energy_z", "high_quality")
         traced = {"trace_batch": "ints", "traces": "float32s by name"}
         return {**dict.fromkeys(numbers, float), "modes": int, "n_samples": int, **traced}
 
@@ -129,10 +119,7 @@ class TheoryStudy(Study[TheorySpec]):
         self, specs: Sequence[TheorySpec], data: Path | None, weights: str | None
     ) -> Sequence[TheorySpec]:
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
-        if data is not None:
-            raise UsageError(f"--data is for studies of images; {self.name} draws its own data")
-        if weights is not None:
-            raise UsageError(f"--inception-weights is for colour images; {self.name} has none")
+        refuse_images(self.name, data, weights)
         return specs
 
     def stacks(self, specs: Sequence[TheorySpec], device: str) -> list[list[TheorySpec]]:
@@ -156,9 +143,6 @@ class TheoryStudy(Study[TheorySpec]):
         from bench.studies.theory.job import train
 
         return train(job, beat)
-
-    def absent(self, spec: TheorySpec, imagenet: bool) -> Collection[str]:
-        return ()
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
         from bench.studies.theory.report import build

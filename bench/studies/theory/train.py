@@ -137,15 +137,19 @@ class Trainer:
         return all(bool(each.isfinite().all()) for each in every)
 
 
+def preparation(spec: TheorySpec) -> TheorySpec:
+    """Returns the VAE that prepares the start of a training of SUPPORTS, whoever starts from it."""
+    return replace(spec, method="vae", lam=0.0, critic=EXACT)
+
+
 def prepared(spec: TheorySpec, device: str) -> Joints:
     """Returns the model from which all trainings of SUPPORTS of one stream start.
 
     It is a VAE, whose KL has a weight that rises from 0 to 1 in the first half of its updates.
     Without the rise some seeds make no use of a code, and all modes of the data look alike.
     """
-    like = replace(spec, method="vae", lam=0.0, critic=EXACT)  # whoever starts from it
-    trainer, updates = Trainer(like, device), round(START * spec.epochs * BATCHES)
-    for i, draw in enumerate(islice(draws(like, "start", device), updates)):
+    trainer, updates = Trainer(preparation(spec), device), round(START * spec.epochs * BATCHES)
+    for i, draw in enumerate(islice(draws(trainer.spec, "start", device), updates)):
         batch = trainer.batch(draw.x, draw.z, draw.model_eps[0])
         loss = annealed(trainer.joints, batch, min(1.0, 2 * i / updates))
         _descend(trainer.model_adam, loss)

@@ -15,8 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli import UsageError
-from bench.studies.study import Beat, Job, Kept, Rows, Study
+from bench.studies.study import Beat, Job, Kept, Rows, Study, refuse_images
 from bench.studies.toy_grid.spec import ToySpec
 
 if TYPE_CHECKING:
@@ -64,10 +63,7 @@ class ToyStudy(Study[ToySpec]):
         self, specs: Sequence[ToySpec], data: Path | None, weights: str | None
     ) -> Sequence[ToySpec]:
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
-        if data is not None:
-            raise UsageError(f"--data is for studies of images; {self.name} draws its own data")
-        if weights is not None:
-            raise UsageError(f"--inception-weights is for colour images; {self.name} has none")
+        refuse_images(self.name, data, weights)
         return specs
 
     def stacks(self, specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:

@@ -15,17 +15,10 @@ from bench import report
 from bench.render.claims import Claim
 from bench.render.intervals import student
 from bench.run import main
+from bench.store.rows import StoreError
+from bench.studies.theory.claims import RULES, TESTS, Evidence, Rule
 from bench.studies.theory.figures import falls, shown
-from bench.studies.theory.report import (
-    RULES,
-    TESTS,
-    TEXT,
-    Evidence,
-    Rule,
-    at_best,
-    intro,
-    missing,
-)
+from bench.studies.theory.report import TEXT, at_best, intro, missing
 from bench.studies.theory.runs import WORST, paired, runs, traced
 from bench.studies.theory.spec import EXACT, JOINT, SUPPORTS, TheorySpec
 from bench.studies.theory.study import THEORY
@@ -170,6 +163,11 @@ def test_seeds_are_the_unit():
     ]
     ((_, values),) = Evidence(pd.DataFrame(rows), None).reached()
     assert values.tolist() == [2.0] * 4  # the mean over dimensions, one a seed
+
+
+def test_a_comparison_is_refused(results: Path):
+    with pytest.raises(StoreError, match="theory has no comparison"):
+        report.build("theory", "smoke", results, results)
 
 
 def test_critics_and_numbers_of_updates_stand_apart(results: Path):

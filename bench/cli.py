@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -33,6 +34,16 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number >= 1")
     return int(text)
+
+
+def to_path(text: str) -> Path:
+    """Returns a path, with `~` for the home folder, as argparse's `type`."""
+    try:
+        if text:
+            return Path(text).expanduser()
+    except RuntimeError:
+        text += ", but there is no such home folder"
+    raise argparse.ArgumentTypeError(f"{text!r}; allowed: a path")
 
 
 def duration(seconds: float, digits: int = 2) -> str:

@@ -32,14 +32,15 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench.cli import Parser, UsageError, complain
+from bench.cli import Parser, UsageError, complain, to_path
+from bench.process import command
 from bench.render.claims import OURS, PAPER
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
 from bench.store.atomic import write_atomically
 from bench.store.merge import merged
-from bench.store.provenance import REFERENCE, ROOT
+from bench.store.provenance import REFERENCE, ROOT, need_checkout
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
 from bench.studies.study import SCALES, Study
@@ -172,8 +173,11 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
     clean = rows.filter(pc.field("dirty") == False)  # noqa: E712
     if dirty := len(rows) - len(clean):
         if not partial:
-            raise StoreError("only results of committed code can be published (see column `dirty`)")
-        said.append(f"not published: {dirty} rows of uncommitted code")
+            raise StoreError(
+                f"{dirty} rows are of uncommitted or unknown code (columns `commit` and `dirty`); "
+                "only results of committed code can be published"
+            )
+        said.append(f"not published: {dirty} rows of uncommitted or unknown code")
     points = kept.load_samples()
     if partial:
         if not len(clean):
@@ -369,11 +373,13 @@ def parser() -> argparse.ArgumentParser:
     p = Parser("python -m bench.report", __doc__)
     p.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     p.add_argument("--scale", choices=SCALES, help="default: every scale that has results")
-    p.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: results")
-    p.add_argument("--out", type=Path, metavar="DIR", help="default: reports, or DIR/reports")
+    p.add_argument(
+        "--results", type=to_path, default=RESULTS, metavar="DIR", help="default: results"
+    )
+    p.add_argument("--out", type=to_path, metavar="DIR", help="default: reports, or DIR/reports")
     other = "compare with the results in DIR on what both have: do they agree within the spread of "
     other += "DIR's seeds? results/reference holds the published results"
-    p.add_argument("--against", type=Path, metavar="DIR", help=other)
+    p.add_argument("--against", type=to_path, metavar="DIR", help=other)
     checked = "rebuild the committed reports and documents from the committed rows, and fail on "
     checked += "any difference"
     stale = "also show stale trainings: other source of a method or metric made their rows"
@@ -394,6 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if unknown := [study for study in args.studies if study not in STUDIES]:
             raise UsageError(f"unknown study {unknown[0]!r}; allowed: {', '.join(STUDIES)}")
+        if args.check or args.publish:
+            need_checkout("--check" if args.check else "--publish")
         if args.check:
             differences = check()
             print("\n".join(differences) or "committed reports and documents agree with their rows")
@@ -442,4 +450,4 @@ def _reports(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.cli import Parser, UsageError, complain
+from bench.cli import Parser, UsageError, complain, to_path
 from bench.engine import score
+from bench.process import command
 from bench.store.merge import merge
 from bench.store.rows import Store, Unwritable
 from bench.studies import STUDIES
@@ -107,9 +108,9 @@ def parser() -> argparse.ArgumentParser:
     p = Parser("python -m bench.results", __doc__)
     commands = p.add_subparsers(required=True, metavar="COMMAND")
     joins = commands.add_parser("merge", help="joins folders of results", description=MERGE)
-    joins.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of results")
+    joins.add_argument("folders", nargs="+", type=to_path, metavar="DIR", help="folders of results")
     about = "the folder that gets all rows: a new folder, or a folder that has results already"
-    joins.add_argument("--into", type=Path, required=True, metavar="DIR", help=about)
+    joins.add_argument("--into", type=to_path, required=True, metavar="DIR", help=about)
     joins.set_defaults(command=_merge)
     about = "computes metrics that rows lack, from kept weights"
     scores = commands.add_parser("score", help=about, description=score.__doc__)
@@ -125,4 +126,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

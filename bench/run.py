@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import _thread
 import argparse
-import atexit
 import json
 import math
-import os
 import signal
 import sys
 import threading
@@ -26,8 +24,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench.cli import Parser, UsageError, complain, duration, positive
+from bench.cli import Parser, UsageError, complain, duration, positive, to_path
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
+from bench.process import command
 from bench.studies import STUDIES
 from bench.studies.images.spec import ImageSpec
 from bench.studies.selection import Shard
@@ -71,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--set", **many, help=about)
     about = """takes images from this place: the published files, an .npz or, in colour, any folder
         or zip of images. Without it the command uses its cache, or downloads the files."""
-    add("--data", type=Path, metavar="DIR|FILE", help=about)
+    add("--data", type=to_path, metavar="DIR|FILE", help=about)
     about = f"""also scores colour images by ImageNet's classifier: inception score, FID of as many
         samples as --set samples=N says, and KID. FILE is torch-fidelity's
         weights-inception-2015-12-05-6726825d.pth, or the word {DOWNLOAD}. `python -m bench.results
@@ -99,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=ImageSpec.PRECISIONS, default="float32", help=about)
     about = """keeps results in this folder (default: results). Reports go to reports, or to
         DIR/reports for another folder."""
-    add("--results", type=Path, default=RESULTS, metavar="DIR", help=about)
+    add("--results", type=to_path, default=RESULTS, metavar="DIR", help=about)
     about = """keeps weights of no training, of all, or of those that the report shows (default).
         With shown the run keeps weights of every training until none is left to train. At paper
         scale a training takes 3 MB (toy_grid, 10 GB in all), 31 MB (mnist), 50 MB (cifar10) or 91
@@ -318,16 +317,5 @@ def _terminate(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def command() -> NoReturn:
-    """Runs `main` and ends the process with its status."""
-    status = main()
-    # The interpreter's own end sometimes aborts on threads of libraries ("terminate called without
-    # an active exception"), so the process skips it.
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 if __name__ == "__main__":
-    command()
+    command(main)

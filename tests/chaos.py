@@ -325,13 +325,13 @@ def _plain(value: Any) -> str:
 
 
 COMMAND = """
-from bench import report, run
+from bench import process, report, run
 from tests import chaos
 
 if __name__ == "__main__":
     chaos.small()
     report.after_run = lambda *_: None
-    run.command()
+    process.command(run.main)
 """
 
 

@@ -73,12 +73,12 @@ def _live(folder: Path, file: Path, call: Callable[[], Any]) -> None:
 
 def command(arguments: Sequence[str], first: Sequence[Callable[[], None]]) -> None:
     """Runs `python -m bench.run ARGUMENTS`, after some changes."""
-    from bench import run
+    from bench import process, run
 
     sys.argv = ["bench.run", *arguments]
     for change in first:
         change()
-    run.command()
+    process.command(run.main)
 
 
 # Changes

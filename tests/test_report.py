@@ -411,7 +411,7 @@ def test_a_study_is_published_piece_by_piece(
     first = [row(spec) for spec in small[:cut]]
     status, said = publish("a", [*first, row(small[-1], dirty=True)])
     assert status == 0 and published().keys() == {r["id"] for r in first}
-    assert "not published: 1 rows of uncommitted code" in said
+    assert "not published: 1 rows of uncommitted or unknown code" in said
     assert f"missing: {len(specs) - cut} of {len(specs)} trainings: alice at λ = 0 (" in said
     # More rows join; what is published stays as it is, whatever numbers others have.
     status, said = publish("b", [row(s, 1.0 if s in small[:2] else 4.0) for s in small])

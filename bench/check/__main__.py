@@ -27,8 +27,9 @@ from bench.check.page import broken, text
 from bench.check.scores import scores
 from bench.check.steps import steps
 from bench.check.times import stacks, times
-from bench.cli import Parser, UsageError, complain, duration
+from bench.cli import Parser, UsageError, complain, duration, to_path
 from bench.engine.plan import choose_device
+from bench.process import command
 
 CHILDREN = 4  # processes at work at a time, or fewer on fewer cores
 
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     about = "checks this device (default: cuda where torch finds a GPU)"
     p.add_argument("--device", choices=("cpu", "cuda"), help=about)
     about = "looks whether results can be kept in this folder (default: results)"
-    p.add_argument("--results", type=Path, default=run.RESULTS, metavar="DIR", help=about)
+    p.add_argument("--results", type=to_path, default=run.RESULTS, metavar="DIR", help=about)
     return p
 
 
@@ -75,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(line, flush=True)
     except UsageError as error:
         return complain("bench.check", error)
-    except KeyboardInterrupt:
-        return 130
     lines = broken(found)
     found |= {"broken": lines, "seconds": time.monotonic() - start}
     if args.json:
@@ -89,4 +88,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

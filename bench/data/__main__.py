@@ -9,12 +9,11 @@ The suite scales other images, cuts out the middle square and tests on every ten
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench.cli import Parser, complain
+from bench.cli import Parser, complain, to_path
 from bench.data.load import DATASETS, DataError, cache, prepare, read
+from bench.process import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("command", choices=["prepare"])
     p.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
     about = "takes these files; without --from the command takes the cache's or downloads them"
-    p.add_argument("--from", dest="data", type=Path, metavar="DIR|FILE", help=about)
+    p.add_argument("--from", dest="data", type=to_path, metavar="DIR|FILE", help=about)
     about = f"keeps the array here, as $SVAE_BENCH_DATA does (default: {cache()})"
-    p.add_argument("--cache", type=Path, metavar="DIR", help=about)
+    p.add_argument("--cache", type=to_path, metavar="DIR", help=about)
     about = "compares every byte of the prepared array with its SHA-256 instead"
     p.add_argument("--check", action="store_true", help=about)
     a = p.parse_args(arguments)
@@ -49,4 +48,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

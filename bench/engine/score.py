@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli import UsageError, complain, positive
+from bench.cli import UsageError, complain, positive, to_path
 from bench.engine.plan import DOWNLOAD, choose_device
 from bench.spec import Spec
 from bench.studies import STUDIES
@@ -51,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("study", nargs="?", metavar="STUDY", help=about)
     add("--scale", choices=SCALES, help="default: every scale that has results")
     about = "scores results in this folder (default: results)"
-    add("--results", type=Path, default=Path("results"), metavar="DIR", help=about)
+    add("--results", type=to_path, default=Path("results"), metavar="DIR", help=about)
     about = "scores this metric alone, by the name of a column; the option may be repeated"
     add("--metric", action="append", default=[], metavar="NAME", help=about)
     about = "takes images from this place, as the training did, see bench.run"
-    add("--data", type=Path, metavar="DIR|FILE", help=about)
+    add("--data", type=to_path, metavar="DIR|FILE", help=about)
     about = f"also scores colour images by ImageNet's classifier: a file, or {DOWNLOAD}"
     add("--inception-weights", metavar="FILE", help=about)
     about = "scores in N processes of one thread each (default: 1)"

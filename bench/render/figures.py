@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-mpl.use("Agg")
 DPI = 150
 INK, INK_IN_THE_DARK = "#1b1b1d", "#e8e8e8"
 GREY = "#7a7a7a"
@@ -136,7 +135,9 @@ class Picture:
         ink = INK if self.kind == "lines" else GREY
         token = _narrow.set(narrow)
         try:
-            with mpl.rc_context(cast(Any, STYLE | dict.fromkeys(inked, ink))):
+            with mpl.rc_context():
+                mpl.rcdefaults()  # a user's own matplotlibrc changes no report
+                mpl.rcParams.update(cast(Any, STYLE | dict.fromkeys(inked, ink)))
                 yield
         finally:
             _narrow.reset(token)

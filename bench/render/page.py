@@ -74,7 +74,7 @@ class Page:
             return ", ".join(sorted(values)) or "unknown"
 
         commits = frame["commit"].map(lambda c: c[:10] if isinstance(c, str) else "unknown")
-        dirty = " with uncommitted changes" if frame["dirty"].fillna(True).any() else ""
+        dirty = " with uncommitted changes" if frame["dirty"].eq(True).any() else ""
         recorded = frame["graph"].eq(True).sum()
         graphs = f"{recorded:,} with CUDA graphs; " if recorded else ""
         return (

@@ -28,8 +28,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from bench.cli import Parser, UsageError, complain, positive
+from bench.cli import Parser, UsageError, complain, positive, to_path
 from bench.data.load import load as load_images
+from bench.process import command
 from bench.scores.classifiers import Classifier, own
 from bench.scores.metrics import frechet_distance, inception_score
 from bench.store import checkpoint, provenance
@@ -205,9 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.scores.train_classifier", __doc__)
     parser.add_argument("command", choices=("train", "measure"))
     parser.add_argument("name", choices=sorted(RECIPES), help="the data set")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where it lies")
+    parser.add_argument("--data", type=to_path, required=True, metavar="DIR", help="where it lies")
     default = "results/classifiers/NAME.safetensors"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=default)
+    parser.add_argument("--out", type=to_path, metavar="FILE", help=default)
     parser.add_argument("--epochs", type=positive, metavar="N", help="default: the recipe's")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     args = parser.parse_args(arguments)
@@ -228,4 +229,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.cli import Parser, UsageError, complain
+from bench.cli import Parser, UsageError, complain, to_path
 from bench.engine.job import keep_freed_memory
 from bench.engine.plan import choose_device
+from bench.process import command
 from bench.render.tables import markdown
 from bench.speed import gpu, images, toy
 from bench.speed.rates import Line
@@ -42,7 +43,7 @@ LEVEL = 0.05
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed", __doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
+    parser.add_argument("--out", type=to_path, metavar="FILE", help="also writes the table here")
     about = """measures this device: cpu, the default, beside other programs, or cuda alone, with
         its share of the rate of products and of memory"""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=about)
@@ -147,4 +148,4 @@ def too_low(lines: Sequence[Line], runs: Sequence[Line]) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

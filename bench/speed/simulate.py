@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import report
-from bench.cli import Parser, UsageError, complain, duration
+from bench.cli import Parser, UsageError, complain, duration, to_path
+from bench.process import command
 from bench.render import tables
 from bench.spec import Spec, columns
 from bench.store.rows import StoreError
@@ -149,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     metavar = "|".join(STUDIES)
     parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar=metavar)
     parser.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also writes the table here")
+    parser.add_argument("--out", type=to_path, metavar="FILE", help="also writes the table here")
     args = parser.parse_args(arguments)
     try:
         times = recorded(args.study, report.REFERENCE)
@@ -166,4 +167,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -75,6 +75,7 @@ def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
     if os.name == "posix":  # the new name must survive a power cut as well
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            with suppress(OSError):  # some file systems sync no folders
+                os.fsync(folder)
         finally:
             os.close(folder)

@@ -17,10 +17,22 @@ from bench.cli import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
 """The published rows lie in the checkout, wherever a command is called from."""
+_OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
+
+
+def need_checkout(what: str) -> None:
+    """Raises UsageError where the suite is installed without its checkout; names what needs it."""
+    if not (ROOT / "pyproject.toml").is_file():
+        raise UsageError(
+            f"{what} needs a checkout of the suite; the package in {ROOT} is installed without one"
+        )
 
 
 def _git(*arguments: str) -> str | None:
+    # A hook of another repository sets GIT_DIR and its like.
+    environment = {name: text for name, text in os.environ.items() if name not in _OF_A_REPOSITORY}
     options: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 20}
+    options["env"] = environment
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(["git", *arguments], check=True, **options).stdout.strip()
     return None

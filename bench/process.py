@@ -1,0 +1,94 @@
+"""What a command is to the system around it: its streams, its errors and its end.
+
+`begin` comes before all other imports of a command, see `bench.__init__`. From then on standard
+streams never fail. Ctrl-C ends the command with a line and status 130. An error that nobody
+foresaw ends it with a line and status 1, and its trace goes into a file.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NoReturn
+
+_lost: list[OSError] = []
+"""Why text for a standard stream was lost, unless its reader had gone early."""
+
+
+class _Stream(io.FileIO):
+    """A standard stream that loses what can't be written: no report fails for lack of a reader."""
+
+    def write(self, content: Any) -> int:
+        try:
+            while (written := super().write(content)) is None:  # a pipe that does not block is full
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                _lost.append(error)
+            return len(content)
+
+
+def _stream(number: int, old: Any) -> io.TextIOWrapper:
+    """Returns a stream that replaces what its encoding lacks, and writes each line at once."""
+    raw = io.BufferedWriter(_Stream(number, "w", closefd=False))
+    encoding = getattr(old, "encoding", None)
+    return io.TextIOWrapper(raw, encoding, errors="replace", line_buffering=True)
+
+
+def begin() -> None:
+    """Makes this process a command; a second call does nothing."""
+    if sys.excepthook is _end_by:
+        return
+    # A closed stream's number would go to the next file that is opened, and text into that file.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
+    sys.excepthook = _end_by
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """Runs `main` and ends the process with the status that it returns."""
+    begin()
+    end(main())
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process; a full disk under standard output makes a status of 0 a 1."""
+    # The interpreter's own end sometimes aborts on threads of libraries ("terminate called without
+    # an active exception"), so the process skips it.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    if _lost:
+        print(f"output was lost: {_lost[0].strerror}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(status or int(bool(_lost)))
+
+
+def _end_by(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ends the process by an error that nobody has caught."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        end(130)
+    lines = "".join(traceback.format_exception(kind, error, trace))
+    what = " ".join(f"{kind.__name__}: {error}".split())[:300]
+    with suppress(OSError):
+        number, path = tempfile.mkstemp(".txt", "svae-bench-")
+        with open(number, "w", encoding="utf-8", errors="replace") as file:
+            file.write(f"{sys.orig_argv}\n{lines}")
+        lines = f"unexpected {what}; the full trace is in {path}\n"
+    sys.stderr.write(lines)
+    end(1)

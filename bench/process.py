@@ -57,6 +57,11 @@ def begin() -> None:
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
     sys.excepthook = _end_by
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here
+    try:
+        os.getcwd()
+    except OSError:
+        print("the current folder is gone; change to another folder", file=sys.stderr)
+        end(2)
 
 
 def command(main: Callable[[], int]) -> NoReturn:

@@ -62,11 +62,15 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     """
     chosen = STUDIES[study] if isinstance(study, str) else study
     left_out = STUDIES[chosen.name].store(results, scale).left_out()
-    if not len(chosen.load(results, scale)[0]):
+    rows, bad = chosen.load(results, scale)
+    if not len(rows):
         command = f"python -m bench.run {chosen.name} --scale {scale}"
         what = f"results of {chosen.name} at scale {scale} in {results}"
         if left_out:
             raise StoreError(f"all {what} are stale, {'; '.join(left_out)}: {command} --redo")
+        if bad:
+            path, reason = next(iter(bad.items()))
+            raise StoreError(f"no {what} can be read, {len(bad)} files are bad: {path} {reason}")
         raise StoreError(f"no {what}: {command}")
     page = chosen.report(scale, results, other)
     form = STALE if chosen.stale else LEFT_OUT

@@ -150,7 +150,8 @@ def _minutes(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    if threading.current_thread() is threading.main_thread():  # Python allows it there alone
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         if args.json and not (args.dry_run or args.status):
             raise UsageError("--json goes with --dry-run or --status")
@@ -192,7 +193,10 @@ def _run(args: argparse.Namespace) -> int:
     try:
         plan.workers = executor.size
         for path, reason in plan.store.prepare().items():
-            print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
+            print(
+                f"set aside: {path} {reason}; trainings that lose their rows run again",
+                file=sys.stderr,
+            )
         if loss:
             plan.store.forget_gone()
         for spec in plan.specs if args.retry_failed else []:

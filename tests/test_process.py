@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import report, run
 from bench.process import begin
 from bench.render.figures import Picture, panels
+from bench.store import provenance
+from bench.store.rows import StoreError
 from bench.studies import STUDIES
 from tests.conftest import POSIX, ROOT
 from tests.lives import PATIENCE
@@ -167,6 +171,34 @@ def test_without_a_checkout_nothing_is_written_beside_the_package(tmp_path: Path
         found = shell(f'"$PY" -m bench.report {words}', tmp_path, PYTHONPATH=str(tmp_path / "site"))
         assert (found.returncode, len(found.stderr.splitlines())) == (2, 1)
     assert {path.name for path in (tmp_path / "site").iterdir()} == {"bench", "models"}
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path):
+    (tmp_path / "gone").mkdir()
+    found = shell('rmdir "$PWD"; "$PY" -m bench.run toy_grid --dry-run', tmp_path / "gone")
+    assert (found.returncode, len(found.stderr.splitlines())) == (2, 1)
+
+
+def test_a_commit_is_that_of_the_suite_whatever_git_is_told(monkeypatch: pytest.MonkeyPatch):
+    known = provenance.commit()
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.setenv(name, "/elsewhere")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert provenance.commit() == known
+
+
+def test_a_command_may_run_beside_the_main_thread(tmp_path: Path):
+    words = ["toy_grid", "--scale", "smoke", "--status", "--results", str(tmp_path)]
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(run.main, words).result() == 0
+
+
+def test_a_report_whose_files_are_all_bad_names_one(tmp_path: Path):
+    (tmp_path / "toy_grid/smoke").mkdir(parents=True)
+    pointer = "version https://git-lfs.github.com/spec/v1"
+    (tmp_path / "toy_grid/smoke/00.parquet").write_text(pointer)
+    with pytest.raises(StoreError, match=r"00\.parquet"):
+        report.build("toy_grid", "smoke", tmp_path)
 
 
 def test_a_foreign_backend_of_matplotlib_does_not_matter(tmp_path: Path):

@@ -17,7 +17,6 @@ from bench.cli import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
 """The published rows lie in the checkout, wherever a command is called from."""
-_OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
 
 
 def need_checkout(what: str) -> None:
@@ -30,11 +29,12 @@ def need_checkout(what: str) -> None:
 
 def _git(*arguments: str) -> str | None:
     # A hook of another repository sets GIT_DIR and its like.
-    environment = {name: text for name, text in os.environ.items() if name not in _OF_A_REPOSITORY}
+    environment = {name: each for name, each in os.environ.items() if not name.startswith("GIT_")}
     options: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 20}
-    options["env"] = environment
+    # In a container the checkout may be another user's; this process runs its code already.
+    command = ["git", "-c", f"safe.directory={ROOT}", *arguments]
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(["git", *arguments], check=True, **options).stdout.strip()
+        return subprocess.run(command, check=True, env=environment, **options).stdout.strip()
     return None
 
 

@@ -30,7 +30,7 @@ from bench.process import command
 from bench.render.tables import markdown
 from bench.speed import gpu, images, toy
 from bench.speed.rates import Line
-from bench.store.provenance import cpu_name
+from bench.store.provenance import cpu_name, need_checkout
 
 HEADINGS = ("measured", "here", "asked for")
 
@@ -55,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "shows recorded ratios, and measures all else"
     only.add_argument("--recorded", action="store_true", help=about)
     args = parser.parse_args(arguments)
+    try:
+        if args.record:
+            need_checkout("--record")
+    except UsageError as error:
+        return complain("bench.speed", error)
     torch.set_num_threads(1)
     keep_freed_memory()
     if args.device == "cuda":

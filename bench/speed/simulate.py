@@ -26,6 +26,7 @@ from bench.cli import Parser, UsageError, complain, duration, to_path
 from bench.process import command
 from bench.render import tables
 from bench.spec import Spec, columns
+from bench.store.provenance import need_checkout
 from bench.store.rows import StoreError
 from bench.studies import STUDIES
 from bench.studies.selection import Shard
@@ -153,12 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=to_path, metavar="FILE", help="also writes the table here")
     args = parser.parse_args(arguments)
     try:
+        need_checkout("The simulation")
         times = recorded(args.study, report.REFERENCE)
         specs = STUDIES[args.study].specs(args.scale)
         text = markdown(args.study, args.scale, Simulation(specs, times))
         if args.out:
             args.out.write_text(text, encoding="utf-8")
-    except StoreError as error:
+    except UsageError as error:
         return complain("bench.speed.simulate", error)
     except OSError as error:
         return complain("bench.speed.simulate", UsageError(f"--out {args.out}: {error.strerror}"))

@@ -38,12 +38,13 @@ def positive(text: str) -> int:
 
 def to_path(text: str) -> Path:
     """Returns a path, with `~` for the home folder, as argparse's `type`."""
+    why = ""
     try:
         if text:
             return Path(text).expanduser()
     except RuntimeError:
-        text += ", but there is no such home folder"
-    raise argparse.ArgumentTypeError(f"{text!r}; allowed: a path")
+        why = ", but there is no such home folder"
+    raise argparse.ArgumentTypeError(f"{text!r}{why}; allowed: a path")
 
 
 def duration(seconds: float, digits: int = 2) -> str:

@@ -52,7 +52,7 @@ def begin() -> None:
         return
     # A closed stream's number would go to the next file that is opened, and text into that file.
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(number, True)
     os.close(number)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
     sys.excepthook = _end_by

@@ -61,6 +61,12 @@ def test_a_command_goes_on_without_its_output(where: str, status: int, tmp_path:
     assert len(found.stderr.splitlines()) == status
 
 
+def test_processes_that_a_command_starts_have_streams_too(tmp_path: Path):
+    child = "import sys; sys.stdout.flush(); sys.stderr.flush()"
+    body = f"import subprocess\nreturn subprocess.run([sys.executable, '-c', {child!r}]).returncode"
+    assert shell(f"{command(tmp_path, body)} <&- >&- 2>&-", tmp_path).returncode == 0
+
+
 def test_a_closed_stream_is_not_written_into_a_file(tmp_path: Path):
     body = "file = open('kept', 'w')\nprint('lost')\nprint('lost', file=sys.stderr)\nfile.close()"
     shell(f"{command(tmp_path, body)} <&- >&- 2>&-", tmp_path)

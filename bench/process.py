@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,7 +56,7 @@ def begin() -> None:
         os.set_inheritable(number, True)
     os.close(number)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
-    sys.excepthook = _end_by
+    sys.excepthook, threading.excepthook = _end_by, _tell_of
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here
     try:
         os.getcwd()
@@ -88,12 +89,22 @@ def _end_by(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         end(130)
-    lines = "".join(traceback.format_exception(kind, error, trace))
-    what = " ".join(f"{kind.__name__}: {error}".split())[:300]
+    _tell(error, trace)
+    end(1)
+
+
+def _tell(error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an unforeseen error in one line, which says where the trace is; else the trace."""
+    lines = "".join(traceback.format_exception(type(error), error, trace))
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     with suppress(OSError):
         number, path = tempfile.mkstemp(".txt", "svae-bench-")
         with open(number, "w", encoding="utf-8", errors="replace") as file:
             file.write(f"{sys.orig_argv}\n{lines}")
         lines = f"unexpected {what}; the full trace is in {path}\n"
     sys.stderr.write(lines)
-    end(1)
+
+
+def _tell_of(thread: threading.ExceptHookArgs) -> None:
+    if thread.exc_value is not None and thread.exc_type is not SystemExit:
+        _tell(thread.exc_value, thread.exc_traceback)

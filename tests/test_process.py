@@ -96,6 +96,13 @@ def test_an_unexpected_error_is_one_line_and_its_trace_a_file(tmp_path: Path):
     assert "Traceback" in trace.read_text() and "in main" in trace.read_text()
 
 
+def test_an_unexpected_error_of_a_thread_is_one_line(tmp_path: Path):
+    body = "import threading\nthread = threading.Thread(target=int, args=['x'])\nthread.start()"
+    found = shell(command(tmp_path, f"{body}\nthread.join()"), tmp_path, TMPDIR=str(tmp_path))
+    assert (found.returncode, len(found.stderr.splitlines())) == (0, 1)
+    assert len([*tmp_path.glob("svae-bench-*.txt")]) == 1
+
+
 def test_a_trace_that_no_file_takes_is_printed(tmp_path: Path):
     body = "import tempfile\ntempfile.tempdir = '/proc/none'\nraise KeyError('unforeseen')"
     found = shell(command(tmp_path, body), tmp_path)

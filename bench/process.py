@@ -26,6 +26,10 @@ _lost: list[OSError] = []
 """Why text for a standard stream was lost, unless its reader had gone early."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM stops a command as Ctrl-C does, with another status."""
+
+
 class _Stream(io.FileIO):
     """A standard stream that loses what can't be written: no report fails for lack of a reader."""
 
@@ -56,6 +60,7 @@ def begin() -> None:
         os.set_inheritable(number, True)
     os.close(number)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
     sys.excepthook, threading.excepthook = _end_by, _tell_of
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here
     try:
@@ -83,12 +88,16 @@ def end(status: int) -> NoReturn:
     os._exit(status or int(bool(_lost)))
 
 
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
 def _end_by(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Ends the process by an error that nobody has caught."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
-        end(130)
+        end(143 if kind is Terminated else 130)
     _tell(error, trace)
     end(1)
 

@@ -220,6 +220,10 @@ def _begin(plan: Plan) -> None:
         print(f"stale: {line}; {do}", file=sys.stderr)
     if due := len(plan.store.due()):
         print(f"again: an earlier --redo all has left {due} trainings", file=sys.stderr)
+    if bad := plan.store.load()[1]:  # none is left where a run has set them aside
+        path, reason = next(iter(bad.items()))
+        what = f"{len(bad)} files, such as {path}, which {reason}"
+        print(f"bad: {what}; a run sets them aside", file=sys.stderr)
     print(plan.line(), flush=True)
 
 
@@ -313,7 +317,10 @@ def _report(plan: Plan, executor: Sequential) -> int:
         trained = sum(seconds.get(spec.id, 0.0) for job in plan.jobs for spec in job.specs)
         share = 1 - trained / wall / executor.size
         print(f"{duration(wall)} in all, {share:.1%} of it outside training")
-    return int(counts.failed > 0 or counts.stale > 0)
+    if counts.pending:
+        why = f"{counts.pending} rows are not in {plan.store.folder} any more; was it moved?"
+        print(f"python -m bench.run: {why}", file=sys.stderr)
+    return int(counts.failed > 0 or counts.stale > 0 or counts.pending > 0)
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

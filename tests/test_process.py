@@ -117,7 +117,8 @@ def test_ctrl_c_while_a_command_is_imported_is_one_line(module: str, tmp_path: P
     assert (found.returncode, len(found.stderr.splitlines())) == (130, 1)
 
 
-def test_ctrl_c_amid_work_is_one_line(tmp_path: Path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_amid_work_is_one_line(number: int, status: int, tmp_path: Path):
     pixels = np.random.default_rng(0).integers(256, size=(1200, 1200, 3), dtype=np.uint8)
     (tmp_path / "x").mkdir()
     Image.fromarray(pixels).save(tmp_path / "0.jpg")
@@ -133,9 +134,9 @@ def test_ctrl_c_amid_work_is_one_line(tmp_path: Path):
     while not (tmp_path / "c/prepared/cifar10/.draft").exists():
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, len(err.splitlines())) == (130, 1)
+    assert (process.returncode, len(err.splitlines())) == (status, 1)
     assert not (tmp_path / "c/prepared/cifar10/.draft").exists()
 
 
@@ -204,6 +205,25 @@ def test_a_command_may_run_beside_the_main_thread(tmp_path: Path):
     words = ["toy_grid", "--scale", "smoke", "--status", "--results", str(tmp_path)]
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(run.main, words).result() == 0
+
+
+def test_a_folder_that_is_moved_amid_a_run_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_report: None
+):
+    end = run._report
+    monkeypatch.setattr(run, "_report", lambda *given: (shutil.rmtree(tmp_path), end(*given))[1])
+    words = ["--only", "method=alice", "--lam", "0", "--workers", "1", "--results", str(tmp_path)]
+    assert run.main(["toy_grid", "--scale", "smoke", *words]) == 1
+
+
+def test_bad_files_are_named_by_a_run_that_only_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "toy_grid/smoke").mkdir(parents=True)
+    (tmp_path / "toy_grid/smoke/00.parquet").write_text("")
+    words = ["toy_grid", "--scale", "smoke", "--status", "--results", str(tmp_path)]
+    assert run.main(words) == 0
+    assert "00.parquet" in capsys.readouterr().err
 
 
 def test_a_report_whose_files_are_all_bad_names_one(tmp_path: Path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UsageError(Exception):
@@ -20,12 +21,24 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog, description=description, formatter_class=plain)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses `--option=--`, of which some versions of Python make an empty list."""
+        for word in sys.argv[1:] if args is None else args:
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: -- is no value")
+        return super().parse_known_args(args, namespace)
+
+
+def one_line(text: object) -> str:
+    """Returns the text in one line: line ends, and whatever else can't be printed, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def complain(module: str, error: Exception | str, status: int = 2) -> int:
     """Prints the line and returns the exit status."""
-    print(f"python -m {module}: {error}", file=sys.stderr)
+    print(f"python -m {module}: {one_line(error)}", file=sys.stderr)
     return status
 
 
@@ -41,9 +54,17 @@ def to_path(text: str) -> Path:
     why = ""
     try:
         if text:
-            return Path(text).expanduser()
+            path = Path(text).expanduser()
+            path.lstat()
+            return path
     except RuntimeError:
         why = ", but there is no such home folder"
+    except ValueError:
+        why = ", but no file here can have that name"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return Path(text).expanduser()  # the command says what it misses there
+        why = ", but no file here can have so long a name"
     raise argparse.ArgumentTypeError(f"{text!r}{why}; allowed: a path")
 
 

@@ -1,0 +1,40 @@
+"""A refusal is one line, whatever it names."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import run
+from bench.cli import complain
+from tests.rows import SMOKE
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r\x0b\x85\u2028b", "\udce9"], ids=ascii)
+def test_a_name_with_a_line_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complain("bench.run", f"{name} of λ ≥ 0 does not exist") == 2
+    with pytest.raises(SystemExit):
+        run.main([*SMOKE, "--scale", "smoke", name])
+    for line in capsys.readouterr().err.splitlines(keepends=True):
+        assert line.startswith("python -m bench.run: ") and line.endswith("\n")
+        assert ascii(name)[1:-1] in line
+
+
+def test_a_line_keeps_what_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("bench.run", "λ ≥ 0, 日本 and 'é'")
+    assert capsys.readouterr().err == "python -m bench.run: λ ≥ 0, 日本 and 'é'\n"
+
+
+@pytest.mark.parametrize("option", ["--only", "--results", "--scale", "--id"])
+def test_two_dashes_are_no_value(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run.main(["toy_grid", f"{option}=--"])
+    assert stop.value.code == 2
+    assert f"argument {option}: -- is no value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["long", "zero"])
+def test_a_name_that_no_file_can_have(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run.main([*SMOKE, "--status", "--results", name])
+    assert stop.value.code == 2
+    assert "argument --results" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def save(
 
 def load(path: Path) -> dict[str, Tensor] | None:
     """Returns what `save` wrote, or None. Removes a damaged file."""
-    if not path.exists():
+    if not path.is_file():
         return None
     with suppress(Damaged):
         return read(path)[0]

@@ -59,7 +59,7 @@ class Memory:
 
     def _files(self) -> list[Path]:
         with suppress(OSError):  # such a folder can't be: preparing it says why
-            return sorted(self.folder.glob("*.txt"))
+            return sorted(path for path in self.folder.glob("*.txt") if path.is_file())
         return []
 
     def _fresh(self) -> Path:

@@ -25,6 +25,7 @@ from bench.store.rows import (
     from_bytes,
     is_id,
     to_bytes,
+    unreadable,
     without,
 )
 from bench.store.schema import PROVENANCE, TIMES
@@ -189,12 +190,16 @@ class Source:
         except BadFile as error:
             self.bad[path] = str(error)
             return columns.empty_table()
+        except OSError as error:
+            raise unreadable(path, error) from None
 
     def _load(self, buckets: Buckets, path: Path) -> pa.Table | None:
         try:
             return buckets.load(path, keep=True)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unreadable(path, error) from None
         except BadFile as error:
             self.bad[path] = str(error)
             return None

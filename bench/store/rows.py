@@ -69,6 +69,11 @@ class Unwritable(StoreError):
     """The folder takes no files: the disk is full or read-only, or a quota or rights forbid it."""
 
 
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """Returns the error of a file of results that the system does not give."""
+    return StoreError(f"{path} can't be read ({error.strerror}); choose other results, or mend it")
+
+
 class BadFile(Exception):
     """The store can't trust a file; the message is the reason."""
 
@@ -110,6 +115,8 @@ def from_bytes(content: bytes, columns: pa.Schema, keep: bool = False) -> pa.Tab
 def _from_bytes(content: bytes, columns: pa.Schema, keep: bool, newest: int) -> pa.Table:
     if not content:
         raise BadFile("is empty")
+    if content.startswith(b"version https://git-lfs"):
+        raise BadFile("is a pointer of Git LFS: git lfs pull brings the file")
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         metadata = file.metadata.metadata or {}
@@ -166,6 +173,14 @@ def _schema(path: Path) -> pa.Schema:
     return pa.schema([])
 
 
+def _noted(path: Path) -> dict[str, Any]:
+    """Returns the object in a file of JSON; an empty one where there is none that can be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        if isinstance(found := json.loads(path.read_text()), dict):
+            return found
+    return {}
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
@@ -192,12 +207,16 @@ class Buckets:
                 bad[path] = str(error)
             except FileNotFoundError:
                 continue  # another runner has set it aside meanwhile
+            except OSError as error:
+                raise unreadable(path, error) from None
         return pa.concat_tables([self.columns.empty_table(), *tables]), bad
 
     def load(self, path: Path, keep: bool = False) -> pa.Table:
-        """Returns the rows of one of these files. Raises as `from_bytes` does."""
+        """Returns the rows of one of these files. Raises as `from_bytes` does, and OSError."""
         if path.is_dir():
             raise BadFile("is a folder where a result file should be")
+        if path.is_symlink() and not path.exists():
+            raise BadFile("is a link that leads nowhere")
         if len(path.stem) != 2 or path.suffix != ".parquet":
             raise BadFile("is not one of this suite's result files")
         try:
@@ -321,12 +340,26 @@ class Buckets:
         return self.columns.empty_table()
 
     def set_aside_bad(self) -> dict[Path, str]:
-        """Moves files that can't be trusted to `aside/`; returns them with the reason."""
+        """Moves files that can't be trusted to `aside/`; returns them with the reason.
+
+        Whole rows that such a file alone has stay: programs that keep folders alike leave copies
+        under other names.
+        """
         bad = self.read()[1]
         for path in bad:
+            self.put(self._rows_of(path), replace=False)
             with self.lock(path.stem):
                 self._load_or_set_aside(path)
         return bad
+
+    def _rows_of(self, path: Path) -> pa.Table:
+        """Returns the rows of a file of any name, none if it is damaged or of another suite."""
+        with suppress(BadFile, StoreError, OSError):
+            table = from_bytes(path.read_bytes(), self.columns, keep=True)
+            ids = table["id"].to_pylist()
+            if all(map(is_id, ids)) and len({*ids}) == len(ids):
+                return table
+        return self.columns.empty_table()
 
 
 class Store:
@@ -421,6 +454,8 @@ class Store:
             return from_bytes(path.read_bytes(), buckets.columns), {}
         except (BadFile, StoreError) as error:
             raise StoreError(f"{path} {error}") from None
+        except OSError as error:
+            raise unreadable(path, error) from None
 
     @property
     def weights(self) -> Path:
@@ -463,8 +498,13 @@ class Store:
         """Makes the folder ready for writing; returns the files that it set aside.
 
         Raises StoreError if the folder belongs to a newer version of the suite or can't be a
-        folder. Raises Unwritable if it takes no files.
+        folder, or if it holds published results. Raises Unwritable if it takes no files.
         """
+        if self.published("").is_file():
+            raise StoreError(
+                f"{self.published('')} is published and stays as it is; choose a folder of your "
+                "own with --results"
+            )
         try:
             for folder in (self.folder, self.samples.folder, self.work):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -582,10 +622,7 @@ class Store:
 
     def asked(self) -> dict[str, str]:
         """Returns when each row was made whose training was asked to run again, by id."""
-        try:
-            return json.loads(self._asked.read_text())
-        except (OSError, ValueError):
-            return {}
+        return _noted(self._asked)
 
     def due(self) -> set[str]:
         """Returns the ids of trainings that were asked to run again and have not yet."""
@@ -610,15 +647,16 @@ class Store:
     # Failures are remembered, but are no results.
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """Returns {"times": n, "reason": text} by id of every training that has failed."""
+        """Returns {"times": n, "reason": text} by id of every training that has failed.
+
+        A torn note counts for nothing: the training runs again.
+        """
         found = {}
         for path in sorted(self.failed.glob("*.json")):
-            try:
-                note = json.loads(path.read_text())
-                times = note.get("times") or note["deaths"]  # by earlier versions
-                found[path.stem] = {"times": times, "reason": note["reason"]}
-            except (OSError, ValueError, KeyError, AttributeError):
-                path.unlink(missing_ok=True)  # the note is torn: the training runs again
+            note = _noted(path)
+            times, reason = note.get("times") or note.get("deaths"), note.get("reason")
+            if isinstance(times, int) and isinstance(reason, str):  # "deaths": by earlier versions
+                found[path.stem] = {"times": times, "reason": reason}
         return found
 
     def note_failure(self, id: str, reason: str) -> int:
@@ -631,4 +669,5 @@ class Store:
 
     def forget_failures(self, id: str) -> None:
         """Forgets the failures of a training, so that runs try it again."""
-        (self.failed / f"{id}.json").unlink(missing_ok=True)
+        if (path := self.failed / f"{id}.json").is_file():
+            path.unlink(missing_ok=True)

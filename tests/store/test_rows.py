@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.spec import columns
-from bench.store import schema
+from bench.store import checkpoint, schema
 from bench.store.rows import BadFile, Store, StoreError, from_bytes, to_bytes
 from bench.studies import STUDIES
 from bench.studies.toy_grid.spec import ToySpec
@@ -106,8 +106,7 @@ def test_bad_files_are_set_aside_with_a_reason_and_the_rest_stays(
     pq.write_table(pa.table({"a": [1]}), files[3])  # foreign, but fine parquet
     pq.write_table(pa.table({"a": [1]}), kept.folder / "mine.parquet")
     (kept.folder / "zz.parquet").mkdir()
-    moved = files[4].rename(kept.folder / "a file of another name.parquet")
-    lost |= set(pd.read_parquet(moved)["id"])
+    files[4].rename(kept.folder / "a file of another name.parquet")  # its rows are whole
 
     bad = kept.prepare()
     assert len(bad) == 7
@@ -154,6 +153,63 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "toy_grid").write_text("a file in the way")
     with pytest.raises(StoreError, match="can't be written"):
         STUDIES["toy_grid"].store(tmp_path, "smoke").prepare()
+
+
+def test_a_copy_that_another_program_named_gives_the_rows_that_are_missing(tmp_path: Path) -> None:
+    """As Dropbox and its like do when two machines have written one file."""
+    kept = filled(tmp_path, n=32)
+    theirs = filled(tmp_path / "other")
+    theirs.write([row(SPECS[0], score=1.0)], [])
+    for path in theirs.rows.files():
+        os.replace(path, kept.folder / f"{path.stem} (conflicted copy).parquet")
+    kept.prepare()
+    assert ids(kept) == sorted(s.id for s in SPECS)
+    frame = pd.read_parquet(kept.folder).set_index("id")
+    assert frame["inception_score"].to_dict()[SPECS[0].id] == 4.7  # the row that was here stays
+    assert kept.gone() == []
+
+
+def test_a_link_that_leads_nowhere_is_set_aside(tmp_path: Path) -> None:
+    kept = filled(tmp_path)
+    loop, nowhere = kept.rows.files()[:2]
+    lost = {*pd.read_parquet(loop)["id"], *pd.read_parquet(nowhere)["id"]}
+    for path, target in ((loop, loop.name), (nowhere, "missing")):
+        path.unlink()
+        path.symlink_to(target)
+    assert {*kept.load()[1]} == {loop, nowhere}
+    assert {*kept.prepare()} == {loop, nowhere}
+    assert ids(kept) == sorted({s.id for s in SPECS} - lost)
+
+
+def test_a_file_that_the_system_does_not_give_is_named_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = filled(tmp_path)
+    path, read = kept.rows.files()[0], Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    with monkeypatch.context() as rights:
+        rights.setattr(Path, "read_bytes", refuse)
+        for act in (kept.load, kept.prepare):
+            with pytest.raises(StoreError, match=f"{path} can't be read"):
+                act()
+    assert kept.prepare() == {}
+    assert ids(kept) == sorted(s.id for s in SPECS)
+
+
+def test_a_run_writes_nothing_into_published_results(tmp_path: Path) -> None:
+    """What it writes there nobody would read."""
+    kept = filled(tmp_path)
+    published = tmp_path / "published" / "toy_grid" / "smoke.parquet"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(to_bytes(kept.load()[0].combine_chunks()))
+    with pytest.raises(StoreError, match="is published"):
+        STUDIES["toy_grid"].store(tmp_path / "published", "smoke").prepare()
+    assert list(published.parent.iterdir()) == [published]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +287,38 @@ def test_deaths_are_remembered_and_forgiven(tmp_path: Path) -> None:
     assert kept.failures() == {id: {"times": 3, "reason": "a reason"}}
     (kept.failed / "torn.json").write_text("{")
     assert set(kept.failures()) == {id}
+    assert (kept.failed / "torn.json").exists()  # who asks for the status writes nothing
     kept.write([row(SPECS[0])], [points(SPECS[0])])
     assert kept.failures() == {}
     kept.note_failure(id, "again")
     kept.forget_failures(id)
     assert kept.failures() == {}
+
+
+DEEP = "[" * 100_000
+NOTES = ["", "{", "[]", "null", "3", DEEP, '{"times": "3", "reason": "r"}', '{"times": 3}', "\0"]
+
+
+@pytest.mark.parametrize("text", NOTES, ids=range(len(NOTES)))
+def test_a_torn_note_counts_for_nothing(tmp_path: Path, text: str) -> None:
+    kept = filled(tmp_path, n=2)
+    kept.failed.mkdir()
+    (kept.failed / f"{SPECS[0].id}.json").write_text(text)
+    (kept.work / "redo.json").write_text(text)
+    assert kept.failures() == {} and kept.due() == set()
+    assert kept.note_failure(SPECS[0].id, "a reason") == 1
+    kept.redo([SPECS[1].id])
+    assert kept.due() == {SPECS[1].id}
+
+
+def test_what_lies_in_the_place_of_a_file_is_no_file(tmp_path: Path) -> None:
+    """A folder, or a link that leads to itself."""
+    kept = filled(tmp_path, n=2)
+    (kept.work / "rows" / "folder.txt").mkdir()
+    (kept.work / "rows" / "loop.txt").symlink_to("loop.txt")
+    (kept.failed / f"{SPECS[0].id}.json").mkdir(parents=True)
+    (tmp_path / "checkpoint").mkdir()
+    assert kept.memory.ids() == {spec.id for spec in SPECS[:2]}
+    kept.write([row(SPECS[0])], [points(SPECS[0])])
+    assert kept.prepare() == {} and kept.failures() == {}
+    assert checkpoint.load(tmp_path / "checkpoint") is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 import shutil
 import sys
 import threading
@@ -184,8 +186,13 @@ def first_result(rows: Sequence[Mapping[str, Any]], metric: Metric, total: int) 
 def _notes(progress: Path) -> Iterator[dict[str, Any]]:
     """Yields the heartbeats in this folder: key, share, seconds and process of a job."""
     for path in progress.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError):  # just replaced or removed
-            yield json.loads(path.read_text())
+        # It may be just replaced or removed, or anything if the disk was full.
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
+            note = json.loads(path.read_text())
+            process = re.fullmatch(r"[\w.]+-\d+", note["process"])  # part of a pattern of files
+            named = process and isinstance(note["key"], str)
+            if named and 0 <= note["share"] <= 1 and 0 <= note["seconds"] < math.inf:
+                yield note
 
 
 def clear_drafts(progress: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from bench.studies.study import Study
 
 OWN_OPTION = {"lam": "--lam", "lr": "--lr", "seed": "--seeds"}
 """Options that replace a study's own values of a field."""
+MOST = 1_000_000
+"""Trainings that one command may select: their list takes a gigabyte and half a minute."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
         except ValueError:
             allowed = f"allowed: values of type {kinds[field].__name__}"
             raise UsageError(f"--set {field}={','.join(texts)}; {allowed}") from None
+    _check_number(study, scale, methods, args, given)
     try:
         specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision, given)
     except ValueError as error:
@@ -70,6 +74,24 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
         if not specs:
             raise UsageError(f"--shard {args.shard} is empty: {len(whole)} trainings are selected")
     return specs
+
+
+def _check_number(
+    study: Study[Any],
+    scale: str,
+    methods: Sequence[str] | None,
+    args: argparse.Namespace,
+    given: Mapping[str, Sequence[Any]],
+) -> None:
+    """Raises UsageError for more trainings than a command can list."""
+    values = {"method": methods or study.methods, "lam": args.lam or study.lams[scale]}
+    values |= {"lr": args.lr or [0], **study.axes[scale], **given}
+    number = math.prod(map(len, values.values())) * (args.seeds or 1)
+    if number > MOST:
+        raise UsageError(
+            f"{number:,} trainings are selected; allowed: {MOST:,} at most, see --seeds, --lam, "
+            "--lr and --set"
+        )
 
 
 def _assignments(

@@ -1,0 +1,26 @@
+"""What a command selects is counted before it is listed."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import run
+from tests.rows import SMOKE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--seeds", "9" * 30], ["--seeds=40000", "--lam", ",".join(map(str, range(50)))]],
+    ids=["seeds", "seeds times lambdas"],
+)
+def test_more_trainings_than_can_be_listed(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would fill the memory."""
+    assert run.main([*SMOKE, *options, "--dry-run"]) == 2
+    assert "allowed: 1,000,000 at most, see --seeds" in capsys.readouterr().err
+
+
+def test_as_many_as_a_cluster_may_train(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*SMOKE, "--seeds", "1000", "--status", "--json"]) == 0
+    assert '"total": 8000' in capsys.readouterr().out

@@ -10,21 +10,13 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from bench.cli import UsageError
 
@@ -32,8 +24,25 @@ Arrays = dict[str, np.ndarray]
 """Images `train` and `test`, uint8 (n, c, h, w), and if known their `*_labels`, int64 (n,)."""
 
 
+def shown(text: str) -> str:
+    """Returns text as one line that any terminal takes: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def reason(error: BaseException) -> str:
+    """Returns why something failed, without addresses of Python's objects."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the content", text)
+
+
 class DataError(UsageError):
-    """A data set is missing, damaged or the wrong data; the message says what to do."""
+    """A data set is missing, damaged or the wrong data; the message says what to do.
+
+    A message names the option `--data`. The command `bench.data` has `--from` instead, and says so.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shown(text))
 
 
 class Lacking(DataError):
@@ -76,18 +85,52 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}") from None
+        raise DataError(f"{path} can't be read: {reason(error)}") from None
+
+
+def within(place: Path, *parts: str) -> Path | None:
+    """Returns a path below `place`, each part in capitals or not, or None. Raises DataError."""
+    for part in parts:
+        exact = place / part
+        others = (path for path in listing(place) if path.name.lower() == part.lower())
+        found = exact if os.path.lexists(exact) else next(others, None)
+        if found is None:
+            return None
+        place = found
+    return place
+
+
+def listing(place: Path) -> list[Path]:
+    """Returns the sorted entries of a folder, none of what is no folder. Raises DataError."""
+    try:
+        return sorted(place.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{place} can't be read: {reason(error)}") from None
 
 
 def mnist_files(folder: Path) -> dict[str, Path]:
-    """Finds the four idx files, plain or .gz, in the folder, in raw/ or in MNIST/raw/ below it."""
+    """Finds the four idx files, plain or .gz, in the folder, in raw/ or in MNIST/raw/ below it.
+
+    Programs that unpack write `.idx3` for `-idx3`, or put a file into a folder of its name.
+    """
     found: dict[str, Path] = {}
-    for name, file in MNIST.items():
-        for place in (folder / "MNIST" / "raw", folder / "raw", folder):
-            for path in (place / file, place / f"{file}.gz"):
-                if path.is_file():
-                    found.setdefault(name, path)
+    for place in (within(folder, *parts) for parts in (("MNIST", "raw"), ("raw",), ())):
+        paths = listing(place) if place else []
+        paths += [path for each in paths if _idx(each) and each.is_dir() for path in listing(each)]
+        there = {_idx(path): path for path in reversed(paths) if path.is_file()}
+        for name, file in MNIST.items():
+            for wanted in (file, f"{file}.gz"):
+                if wanted in there:
+                    found.setdefault(name, there[wanted])
     return found
+
+
+def _idx(path: Path) -> str:
+    """Returns the published name of an idx file, or ""."""
+    name = path.name.lower().replace(".idx", "-idx")
+    return name if name.removesuffix(".gz") in MNIST.values() else ""
 
 
 def mnist(files: dict[str, Path]) -> Arrays:
@@ -100,6 +143,9 @@ def mnist(files: dict[str, Path]) -> Arrays:
         try:
             if content.startswith(b"\x1f\x8b"):
                 content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(IDX_LIMIT)
+        except Exception as error:
+            raise DataError(f"{path} can't be read as a .gz: {reason(error)}") from None
+        try:
             with TemporaryDirectory() as folder:  # torchvision gets a copy: it reads no .gz
                 plain = Path(folder) / "idx"
                 plain.write_bytes(content)
@@ -107,16 +153,25 @@ def mnist(files: dict[str, Path]) -> Arrays:
                     arrays[name] = read_label_file(str(plain)).numpy()
                 else:
                     arrays[name] = read_image_file(str(plain)).numpy().reshape(-1, 1, 28, 28)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} can't be read: {error}") from None
+        except OSError as error:
+            raise _no_room(error) from None
         except Exception:  # torchvision asserts, casts and reshapes
-            raise DataError(f"{path} is damaged: it can't be read as idx data") from None
+            raise DataError(
+                f"{path} is damaged, or not MNIST's: it can't be read as idx data; {_ELSEWHERE}"
+            ) from None
         if sha256(arrays[name]) != MNIST_SHA256[name]:
             raise DataError(
-                f"{path} is not the file of MNIST it is named after (another SHA-256): "
-                "damaged, or another data set of the same layout; delete it, or give another --data"
+                f"{path} is not MNIST's {MNIST[name]} (another SHA-256): damaged, or another data "
+                f"set of the same layout; {_ELSEWHERE}"
             )
     return arrays
+
+
+_ELSEWHERE = "allowed: the published files; give their folder with --data, or move this file away"
+
+
+def _no_room(error: OSError) -> DataError:
+    return DataError(f"no temporary folder can be written ({reason(error)}): name one in $TMPDIR")
 
 
 CIFAR10 = ("cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -129,12 +184,16 @@ def cifar10_archive(path: Path) -> Arrays:
     """Reads cifar-10-python.tar.gz. Raises DataError for any other file."""
     if hashlib.sha256(_read(path)).hexdigest() != CIFAR10_SHA256:
         raise DataError(
-            f"{path} is not cifar-10-python.tar.gz (another SHA-256): damaged or incomplete; "
-            "delete it and get it again"
+            f"{path} is not CIFAR-10's python archive (another SHA-256): incomplete, or another "
+            "archive; allowed: cifar-10-python.tar.gz as published, an .npz, a folder or .zip of "
+            "images; unpack an archive of your own, and give its folder with --data"
         )
-    with TemporaryDirectory() as folder:
-        shutil.unpack_archive(path, folder, "gztar", filter="data")
-        return cifar10_batches(Path(folder) / CIFAR10[0])
+    try:
+        with TemporaryDirectory() as folder:
+            shutil.unpack_archive(path, folder, "gztar", filter="data")
+            return cifar10_batches(Path(folder) / CIFAR10[0])
+    except OSError as error:
+        raise _no_room(error) from None
 
 
 def cifar10_batches(folder: Path) -> Arrays:
@@ -158,8 +217,11 @@ def cifar10_batches(folder: Path) -> Arrays:
             arrays[f"{part}_labels"] = np.asarray(batches.targets, np.int64)
     except RuntimeError:  # torchvision compares every MD5 before it unpickles anything
         raise DataError(
-            f"CIFAR-10 in {folder} lacks a batch, or one is damaged (another MD5): get it again"
+            f"CIFAR-10 in {folder} lacks a batch, or one is damaged (another MD5); allowed: all "
+            "six files as published; give another place with --data"
         ) from None
+    except OSError as error:
+        raise DataError(f"CIFAR-10 in {folder} can't be read: {reason(error)}") from None
     return arrays
 
 
@@ -171,14 +233,21 @@ def npz(path: Path, *names: str) -> Arrays:
                 raise DataError(f"{path} would unpack to more than {NPZ_LIMIT >> 30} GiB")
         with np.load(path, allow_pickle=False) as file:
             if missing := [name for name in names if name not in file.files]:
-                raise DataError(f"{path} has no array {missing[0]}, only {', '.join(file.files)}")
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged, or not an .npz file of arrays: {error}") from None
+                raise DataError(
+                    f"{path} has no array {missing[0]}, only {', '.join(file.files) or 'none'}; "
+                    f"allowed: an .npz of {', '.join(names)}"
+                )
+            return {name: np.asarray(file[name]) for name in names}
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise DataError(
+            f"{path} is damaged, or not an .npz file of arrays: {reason(error)}"
+        ) from None
 
 
 def unlabelled_npz(path: Path, channels: int, size: int) -> Arrays:
-    """Reads `images` of an .npz file: uint8 (n, size, size, channels), or (n, size, size) if grey.
+    """Reads `images` of an .npz file, as `_planes` takes them.
 
     Every tenth image is for the test. Raises DataError for anything else.
     """
@@ -189,7 +258,7 @@ def unlabelled_npz(path: Path, channels: int, size: int) -> Arrays:
 def cifar10_npz(path: Path) -> Arrays:
     """Reads CIFAR-10 from an .npz file. Raises DataError for anything else.
 
-    The arrays are train_images and test_images, uint8 (n, 32, 32, 3), and train_labels and
+    The arrays are train_images and test_images, as `_planes` takes them, and train_labels and
     test_labels, whole numbers from 0 to 9.
     """
     file = npz(path, "train_images", "train_labels", "test_images", "test_labels")
@@ -206,14 +275,53 @@ def cifar10_npz(path: Path) -> Arrays:
 
 
 def _planes(path: Path, name: str, images: np.ndarray, channels: int, size: int) -> np.ndarray:
-    """Returns images (n, size, size, channels), or grey (n, size, size), as (n, channels, …)."""
+    """Returns images (n, size, size, channels), or grey (n, size, size), as (n, channels, …).
+
+    Pixels become uint8 as `to_uint8` says. Raises DataError for other shapes and types.
+    """
     wide = images[..., None] if channels == 1 and images.ndim == 3 else images
-    if wide.dtype != np.uint8 or wide.shape[1:] != (size, size, channels) or not len(wide):
-        raise DataError(
-            f"{path}: {name} is {images.dtype} {images.shape}, "
-            f"not uint8 (n, {size}, {size}, {channels})"
-        )
-    return np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
+    given, allowed = f"{path}: {name} is {images.dtype} {images.shape}", "uint8, uint16 or floats"
+    if wide.shape[1:] != (size, size, channels) or not len(wide):
+        turned = wide.ndim == 4 and wide.shape[1:] == (channels, size, size)
+        hint = "; images.transpose(0, 2, 3, 1) has this shape" if turned and len(wide) else ""
+        raise DataError(f"{given}; allowed: {allowed} (n, {size}, {size}, {channels}){hint}")
+    if _is_uint16(wide) and wide.max() < 256:
+        raise DataError(f"{given}, but no value is above 255; allowed: uint8 for such values")
+    pixels = np.empty((len(wide), channels, size, size), np.uint8)
+    try:
+        for at in range(0, len(wide), 1000):  # floats need memory
+            pixels[at : at + 1000] = to_uint8(wide[at : at + 1000]).transpose(0, 3, 1, 2)
+    except ValueError as error:
+        raise DataError(f"{given}, with {error}; allowed: {_PIXELS}") from None
+    return pixels
+
+
+_PIXELS = "uint8, uint16 (divided by 65,535), floats in [0, 1], bool"
+
+
+def to_uint8(values: np.ndarray) -> np.ndarray:
+    """Returns pixels as uint8, rounded to the nearest value.
+
+    uint8 stays as it is, uint16 is divided by 65,535, floats are in [0, 1], and True is white.
+    Raises ValueError, which says what the pixels are, for anything else.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values * np.uint8(255)
+    if _is_uint16(values):
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if values.dtype.kind != "f":
+        raise ValueError(f"pixels of type {values.dtype}")
+    if np.isnan(values).any():
+        raise ValueError("pixels that are no number (NaN)")
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"floats from {values.min():.4g} to {values.max():.4g}")
+    return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+
+
+def _is_uint16(values: np.ndarray) -> bool:
+    return values.dtype.kind == "u" and values.dtype.itemsize == 2  # of either byte order
 
 
 BITS = (10000, 784)
@@ -228,8 +336,10 @@ def bits(path: Path) -> np.ndarray:
 
     The file is an .npz with `test`, or text of 0s and 1s. Raises DataError if it holds other bits.
     """
-    if path.suffix == ".npz":
-        array = npz(path, "test")["test"].astype(np.uint8, copy=False)
+    if path.suffix.lower() == ".npz":
+        array = npz(path, "test")["test"]
+        binary = array.dtype.kind in "biuf" and np.isin(array, (0, 1)).all()
+        array = array.astype(np.uint8) if binary else np.empty(0, np.uint8)
     else:
         content = np.frombuffer(_read(path), np.uint8)
         array = content[(content == ord("0")) | (content == ord("1"))] - ord("0")
@@ -237,111 +347,6 @@ def bits(path: Path) -> np.ndarray:
     if array.shape != BITS or sha256(array) != BITS_SHA256:
         raise DataError(
             f"{path} does not hold the test set of statically binarized MNIST (Larochelle's "
-            "binarized_mnist_test): damaged, or binarized otherwise"
+            "binarized_mnist_test): damaged, or binarized otherwise; give another place with --data"
         )
     return array
-
-
-SUFFIXES, FORMATS = (".jpg", ".jpeg", ".png", ".webp"), ("JPEG", "PNG", "WEBP")
-BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
-
-
-def picture_names(place: Path) -> list[str]:
-    """Returns the sorted names of image files in a folder or zip.
-
-    Names in a folder are paths below it; names in a zip are never used as paths. Raises DataError
-    for a file that is no zip.
-    """
-    if place.is_dir():
-        files = (path for path in place.rglob("*") if path.is_file())
-        found = {path.relative_to(place).as_posix() for path in files}
-    else:
-        try:
-            with zipfile.ZipFile(place) as archive:
-                found = {n for n in archive.namelist() if not n.startswith("__MACOSX/")}
-        except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{place} can't be read as a zip: {error}") from None
-    return sorted(name for name in found if PurePosixPath(name).suffix.lower() in SUFFIXES)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Decodes images of a folder or zip when their turn comes, each uint8 (channels, size, size).
-
-    Images are RGB for three channels and grey for one. The shorter side is resized to `size` by
-    Lanczos, then the middle square is cut out. Fuel made the file that the paper's authors trained
-    on, `celeba_64.hdf5`, in this way. Iteration raises DataError for a damaged or huge image.
-    """
-
-    place: Path
-    names: Sequence[str]
-    channels: int
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        console = Console(stderr=True)
-        quiet = len(self) <= CHUNK or not console.is_terminal
-        chunks = [self.names[at : at + CHUNK] for at in range(0, len(self), CHUNK)]
-        label = f"{len(self)} images"
-        zipped = zipfile.ZipFile(self.place) if self.place.is_file() else nullcontext()
-        with zipped as archive, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            decode = partial(_decode, archive, self)
-            for chunk in track(chunks, label, console=console, transient=True, disable=quiet):
-                yield from pool.map(decode, chunk)
-
-
-def _decode(archive: zipfile.ZipFile | None, pictures: Pictures, name: str) -> np.ndarray:
-    where, size = f"{name} in {pictures.place}", pictures.size
-    try:
-        path = pictures.place / name
-        length = archive.getinfo(name).file_size if archive else path.stat().st_size
-        if length > BYTES_LIMIT:
-            raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: refused")
-        content = archive.read(name) if archive else path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > PIXELS_LIMIT:
-                raise DataError(f"{where} has {width} x {height} pixels: refused")
-            pixels = image.convert("RGB" if pictures.channels == 3 else "L")
-        short = min(width, height)
-        sides = [max(size, round(side * size / short)) for side in (width, height)]
-        left, top = ((side - size) // 2 for side in sides)
-        scaled = pixels.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
-        square = scaled.crop((left, top, left + size, top + size))
-        return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise DataError(f"{where} is not a whole image: {error}") from None
-
-
-def pictures(
-    place: Path, names: list[str], partition: Path | None, channels: int, size: int
-) -> dict[str, Pictures]:
-    """Returns training and test images: parts 0 and 2 of CelebA's official `partition`.
-
-    The partition is the authors' list or the .csv of copies. Every tenth image is for the test
-    without a partition. Raises DataError for a damaged list, and for a name that it lacks.
-    """
-    train, test = [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
-    if partition is not None:
-        lines = partition.read_text(errors="replace").replace(",", " ").splitlines()
-        pairs = [line.split() for line in lines if line.strip()]
-        pairs = pairs[1:] if pairs and pairs[0][-1] == "partition" else pairs
-        if not all(len(pair) == 2 and pair[1] in ("0", "1", "2") for pair in pairs):
-            raise DataError(f"{partition} is damaged: not lines of FILE 0, 1 or 2")
-        parts: dict[str, str] = dict(pairs)
-        files = {name: PurePosixPath(name).name for name in names}
-        if unknown := [name for name in names if files[name] not in parts]:
-            raise DataError(f"{unknown[0]} is not in list_eval_partition: another data set?")
-        official = [[n for n in names if parts[files[n]] == part] for part in "02"]
-        train, test = official if all(official) else (train, test)
-    parted = {"train": train, "test": test}
-    return {part: Pictures(place, each, channels, size) for part, each in parted.items()}
-
-
-Rows = np.ndarray | Pictures
-"""Images in an array, or images that are decoded when their turn comes."""

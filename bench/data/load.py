@@ -15,7 +15,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -25,11 +27,14 @@ import numpy as np
 from filelock import FileLock
 
 from bench.data import download, files
-from bench.data.files import Arrays, DataError, Lacking, Rows, fingerprint
+from bench.data.files import Arrays, DataError, Lacking, fingerprint, reason, shown
+from bench.data.pictures import Pictures, Rows
 from bench.data.sources import DATASETS, Dataset, Source, find
 from bench.store.atomic import write_atomically
 
 VERSION = 1  # of prepared arrays
+LEAST = 10
+"""Images that a folder or file without a split must have."""
 PARTS = {"images": ("train", "test"), "labels": ("train_labels", "test_labels")}
 """Arrays that a prepared file holds, one after the other."""
 
@@ -46,11 +51,31 @@ class Images:
     train_labels: np.ndarray | None = None  # int64 (n,)
     test_labels: np.ndarray | None = None  # int64 (m,)
     origin: str = ""  # a folder, a file, or "drawn"
+    said: str = (
+        ""  # of a folder or zip of images: files taken and left out, and what became of them
+    )
+
+
+class Damaged(DataError):
+    """A prepared data set is not what was recorded; the message says what mends it."""
 
 
 def cache() -> Path:
-    """Returns the folder of downloads, $SVAE_BENCH_DATA or by default ~/.cache/svae-bench."""
-    return Path(os.environ.get("SVAE_BENCH_DATA") or Path.home() / ".cache" / "svae-bench")
+    """Returns the folder of downloads, $SVAE_BENCH_DATA or by default ~/.cache/svae-bench.
+
+    Raises DataError if that folder is below a home that is not known.
+    """
+    return _at_home(os.environ.get("SVAE_BENCH_DATA") or "~/.cache/svae-bench")
+
+
+def _at_home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # pathlib's, without $HOME or for a stranger's
+        raise DataError(
+            f"the home folder of {path} is not known; allowed: a cache named in $SVAE_BENCH_DATA "
+            "(of bench.data: --cache), and paths without ~"
+        ) from None
 
 
 def load(name: str, data: Path | None = None) -> Images:
@@ -62,26 +87,38 @@ def load(name: str, data: Path | None = None) -> Images:
     """
     if draw := _entry(name).draw:
         arrays = draw()
-        return Images(name, fingerprint(arrays)[0], True, **arrays, origin="drawn")
+        return Images(name, fingerprint(arrays)[0], True, **arrays, origin="drawn", said="")
     if data is None:
-        return prepare(name)
-    place = _existing(data)
-    key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    folder = cache() / "prepared" / f"{name}-{key}"
-    return read(place / "prepared" / name) or _prepare(name, place, folder)
+        images, new = _named(name)
+    else:
+        place = _existing(data)
+        key = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
+        folder = cache() / "prepared" / f"{name}-{key}"
+        found = read(place / "prepared" / name)
+        images, new = (found, False) if found else _prepare(name, place, folder)
+    if new and images.said:
+        print(shown(images.said), file=sys.stderr)
+    return images
 
 
 def prepare(name: str, data: Path | None = None) -> Images:
     """Prepares the data set in the cache, so that `load(name)` returns it, and returns it.
 
-    It comes from `data`, or without `data` as in `load`. Raises DataError.
+    It comes from `data`, or without `data` as in `load`. What is damaged is prepared again. Raises
+    DataError.
     """
+    return _named(name, data, mend=True)[0]
+
+
+def _named(name: str, data: Path | None = None, mend: bool = False) -> tuple[Images, bool]:
+    """Returns what `prepare` returns, and whether it was made just now."""
     entry, folder = _entry(name), cache() / "prepared" / name
     if data is None and entry.path:
-        data = Path(entry.path).expanduser()
+        data = _at_home(entry.path)
     if data is None:
-        if found := read(folder):
-            return found
+        with contextlib.suppress(Damaged) if mend else contextlib.nullcontext():
+            if found := read(folder):
+                return found, False
         source = None
         with contextlib.suppress(Lacking):
             source = entry.locate(cache())
@@ -90,19 +127,20 @@ def prepare(name: str, data: Path | None = None) -> Images:
     return _prepare(name, _existing(data or cache()), folder)
 
 
-def _prepare(name: str, place: Path, folder: Path) -> Images:
+def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
     """Returns the data set in `place`, prepared in the folder unless that was done before.
 
-    Raises DataError if the place can't be read or the folder can't be written.
+    It says as well whether that was done now. Raises DataError if the place can't be read or the
+    folder can't be written.
     """
     source = find(name, place)
     stamp, draft = source.stamp(), folder / ".draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            with contextlib.suppress(DataError):
+            with contextlib.suppress(Damaged):
                 if found := read(folder, stamp=stamp):
-                    return found
+                    return found, False
             shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left it
             draft.mkdir()
             try:
@@ -110,21 +148,27 @@ def _prepare(name: str, place: Path, folder: Path) -> Images:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
             found = read(folder)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # a file system without locks has the second
         raise DataError(
-            f"{folder} can't be written ({error.strerror or error}); choose another cache with "
-            "SVAE_BENCH_DATA"
+            f"{folder} can't be locked and written ({reason(error)}); choose another cache with "
+            "$SVAE_BENCH_DATA (of bench.data: --cache)"
         ) from None
     if found is None:
         raise DataError(f"another process removed {folder}: prepare again")
-    return found
+    return found, True
 
 
 def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
-    rows = source.read()
+    try:
+        rows = source.read()
+    except OSError as error:  # of the user's files, not of the cache
+        raise DataError(f"{source.place} can't be read: {reason(error)}") from None
     train, test = len(rows["train"]), len(rows["test"])
     if not (train and test):
-        raise DataError(f"too few images in {source.place}: {train} of {train + test} train")
+        raise DataError(
+            f"too few images in {source.place}: {train + test}; allowed: at least {LEAST}, because "
+            "every tenth is for the test; give more with --data"
+        )
     drafts = {kind: draft / kind for kind, parts in PARTS.items() if parts[0] in rows}
     for kind, path in drafts.items():
         _save(path, *(rows[part] for part in PARTS[kind]))
@@ -132,6 +176,8 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
     sha256, hashes = fingerprint(arrays)
     about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
     about |= {"stamp": stamp, "train": train, "hashes": hashes, "sha256": sha256}
+    if isinstance(rows["train"], Pictures):
+        about["said"] = rows["train"].said()
     about["bytes"] = {kind: path.stat().st_size for kind, path in drafts.items()}
     new = _files(folder, drafts, sha256)
     for kind, path in new.items():
@@ -171,15 +217,20 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
     """Returns the data set that was prepared in the folder, memory-mapped, or None.
 
     It returns None as well if the files that were prepared had another `stamp`. It compares sizes
-    and shapes with the record, and every byte under `check`. Raises DataError if they differ, or
-    for a folder of a newer version of the suite.
+    and shapes with the record, and every byte under `check`. Raises Damaged if they differ, and
+    DataError for a folder of a newer version of the suite.
     """
+    origin = "DIR|FILE"
     try:
         if not (folder / "about.json").exists():
             return None
         known = json.loads((folder / "about.json").read_text())
         if known["version"] > VERSION:
-            raise DataError(f"{folder} was prepared by a newer version of the suite")
+            raise DataError(
+                f"{folder} was prepared by a newer version of the suite; choose another cache with "
+                "$SVAE_BENCH_DATA (of bench.data: --cache), or update the suite"
+            )
+        origin = shlex.quote(str(known.get("origin", origin)))
         if stamp not in (None, known.get("stamp")):
             return None
         paths = _files(folder, known["bytes"], known["sha256"])
@@ -187,11 +238,16 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
         arrays = _arrays(paths, known["train"])
         found = fingerprint(arrays, None if check else known["hashes"])
         if sizes == known["bytes"] and found == (known["sha256"], known["hashes"]):
-            return Images(known["name"], known["sha256"], False, **arrays, origin=known["origin"])
-        reason = "another size, shape or SHA-256 than recorded"
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        reason = str(error)
-    raise DataError(f"{folder} is damaged ({reason}): delete it and prepare again")
+            about = {"origin": known["origin"], "said": known.get("said", "")}
+            return Images(known["name"], known["sha256"], False, **arrays, **about)
+        why = "another size, shape or SHA-256 than recorded"
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        why = reason(error)
+    command = f"python -m bench.data prepare {shlex.quote(folder.name)} --from {origin}"
+    command += f" --cache {shlex.quote(str(folder.parent.parent))}"
+    raise Damaged(f"{folder} is damaged ({why}); this prepares it again: {command}")
 
 
 def _entry(name: str) -> Dataset:
@@ -201,9 +257,13 @@ def _entry(name: str) -> Dataset:
 
 
 def _existing(data: Path) -> Path:
-    if not data.exists():
-        raise DataError(f"{data} does not exist")
-    return data.resolve()
+    try:
+        data = data if data.exists() else _at_home(str(data))
+        if data.exists():
+            return data.resolve()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{data} can't be read: {reason(error)}") from None
+    raise DataError(f"{data} does not exist; give another folder or file with --data")
 
 
 def static_bits(data: Path | None = None) -> np.ndarray:
@@ -213,14 +273,15 @@ def static_bits(data: Path | None = None) -> np.ndarray:
     and Murray 2008, the files of Larochelle.
     """
     place = cache() if data is None else _existing(data)
-    paths = [place / "binarized_mnist.npz", place / "binarized_mnist_test.amat"]
-    if found := [path for path in paths if path.is_file()]:
-        return files.bits(found[0])
+    for name in ("binarized_mnist.npz", "binarized_mnist_test.amat"):
+        found = files.within(place, name)
+        if found and found.is_file():
+            return files.bits(found)
     if data is None:
         return files.bits(download.bits(place))
     raise DataError(
-        f"no statically binarized MNIST in {place}: looked for binarized_mnist.npz and "
-        "binarized_mnist_test.amat; without --data it is downloaded"
+        f"no statically binarized MNIST in {place}; allowed: binarized_mnist.npz or "
+        "binarized_mnist_test.amat there; without --data it is downloaded"
     )
 
 

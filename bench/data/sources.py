@@ -8,13 +8,16 @@ A data set of your own is one entry more:
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bench.data import download, files, synthetic
-from bench.data.files import Arrays, DataError, Lacking, Rows
+from bench.data import choose, download, files, pictures, synthetic
+from bench.data.files import Arrays, DataError, Lacking, reason
+from bench.data.pictures import Rows
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,19 @@ class Source:
     place: Path
     files: Sequence[Path]
     read: Callable[[], Mapping[str, Rows]]
+    rules: str = ""  # of what the function makes of the files
 
     def stamp(self) -> str:
-        """Returns a hash that changes if a file is added, removed, resized or written."""
-        stats = [(file, file.stat()) for file in self.files]
+        """Returns a hash that changes if a file is added, removed, resized or written.
+
+        Raises DataError for a file that can't be read.
+        """
+        try:
+            stats = [(file, file.stat()) for file in self.files]
+        except OSError as error:
+            raise DataError(f"{error.filename} can't be read: {reason(error)}") from None
         lines = [f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for file, stat in stats]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("".join([self.rules, *lines]))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Dataset:
     train: int  # images for training, for estimates of how long a training takes
     d_z: int  # dimension of codes
     locate: Callable[[Path], Source | None] = lambda place: None
-    looked: str = "images"  # what an error says that it looked for
+    allowed: str = "an .npz"  # what an error names, beside a folder or zip of images
     download: Callable[[Path], None] | None = None
     draw: Callable[[], Arrays] | None = None
     classifier: str = ""  # of bench.scores, trained on these images
@@ -65,8 +75,8 @@ def images_in(
     """Returns an entry for your own images: a folder or zip of images of any size, or an .npz.
 
     `channels` is 1 (grey) or 3; `size` is height and width, from 16 to 256. An .npz has `images`,
-    uint8 (n, size, size, channels), or (n, size, size) if grey. Every tenth image is for the test.
-    Specs and rows name these images with their digest.
+    (n, size, size, channels), or (n, size, size) if grey, as `files.to_uint8` takes them. Every
+    tenth image is for the test. Specs and rows name these images with their digest.
     """
     return Dataset(channels, size, train, d_z, path=path)
 
@@ -76,61 +86,108 @@ def find(name: str, place: Path) -> Source:
     entry = DATASETS[name]
     source = entry.locate(place) or _images("folder", place, entry.channels, entry.size)
     if source is None:
-        raise DataError(f"no {name} in {place}: looked for {entry.looked}")
+        raise DataError(
+            f"no {name} in {place}: {choose.choose(place).counted()}; allowed: {entry.allowed}, or "
+            f"a folder or .zip of images ({choose.ALLOWED}); give another place with --data"
+        )
     return source
 
 
-def _named(place: Path, name: str, *ends: str) -> Path:
+def _named(place: Path, name: str, *ends: str) -> Path | None:
     """Returns `place` if it is a file with one of these endings, and else the file `name` in it."""
-    return place if place.is_file() and place.name.endswith(ends) else place / name
+    if place.is_file():
+        return place if place.name.lower().endswith(ends) else None
+    found = files.within(place, name)
+    return found if found and found.is_file() else None
 
 
 def _mnist(place: Path) -> Source:
     found = files.mnist_files(place)
     if lacking := [f"{file}[.gz]" for name, file in files.MNIST.items() if name not in found]:
-        looked = f"looked for {', '.join(lacking)} there and in MNIST/raw"
-        raise Lacking(f"no MNIST in {place}: {looked}; without --data it is downloaded")
+        raise Lacking(
+            f"no MNIST in {place}: {', '.join(lacking)} missing; allowed: a folder of the four idx "
+            "files as published, there or in MNIST/raw; without --data it is downloaded"
+        )
     return Source("mnist", place, list(found.values()), partial(files.mnist, found))
 
 
 def _cifar10(place: Path) -> Source | None:
     npz = _named(place, "cifar10.npz", ".npz")
-    if npz.is_file():
+    if npz:
         return Source("cifar10", npz, [npz], partial(files.cifar10_npz, npz))
-    for folder in (place, place / files.CIFAR10[0]):
-        found = [folder / name for name in files.CIFAR10[1:] if (folder / name).is_file()]
-        if found:
+    for folder in (place, files.within(place, files.CIFAR10[0])):
+        names = files.CIFAR10[1:] if folder else ()
+        found = [folder / name for name in names if folder and (folder / name).is_file()]
+        if folder and found:
             return Source("cifar10", folder, found, partial(files.cifar10_batches, folder))
     archive = _named(place, "cifar-10-python.tar.gz", ".tar.gz", ".tgz")
-    if archive.is_file():
+    if archive:
         return Source("cifar10", archive, [archive], partial(files.cifar10_archive, archive))
     return None
 
 
+_CELEBA_NAME = re.compile(r"(?i)img_align_celeba(_png)?")
+_CELEBA_PLACES = [
+    (*inside, f"img_align_celeba{end}")
+    for inside in (("celeba",), (), ("celeba", "Img"), ("Img",))
+    for end in ("", ".zip", "_png", "_png.zip")
+]
+"""Where a folder holds the images: torchvision's layout, and that of the official download."""
+
+
 def _celeba(place: Path) -> Source | None:
     npz = _named(place, "celeba64.npz", ".npz")
-    if npz.is_file():
+    if npz:
         return _images("celeba", npz, 3, 64)
-    name = "img_align_celeba"
-    paths = [place / inside / f"{name}{end}" for inside in ("celeba", "") for end in ("", ".zip")]
-    paths = [place, *paths] if place.stem == name else paths
-    sources = (_images("celeba", path, 3, 64) for path in paths if path.exists())
-    return next(filter(None, sources), None)
+    paths = [files.within(place, *parts) for parts in _CELEBA_PLACES]
+    paths = [place, *paths] if _CELEBA_NAME.fullmatch(place.stem) else paths
+    sources = (_images("celeba", path, 3, 64) for path in paths if path)
+    if found := next(filter(None, sources), None):
+        return found
+    is_zip = place.is_file() and place.suffix.lower() == ".zip"
+    if is_zip or (place.is_dir() and any(files.within(place, each) for each in choose.PARTITION)):
+        chosen = choose.choose(place)
+        if chosen.lists:  # they tell what the images are
+            return _images("celeba", place, 3, 64, chosen)
+    return None
 
 
-def _images(name: str, place: Path, channels: int, size: int) -> Source | None:
+def _images(
+    name: str, place: Path, channels: int, size: int, chosen: choose.Chosen | None = None
+) -> Source | None:
     """Returns images without labels in an .npz, a folder or a zip; CelebA's have a partition."""
-    if place.is_file() and place.suffix == ".npz":
+    ending = place.suffix.lower()
+    if place.is_file() and ending == ".npz":
         return Source(name, place, [place], partial(files.unlabelled_npz, place, channels, size))
-    if place.is_file() and place.suffix != ".zip":
-        raise DataError(f"{place} is no file of images; allowed: a folder, a .zip or an .npz")
-    names = files.picture_names(place)
-    lists = [place.parent / f"list_eval_partition{end}" for end in (".txt", ".csv")]
-    official = [path for path in lists if name == "celeba" and path.is_file()][:1]
-    inside = [place] if place.is_file() else [place / file for file in names]
-    partition = official[0] if official else None
-    read = partial(files.pictures, place, names, partition, channels, size)
-    return Source(name, place, [*inside, *official], read) if names else None
+    if not place.is_dir() and not (place.is_file() and ending == ".zip"):
+        what = "no file of images" if place.is_file() else "neither a folder nor a file"
+        raise DataError(
+            f"{place} is {what}; allowed: a folder, a .zip or an .npz; unpack another archive, and "
+            "give its folder with --data"
+        )
+    chosen = chosen or choose.choose(place)
+    official = _partition(chosen) if name == "celeba" else None
+    inside = [place] if place.is_file() else [place / file for file in chosen.files.values()]
+    lists = [official] if isinstance(official, Path) else []
+    read = partial(pictures.pictures, chosen, official, channels, size)
+    return Source(name, place, [*inside, *lists], read, pictures.RULES) if chosen.files else None
+
+
+def _partition(chosen: choose.Chosen) -> Path | str | None:
+    """Returns CelebA's list of parts: within its images' place, or beside it, or in Eval/ there.
+
+    A string is a member of a zip.
+    """
+    place = chosen.place
+    if chosen.lists:
+        return chosen.lists[0] if place.is_file() else place / chosen.lists[0]
+    for folder in list(place.parents)[:2]:
+        for parts in ((), ("Eval",), ("Anno",)):
+            for name in choose.PARTITION:
+                found = files.within(folder, *parts, name)
+                if found and found.is_file():
+                    return found
+    return None
 
 
 _MNIST = Dataset(
@@ -148,7 +205,7 @@ _CIFAR10 = Dataset(
     train=50_000,
     d_z=256,
     locate=_cifar10,
-    looked="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz or images",
+    allowed="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz",
     download=download.cifar10,
     classifier="cifar10",
 )
@@ -158,7 +215,7 @@ _CELEBA = Dataset(
     train=162_770,
     d_z=64,
     locate=_celeba,
-    looked="celeba64.npz, img_align_celeba (a folder or .zip) or images",
+    allowed="celeba64.npz, img_align_celeba (a folder or .zip)",
     download=download.celeba,
 )
 DATASETS: dict[str, Dataset] = {

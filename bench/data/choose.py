@@ -1,0 +1,197 @@
+"""Chooses the images of a folder or zip by what they are, and counts what it leaves out.
+
+Hidden files and folders, thumbnails and lists are no images. A link is followed once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from bench.data.files import DataError, reason
+
+ALLOWED = ".jpg, .png, .webp, .bmp, .tif or .ppm"  # the endings that a message names
+_IMAGES = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|tiff?|p[bgnp]m)")
+_OTHER_IMAGES = re.compile(r"\.(gif|apng|avif|hei[cf]|jp2|jxl|svg|psd|tga|ico|dng|cr2|nef|arw|raw)")
+_LISTS = re.compile(r"\.(txt|[ct]sv|jsonl?|xml|html?|md|ya?ml)")
+_HIDDEN = re.compile(
+    r"__macosx|__pycache__|@eadir|[@#]recycle|#snapshot|lost\+found|found\.000|\$recycle\.bin"
+    r"|recycler|system volume information|network trash folder|temporary items"
+)
+"""Folders that systems make and hide, whose names begin with no dot."""
+_THUMBNAILS = frozenset(("thumbs", "thumbnails", "_thumbs", "_thumbnails"))
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Images of a folder or zip, and what was left out.
+
+    `files` maps sorted names, with "/" between folders, to paths below a folder or to members of a
+    zip. Members are never used as paths. `notes` counts what became of pixels.
+    """
+
+    place: Path
+    files: dict[str, str]
+    left_out: Counter[str]
+    lists: tuple[str, ...] = ()  # files or members that are lists of CelebA's parts
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def counted(self) -> str:
+        """Returns how many files were taken, and how many were left out and why."""
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.left_out.items()))
+        total = self.left_out.total()
+        taken = f"{len(self.files)} image{'s' * (len(self.files) != 1)} taken from {self.place}"
+        files = f"{total} other file{'s' * (total != 1)} left out"
+        return f"{taken}, {files}{f' ({kinds})' if kinds else ''}"
+
+    def size(self, name: str, archive: zipfile.ZipFile | None) -> int:
+        """Returns the bytes of an image; `archive` is the open zip. Raises OSError."""
+        file = self.files[name]
+        return archive.getinfo(file).file_size if archive else (self.place / file).stat().st_size
+
+    def read(self, name: str, archive: zipfile.ZipFile | None) -> bytes:
+        """Returns the content of an image. Raises OSError, or what zipfile raises."""
+        file = self.files[name]
+        return archive.read(file) if archive else (self.place / file).read_bytes()
+
+
+def choose(place: Path) -> Chosen:
+    """Returns the images of a folder or zip. Raises DataError for a place that can't be read."""
+    files: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    lists = []
+    for name, file, why in _in_zip(place) if place.is_file() else _in_folder(place):
+        why = why or _no_image(name)
+        if why == "list" and name.rpartition("/")[2].lower() in PARTITION:
+            lists.append(file)
+        elif why:
+            left_out[why] += 1
+        else:
+            left_out["repeated"] += name in files
+            files[name] = file  # of equal names in a zip the last one is the newest
+    small = {name for name in files if _THUMBNAILS & set(name.lower().split("/")[:-1])}
+    if len(small) < len(files):
+        left_out["thumbnail"] += len(small)
+        files = {name: file for name, file in files.items() if name not in small}
+    files = dict(sorted(files.items()))
+    lists.sort(key=lambda file: (file.count("/"), file))
+    return Chosen(place, files, +left_out, tuple(lists))
+
+
+def _hidden(part: str) -> bool:
+    return part not in (".", "..") and (
+        part.startswith(".") or _HIDDEN.fullmatch(part.lower()) is not None
+    )
+
+
+def _no_image(name: str) -> str:
+    """Returns why a file is none of the images, by its name; "" if it is one."""
+    if any(map(_hidden, name.split("/"))):
+        return "hidden"
+    ending = PurePosixPath(name).suffix.lower()
+    if _IMAGES.fullmatch(ending):
+        return ""
+    if _OTHER_IMAGES.fullmatch(ending):
+        return f"in a format that is not read: {ending}"
+    return "list" if _LISTS.fullmatch(ending) else "of another kind"
+
+
+def _in_zip(place: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields each file of a zip: its name, its member, and why it is left out, if known."""
+    try:
+        with zipfile.ZipFile(place) as archive:
+            members = archive.infolist()
+    except Exception as error:  # a damaged file may raise anything
+        raise DataError(f"{place} can't be read as a zip: {reason(error)}") from None
+    for member in members:
+        name = member.filename.replace("\\", "/")  # of a zip made on Windows
+        if name.endswith("/"):
+            continue
+        if stat.S_ISLNK(member.external_attr >> 16):
+            yield name, member.filename, "link in a zip"
+            continue
+        if member.flag_bits & 1 and not _no_image(name):
+            raise DataError(
+                f"{name} in {place} is encrypted: unpack the zip, and give the folder with --data"
+            )
+        yield name, member.filename, ""
+
+
+def _in_folder(place: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields each file below a folder: its name, its path below, and why it is left out, if known.
+
+    What lies there itself comes first, then what links lead to. No folder is entered twice.
+    """
+    root = os.path.realpath(place)
+    entered, taken = {root}, set()
+    folders, links = [("", root)], []
+    while folders or links:
+        later: list[tuple[str, str]] = []
+        while folders:
+            prefix, folder = folders.pop()
+            for name, entry in _entries(folder, prefix):
+                path = os.path.join(folder, entry.name)
+                if entry.is_symlink() and not _hidden(entry.name):
+                    later.append((name, path))
+                elif entry.is_dir(follow_symlinks=False):
+                    if _hidden(entry.name):
+                        yield from _all_hidden(name, path)
+                    elif path not in entered:
+                        entered.add(path)
+                        folders.append((f"{name}/", path))
+                elif path in taken:
+                    yield name, name, "repeated"
+                elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
+                    yield name, name, "of another kind"  # a pipe, socket or device
+                else:
+                    taken.add(path)
+                    yield name, name, ""
+        links = sorted([*links, *later])
+        while links and not folders:
+            name, path = links.pop(0)
+            why, real = _linked(path, root)
+            if not why and real in (entered | taken):
+                why = "repeated"
+            if why or not os.path.isdir(real):
+                taken.add(real)
+                yield name, name, why
+            else:
+                entered.add(real)
+                folders.append((f"{name}/", real))
+
+
+def _entries(folder: str, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [(prefix + entry.name, entry) for entry in entries]
+    except OSError as error:  # never fewer images without a word
+        raise DataError(f"{folder} can't be read: {reason(error)}") from None
+
+
+def _all_hidden(name: str, folder: str) -> Iterator[tuple[str, str, str]]:
+    """Yields the files of a hidden folder, as far as it can be read; follows no link."""
+    for _, _, files in os.walk(folder):
+        yield from ((name, name, "hidden") for _ in files)
+
+
+def _linked(path: str, root: str) -> tuple[str, str]:
+    """Returns why a link is left out, or "", and the path that it leads to."""
+    real, own = os.path.realpath(path), os.path.dirname(path)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            return "broken link", real
+        raise DataError(f"{path} can't be read: {reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        above = any(os.path.commonpath((real, each)) == real for each in (own, root))
+        return "link to a folder above" if above else "", real
+    return "" if stat.S_ISREG(mode) else "of another kind", real

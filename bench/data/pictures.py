@@ -1,0 +1,264 @@
+"""Decodes images of a folder or zip, and keeps what their pixels mean.
+
+16-bit greys are divided by 65,535, and floats are taken in [0, 1]. Tags of orientation are applied.
+Transparency lies on white. An image of several frames gives its first. What is none of these, or
+can't be read whole, is refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+from bench.data.choose import Chosen
+from bench.data.files import DataError, reason, to_uint8
+
+RULES = "pixels 2"
+"""Images that were prepared under other rules are prepared again."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
+BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
+RATIO = 100
+"""A longer image would be scaled to hundreds of megabytes, of which the middle square is used."""
+_MODES = frozenset(("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"))
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What EXIF's tag of orientation asks for."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Decodes chosen images when their turn comes, each uint8 (channels, size, size).
+
+    Images are RGB for three channels and grey for one. The shorter side is resized to `size` by
+    Lanczos, then the middle square is cut out. Fuel made the file that the paper's authors trained
+    on, `celeba_64.hdf5`, in this way. Iteration raises DataError for an image that is refused.
+    """
+
+    chosen: Chosen
+    names: Sequence[str]
+    channels: int
+    size: int
+    split: str  # how images were parted into training and test, in words
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        console = Console(stderr=True)
+        quiet = len(self) <= CHUNK or not console.is_terminal
+        chunks = [self.names[at : at + CHUNK] for at in range(0, len(self), CHUNK)]
+        label = f"{len(self)} images"
+        with (
+            warnings.catch_warnings(),
+            self._archive() as archive,
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        ):
+            warnings.simplefilter("ignore")  # pillow's; what matters is refused or said
+            decode = partial(_decode, archive, self)
+            for chunk in track(chunks, label, console=console, transient=True, disable=quiet):
+                for square, notes in pool.map(decode, chunk):
+                    self.chosen.notes.update(notes)
+                    yield square
+
+    def _archive(self) -> zipfile.ZipFile | nullcontext[None]:
+        try:
+            place = self.chosen.place
+            return zipfile.ZipFile(place) if place.is_file() else nullcontext()
+        except Exception as error:  # it was chosen from before, so it has changed
+            raise DataError(f"{self.chosen.place} can't be read: {reason(error)}") from None
+
+    def said(self) -> str:
+        """Returns one line: files taken and left out, the split, what became of pixels."""
+        notes = [f"{n} {note}" for note, n in sorted(self.chosen.notes.items())]
+        return "; ".join([self.chosen.counted(), self.split, *notes])
+
+
+Rows = np.ndarray | Pictures
+"""Images in an array, or images that are decoded when their turn comes."""
+
+
+def _decode(
+    archive: zipfile.ZipFile | None, pictures: Pictures, name: str
+) -> tuple[np.ndarray, list[str]]:
+    """Returns an image and notes of what became of its pixels."""
+    chosen, size = pictures.chosen, pictures.size
+    where = f"{name} in {chosen.place}"
+    try:
+        if chosen.size(name, archive) > BYTES_LIMIT:
+            raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: refused")
+        content = chosen.read(name, archive)
+    except DataError:
+        raise
+    except Exception as error:  # of zipfile, many kinds
+        hint = "; unpack the zip, and give the folder with --data" if archive else ""
+        raise DataError(f"{where} can't be read: {reason(error)}{hint}") from None
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > PIXELS_LIMIT:
+                raise DataError(f"{where} has {width} x {height} pixels: refused")
+            if max(width, height) > RATIO * min(width, height):
+                raise DataError(
+                    f"{where} has {width} x {height} pixels: its longer side may have at most "
+                    f"{RATIO} times the shorter side"
+                )
+            pixels, notes = _converted(image, "RGB" if pictures.channels == 3 else "L")
+        width, height = pixels.size
+        short = min(width, height)
+        sides = [max(size, round(side * size / short)) for side in (width, height)]
+        left, top = ((side - size) // 2 for side in sides)
+        scaled = pixels.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
+        square = scaled.crop((left, top, left + size, top + size))
+        return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1), notes
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{where} has more than {PIXELS_LIMIT:,} pixels: refused") from None
+    except UnidentifiedImageError:
+        what = "is empty" if not content else f"is no image of a format that is read{_of(content)}"
+        allowed = "allowed: JPEG, PNG, WebP, BMP, TIFF and PPM"
+        raise DataError(f"{where} {what}; {allowed}") from None
+    except _Refused as error:
+        allowed = "allowed: 8 bits a channel or fewer, 16-bit grey, floats in [0, 1]"
+        raise DataError(f"{where} has {error}; {allowed}") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise DataError(f"{where} is not a whole image: {reason(error)}") from None
+
+
+class _Refused(Exception):
+    """Pixels whose meaning is not known; the message says what they are."""
+
+
+def _of(content: bytes) -> str:
+    """Returns the format of frequent files that are not read, in brackets, or ""."""
+    start = content[:256].lstrip().lower()
+    known = {"GIF": start[:4] == b"gif8", "HTML": start[:1] == b"<", "PDF": start[:4] == b"%pdf"}
+    known["HEIC or AVIF"] = start[4:8] == b"ftyp"
+    return next((f" ({name})" for name, fits in known.items() if fits), "")
+
+
+def _converted(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
+    """Returns an opened image as 8-bit `mode`, "RGB" or "L", upright, and notes about it.
+
+    Raises _Refused for pixels whose meaning is not known.
+    """
+    notes = []
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's photo is its first
+        notes.append("with several frames, of which the first is taken")
+    image.load()
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    wide = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits, as some versions open it
+    if image.mode.startswith("I;16") or wide:
+        if tags and tags.get(258, (16,)) != (16,):
+            raise _Refused(f"{tags.get(258)} bits a channel")
+        grey = np.asarray(image).astype(np.uint16)
+        grey = 65535 - grey if tags.get(262) == 0 else grey  # a TIFF whose 0 is white
+        clear = image.info.get("transparency")
+        if isinstance(clear, int) and (grey == clear).any():
+            grey = np.where(grey == clear, np.uint16(65535), grey)
+            notes.append(WHITE)
+        found = Image.fromarray(to_uint8(grey)).convert(mode)
+    elif image.mode == "F":
+        try:
+            found = Image.fromarray(to_uint8(np.asarray(image))).convert(mode)
+        except ValueError as error:
+            raise _Refused(str(error)) from None
+    elif image.has_transparency_data:
+        straight = image.convert("LA") if image.mode == "La" else image
+        clear = straight.convert("RGBA")
+        if clear.getchannel("A").getextrema()[0] == 255:
+            found = straight.convert(mode)
+        else:
+            white = Image.new("RGBA", clear.size, "white")
+            found = Image.alpha_composite(white, clear).convert(mode)
+            notes.append(WHITE)
+    elif image.mode in _MODES:
+        found = (image.convert("RGB") if image.mode == "LAB" else image).convert(mode)
+    else:
+        raise _Refused(f"pixels of mode {image.mode}")
+    try:
+        turn = _TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged tags say nothing, and the pixels are whole
+        turn = None
+    if turn is None:
+        return found, notes
+    return found.transpose(turn), [*notes, "turned as their tags of orientation say"]
+
+
+WHITE = "with transparency, composited on white"
+
+
+def pictures(
+    chosen: Chosen, partition: Path | str | None, channels: int, size: int
+) -> dict[str, Pictures]:
+    """Returns training and test images: parts 0 and 2 of CelebA's official `partition`.
+
+    The partition is the authors' list or a .csv copy: a file, or by a string a member of the chosen
+    zip. Every tenth image is for the test without a partition, and where a part has no image.
+    Raises DataError for a damaged list, and for a name that it lacks.
+    """
+    names = list(chosen.files)
+    train, test = [name for i, name in enumerate(names) if i % 10 != 9], names[9::10]
+    split = "every tenth is for the test"
+    if partition is not None:
+        parts = _parts(chosen, partition)
+        if unknown := [name for name in names if _stem(name) not in parts]:
+            raise DataError(
+                f"{unknown[0]} in {chosen.place} is not in {partition}; allowed: images that the "
+                "list names, or a folder of another name and without the list"
+            )
+        official = [[name for name in names if parts[_stem(name)] == part] for part in "012"]
+        if official[0] and official[2]:
+            train, unused, test = official
+            split = f"parted by {partition}; the {len(unused)} of its validation part are not used"
+        else:
+            lacking = "test" if official[0] else "training"
+            split = f"{split}, because {partition} puts no image into the {lacking} part"
+    parted = {"train": train, "test": test}
+    return {part: Pictures(chosen, each, channels, size, split) for part, each in parted.items()}
+
+
+def _stem(name: str) -> str:
+    """Returns what names an image in the list: the official copies are .jpg and .png."""
+    return PurePosixPath(name.replace("\\", "/")).stem.lower()
+
+
+def _parts(chosen: Chosen, partition: Path | str) -> dict[str, str]:
+    """Returns the part of each image of the list, by `_stem`."""
+    try:
+        if isinstance(partition, str):
+            with zipfile.ZipFile(chosen.place) as archive:
+                content = archive.read(partition)
+        else:
+            content = partition.read_bytes()
+    except Exception as error:  # of zipfile, many kinds
+        raise DataError(f"{partition} can't be read: {reason(error)}") from None
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    lines = [re.sub(r"[,;\"']", " ", line).split() for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    lines = lines[1:] if lines and lines[0][-1].lower() == "partition" else lines
+    if not lines or not all(len(line) in (2, 3) and line[-1] in ("0", "1", "2") for line in lines):
+        raise DataError(f"{partition} is damaged: not lines of FILE 0, 1 or 2")
+    return {_stem(line[-2]): line[-1] for line in lines}

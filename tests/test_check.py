@@ -256,7 +256,7 @@ class TestData:
         states = {name: each["state"] for name, each in found.items()}
         assert states["mnist"] == states["static bits of mnist"] == states["cifar10"] == "damaged"
         assert states["a"] == "at hand" and states["b"] == "missing"
-        assert "delete it and prepare again" in found["mnist"]["failure"]
+        assert "bench.data prepare mnist" in found["mnist"]["failure"]
         assert "cifar-10-python.tar.gz" in found["cifar10"]["failure"]
 
     @pytest.mark.parametrize("content", [b"", None])

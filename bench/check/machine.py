@@ -169,7 +169,7 @@ def _dataset(name: str) -> Found:
         state = "download"
     try:
         if entry.path:
-            place = Path(entry.path).expanduser()
+            place = load.at_home(entry.path)
             where = str(place) if place.exists() else None
         elif prepared := load.read(load.cache() / "prepared" / name, check=True):
             where = prepared.origin
@@ -196,4 +196,4 @@ def weights() -> list[Found]:
 
 def _hashed(path: Path) -> None:
     if hashlib.sha256(path.read_bytes()).hexdigest() != download.INCEPTION_SHA256:
-        raise UsageError(f"{path} is damaged or another file (another SHA-256): delete it")
+        raise UsageError(f"{path} is damaged or another file (another SHA-256): move it away")

@@ -32,6 +32,7 @@ def shown(text: str) -> str:
 def reason(error: BaseException) -> str:
     """Returns why something failed, without addresses of Python's objects."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = f"{text} is missing" if isinstance(error, KeyError) else text
     return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the content", text)
 
 

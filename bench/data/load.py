@@ -65,10 +65,11 @@ def cache() -> Path:
 
     Raises DataError if that folder is below a home that is not known.
     """
-    return _at_home(os.environ.get("SVAE_BENCH_DATA") or "~/.cache/svae-bench")
+    return at_home(os.environ.get("SVAE_BENCH_DATA") or "~/.cache/svae-bench")
 
 
-def _at_home(path: str) -> Path:
+def at_home(path: str) -> Path:
+    """Returns a path whose ~ is a home folder. Raises DataError if that folder is not known."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # pathlib's, without $HOME or for a stranger's
@@ -114,7 +115,7 @@ def _named(name: str, data: Path | None = None, mend: bool = False) -> tuple[Ima
     """Returns what `prepare` returns, and whether it was made just now."""
     entry, folder = _entry(name), cache() / "prepared" / name
     if data is None and entry.path:
-        data = _at_home(entry.path)
+        data = at_home(entry.path)
     if data is None:
         with contextlib.suppress(Damaged) if mend else contextlib.nullcontext():
             if found := read(folder):
@@ -220,7 +221,7 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
     and shapes with the record, and every byte under `check`. Raises Damaged if they differ, and
     DataError for a folder of a newer version of the suite.
     """
-    origin = "DIR|FILE"
+    come = ""
     try:
         if not (folder / "about.json").exists():
             return None
@@ -230,7 +231,7 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
                 f"{folder} was prepared by a newer version of the suite; choose another cache with "
                 "$SVAE_BENCH_DATA (of bench.data: --cache), or update the suite"
             )
-        origin = shlex.quote(str(known.get("origin", origin)))
+        come = f" --from {shlex.quote(known['origin'])}"
         if stamp not in (None, known.get("stamp")):
             return None
         paths = _files(folder, known["bytes"], known["sha256"])
@@ -245,7 +246,7 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
         raise
     except Exception as error:  # a damaged file may raise anything
         why = reason(error)
-    command = f"python -m bench.data prepare {shlex.quote(folder.name)} --from {origin}"
+    command = f"python -m bench.data prepare {shlex.quote(folder.name)}{come}"
     command += f" --cache {shlex.quote(str(folder.parent.parent))}"
     raise Damaged(f"{folder} is damaged ({why}); this prepares it again: {command}")
 
@@ -258,7 +259,7 @@ def _entry(name: str) -> Dataset:
 
 def _existing(data: Path) -> Path:
     try:
-        data = data if data.exists() else _at_home(str(data))
+        data = data if data.exists() else at_home(str(data))
         if data.exists():
             return data.resolve()
     except (OSError, ValueError) as error:

@@ -8,16 +8,18 @@ can't be read whole, is refused by name.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Lock
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -74,7 +76,9 @@ class Pictures:
             self._archive() as archive,
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         ):
-            warnings.simplefilter("ignore")  # pillow's; what matters is refused or said
+            # What matters of pillow's warnings is refused or said, in one line.
+            warnings.simplefilter("ignore")
+            logging.getLogger("PIL").setLevel("CRITICAL")
             decode = partial(_decode, archive, self)
             for chunk in track(chunks, label, console=console, transient=True, disable=quiet):
                 for square, notes in pool.map(decode, chunk):
@@ -123,7 +127,8 @@ def _decode(
                     f"{where} has {width} x {height} pixels: its longer side may have at most "
                     f"{RATIO} times the shorter side"
                 )
-            pixels, notes = _converted(image, "RGB" if pictures.channels == 3 else "L")
+            with _silence() if image.format == "TIFF" else nullcontext():
+                pixels, notes = _converted(image, "RGB" if pictures.channels == 3 else "L")
         width, height = pixels.size
         short = min(width, height)
         sides = [max(size, round(side * size / short)) for side in (width, height)]
@@ -148,6 +153,32 @@ def _decode(
 
 class _Refused(Exception):
     """Pixels whose meaning is not known; the message says what they are."""
+
+
+_ALONE = Lock()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what libtiff prints about a damaged file, past Python, to standard error.
+
+    pillow raises an error as well, which becomes the one line.
+    """
+    with _ALONE:
+        try:
+            kept = os.dup(2)
+        except OSError:  # standard error is closed
+            yield
+            return
+        try:
+            with suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _of(content: bytes) -> str:

@@ -670,6 +670,17 @@ def test_a_file_that_is_not_what_its_ending_says_is_named(
     assert "zz.jpg" in refused(place, capsys)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate"])
+def test_libtiff_prints_nothing(
+    tmp_path: Path, compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ten(tmp_path / "x", noise(), "tif", compression=compression)
+    assert count(load("cifar10", place)) == 10
+    whole = (place / "0.tif").read_bytes()
+    (place / "0.tif").write_bytes(whole[:200] + bytes(200) + whole[400:])
+    assert "0.tif" in refused(place, capfd)
+
+
 def test_tiny_and_long_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ten(tmp_path / "x", Image.new("L", (1, 1), 77))
     assert (load("cifar10", place).train == 77).all()
@@ -748,7 +759,7 @@ def test_what_is_damaged_in_the_cache_is_mended_by_the_command_that_is_named(
         b"\xff",
     ):
         about.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"-m bench\.data prepare cifar10 --from"):
+        with pytest.raises(DataError, match=r"-m bench\.data prepare cifar10 "):
             load("cifar10")
         data.prepare("cifar10", place)
         assert load("cifar10").sha256 == before

@@ -19,7 +19,9 @@ from bench.data.files import DataError, reason
 
 ALLOWED = ".jpg, .png, .webp, .bmp, .tif or .ppm"  # the endings that a message names
 _IMAGES = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|tiff?|p[bgnp]m)")
-_OTHER_IMAGES = re.compile(r"\.(gif|apng|avif|hei[cf]|jp2|jxl|svg|psd|tga|ico|dng|cr2|nef|arw|raw)")
+_OTHER_IMAGES = re.compile(
+    r"\.(gif|apng|avif|hei[cf]|jp2|jxl|svg|psd|tga|ico|dng|cr2|nef|arw|raw|exr|hdr|pfm)"
+)
 _LISTS = re.compile(r"\.(txt|[ct]sv|jsonl?|xml|html?|md|ya?ml)")
 _HIDDEN = re.compile(
     r"__macosx|__pycache__|@eadir|[@#]recycle|#snapshot|lost\+found|found\.000|\$recycle\.bin"
@@ -115,14 +117,8 @@ def _in_zip(place: Path) -> Iterator[tuple[str, str, str]]:
         name = member.filename.replace("\\", "/")  # of a zip made on Windows
         if name.endswith("/"):
             continue
-        if stat.S_ISLNK(member.external_attr >> 16):
-            yield name, member.filename, "link in a zip"
-            continue
-        if member.flag_bits & 1 and not _no_image(name):
-            raise DataError(
-                f"{name} in {place} is encrypted: unpack the zip, and give the folder with --data"
-            )
-        yield name, member.filename, ""
+        link = stat.S_ISLNK(member.external_attr >> 16)
+        yield name, member.filename, "link in a zip" if link else ""
 
 
 def _in_folder(place: Path) -> Iterator[tuple[str, str, str]]:

@@ -141,8 +141,8 @@ def _decode(
     except Image.DecompressionBombError:
         raise DataError(f"{where} has more than {PIXELS_LIMIT:,} pixels: refused") from None
     except UnidentifiedImageError:
-        what = "is empty" if not content else f"is no image of a format that is read{_of(content)}"
-        allowed = "allowed: JPEG, PNG, WebP, BMP, TIFF and PPM"
+        what = f"is {_of(content)}" if content else "is empty"
+        allowed = "allowed: JPEG, PNG, WebP, BMP, TIFF and PPM of 8 bits or 16-bit grey"
         raise DataError(f"{where} {what}; {allowed}") from None
     except _Refused as error:
         allowed = "allowed: 8 bits a channel or fewer, 16-bit grey, floats in [0, 1]"
@@ -182,11 +182,15 @@ def _silence() -> Iterator[None]:
 
 
 def _of(content: bytes) -> str:
-    """Returns the format of frequent files that are not read, in brackets, or ""."""
+    """Returns in words what a file is that pillow does not open as one of FORMATS."""
     start = content[:256].lstrip().lower()
-    known = {"GIF": start[:4] == b"gif8", "HTML": start[:1] == b"<", "PDF": start[:4] == b"%pdf"}
-    known["HEIC or AVIF"] = start[4:8] == b"ftyp"
-    return next((f" ({name})" for name, fits in known.items() if fits), "")
+    for name, known in (("a GIF", b"gif8"), ("a PDF", b"%pdf"), ("HTML or XML", b"<")):
+        if start.startswith(known):
+            return name
+    if start[4:8] == b"ftyp":
+        return "HEIC, AVIF or a film"
+    known = (b"\xff\xd8", b"\x89png", b"riff", b"bm", b"ii*\0", b"mm\0*", b"p")
+    return "damaged, or of a kind that is not read" if start.startswith(known) else "no image"
 
 
 def _converted(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:

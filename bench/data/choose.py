@@ -96,7 +96,7 @@ def _hidden(part: str) -> bool:
 
 def _no_image(name: str) -> str:
     """Returns why a file is none of the images, by its name; "" if it is one."""
-    if any(map(_hidden, name.split("/"))):
+    if any(map(_hidden, re.split(r"[/\\]", name))):
         return "hidden"
     ending = PurePosixPath(name).suffix.lower()
     if _IMAGES.fullmatch(ending):

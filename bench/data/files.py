@@ -92,19 +92,18 @@ def _read(path: Path) -> bytes:
 def within(place: Path, *parts: str) -> Path | None:
     """Returns a path below `place`, each part in capitals or not, or None. Raises DataError."""
     for part in parts:
-        exact = place / part
-        others = (path for path in listing(place) if path.name.lower() == part.lower())
-        found = exact if os.path.lexists(exact) else next(others, None)
-        if found is None:
+        if not os.path.lexists(place / part):
+            part = min((name for name in names(place) if name.lower() == part.lower()), default="")
+        if not part:
             return None
-        place = found
+        place /= part
     return place
 
 
-def listing(place: Path) -> list[Path]:
-    """Returns the sorted entries of a folder, none of what is no folder. Raises DataError."""
+def names(place: Path) -> list[str]:
+    """Returns the names in a folder, none of what is no folder. Raises DataError."""
     try:
-        return sorted(place.iterdir())
+        return os.listdir(place)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -118,9 +117,10 @@ def mnist_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for place in (within(folder, *parts) for parts in (("MNIST", "raw"), ("raw",), ())):
-        paths = listing(place) if place else []
-        paths += [path for each in paths if _idx(each) and each.is_dir() for path in listing(each)]
-        there = {_idx(path): path for path in reversed(paths) if path.is_file()}
+        paths = [place / name for name in sorted(names(place))] if place else []
+        inner = [path for path in paths if _idx(path) and path.is_dir()]
+        paths += [path / name for path in inner for name in sorted(names(path))]
+        there = {_idx(path): path for path in reversed(paths) if _idx(path) and path.is_file()}
         for name, file in MNIST.items():
             for wanted in (file, f"{file}.gz"):
                 if wanted in there:

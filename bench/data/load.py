@@ -18,7 +18,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -121,7 +121,7 @@ def _named(name: str, data: Path | None = None, mend: bool = False) -> tuple[Ima
             if found := read(folder):
                 return found, False
         source = None
-        with contextlib.suppress(Lacking):
+        with contextlib.suppress(Lacking), _reading(cache()):
             source = entry.locate(cache())
         if entry.download and not source:
             entry.download(cache())
@@ -134,7 +134,8 @@ def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
     It says as well whether that was done now. Raises DataError if the place can't be read or the
     folder can't be written.
     """
-    source = find(name, place)
+    with _reading(place):
+        source = find(name, place)
     stamp, draft = source.stamp(), folder / ".draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,10 +161,8 @@ def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
 
 
 def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
-    try:
+    with _reading(source.place):
         rows = source.read()
-    except OSError as error:  # of the user's files, not of the cache
-        raise DataError(f"{source.place} can't be read: {reason(error)}") from None
     train, test = len(rows["train"]), len(rows["test"])
     if not (train and test):
         raise DataError(
@@ -257,13 +256,20 @@ def _entry(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def _existing(data: Path) -> Path:
+@contextlib.contextmanager
+def _reading(place: Path) -> Iterator[None]:
+    """Raises DataError for what the system refuses while a user's files are read."""
     try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or place} can't be read: {reason(error)}") from None
+
+
+def _existing(data: Path) -> Path:
+    with _reading(data):
         data = data if data.exists() else at_home(str(data))
         if data.exists():
             return data.resolve()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{data} can't be read: {reason(error)}") from None
     raise DataError(f"{data} does not exist; give another folder or file with --data")
 
 
@@ -275,9 +281,10 @@ def static_bits(data: Path | None = None) -> np.ndarray:
     """
     place = cache() if data is None else _existing(data)
     for name in ("binarized_mnist.npz", "binarized_mnist_test.amat"):
-        found = files.within(place, name)
-        if found and found.is_file():
-            return files.bits(found)
+        with _reading(place):
+            found = files.within(place, name)
+            if found and found.is_file():
+                return files.bits(found)
     if data is None:
         return files.bits(download.bits(place))
     raise DataError(

@@ -11,8 +11,10 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from bench.data import choose, download, files, pictures, synthetic
@@ -139,8 +141,8 @@ def _celeba(place: Path) -> Source | None:
     npz = _named(place, "celeba64.npz", ".npz")
     if npz:
         return _images("celeba", npz, 3, 64)
-    paths = [files.within(place, *parts) for parts in _CELEBA_PLACES]
-    paths = [place, *paths] if _CELEBA_NAME.fullmatch(place.stem) else paths
+    below = (files.within(place, *parts) for parts in _CELEBA_PLACES)
+    paths = chain([place] if _CELEBA_NAME.fullmatch(place.stem) else [], below)
     sources = (_images("celeba", path, 3, 64) for path in paths if path)
     if found := next(filter(None, sources), None):
         return found
@@ -184,9 +186,10 @@ def _partition(chosen: choose.Chosen) -> Path | str | None:
     for folder in list(place.parents)[:2]:
         for parts in ((), ("Eval",), ("Anno",)):
             for name in choose.PARTITION:
-                found = files.within(folder, *parts, name)
-                if found and found.is_file():
-                    return found
+                with suppress(DataError, OSError):  # the list's place need not be readable
+                    found = files.within(folder, *parts, name)
+                    if found and found.is_file():
+                        return found
     return None
 
 

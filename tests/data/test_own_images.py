@@ -222,6 +222,22 @@ def test_a_folder_that_cannot_be_read_is_named(
     assert count(load("cifar10", place)) == 10
 
 
+@pytest.mark.parametrize("name", ["cifar10", "celeba", "mnist"])
+def test_a_place_that_may_not_be_searched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    place = folder(tmp_path / "x", *numbered(), "data_batch_1", "train-images-idx3-ubyte")
+    look = Path.stat
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        if path.parent.name == "x":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert "Permission denied" in refused(place, capsys, name)
+
+
 def test_a_file_that_cannot_be_read_or_goes_meanwhile_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

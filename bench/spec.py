@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from itertools import chain, product
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -19,12 +19,28 @@ PROTOCOL = 1
 PROTOCOLS = {"cifar10": 2, "celeba": 2}
 """Protocols of studies with a protocol of their own."""
 
+MOST = 10**6
+"""Trainings that a command selects at most: it holds them in memory, about a kilobyte each."""
+LARGEST = 2**63 - 1
+"""Rows hold integers of 64 bits."""
+FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""The smallest positive and the largest number in which networks compute at full precision."""
+SLOWEST = 1e-8
+"""A weight of 0.1 is equal to its sum with a smaller step of Adam, in float32."""
+OPTIONS = {"lam": "--lam", "lr": "--lr", "seed": "--seeds", "precision": "--precision"}
+"""Options of `bench.run` that change a field; `--set FIELD=...` changes any other."""
+
 S = TypeVar("S", bound="Spec")
 
 
 def protocol(study: str) -> int:
     """Returns the protocol of a study's results."""
     return PROTOCOLS.get(study, PROTOCOL)
+
+
+def option(field: str) -> str:
+    """Returns the option of `bench.run` that changes a field."""
+    return OPTIONS.get(field, f"--set {field}=...")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,26 +68,37 @@ class Spec:
     def __post_init__(self) -> None:
         # 1 and 1.0, of numpy or Python, must give the same experiment.
         for name, kind in columns(type(self)).items():
-            value = getattr(self, name)
-            if type(value) is not kind or value == 0:
-                object.__setattr__(self, name, kind(value or 0))  # -0.0 is 0.0
-        if not 0 <= self.lam < math.inf:
-            raise ValueError(f"lam is {self.lam}; allowed: a finite number >= 0")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr}; allowed: a finite number > 0")
+            given = getattr(self, name)
+            if type(given) is not kind or given == 0:
+                value = given or 0  # -0.0 is 0.0
+                if kind is int and value != value // 1:
+                    raise self.wrong(name, "an integer")
+                object.__setattr__(self, name, kind(value))
+        least, most = FLOAT32
+        if not (self.lam == 0 or least <= self.lam <= most):
+            raise self.wrong("lam", f"0, or a number from {least:.2g} to {most:.2g}")
+        if not SLOWEST <= self.lr <= most:
+            raise self.wrong("lr", f"a number from {SLOWEST:g} to {most:.2g}")
         self.one_of("precision", self.PRECISIONS)
         self.at_least(batch=1, epochs=1, critic_steps=1, seed=0)
 
+    def wrong(self, name: str, allowed: str) -> ValueError:
+        """Returns the error of a field: its value, what is allowed, and the option for it."""
+        return ValueError(f"{name} is {getattr(self, name)}; allowed: {allowed} ({option(name)})")
+
     def at_least(self, **least: int) -> None:
-        """Raises ValueError for a field below its least value."""
+        """Raises ValueError for a field below its least value, or too large to be stored."""
         for name, value in least.items():
-            if (given := getattr(self, name)) < value:
-                raise ValueError(f"{name} is {given}; allowed: an integer >= {value}")
+            given = getattr(self, name)
+            if given < value:
+                raise self.wrong(name, f"an integer >= {value}")
+            if given > LARGEST:
+                raise self.wrong(name, f"an integer from {value} to {LARGEST}")
 
     def one_of(self, name: str, allowed: tuple[str, ...]) -> None:
         """Raises ValueError for a field with any other value."""
         if getattr(self, name) not in allowed:
-            raise ValueError(f"{name} is {getattr(self, name)}; allowed: {', '.join(allowed)}")
+            raise self.wrong(name, ", ".join(allowed))
 
     @cached_property
     def id(self) -> str:
@@ -115,11 +142,22 @@ def _digest(content: Any) -> str:
 def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
     """Returns specs of every combination of the given values; the last axis varies fastest.
 
-    An axis that joins fields by commas takes tuples for values. Raises ValueError as `Spec` does.
+    An axis that joins fields by commas takes tuples for values. Raises ValueError as `Spec` does,
+    and for more than MOST specs.
     """
-    names = [name for axis in axes for name in axis.split(",")]
-    parts = [values if "," in axis else zip(values) for axis, values in axes.items()]
+    lists = {axis: list(values) for axis, values in axes.items()}
+    enough(prod(map(len, lists.values())))
+    names = [name for axis in lists for name in axis.split(",")]
+    parts = [values if "," in axis else zip(values) for axis, values in lists.items()]
     return [kind(**dict(zip(names, chain(*each), strict=True))) for each in product(*parts)]
+
+
+def enough(number: int) -> None:
+    """Raises ValueError for more trainings, or seeds, than a command can hold."""
+    if number > MOST:
+        raise ValueError(
+            f"{number} trainings are selected; allowed: at most {MOST} (--seeds, or fewer values)"
+        )
 
 
 def generator(stream: str, purpose: str) -> Generator:

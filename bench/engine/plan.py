@@ -118,7 +118,7 @@ class Plan:
         if args.scale is None:
             self.scale, self.why = self.choose_scale()
         self.specs: Sequence[Spec] = select(self.study, self.scale, args)
-        if args.data or not (args.status or args.json):
+        if args.data or not args.status:
             self.specs = self.study.check(self.specs, args.data, args.inception_weights)
             imagenet = args.inception_weights is not None
             metrics.check(self.study.metrics(), self.study.columns(), imagenet)

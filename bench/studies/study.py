@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from bench.cli import UsageError
-from bench.spec import S, Spec, columns, grid
+from bench.spec import S, Spec, columns, enough, grid
 from bench.store.atomic import work_of
 
 if TYPE_CHECKING:
@@ -128,13 +128,22 @@ class Study(Generic[S]):
         if lrs:
             axes["lr"] = list(dict.fromkeys(lrs))
         axes |= given or {}
-        axes |= {"seed": range(seeds or self.seeds.get(scale, 1)), "precision": [precision]}
+        axes |= {"seed": self.seeds_at(scale, seeds), "precision": [precision]}
         specs = (
             spec
             for values, names in groups.items()
             for spec in grid(self.kind, **axes, lam=values, method=names)
         )
         return list(dict.fromkeys(specs))  # values of two spellings may give equal specs
+
+    def seeds_at(self, scale: str, asked: int | None) -> range:
+        """Returns the seeds from 0 on, as many as asked or as the scale has.
+
+        Raises ValueError for more than a command can hold.
+        """
+        number = asked or self.seeds.get(scale, 1)
+        enough(number)
+        return range(number)
 
     def spec_of(self, row: Mapping[str, Any]) -> S | None:
         """Returns the spec of a stored row, or None if today's code would give it another id."""

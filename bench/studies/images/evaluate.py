@@ -235,6 +235,11 @@ def classifier_columns(
     }
 
 
+def static(spec: ImageSpec, images: Images) -> bool:
+    """Says whether AIS sees the static binarization of MNIST, which is for MNIST's images alone."""
+    return spec.bits == "static" and images.name == "mnist"
+
+
 def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
     """Returns the images of AIS, bits (n, p) as float, which are the same for every method.
 
@@ -243,7 +248,7 @@ def test_bits(spec: ImageSpec, images: Images, data: Path | None) -> Tensor:
     with probability x_i. Raises ValueError for more images than there are.
     """
     rng = np.random.default_rng(0)
-    if spec.bits == "static" and images.name == "mnist":
+    if static(spec, images):
         bits, labels = static_bits(data), static_labels()
     else:
         grey = images.test.reshape(len(images.test), -1)

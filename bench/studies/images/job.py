@@ -16,7 +16,7 @@ from bench.data import load as data
 from bench.scores.ais import AnnealedRun, mean_and_se
 from bench.scores.metrics import Metric, asks_for
 from bench.store import checkpoint
-from bench.studies.images import domain, evaluate
+from bench.studies.images import domain, evaluate, limits
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Model, Trainer, counted, together, under_way
@@ -38,7 +38,8 @@ Nobody has measured yet how many trainings fill one H100 best.
 def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) -> list[ImageSpec]:
     """Returns the specs, with a folder's images named by their digest.
 
-    Raises UsageError, before anything is trained, for images or weights that can't be used.
+    Raises UsageError, before anything is trained, for images or weights that can't be used, and
+    for trainings that ask for more images than there are.
     """
     for spec in specs:
         domain.check(spec)
@@ -54,8 +55,10 @@ def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) 
         for name in names:
             images = data.load(name, folder)
             found[name] = domain.data_of(name, images)
-            mine = [spec for spec in specs if spec.data == name and spec.ais_images]
-            for spec in {spec.bits: spec for spec in mine}.values():
+            mine = [spec for spec in specs if spec.data == name]
+            for spec in mine:
+                limits.check(spec, images, weights is not None)
+            for spec in {spec.bits: spec for spec in mine if spec.ais_images}.values():
                 evaluate.test_bits(spec, images, folder)
     except ValueError as error:
         raise UsageError(str(error)) from None

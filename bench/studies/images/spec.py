@@ -52,7 +52,7 @@ class ImageSpec(Spec):
         self.at_least(batch=2, samples=10, temperatures=2, ais_images=0, images=0)
         self.at_least(chains=1, leapfrog=1)
         if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}; allowed: a number > 0, at most 4")
+            raise self.wrong("width", "a number > 0, at most 4")
 
 
 def dataset(data: str) -> str:

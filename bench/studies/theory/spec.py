@@ -23,7 +23,7 @@ class TheorySpec(Spec):
     critic: str = EXACT  # the log ratio (11) of the model as it is now, or a learned f(x, z)
     dimension: int = 2  # of x and of z, where the model is linear
     distance: float = 0.0  # of a frozen model from the data, in deviations of p(x|z)
-    model_steps: int = 1  # updates of encoder and decoder on a batch; a frozen model has 0
+    model_steps: int = 1  # updates of encoder and decoder on a batch; VANISHING has 0
     width: int = 64  # hidden units of each of the two layers of a network
     batch: int = 256
 
@@ -34,6 +34,10 @@ class TheorySpec(Spec):
         super().__post_init__()
         self.one_of("experiment", self.EXPERIMENTS)
         self.one_of("critic", (EXACT, JOINT))
-        self.at_least(dimension=1, model_steps=0, width=1)
+        self.at_least(dimension=1, width=1)
+        frozen = self.experiment == VANISHING
+        if frozen and self.model_steps:
+            raise self.wrong("model_steps", f"0, because {VANISHING} has a frozen model")
+        self.at_least(model_steps=0 if frozen else 1)
         if not 0 <= self.distance <= 100:
-            raise ValueError(f"distance is {self.distance}; allowed: a number from 0 to 100")
+            raise self.wrong("distance", "a number from 0 to 100")

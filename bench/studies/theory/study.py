@@ -67,6 +67,9 @@ class TheoryStudy(Study[TheorySpec]):
         from models.objectives import OBJECTIVES
 
         found: dict[TheorySpec, None] = {}
+        known = {*self.axes[scale], *(name for part in self.parts[scale] for name in part.axes)}
+        if unknown := sorted((given or {}).keys() - known):
+            raise ValueError(f"--set {unknown[0]}=...; allowed: --only {unknown[0]}=...")
         for part in self.parts[scale]:
             more = OBJECTIVES if "svae_r" in part.methods and part.experiment != VANISHING else ()
             names = part.methods
@@ -76,7 +79,7 @@ class TheoryStudy(Study[TheorySpec]):
             axes |= {name: each for name, each in (given or {}).items() if name in axes}
             if lrs:
                 axes["lr"] = list(dict.fromkeys(lrs))
-            axes |= {"seed": range(seeds or self.seeds.get(scale, 1)), "precision": [precision]}
+            axes |= {"seed": self.seeds_at(scale, seeds), "precision": [precision]}
             lam = lams if lams is not None and max(part.lams) > 0 else part.lams
             common = {"study": [self.name], "scale": [scale], "experiment": [part.experiment]}
             specs = grid(TheorySpec, **common, **axes, lam=list(dict.fromkeys(lam)), method=names)

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.spec import generator
-from bench.studies.toy_grid.spec import ToySpec
+from bench.studies.toy_grid.spec import N_TRAIN, ToySpec
 
 CENTRES = np.array([(0, 0), (2, 2), (-2, -2), (2, -2), (-2, 2)], dtype=np.float64)
 VARIANCE = 0.04  # ALICE's toy data are five equal Gaussians; its code uses `std_x` as a variance
 
-N_TRAIN = 2048
 N_TEST = 1024
 
 

@@ -11,9 +11,8 @@ import numpy as np
 from bench.scores.metrics import Metric
 from bench.studies.cost import cpu_seconds
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
-from bench.studies.toy_grid.data import N_TRAIN
 from bench.studies.toy_grid.evaluate import Evaluation
-from bench.studies.toy_grid.spec import ToySpec
+from bench.studies.toy_grid.spec import N_TRAIN, ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
 from bench.studies.turns import turn
 from models.precision import exact
@@ -51,16 +50,12 @@ def estimate(stacks: Sequence[Sequence[ToySpec]]) -> list[float]:
 
     Stacks with the cycle and stacks without it are timed apart, the cheapest and the dearest batch
     of each, and so are stacks of different dropout. The time of a batch lies between these as its
-    products do. A batch that is larger than the data trains nothing.
+    products do.
     """
     found = [0.0] * len(stacks)
     kinds = [(stack[0].lam > 0, stack[0].dropout) for stack in stacks]
     for kind in sorted(set(kinds)):
-        ones = {
-            i: _one_update(stack)
-            for i, stack in enumerate(stacks)
-            if kinds[i] == kind and stack[0].batch <= N_TRAIN
-        }
+        ones = {i: _one_update(stack) for i, stack in enumerate(stacks) if kinds[i] == kind}
         work = {i: sum(map(flops, one)) for i, one in ones.items()}
         ends = {work[i]: i for i in sorted(work, key=lambda i: work[i])[:: max(1, len(work) - 1)]}
         times = [_epoch_seconds(ones[i]) for i in ends.values()]

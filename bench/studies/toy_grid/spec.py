@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from bench.spec import Spec
 
+N_TRAIN = 2048
+"""Points and codes of a training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToySpec(Spec):
@@ -22,8 +25,12 @@ class ToySpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.at_least(encoder_depth=1, decoder_depth=1, critic_depth=1, model_steps=1)
+        self.at_least(encoder_width=1, decoder_width=1, critic_width=1)
+        if self.batch > N_TRAIN:
+            raise self.wrong("batch", f"at most {N_TRAIN}, the toy study's training points")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; allowed: a number >= 0 and < 1")
+            raise self.wrong("dropout", "a number >= 0 and < 1")
 
     @property
     def depths(self) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 from tests.rows import OWN_METHODS
 
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SMALL = [f"--set={each}" for each in ("width=0.0625", "images=320", "samples=100")]
+SMALL = [f"--set={each}" for each in ("width=0.0625", "images=160", "samples=100")]
 REGISTRIES: tuple[Any, ...] = (OBJECTIVES, OWN_METHODS, DATASETS, STUDIES, TOY, IMAGES)
 
 

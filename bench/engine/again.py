@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli import UsageError, duration
-from bench.engine.plan import choose_device, job_of
+from bench.engine.plan import check_memory, choose_device, job_of
 from bench.scores import metrics
 from bench.spec import Spec
 from bench.store import provenance
@@ -42,6 +42,7 @@ def again(args: argparse.Namespace) -> int:
     if checked != spec:
         raise UsageError(f"--id {args.id} was trained on {getattr(spec, 'data', '')}: see --data")
     device = choose_device(args.device or row["device"])
+    check_memory({spec: study.needs(spec)}, 1, device)
     what = f"{row['label']} at λ = {spec.lam:g}, seed {spec.seed}, of {spec.study} at {spec.scale}"
     print(f"{what}, stored in {folder}")
     print(f"stored: {duration(row['train_seconds'])} of training by {_made(row)}", flush=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli import UsageError, duration
-from bench.spec import Spec
+from bench.spec import Spec, option
 from bench.studies import STUDIES
 from bench.studies.selection import select
-from bench.studies.study import Job, Study
+from bench.studies.study import Job, Needs, Study
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
@@ -36,6 +37,10 @@ CROWDED = 0.9
 """Share of a core below which the first line names other programs."""
 FIRST = 12.0
 """Seconds up to which a job may run first, to show a result early."""
+PROCESS = 2**27
+"""Bytes of memory that a worker takes at least, before it trains anything."""
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says how much memory a container has."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,34 @@ class Plan:
             imagenet = args.inception_weights is not None
             metrics.check(self.study.metrics(), self.study.columns(), imagenet)
         self.store = self.study.store(args.results, self.scale)
+        if not elsewhere:
+            # A process without a job is idle.
+            self.workers = min(self.workers, len(self.specs))
+        if not args.status:
+            self.check_room()
+
+    def check_room(self) -> None:
+        """Raises UsageError for trainings with clearly too little memory here, or disk."""
+        args, needs = self.args, {spec: self.study.needs(spec) for spec in self.specs}
+        if not self.elsewhere:
+            check_memory(needs, self.workers, self.device)
+        keep, place = args.keep_weights != "none", args.results.absolute()
+        there = next(each for each in (place, *place.parents) if os.path.isdir(each))
+        free = shutil.disk_usage(there).free
+
+        def files(some: Collection[Needs]) -> float:
+            most = max((each.checkpoint for each in some), default=0.0)
+            return self.workers * most + keep * sum(each.weights for each in some)
+
+        if files(needs.values()) > free:
+            left = [needs[spec] for spec in count(self.specs, self.store, args.redo)[1]]
+            if (more := files(left)) > free:
+                kept = "weights and checkpoints" if keep else "checkpoints"
+                less = "--keep-weights none, or " if keep else ""
+                raise UsageError(
+                    f"{kept} of {len(left)} trainings take {size(more)}, and {size(free)} are free "
+                    f"in {there}; allowed: {less}a --results folder on a larger disk"
+                )
 
     def cut(self, begin: Callable[[int], None] = lambda workers: None) -> None:
         """Makes the jobs that are left, and takes so many workers as they are worth.
@@ -209,6 +242,42 @@ class Plan:
         if seconds < PAPER_BY_DEFAULT:
             return "paper", f"its estimate on this {self.device} is under 30 min"
         return "quick", f"--scale paper would take about {duration(seconds)} here"
+
+
+def check_memory(needs: Mapping[Spec, Needs], workers: int, device: str) -> None:
+    """Raises UsageError for a training, or for so many workers, that can't fit into memory here."""
+    there = memory(device)
+    if workers * PROCESS > there:
+        raise UsageError(
+            f"--workers {workers}; allowed: at most {there // PROCESS:.0f}, because each takes "
+            f"{size(PROCESS)} or more of the {size(there)} of memory here"
+        )
+    for spec, each in needs.items():
+        if (takes := sum(each.memory.values())) > there:
+            field = max(each.memory, key=lambda name: each.memory[name])
+            raise UsageError(
+                f"{field} is {getattr(spec, field)}, so a training takes {size(takes)} of memory; "
+                f"allowed: a value that fits into the {size(there)} here ({option(field)})"
+            )
+
+
+def memory(device: str) -> float:
+    """Returns the bytes of memory that this machine or container has; a GPU's count as well."""
+    found = float("inf")
+    with suppress(AttributeError, OSError, ValueError):  # not on every system
+        found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):  # there is no container, or it says max
+        found = min(found, float(CGROUP.read_text()))
+    if device == "cuda":
+        import torch
+
+        found += torch.cuda.get_device_properties(0).total_memory
+    return found
+
+
+def size(number: float) -> str:
+    """Returns a number of bytes in GB or MB, to two digits."""
+    return f"{number / 1e9:,.2g} GB" if number < 1e11 else f"{number / 1e9:,.0f} GB"
 
 
 def together(costs: Collection[float], workers: int) -> float:

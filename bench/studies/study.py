@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from bench.cli import UsageError
 from bench.spec import S, Spec, columns, enough, grid
@@ -32,6 +32,17 @@ Kept = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 class Unscorable(Exception):
     """Kept weights can't be scored; the message is the reason, which is counted."""
+
+
+class Needs(NamedTuple):
+    """Says how many bytes a training takes at least.
+
+    Parts of its memory go by the field that each of them grows with.
+    """
+
+    memory: Mapping[str, float] = {}
+    checkpoint: float = 0.0  # on the disk, while it is under way
+    weights: float = 0.0  # on the disk, if they are kept
 
 
 def cut(members: Sequence[S], limit: int) -> list[list[S]]:
@@ -227,6 +238,10 @@ class Study(Generic[S]):
     def check(self, specs: Sequence[S], data: Path | None, weights: str | None) -> Sequence[S]:
         """Returns the specs as they will be trained. Raises UsageError before any training."""
         return specs
+
+    def needs(self, spec: S) -> Needs:
+        """Returns the bytes that a training takes at least; what is little may be left out."""
+        return Needs()
 
     def stacks(self, specs: Sequence[S], device: str) -> list[list[S]]:
         """Returns stacks of trainings, one for each job; by default a stack is one training."""

@@ -31,7 +31,7 @@ from tests.rows import TOY_ROWS, row, smoke
 from tests.scores.test_classifiers import stand_in
 
 Rows = dict[str, dict[str, Any]]
-SMALL = [f"--set={each}" for each in ("width=0.0625", "images=320", "samples=100")]
+SMALL = [f"--set={each}" for each in ("width=0.0625", "images=160", "samples=100")]
 Scored = Callable[..., tuple[int, str]]
 
 

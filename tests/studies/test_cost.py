@@ -59,11 +59,6 @@ def test_a_batch_is_really_trained_to_be_timed(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 2  # each of the 16 batches of an epoch took half a second
 
 
-def test_a_batch_that_trains_nothing_takes_no_time() -> None:
-    stacks = STUDY.stacks(STUDY.specs("smoke", given={"batch": [4096]}), "cpu")
-    assert STUDY.estimate(stacks, "cpu") == [0.0, 0.0]
-
-
 def test_trainings_of_images_are_corrected_by_their_own_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -157,3 +158,62 @@ def test_no_number_is_cut_to_an_integer(value: float) -> None:
     (spec, *_) = STUDIES["mnist"].specs("smoke")
     with pytest.raises(ValueError, match=f"samples is {value}; allowed: an integer"):
         replace(spec, samples=value)
+
+
+@pytest.mark.parametrize(
+    ("study", "value"),
+    [
+        (MNIST, f"samples={10**9}"),
+        (MNIST, f"samples={10**18}"),
+        (MNIST, f"chains={10**9}"),
+        (MNIST, f"temperatures={10**12}"),
+        (MNIST, f"critic_steps={10**9}"),
+        (THEORY, f"batch={10**9}"),
+        (THEORY, f"critic_steps={10**9}"),
+        (THEORY, f"width={10**9}"),
+        (THEORY, f"dimension={10**7}"),
+        (THEORY, f"epochs={10**12}"),
+    ],
+)
+def test_a_training_that_no_memory_holds(
+    study: list[str], value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    field, _, number = value.partition("=")
+    said = refused([*study, "--set", value], tmp_path, capsys)
+    assert f"{field} is {number}" in said and f"--set {field}" in said
+
+
+def test_more_processes_than_memory_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = [*TOY, "--seeds", "3000", "--workers", f"{10**9}"]
+    assert "--workers 24000; allowed: at most" in refused(many, tmp_path, capsys)
+
+
+def test_a_disk_without_room_for_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study of 40 MB of weights, of which some are there, meets disks of several sizes."""
+    asked = ["cifar10", "--scale", "smoke", "--set", "width=0.05", "--set", "samples=10"]
+    asked += ["--set", "images=64", "--only", "method=svae_r"]
+    specs = STUDIES["cifar10"].specs("smoke", ["svae_r"], given={"width": [0.05]})
+    needs = STUDIES["cifar10"].needs(specs[0])
+    assert len(specs) == 2 and needs.checkpoint == 3 * needs.weights
+
+    def disk(free: float) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=free))
+
+    disk(4.5 * needs.weights)  # a worker's checkpoint, and the weights of one training
+    said = refused([*asked, "--workers", "1"], tmp_path, capsys)
+    assert "--keep-weights none" in said and "--results" in said
+    one = [*asked, "--lam", "0"]
+    rows = trained(one, tmp_path)
+    (kept,) = (tmp_path / "cifar10" / "_smoke" / "weights").iterdir()
+    assert [*rows["status"]] == ["ok"]
+    assert needs.weights <= kept.stat().st_size < 1.1 * needs.weights + 20_000
+    trained(asked, tmp_path)  # one is left
+    disk(2 * needs.weights)
+    trained(asked, tmp_path)  # none is left
+    capsys.readouterr()
+    said = refused([*asked, "--keep-weights", "none"], tmp_path, capsys)
+    assert "--keep-weights" not in said and "--results" in said

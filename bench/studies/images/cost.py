@@ -18,6 +18,7 @@ from bench.studies.cuda import Unrecorded
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer, learn
+from bench.studies.study import Needs
 from models.methods import METHODS, decode, prior
 
 
@@ -90,6 +91,32 @@ def decoder_flops(method: str, width: float, data: str) -> float:
     with _as_defined(), _Flops() as counter:
         decode(nets, draws, prior(nets, draws))
     return counter.total
+
+
+@cache
+def parameters(method: str, width: float, data: str, kind: str = "suite", critic: str = "") -> int:
+    """Returns the number of parameters of a method's networks, without making them."""
+    with torch.device("meta"):
+        nets = domain_of(data).networks(METHODS[method], width, lambda role: 0, kind, critic)
+    return sum(each.numel() for each in nets.parameters())
+
+
+def needs(spec: ImageSpec) -> Needs:
+    """Returns the bytes that a training takes at least, see `Study.needs`."""
+    domain = domain_of(spec.data)
+    pixels = domain.channels * domain.size**2
+    size = parameters(spec.method, spec.width, spec.data, spec.networks, spec.critic)
+    rows = (spec.ais_images + spec.simulated) * spec.chains
+    chains = 4.0 * rows * 2 * domain.d_z  # places and slopes
+    steps = 4.0 * spec.temperatures * spec.simulated
+    memory = {
+        "width": 16.0 * size,  # weights, their gradient, and Adam's two moments
+        "samples": 2 * 4.0 * spec.samples * pixels,  # in parts, then as a whole
+        "critic_steps": 4.0 * spec.critic_steps * spec.batch * domain.d_z,
+        "chains": chains,
+        "temperatures": steps,
+    }
+    return Needs(memory, checkpoint=max(12.0 * size, chains + steps), weights=4.0 * size)
 
 
 def training_seconds(spec: ImageSpec, rate: float = 8e10, costs: Costs = CORE) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.studies.images.spec import ImageSpec
-from bench.studies.study import Beat, Job, Kept, Rows, Study
+from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study
 
 if TYPE_CHECKING:
     from bench.render.page import Page
@@ -112,6 +112,11 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.job import check
 
         return check(specs, data, weights)
+
+    def needs(self, spec: ImageSpec) -> Needs:
+        from bench.studies.images.cost import needs
+
+        return needs(spec)
 
     def stacks(self, specs: Sequence[ImageSpec], device: str) -> list[list[ImageSpec]]:
         """Returns a stack for each training on a CPU, and up to TOGETHER in a stack on a GPU.

@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from bench.studies.cost import cpu_seconds
-from bench.studies.study import Beat, Job, Rows
-from bench.studies.theory.data import BATCHES, draws
+from bench.studies.study import Beat, Job, Needs, Rows
+from bench.studies.theory.data import BATCHES, dimensions, draws
 from bench.studies.theory.evaluate import Evaluation, N
 from bench.studies.theory.spec import DESCENT, SUPPORTS, VANISHING, TheorySpec
 from bench.studies.theory.train import START, Trainer, preparation, prepared
@@ -25,6 +25,25 @@ def stacks(specs: Sequence[TheorySpec]) -> list[list[TheorySpec]]:
     for spec in specs:
         groups.setdefault(spec.stream, []).append(spec)
     return list(groups.values())
+
+
+TRACE = 1000.0
+"""Bytes of what DESCENT measures after an epoch, at least."""
+
+
+def needs(spec: TheorySpec) -> Needs:
+    """Returns the bytes that a training takes at least, see `Study.needs`."""
+    both = sum(dimensions(spec))
+    pairs = max(BATCHES * spec.batch, N)  # that are drawn at a time
+    memory = {
+        "width": 16.0 * spec.width * (spec.width + both) + 4.0 * N * spec.width,
+        "dimension": 8.0 * both**2,
+        "batch": 4.0 * BATCHES * spec.batch * 3 * both,
+        "critic_steps": 4.0 * pairs * spec.critic_steps * (both + 1),
+        "model_steps": 4.0 * pairs * spec.model_steps * 2 * both,
+        "epochs": TRACE * spec.epochs if spec.experiment == DESCENT else 0.0,
+    }
+    return Needs(memory)
 
 
 def stops(spec: TheorySpec) -> list[int]:

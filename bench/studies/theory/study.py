@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.spec import grid
-from bench.studies.study import Beat, Job, Rows, Study, refuse_images
+from bench.studies.study import Beat, Job, Needs, Rows, Study, refuse_images
 from bench.studies.theory.spec import (
     DESCENT,
     EXACT,
@@ -124,6 +124,11 @@ class TheoryStudy(Study[TheorySpec]):
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         refuse_images(self.name, data, weights)
         return specs
+
+    def needs(self, spec: TheorySpec) -> Needs:
+        from bench.studies.theory import job
+
+        return job.needs(spec)
 
     def stacks(self, specs: Sequence[TheorySpec], device: str) -> list[list[TheorySpec]]:
         from bench.studies.theory import job

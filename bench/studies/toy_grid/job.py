@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.scores.metrics import Metric
 from bench.studies.cost import cpu_seconds
-from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
+from bench.studies.study import Beat, Job, Kept, Needs, Rows, Unscorable, cut
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import N_TRAIN, ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
@@ -78,6 +78,19 @@ def _epoch_seconds(specs: Sequence[ToySpec]) -> float:
     drawn = time.process_time() - start
     turn = cycle(batches)
     return drawn + len(batches) * cpu_seconds(lambda: trainer.updates(next(turn)))
+
+
+def needs(spec: ToySpec) -> Needs:
+    """Returns the bytes that a training takes at least, see `Study.needs`."""
+    roles = ("encoder", "decoder", "critic")
+    sizes = [sum(d_out * (d_in + 1) for d_in, d_out in each.layers) for each in toy_shape(spec)]
+    batches, memory = N_TRAIN // spec.batch, {}
+    for role, size in zip(roles, sizes, strict=True):
+        memory[f"{role}_width"] = 16.0 * size  # weights, their gradient, and Adam's two moments
+    # An epoch's noise is drawn, then laid out by members.
+    memory["critic_steps"] = 2 * 16.0 * batches * spec.batch * spec.critic_steps
+    memory["model_steps"] = 2 * 32.0 * batches * spec.batch * spec.model_steps
+    return Needs(memory, weights=4.0 * sum(sizes))
 
 
 def stacks(specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:

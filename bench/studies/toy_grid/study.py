@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.studies.study import Beat, Job, Kept, Rows, Study, refuse_images
+from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study, refuse_images
 from bench.studies.toy_grid.spec import ToySpec
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class ToyStudy(Study[ToySpec]):
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         refuse_images(self.name, data, weights)
         return specs
+
+    def needs(self, spec: ToySpec) -> Needs:
+        from bench.studies.toy_grid import job
+
+        return job.needs(spec)
 
     def stacks(self, specs: Sequence[ToySpec], device: str) -> list[list[ToySpec]]:
         from bench.studies.toy_grid import job

@@ -18,15 +18,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bench.cli import UsageError
+from bench.cli import UsageError, one_line
 
 Arrays = dict[str, np.ndarray]
 """Images `train` and `test`, uint8 (n, c, h, w), and if known their `*_labels`, int64 (n,)."""
-
-
-def shown(text: str) -> str:
-    """Returns text as one line that any terminal takes: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def reason(error: BaseException) -> str:
@@ -43,7 +38,7 @@ class DataError(UsageError):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(shown(text))
+        super().__init__(one_line(text))
 
 
 class Lacking(DataError):

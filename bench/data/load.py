@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from bench.cli import one_line
 from bench.data import download, files
-from bench.data.files import Arrays, DataError, Lacking, fingerprint, reason, shown
+from bench.data.files import Arrays, DataError, Lacking, fingerprint, reason
 from bench.data.pictures import Pictures, Rows
 from bench.data.sources import DATASETS, Dataset, Source, find
 from bench.store.atomic import write_atomically
@@ -98,7 +99,7 @@ def load(name: str, data: Path | None = None) -> Images:
         found = read(place / "prepared" / name)
         images, new = (found, False) if found else _prepare(name, place, folder)
     if new and images.said:
-        print(shown(images.said), file=sys.stderr)
+        print(one_line(images.said), file=sys.stderr)
     return images
 
 

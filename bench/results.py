@@ -61,11 +61,7 @@ def merge_all(folders: Sequence[Path], into: Path) -> int:
     conflicts = 0
     for study, scale in sorted(set().union(*found.values())):
         target = store(into, study, scale)
-        if target.published("").exists():
-            raise UsageError(
-                f"{target.published('')} is published; choose a folder of your own with --into"
-            )
-        for path, reason in target.prepare().items():
+        for path, reason in target.prepare("--into").items():
             print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
         print(f"{study} at scale {scale}:")
         for folder in (folder for folder in folders if (study, scale) in found[folder]):

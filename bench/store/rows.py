@@ -132,7 +132,7 @@ def _from_bytes(content: bytes, columns: pa.Schema, keep: bool, newest: int) -> 
     if version > newest:
         raise StoreError(
             f"results of schema {version}; this version of the suite reads up to {newest}: update "
-            "the suite, or choose another folder with --results"
+            "the suite, or choose another folder"
         )
     table, present = file.read(use_threads=False), {*file.schema_arrow.names}
     for field in columns:
@@ -494,8 +494,10 @@ class Store:
         """Returns the folder of heartbeats of a run, which its `process` names."""
         return self.work / "progress" / str(run)
 
-    def prepare(self) -> dict[Path, str]:
+    def prepare(self, option: str = "--results") -> dict[Path, str]:
         """Makes the folder ready for writing; returns the files that it set aside.
+
+        Errors name the command's `option` that chooses another folder.
 
         Raises StoreError if the folder belongs to a newer version of the suite or can't be a
         folder, or if it holds published results. Raises Unwritable if it takes no files.
@@ -503,7 +505,7 @@ class Store:
         if self.published("").is_file():
             raise StoreError(
                 f"{self.published('')} is published and stays as it is; choose a folder of your "
-                "own with --results"
+                f"own with {option}"
             )
         try:
             for folder in (self.folder, self.samples.folder, self.work):
@@ -536,7 +538,7 @@ class Store:
             wrong = isinstance(error, FileExistsError | NotADirectoryError | ValueError)
             raise (StoreError if wrong else Unwritable)(
                 f"results folder {self.folder} can't be written "
-                f"({getattr(error, 'strerror', None) or error}); choose another with --results"
+                f"({getattr(error, 'strerror', None) or error}); choose another with {option}"
             ) from None
 
     def _move_older(self) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from bench.cli import UsageError
-from bench.spec import S, Spec, columns
+from bench.spec import OPTIONS, S, Spec, columns
 from bench.studies.study import Study
-
-OWN_OPTION = {"lam": "--lam", "lr": "--lr", "seed": "--seeds"}
-"""Options that replace a study's own values of a field."""
-MOST = 1_000_000
-"""Trainings that one command may select: their list takes a gigabyte and half a minute."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     every = study.every_method()
     methods = list(every) if {"method", "label"} & asked.keys() else None
     joined = ",".join(axis for axes in study.axes.values() for axis in axes if "," in axis)
-    fixed = {*joined.split(","), "study", "scale", "method", "precision", *OWN_OPTION}
+    fixed = {*joined.split(","), "study", "scale", "method", *OPTIONS}
     given = {}
     for field, texts in _assignments("--set", args.set, sorted(kinds.keys() - fixed)).items():
         try:
@@ -61,7 +55,6 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
         except ValueError:
             allowed = f"allowed: values of type {kinds[field].__name__}"
             raise UsageError(f"--set {field}={','.join(texts)}; {allowed}") from None
-    _check_number(study, scale, methods, args, given)
     try:
         specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision, given)
     except ValueError as error:
@@ -74,24 +67,6 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
         if not specs:
             raise UsageError(f"--shard {args.shard} is empty: {len(whole)} trainings are selected")
     return specs
-
-
-def _check_number(
-    study: Study[Any],
-    scale: str,
-    methods: Sequence[str] | None,
-    args: argparse.Namespace,
-    given: Mapping[str, Sequence[Any]],
-) -> None:
-    """Raises UsageError for more trainings than a command can list."""
-    values = {"method": methods or study.methods, "lam": args.lam or study.lams[scale]}
-    values |= {"lr": args.lr or [0], **study.axes[scale], **given}
-    number = math.prod(map(len, values.values())) * (args.seeds or 1)
-    if number > MOST:
-        raise UsageError(
-            f"{number:,} trainings are selected; allowed: {MOST:,} at most, see --seeds, --lam, "
-            "--lr and --set"
-        )
 
 
 def _assignments(
@@ -120,7 +95,7 @@ def _kept(study: Study[Any], specs: Sequence[Spec], field: str, texts: Sequence[
         if each not in present:
             there = ", ".join(str(value) or '""' for value in sorted(present))
             allowed = f"{field} in this selection: {there}"
-            own = f" (own values: {OWN_OPTION[field]})" if field in OWN_OPTION else ""
+            own = f" (own values: {OPTIONS[field]})" if field in OPTIONS else ""
             raise UsageError(f"--only {field}={text}; allowed: {allowed}{own}")
         wanted.add(each)
     return [spec for spec, value in zip(specs, values, strict=True) if value in wanted]

@@ -18,7 +18,7 @@ def test_more_trainings_than_can_be_listed(
 ) -> None:
     """They would fill the memory."""
     assert run.main([*SMOKE, *options, "--dry-run"]) == 2
-    assert "allowed: 1,000,000 at most, see --seeds" in capsys.readouterr().err
+    assert "--seeds" in capsys.readouterr().err
 
 
 def test_as_many_as_a_cluster_may_train(capsys: pytest.CaptureFixture[str]) -> None:

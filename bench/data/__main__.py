@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataError as error:  # which names the option of bench.run
         return complain("bench.data", re.sub(r"(?<= )--data\b", "--from", str(error)))
     if found is None:
-        return complain("bench.data", f"no {a.name} has been prepared in {cache()}")
+        hint = "without --check this command prepares it"
+        return complain("bench.data", shown(f"no {a.name} has been prepared in {cache()}; {hint}"))
     shape = " x ".join(map(str, found.train.shape[1:]))
     line = (
         f"{a.name}: {len(found.train)} + {len(found.test)} images ({found.name}) of {shape}, "

@@ -11,7 +11,7 @@ import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +29,8 @@ _HIDDEN = re.compile(
 )
 """Folders that systems make and hide, whose names begin with no dot."""
 _THUMBNAILS = frozenset(("thumbs", "thumbnails", "_thumbs", "_thumbnails"))
+_THUMBNAIL = re.compile(r"(?:thumb|thumbnail|tn)[_.-](.+)|(.+)[_.-](?:thumb|thumbnail|tn)")
+"""Folders of thumbnails, and the name of a thumbnail beside its image."""
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 
 
@@ -79,11 +81,9 @@ def choose(place: Path) -> Chosen:
         else:
             left_out["repeated"] += name in files
             files[name] = file  # of equal names in a zip the last one is the newest
-    small = {name for name in files if _THUMBNAILS & set(name.lower().split("/")[:-1])}
-    if len(small) < len(files):
-        left_out["thumbnail"] += len(small)
-        files = {name: file for name, file in files.items() if name not in small}
-    files = dict(sorted(files.items()))
+    small = _thumbnails(files)
+    left_out["thumbnail"] += len(small)
+    files = {name: files[name] for name in sorted(files) if name not in small}
     lists.sort(key=lambda file: (file.count("/"), file))
     return Chosen(place, files, +left_out, tuple(lists))
 
@@ -104,6 +104,19 @@ def _no_image(name: str) -> str:
     if _OTHER_IMAGES.fullmatch(ending):
         return f"in a format that is not read: {ending}"
     return "list" if _LISTS.fullmatch(ending) else "of another kind"
+
+
+def _thumbnails(names: Collection[str]) -> set[str]:
+    """Returns names of images that are thumbnails of others, by their folder or their own name."""
+    small = {name for name in names if _THUMBNAILS & set(name.lower().split("/")[:-1])}
+    small = small if len(small) < len(names) else set()
+    stems = {name.rpartition(".")[0].lower() for name in names}
+    for name in names:
+        folder, gap, stem = name.rpartition(".")[0].lower().rpartition("/")
+        if found := _THUMBNAIL.fullmatch(stem):
+            original = found[1] or found[2]
+            small |= {name} if f"{folder}{gap}{original}" in stems else set()
+    return small
 
 
 def _in_zip(place: Path) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -227,7 +228,8 @@ def npz(path: Path, *names: str) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > NPZ_LIMIT:
                 raise DataError(f"{path} would unpack to more than {NPZ_LIMIT >> 30} GiB")
-        with np.load(path, allow_pickle=False) as file:
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
+            warnings.simplefilter("ignore")  # about files that Python 2 wrote
             if missing := [name for name in names if name not in file.files]:
                 raise DataError(
                     f"{path} has no array {missing[0]}, only {', '.join(file.files) or 'none'}; "

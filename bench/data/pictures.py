@@ -35,6 +35,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
 RATIO = 100
 """A longer image would be scaled to hundreds of megabytes, of which the middle square is used."""
+WHITE = "with transparency, composited on white"
 _MODES = frozenset(("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"))
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -239,9 +240,6 @@ def _converted(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
     if turn is None:
         return found, notes
     return found.transpose(turn), [*notes, "turned as their tags of orientation say"]
-
-
-WHITE = "with transparency, composited on white"
 
 
 def pictures(

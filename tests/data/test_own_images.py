@@ -82,6 +82,7 @@ NO_IMAGES = {
     "of a system": ["__MACOSX/._a.png", "sub/__MACOSX/a.png", "@eaDir/a.png/SYNOPHOTO_THUMB.png"],
     "bins": ["$RECYCLE.BIN/a.png", ".Trash-1000/files/a.png", "lost+found/a.png", "#recycle/a.png"],
     "thumbnails": ["thumbs/a.png", "sub/Thumbnails/a.PNG", "Thumbs.db", ".thumbnails/n/a.png"],
+    "thumbnails beside": ["sub/000001_thumb.jpg", "sub/TN-000002.png", "sub/000003.thumbnail.png"],
     "lists": ["a.txt", "LABELS.CSV", "a.json", "index.html", "a.png.txt"],
     "others": ["a.zip", "a.gif", "a.heic", "noending", "a.png~", "a.png.part", "__pycache__/a.png"],
 }
@@ -106,6 +107,11 @@ def test_what_is_no_image_never_joins_and_is_counted(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "10 images taken" in said and f"{len(others)} other file" in said
+
+
+def test_a_name_alone_makes_no_thumbnail(tmp_path: Path) -> None:
+    names = [*numbered(8), "thumb_7.png", "thumb/000001.png"]
+    assert count(load("cifar10", folder(tmp_path / "x", *names))) == 10
 
 
 def test_the_place_itself_may_be_hidden_or_of_thumbnails(tmp_path: Path) -> None:

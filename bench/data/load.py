@@ -138,12 +138,13 @@ def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
     with _reading(place):
         source = find(name, place)
     stamp, draft = source.stamp(), folder / ".draft"
+    if found := _known(folder, stamp):  # also in a cache that can only be read
+        return found, False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            with contextlib.suppress(Damaged):
-                if found := read(folder, stamp=stamp):
-                    return found, False
+            if found := _known(folder, stamp):
+                return found, False
             shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left it
             draft.mkdir()
             try:
@@ -159,6 +160,12 @@ def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
     if found is None:
         raise DataError(f"another process removed {folder}: prepare again")
     return found, True
+
+
+def _known(folder: Path, stamp: str) -> Images | None:
+    with contextlib.suppress(Damaged):
+        return read(folder, stamp=stamp)
+    return None
 
 
 def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:

@@ -185,7 +185,9 @@ def _silence() -> Iterator[None]:
 def _of(content: bytes) -> str:
     """Returns in words what a file is that pillow does not open as one of FORMATS."""
     start = content[:256].lstrip().lower()
-    for name, known in (("a GIF", b"gif8"), ("a PDF", b"%pdf"), ("HTML or XML", b"<")):
+    pointer = "a pointer of Git LFS (git lfs pull fetches the file)"
+    named = {b"gif8": "a GIF", b"%pdf": "a PDF", b"<": "HTML or XML", b"version https:": pointer}
+    for known, name in named.items():
         if start.startswith(known):
             return name
     if start[4:8] == b"ftyp":

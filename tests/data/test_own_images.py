@@ -293,6 +293,7 @@ def test_any_name_is_read_and_shown_in_one_line(
     out, error = capsys.readouterr()
     assert "9 + 1 images" in out and not error and out.count("\n") == 2
     assert "9 + 1 images" in (main(["prepare", "cifar10"]), capsys.readouterr().out)[1]
+    assert count(load("cifar10", place)) == 10
     (place / os.fsdecode(name)).write_bytes(b"GIF89a")
     refused(place, capsys)
 
@@ -691,12 +692,13 @@ def test_arrays_in_a_file_keep_their_values(tmp_path: Path) -> None:
     assert set(np.unique(load("celeba", tmp_path / "b.npz").train)) == {0, 255}
 
 
-@pytest.mark.parametrize("form", ["GIF", "AVIF", "ICO", "html", "empty", "cut"])
+@pytest.mark.parametrize("form", ["GIF", "AVIF", "ICO", "html", "empty", "cut", "lfs"])
 def test_a_file_that_is_not_what_its_ending_says_is_named(
     tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = folder(tmp_path / "x", *numbered())
     bad = {"html": b"<!DOCTYPE html>", "empty": b"", "cut": content(0, "JPEG")[:-400]}
+    bad["lfs"] = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     if form not in bad:
         try:
             bad[form] = content(0, form)
@@ -752,6 +754,23 @@ def test_a_file_system_without_locks_or_space(
     line = refused(place, capsys)
     assert "No space left" in line and "$SVAE_BENCH_DATA" in line and "--cache" in line
     assert not list(cache.rglob("*.npy")) and not list(cache.rglob(".draft"))
+
+
+def test_a_cache_that_can_only_be_read_serves_what_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(tmp_path / "x", *numbered())
+    before = load("cifar10", place).sha256
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(data, "FileLock", read_only)
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert load("cifar10", place).sha256 == before
+    (place / "a.png").write_bytes(content())
+    with pytest.raises(DataError, match="Read-only"):
+        load("cifar10", place)
 
 
 def test_a_cache_without_a_home(

@@ -41,7 +41,7 @@ TIMES = int(os.environ.get("SVAE_BENCH_FUZZ", "1"))
 """How many times as many cases as usual are tried; from 2 on failures are counted."""
 PATIENCE = 20
 """Seconds after which a counted case hangs; most take a tenth of a second."""
-MEMORY = 3 << 30
+MEMORY = 6 << 30
 """Bytes that a counted case may ask for."""
 NOTICES = ("set aside: ", "skipped: ", "stale: ", "again: ", "not read: ")
 """How a line on standard error may begin beside the name of the command."""

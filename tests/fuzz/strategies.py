@@ -211,7 +211,7 @@ def other_json(draw: st.DrawFn, content: bytes) -> bytes:
 # Folders are drawn as {name: content}: bytes of a file, another folder, or where a link leads.
 
 Folder = dict[str, Any]
-LINKS = st.sampled_from([".", "..", "self", "missing", "a.png", "/", "sub"]).map(Path)
+LINKS = st.sampled_from([".", "..", "self", "missing", "a.png", "sub", "/dev/zero"]).map(Path)
 
 
 def good(n: int = 12) -> Folder:

@@ -167,7 +167,8 @@ def _widened(table: pa.Table, columns: pa.Schema) -> pa.Table:
 def _schema(path: Path) -> pa.Schema:
     """Returns the columns of a file, none if the file is foreign, damaged or gone."""
     with suppress(OSError, pa.ArrowException):
-        file = pq.read_metadata(path)
+        with path.open("rb") as content:  # pyarrow takes no path that is no UTF-8
+            file = pq.read_metadata(content)
         if _DIGEST in (file.metadata or {}):
             return file.schema.to_arrow_schema()
     return pa.schema([])
@@ -480,7 +481,7 @@ class Store:
         """
         for id in self.done().keys() & {*among} - {*shown}:
             path = self.weights_of(id)
-            with suppress(OSError, SafetensorError):
+            with suppress(OSError, SafetensorError, UnicodeError):
                 with safe_open(path, framework="numpy") as file:
                     pruned = (file.metadata() or {}).get("keep") == "shown"
                 if pruned:
@@ -564,8 +565,8 @@ class Store:
         """Returns the ids of all rows, for which no file needs to be read whole."""
         found: set[str] = set()
         for path in self.rows.files():
-            with suppress(OSError, KeyError, pa.ArrowException):
-                found.update(pq.ParquetFile(path).read(["id"])["id"].to_pylist())
+            with suppress(OSError, KeyError, pa.ArrowException), path.open("rb") as file:
+                found.update(pq.ParquetFile(file).read(["id"])["id"].to_pylist())
         return found
 
     def gone(self) -> list[str]:

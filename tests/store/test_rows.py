@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from bench.spec import columns
 from bench.store import checkpoint, schema
@@ -322,3 +323,20 @@ def test_what_lies_in_the_place_of_a_file_is_no_file(tmp_path: Path) -> None:
     kept.write([row(SPECS[0])], [points(SPECS[0])])
     assert kept.prepare() == {} and kept.failures() == {}
     assert checkpoint.load(tmp_path / "checkpoint") is None
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    """As of a disk that another system has written."""
+    folder = tmp_path / "r\udce9sultats"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    kept = filled(folder)
+    tensors = {"w": torch.arange(3.0), "none": torch.zeros(0)}
+    kept.keep_weights(SPECS[0].id, tensors, {"keep": "shown"})
+    assert kept.prepare() == {} and kept.gone() == [] and len(kept.load()[0]) == 64
+    found, about = checkpoint.read(kept.weights_of(SPECS[0].id))
+    assert found["w"].equal(tensors["w"]) and found["none"].shape == (0,)
+    assert about == {"keep": "shown"}
+    kept.prune_weights([SPECS[0].id], [])

@@ -825,6 +825,31 @@ def test_what_is_damaged_in_the_cache_is_mended_by_the_command_that_is_named(
     assert main(command) == 0 and load("cifar10").sha256 == before
 
 
+def test_what_is_damaged_is_mended_from_files_in_the_cache(cache: Path) -> None:
+    cache.mkdir()
+    part = {
+        "images": RNG.integers(256, size=(9, 32, 32, 3), dtype=np.uint8),
+        "labels": np.arange(9),
+    }
+    arrays = {f"{which}_{name}": each for which in ("train", "test") for name, each in part.items()}
+    np.savez(cache / "cifar10.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    before = load("cifar10").sha256
+    (cache / "prepared" / "cifar10" / "about.json").write_bytes(b"")
+    with pytest.raises(DataError, match="prepare cifar10"):
+        load("cifar10")
+    assert main(["prepare", "cifar10"]) == 0 and load("cifar10").sha256 == before
+
+
+def test_images_prepared_under_other_rules_are_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder(tmp_path / "x", *numbered())
+    for rules, again in (("1", True), ("1", False), ("2", True)):
+        monkeypatch.setattr(pictures, "RULES", rules)
+        load("cifar10", place)
+        assert ("10 images taken" in capsys.readouterr().err) == again
+
+
 def test_a_newer_suites_arrays_are_left_alone(tmp_path: Path, cache: Path) -> None:
     place = folder(tmp_path / "x", *numbered())
     data.prepare("cifar10", place)

@@ -33,13 +33,13 @@ from bench.data.files import DataError
 from bench.data.sources import DATASETS, images_in
 from bench.engine import again
 from bench.engine.plan import Plan
-from bench.render import draw
+from bench.render import draw, intervals
 from bench.studies import cost
 from tests.conftest import POSIX, ROOT
 
 TIMES = int(os.environ.get("SVAE_BENCH_FUZZ", "1"))
 """How many times as many cases as usual are tried; from 2 on failures are counted."""
-PATIENCE = 20
+PATIENCE = 60
 """Seconds after which a counted case hangs; most take a tenth of a second."""
 MEMORY = 6 << 30
 """Bytes that a counted case may ask for."""
@@ -115,9 +115,10 @@ def place() -> Iterator[Path]:
             patch.dict(os.environ, {"SVAE_BENCH_DATA": str(folder / "cache"), "HOME": name}),
             patch.dict(DATASETS, OWN),
             patch.object(download, "fetch", _no_download),
-            # What costs seconds: to time trainings and products, and to draw figures.
+            # What costs seconds: to time trainings and products, to resample, to draw figures.
             patch.object(Plan, "estimate", Plan._by_products),
             patch.object(cost, "matmul_rate", lambda _: 1e10),
+            patch.object(intervals, "RESAMPLES", intervals.CHUNK),
             patch.object(draw, "write", lambda *_: {}),
             patch.object(report, "ROOT", root),
             patch.object(report, "REFERENCE", root / "results" / "reference"),

@@ -3,8 +3,8 @@
     python -m bench.results merge A B --into DIR     rows of A and B, joined in DIR
     python -m bench.results score                    metrics that rows lack, from kept weights
 
-Exit status: 0, 1 if there were conflicts, if rows could not be scored or if a folder takes no
-files, 2 usage.
+Exit status: 0, 1 if there were conflicts or files that can't be read, if rows could not be scored
+or if a folder takes no files, 2 usage.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def store(results: Path, study: str, scale: str) -> Store:
 
 
 def stored(results: Path) -> set[tuple[str, str]]:
-    """Returns study and scale of all results in a folder, own or published."""
+    """Returns study and scale of all results in a folder, own or published.
+
+    Raises OSError for the folder of a known study that can't be read.
+    """
+    for known in STUDIES:
+        if (results / known).is_dir():
+            next((results / known).iterdir(), None)  # glob says nothing
     folders = {(path.parent.name, path.name) for path in results.glob("*/*") if path.is_dir()}
     files = {(path.parent.name, path.stem) for path in results.glob("*/*.parquet")}
     return {(study, scale) for study, scale in folders | files if scale in SCALES}
@@ -53,12 +59,13 @@ def stored(results: Path) -> set[tuple[str, str]]:
 def merge_all(folders: Sequence[Path], into: Path) -> int:
     """Merges these folders of results in their order, tells what became of their rows.
 
-    Returns the number of conflicts. Raises UsageError for a folder without results.
+    Returns the number of conflicts and of files that can't be read. Raises UsageError for a folder
+    without results.
     """
     found = {folder: stored(folder) for folder in folders}
     if empty := [folder for folder in folders if not found[folder]]:
         raise UsageError(f"no results in {empty[0]}; a folder of results has STUDY/SCALE/")
-    conflicts = 0
+    faults = 0
     for study, scale in sorted(set().union(*found.values())):
         target = store(into, study, scale)
         for path, reason in target.prepare("--into").items():
@@ -80,11 +87,11 @@ def merge_all(folders: Sequence[Path], into: Path) -> int:
                 f"    {folder}: {len(counts.taken)} rows taken, {len(counts.there)} already there, "
                 f"{len(counts.differing)} differ in numbers, {len(told.conflicts)} conflicts"
             )
-            conflicts += len(told.conflicts)
+            faults += len(told.conflicts) + len(told.bad)
         if loss := target.loss():
             print(f"python -m bench.results: {loss}", file=sys.stderr)
         print(f"    {into}: {len(target.rows.read()[0])} rows")
-    return conflicts
+    return faults
 
 
 def _merge(args: argparse.Namespace) -> int:
@@ -95,7 +102,7 @@ def _merge(args: argparse.Namespace) -> int:
     except UsageError as error:
         return complain("bench.results", error)
     except OSError as error:
-        why = f"results can't be written: {error.strerror}; nothing stored is lost"
+        why = f"{error.filename}: {error.strerror}; nothing stored is lost"
         return complain("bench.results", f"{why}, the same command goes on", 1)
 
 

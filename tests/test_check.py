@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from bench.scores import classifiers
 from bench.studies import STUDIES, cuda
 from bench.studies.cuda import Unrecorded
 from tests import lives
-from tests.conftest import ROOT
+from tests.conftest import POSIX, ROOT
 
 # Work that child processes find here
 
@@ -108,6 +109,34 @@ class TestChildren:
         monkeypatch.setattr(children, "LIMIT", 3.0)
         (late,) = results_of([tasks(hangs)], 1)
         assert late["failure"] == "it took more than 3 s"
+
+    @POSIX
+    def test_a_process_ends_with_the_process_that_asks(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    ) -> None:
+        """A terminal that closes kills it, and its children must not go on or complain."""
+        told, tell = os.pipe()
+        monkeypatch.setattr(children, "SPAWN", multiprocessing.get_context("fork"))
+        if not (pid := os.fork()):
+            try:
+                child = children.Child()
+                child.begin(tasks(hangs)[0])
+                os.write(tell, str(child.process.pid).encode())
+                time.sleep(600)
+            finally:
+                os._exit(1)
+        started = int(os.read(told, 20))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for _ in range(3000):
+            try:
+                os.kill(started, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("the child is still there")
+        assert "Traceback" not in capfd.readouterr().err
 
     def test_what_cannot_be_recorded_is_made_again_without_a_recording(self) -> None:
         first, bad, last = results_of([tasks(fine, unrecordable, fine)], 1)

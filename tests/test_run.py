@@ -378,6 +378,19 @@ def engine_for(folder: Path) -> tuple[engine.Engine, list[Job], Store, Monitor]:
     return engine.Engine(kept, monitor, Sequential(), fail_fast=False), plan, kept, monitor
 
 
+def test_a_log_file_gets_lines_though_colours_are_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Runners of continuous integration set FORCE_COLOR; a bar would fill their logs."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    *_, monitor = engine_for(tmp_path)
+    with monitor:
+        monitor.note("noted")
+    first, *lines = capfd.readouterr().err.splitlines()
+    assert "noted" in first and len(lines) == 1
+    assert lines[0].startswith("0/8 done") and "\x1b" not in lines[0]
+
+
 def test_out_of_memory_halves_the_stack_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,6 +242,11 @@ def test_a_row_comes_out_the_same_again(
         out = capsys.readouterr().out
         assert said in out
         assert f"mse_x: {changed['mse_x'] * factor!r} then, {changed['mse_x']!r} now" in out
+    for factor, status in ((1 + 0.6 * 2**-23, 0), (1 + 2**-20, 1)):  # the last bit of float32
+        traces = [(k, [v * factor for v in each]) for k, each in changed["decoder_gradient"]]
+        kept.write([changed | {"decoder_gradient": traces}], [])
+        assert run.main(again) == status
+        assert "decoder_gradient: " in capsys.readouterr().out
     kept.write([changed | {"status": "diverged"}], [])
     assert run.main(again) == 1
     assert "status: 'diverged' then, 'ok' now" in capsys.readouterr().out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 import warnings
 from collections import deque
@@ -48,7 +50,8 @@ class Failure:
 
 
 def _child(pipe: Connection) -> None:
-    """Answers each task with what it gives, until the process is ended."""
+    """Answers each task with what it gives, until it is ended or the process that asks is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # as in a worker
     while True:
@@ -62,7 +65,15 @@ def _child(pipe: Connection) -> None:
             recording = isinstance(error, Unrecorded)
             why = str(error) if recording else f"{type(error).__name__}: {error}"
             found = Failure(" ".join(why.split())[:300], recording)
-        pipe.send(found)
+        with suppress(BrokenPipeError):
+            pipe.send(found)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once the process that asks is gone, as a closed terminal leaves it."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 class Child:

@@ -7,6 +7,7 @@ A killed worker is a verdict like any other: `bench.engine.engine` decides what 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -104,7 +105,8 @@ class Loky(Sequential):
         self._resize(workers)
         # Imports take seconds, and so does a GPU's start: workers begin before there is a job.
         call = os.getpid if self.here else _start_gpu
-        self.warm = [self._send(call) for _ in range(self.processes) if self.processes > 1]
+        with contextlib.suppress(EngineError):  # the first job says why no worker can start
+            self.warm = [self._send(call) for _ in range(self.processes) if self.processes > 1]
 
     def ready(self) -> None:
         wait(self.warm)
@@ -116,10 +118,15 @@ class Loky(Sequential):
                 return self.pool.submit(call, *arguments)
         with deaf():
             given = os.getpid(), self.turns, self.size
-            self.pool = get_reusable_executor(
-                self.processes, timeout=300, initializer=_begin, initargs=given
-            )
-            return self.pool.submit(call, *arguments)
+            try:
+                self.pool = get_reusable_executor(
+                    self.processes, timeout=300, initializer=_begin, initargs=given
+                )
+                return self.pool.submit(call, *arguments)
+            except BrokenProcessPool:
+                raise
+            except (OSError, RuntimeError) as error:  # a limit of processes, threads or open files
+                raise EngineError(f"no worker process can start ({error}): see --workers") from None
 
     def submit(self, call: Callable[[Job], Any], job: Job, alone: bool = False) -> Future[Any]:
         if self.processes == 1 and not alone:
@@ -174,14 +181,23 @@ class Dask(Sequential):
             self.folder = tempfile.mkdtemp(prefix="dask-")
             # Dask reports a killed worker at once: the engine counts losses, not Dask.
             own = {"distributed.scheduler.allowed-failures": 0, "temporary-directory": self.folder}
-            with config.set(own), deaf():
-                self.cluster = self.dask.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs=50,
-                    resources=self.resources,
-                )
+            try:
+                with config.set(own), deaf():
+                    self.cluster = self.dask.LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        silence_logs=50,
+                        resources=self.resources,
+                    )
+            except (OSError, RuntimeError) as error:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                first: BaseException = error  # Dask's own exceptions say nothing
+                while cause := first.__cause__ or first.__context__:
+                    first = cause
+                reason = " ".join(str(first).split())[:200]
+                what = f"--address {LOCAL}: no Dask cluster could be started here ({reason})"
+                raise UsageError(what) from None
             self.address = self.cluster.scheduler_address
         self.client = self._connect(10)
         if self.client is None:
@@ -350,7 +366,13 @@ class Ray(Sequential):
 
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
-    """Makes processes that start meanwhile ignore Ctrl-C: their parent alone reacts to it."""
+    """Makes processes that start meanwhile ignore Ctrl-C: their parent alone reacts to it.
+
+    Does nothing in a thread: only the main thread may change what a signal does.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -381,11 +403,27 @@ def _begin(parent: int, turns: str, n: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _no_semaphore() -> str:
+    """Returns why this system makes no semaphore, which worker processes need; "" if it does."""
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError) as error:  # a read-only or full /dev/shm, or none
+        return getattr(error, "strerror", None) or " ".join(str(error).split())
+    return ""
+
+
 def start(engine: str, address: str | None, workers: int, device: str) -> Sequential:
-    """Returns the executor of this name. Raises UsageError for a cluster that can't run jobs."""
+    """Returns the executor of this name. Raises UsageError for a cluster that can't run jobs.
+
+    Where no worker process can be, jobs run in this process, and a line says so.
+    """
     if engine == "sequential":
         return Sequential()
     if engine == "loky":
+        if why := _no_semaphore():
+            line = f"no semaphores on this system ({why}): trainings run one by one in this process"
+            print(line, file=sys.stderr, flush=True)
+            return Sequential()
         return Loky(workers, device)
     try:
         return {"dask": Dask, "ray": Ray}[engine](str(address), workers, device)

@@ -147,7 +147,9 @@ class Monitor:
         return share, f"{counts} · {times}"
 
     def _show(self) -> None:
-        terminal, over = self.console.is_terminal, False
+        # With FORCE_COLOR rich takes a log file for a terminal.
+        terminal = sys.stderr.isatty() and not self.console.is_dumb_terminal
+        over = False
         live = Live(console=self.console, refresh_per_second=4)
         with live if terminal else contextlib.nullcontext():
             while not over:

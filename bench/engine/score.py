@@ -184,13 +184,13 @@ def score(
 
     Raises StoreError if the results can't be read, and OSError if they can't be written.
     """
-    from bench.engine.executors import Loky, Sequential
+    from bench.engine.executors import start
     from bench.engine.job import Verdict
 
     tally = Tally()
     queue = deque(_jobs(study, scale, metrics, args, tally))
     workers = min(args.workers, len(queue))
-    executor = Loky(workers) if workers > 1 else Sequential()
+    executor = start("loky" if workers > 1 else "sequential", None, workers, "cpu")
     running: dict[Future[Any], ScoreJob] = {}
     try:
         while queue or running:

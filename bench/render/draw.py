@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench.render.figures import Picture
+from bench.render.figures import Picture, whole
 
 PATIENCE = 60.0
 """Seconds after which this process draws what a copy of it has not drawn."""
@@ -30,10 +30,12 @@ def write(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
     os.write(source, bytes(range(len(files))))
     os.close(source)
 
-    def drawn() -> Iterator[tuple[int, str]]:
-        while number := os.read(numbers, 1):
-            picture, file = files[number[0]]
-            yield number[0], picture.write(folder / file)
+    def drawn(parent: int = 0) -> Iterator[tuple[int, str]]:
+        """Draws until no file is left, or until the process that was copied is gone."""
+        while parent in (0, os.getppid()) and (number := os.read(numbers, 1)):
+            yield number[0], _write(folder, *files[number[0]])
+
+    this = os.getpid()
 
     def copy() -> tuple[int, int]:
         """Returns the number of a copy of this process, and where the copy tells its digests."""
@@ -43,7 +45,7 @@ def write(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
-            _draw(drawn(), tell)
+            _draw(drawn(this), tell)
         os.close(tell)
         return pid, told
 
@@ -61,9 +63,14 @@ def write(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
             os.waitpid(pid, 0)
     for number, (picture, file) in enumerate(files):
         if number not in digests:
-            digests[number] = picture.write(folder / file)
+            digests[number] = _write(folder, picture, file)
     first = {picture.name: number for number, (picture, _) in reversed([*enumerate(files)])}
     return {picture.name: digests[first[picture.name]] for picture in pictures}
+
+
+def _write(folder: Path, picture: Picture, file: str) -> str:
+    with whole(folder / file) as draft:
+        return picture.write(draft)
 
 
 def _cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,20 @@ ORDER = ("svae_r", "alice", "alice_sigmoid", "alice_minimax", "svae_r_density")
 _PHONE = 3.4
 """Inches that a phone shows."""
 _narrow: ContextVar[bool] = ContextVar("narrow", default=False)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields a draft that takes the place of this file at the end, so that no half file is left.
+
+    A link at this path is replaced, and the file to which it leads stays. Raises OSError.
+    """
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def rank(method: str) -> int:

@@ -21,7 +21,7 @@ from PIL import Image
 from bench.cli import duration
 from bench.render import draw
 from bench.render.claims import Claims
-from bench.render.figures import DPI, Picture
+from bench.render.figures import DPI, Picture, whole
 from bench.render.tables import Table, unbroken
 
 FIGURES, HTML = "figures.json", "report.html"
@@ -105,15 +105,18 @@ class Page:
         }
 
     def write(self, folder: Path) -> None:
-        """Writes every file and draws the pictures. Raises OSError if that can't be."""
+        """Writes every file and draws the pictures. Raises OSError if that can't be.
+
+        Each file is replaced in one step; other files in the folder stay.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.texts().items():
-            (folder / name).write_text(text, encoding="utf-8")
+            _write(folder / name, text)
         digests = {"plotted": draw.write(self.pictures, folder)}
         files = [name for picture in self.pictures for name in picture.files]
         digests["files"] = {name: sha256(folder / name) for name in files}
-        (folder / FIGURES).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-        (folder / HTML).write_text(self.html(folder), encoding="utf-8")
+        _write(folder / FIGURES, json.dumps(digests, indent=1) + "\n")
+        _write(folder / HTML, self.html(folder))
 
     def html(self, folder: Path) -> str:
         """The page for a browser; the pictures lie in this folder."""
@@ -126,6 +129,11 @@ class Page:
         templates.filters["marked"] = _marked
         template = templates.get_template("report.html.j2")
         return template.render(page=self, width=lambda name: _width(folder / name))
+
+
+def _write(path: Path, text: str) -> None:
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _marked(text: str) -> Markup:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -495,3 +498,58 @@ def test_dask_loses_a_worker_and_then_its_scheduler(
         assert "is gone" in life.end()
     pd.testing.assert_frame_equal(stored(tmp_path / "r"), whole)
     assert STUDIES["toy_grid"].store(tmp_path / "r", "smoke").failures() == {}
+
+
+# Where processes can't start
+
+
+def test_without_semaphores_jobs_run_in_this_process_and_a_line_says_so(
+    tmp_path: Path, whole: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """Such systems have a read-only /dev/shm, or none."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(multiprocessing, "Lock", refused)
+    monkeypatch.setattr(engines, "get_reusable_executor", refused)
+    assert run.main([*SMOKE, "--workers", "2", "--results", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(stored(tmp_path), whole)
+    assert "Read-only file system" in capfd.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize("error", [OSError(11, "no more"), RuntimeError("no more threads")])
+def test_a_limit_of_processes_ends_in_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(engines, "get_reusable_executor", refused)
+    assert run.main([*SMOKE, "--workers", "2", "--results", str(tmp_path)]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "no more" in last and "--workers" in last
+
+
+def test_processes_start_from_any_thread() -> None:
+    """Notebooks and web pages call from threads, which can't change what a signal does."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: engines.deaf().__enter__()).exception() is None
+
+
+@needs("dask")
+def test_a_local_cluster_that_cannot_start_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        try:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        except OSError as error:
+            raise RuntimeError("Nanny failed to start.") from error
+
+    monkeypatch.setattr("distributed.LocalCluster", refused)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run.main([*SMOKE, "--engine", "dask", "--address", "local"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "--address local" in line and "Read-only file system" in line
+    assert not [*tmp_path.iterdir()]

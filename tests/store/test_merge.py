@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bench.store import rows as store_rows
 from bench.store.merge import merged
 from bench.store.rows import Store, to_bytes
 from bench.studies import STUDIES
-from tests.conftest import POSIX
+from tests.conftest import POSIX, ROOT
 from tests.lives import server
 from tests.rows import SMOKE, TOY_ROWS, TOY_SAMPLES, points, row
 
@@ -198,6 +199,29 @@ def test_a_folder_copied_over_another_is_noticed(
     refused(one, capsys, len(gone))
     mine.forget_gone()
     assert mine.gone() == [] and kept_in(other).gone() == []
+
+
+def test_the_first_page_names_the_command_that_joins_folders() -> None:
+    assert "python -m bench.results merge" in (ROOT / "README.md").read_text("utf-8")
+
+
+@POSIX
+def test_a_study_that_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody who removes the folder after a merge would lose its rows."""
+    filled(tmp_path / "one", SPECS[:4])
+    shutil.copytree(tmp_path / "one" / "toy_grid", tmp_path / "one" / "coins")
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path.name == "toy_grid":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert merge(tmp_path / "one", into=tmp_path / "both") == 1
+    assert f"{tmp_path / 'one' / 'toy_grid'}: Permission denied" in capsys.readouterr().err
 
 
 def test_a_backup_copied_over_the_folder_is_noticed(
@@ -442,7 +466,7 @@ def test_damaged_files_of_a_source_are_named_and_left(
     damaged = min(kept.folder.iterdir())
     left = {s.id for s in SPECS if s.id[:2] != damaged.stem}
     damaged.write_bytes(b"")
-    assert merge(tmp_path / "one", into=tmp_path / "both") == 0
+    assert merge(tmp_path / "one", into=tmp_path / "both") == 1
     assert f"skipped: {damaged} is empty" in capsys.readouterr().err
     assert damaged.read_bytes() == b"" and set(rows_of(tmp_path / "both")) == left
 

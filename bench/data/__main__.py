@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("bench.data", re.sub(r"(?<= )--data\b", "--from", str(error)))
     if found is None:
         hint = "without --check this command prepares it"
-        return complain("bench.data", shown(f"no {a.name} has been prepared in {cache()}; {hint}"))
+        return complain("bench.data", f"no {a.name} has been prepared in {cache()}; {hint}")
     shape = " x ".join(map(str, found.train.shape[1:]))
     line = (
         f"{a.name}: {len(found.train)} + {len(found.test)} images ({found.name}) of {shape}, "

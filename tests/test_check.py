@@ -417,3 +417,12 @@ def documented() -> dict[str, set[str]]:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
     found = {name: {*re.findall(r"`(\w+)`", cell)} for name, cell in rows}
     return found | {"scores": set()}
+
+
+def test_a_cache_below_no_home_is_told_with_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SVAE_BENCH_DATA", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # raises KeyError
+    found = {each["name"]: each["failure"] for each in machine.data()}
+    assert "SVAE_BENCH_DATA" in found["mnist"]
+    assert machine.weights()

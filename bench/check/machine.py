@@ -147,9 +147,16 @@ def results_folder(results: Path) -> Found:
 def data() -> list[Found]:
     """Returns where each data set is: at hand, to download, missing or damaged."""
     found = [_dataset(name) for name, entry in load.DATASETS.items() if not entry.draw]
-    bits = [load.cache() / f"binarized_mnist{end}" for end in (".npz", "_test.amat")]
-    there = next((path for path in bits if path.is_file()), None)
+    bits = [_cached(f"binarized_mnist{end}") for end in (".npz", "_test.amat")]
+    there = next((path for path in bits if path and path.is_file()), None)
     return [*found, _looked("static bits of mnist", there, files.bits)]
+
+
+def _cached(name: str) -> Path | None:
+    """Returns the place of a file in the cache, None where the data sets say that there is none."""
+    with suppress(UsageError):
+        return load.cache() / name
+    return None
 
 
 def _looked(name: str, path: Path | None, check: Callable[[Path], object]) -> Found:
@@ -191,7 +198,7 @@ def weights() -> list[Found]:
     for each in found:
         if each["state"] == "download":
             each |= {"state": "damaged", "failure": "missing: restore it from the repository"}
-    return [*found, _looked("ImageNet", load.cache() / download.INCEPTION, _hashed)]
+    return [*found, _looked("ImageNet", _cached(download.INCEPTION), _hashed)]
 
 
 def _hashed(path: Path) -> None:

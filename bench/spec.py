@@ -28,6 +28,7 @@ FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 SLOWEST = 1e-8
 """A weight of 0.1 is equal to its sum with a smaller step of Adam, in float32."""
 OPTIONS = {"lam": "--lam", "lr": "--lr", "seed": "--seeds", "precision": "--precision"}
+OPTIONS["method"] = "--only method=..."
 """Options of `bench.run` that change a field; `--set FIELD=...` changes any other."""
 
 S = TypeVar("S", bound="Spec")

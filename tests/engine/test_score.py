@@ -31,7 +31,7 @@ from tests.rows import TOY_ROWS, row, smoke
 from tests.scores.test_classifiers import stand_in
 
 Rows = dict[str, dict[str, Any]]
-SMALL = [f"--set={each}" for each in ("width=0.0625", "images=160", "samples=100")]
+SMALL = [f"--set={each}" for each in ("width=0.0625", "images=320", "samples=100")]
 Scored = Callable[..., tuple[int, str]]
 
 
@@ -184,8 +184,8 @@ def test_images_that_are_not_at_hand_are_counted(
     tmp_path: Path, scored: Scored, cache: Path
 ) -> None:
     draw = np.random.default_rng(0).integers
-    np.savez("mine.npz", images=draw(256, size=(200, 64, 64, 3), dtype=np.uint8))
-    np.savez("other.npz", images=draw(256, size=(200, 64, 64, 3), dtype=np.uint8))
+    np.savez("mine.npz", images=draw(256, size=(400, 64, 64, 3), dtype=np.uint8))
+    np.savez("other.npz", images=draw(256, size=(400, 64, 64, 3), dtype=np.uint8))
     asked = ["--set=data=celeba", "--data=mine.npz", *SMALL, "--only=method=svae_r", "--lam=0.1"]
     before = trained("celeba", tmp_path, *asked)
     blank("celeba", tmp_path, IMAGES[:4], list(before))

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench import run
+from bench.data.sources import DATASETS, images_in
 from bench.studies import STUDIES
 
 TOY, THEORY = ["toy_grid", "--scale", "smoke"], ["theory", "--scale", "smoke"]
@@ -69,6 +70,11 @@ def trained(arguments: list[str], folder: Path) -> pd.DataFrame:
         ([*MNIST, "--set", "images=2001"], "images is 2001", "2000", "--set images"),
         ([*MNIST, "--set", "samples=9"], "samples is 9", ">= 10", "--set samples"),
         ([*MNIST, "--set", "ais_images=501,9"], "ais_images is 501", "500", "--set ais_images"),
+        ([*MNIST, "--set", "networks=paper"], "networks is paper", "suite", "--set networks"),
+        ([*MNIST, "--set", "data=none"], "data is none", "stand-in digits", "--set data"),
+        ([*MNIST, "--set", "data=stand-in photos"], "method is nf_vae", "dcgan", "--only method"),
+        ([*MNIST, "--set", "critic=additive"], "critic is additive", "alice", "--only method"),
+        ([*CIFAR10, "--set", "ais_images=1"], "ais_images is 1", ": 0", "--set ais_images"),
     ],
 )
 def test_a_value_beyond_a_limit(
@@ -79,7 +85,7 @@ def test_a_value_beyond_a_limit(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before, found, after = refused(arguments, tmp_path, capsys).partition("allowed: ")
+    before, found, after = refused(arguments, tmp_path, capsys).partition("allowed")
     assert found and given in before
     assert allowed in after and option in after
 
@@ -117,6 +123,38 @@ def test_a_folder_of_too_few_images(
 ) -> None:
     said = refused(of_folder(tmp_path / "own", number, *more), tmp_path, capsys)
     assert given in said and option in said.partition("allowed")[2]
+
+
+@pytest.mark.usefixtures("cache")
+def test_named_images_of_ones_own_have_the_same_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grey images without a classifier are scored by their MSE, so one test image is enough."""
+    entry = images_in(str(tmp_path / "m.npz"), channels=1, size=16)
+    monkeypatch.setitem(DATASETS, "mine", entry)
+    noise = np.random.default_rng(0).integers(256, size=(10, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "m.npz", images=noise)
+    asked = [*MNIST, "--set", "data=mine", *NETS, "--only", "method=svae_r", "--lam", "0"]
+    asked += ["--set", "ais_images=0", "--set"]
+    assert "batch is 10; allowed: 2 to 9" in refused([*asked, "batch=10"], tmp_path, capsys)
+    (row,) = trained([*asked, "batch=9"], tmp_path).to_dict("records")
+    assert (row["status"], row["steps"]) == ("ok", 1)
+    assert np.isfinite(row["mse_x"])
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_training_on_a_folder_is_trained_again_on_that_folder_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (row,) = trained(of_folder(tmp_path / "own", 20, "--set", "batch=2"), tmp_path).to_dict(
+        "records"
+    )
+    capsys.readouterr()
+    again = ["cifar10", "--id", row["id"], "--results", str(tmp_path), "--data"]
+    assert run.main([*again, str(tmp_path / "own")]) == 0
+    assert "the same: all" in capsys.readouterr().out
+    assert run.main([*again, str(folder_of(tmp_path / "other", 21))]) == 2
+    assert "has other images than cifar10 folder" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cache")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.cli import UsageError
 from bench.data.load import DATASETS, Images
+from bench.spec import option
 from bench.studies.images.spec import FOLDER, ImageSpec, dataset
 from models import colour, mnist
 from models.methods import METHODS, Method
@@ -82,23 +83,26 @@ def check(spec: ImageSpec) -> None:
     """Raises UsageError for an unknown data set, and for a field that its networks do not take."""
     name, ais = dataset(spec.data), spec.ais_images
     if name not in DATASETS:
-        raise UsageError(f"data is {name}; allowed: {', '.join(DATASETS)}")
+        raise UsageError(f"data is {name}; allowed: {', '.join(DATASETS)} ({option('data')})")
     found = domain(name)
-    for value, allowed, wrong in (
-        (found.channels, (1, 3), f"channels of {name} are {found.channels}; allowed"),
-        (found.size, found.sizes, f"size of {name} is {found.size}; allowed"),
-        (spec.method, found.methods(), f"method is {spec.method}; allowed for {name}"),
-        (spec.networks, found.kinds, f"networks is {spec.networks}; allowed for {name}"),
-        (ais, (0,) if found.low else (ais,), f"ais_images is {ais}; allowed for {name}"),
+    entry = "its entry in DATASETS"
+    for field, value, allowed, wrong, change in (
+        ("channels", found.channels, (1, 3), f"of {name} are", entry),
+        ("size", found.size, found.sizes, f"of {name} is", entry),
+        ("method", spec.method, found.methods(), "is", option("method")),
+        ("networks", spec.networks, found.kinds, "is", option("networks")),
+        ("ais_images", ais, (0,) if found.low else (ais,), "is", option("ais_images")),
     ):
         if value not in allowed:
-            raise UsageError(f"{wrong}: {', '.join(map(str, allowed))}")
+            given, those = f"{field} {wrong} {value}", ", ".join(map(str, allowed))
+            where = "" if change == entry else f" for {name}"
+            raise UsageError(f"{given}; allowed{where}: {those} ({change})")
     if spec.critic:
         able = [name for name in found.methods() if JOINT in METHODS[name].parts.values()]
         if spec.method not in able:
             raise UsageError(
                 f"critic is {spec.critic}, but {spec.method} has no f(x, z); allowed methods: "
-                f"{', '.join(able)}"
+                f"{', '.join(able)} ({option('method')})"
             )
 
 
@@ -108,4 +112,4 @@ def data_of(asked: str, images: Images) -> str:
     The images of a folder are another experiment, so their name has their digest.
     """
     known = images.name in DATASETS
-    return asked if known else f"{dataset(asked)}{FOLDER}{images.sha256[:12]}"
+    return dataset(asked) if known else f"{dataset(asked)}{FOLDER}{images.sha256[:12]}"

@@ -18,7 +18,7 @@ from bench.scores.metrics import Metric, asks_for
 from bench.store import checkpoint
 from bench.studies.images import domain, evaluate, limits
 from bench.studies.images.cost import evaluation_seconds, training_seconds
-from bench.studies.images.spec import ImageSpec
+from bench.studies.images.spec import FOLDER, ImageSpec
 from bench.studies.images.train import Model, Trainer, counted, together, under_way
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
 from bench.studies.turns import turn
@@ -53,8 +53,10 @@ def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) 
     found: dict[str, str] = {}
     try:
         for name in names:
-            images = data.load(name, folder)
+            images = data.load(domain.dataset(name), folder)
             found[name] = domain.data_of(name, images)
+            if FOLDER in name and found[name] != name:
+                raise UsageError(f"{images.origin} has other images than {name}: see --data")
             mine = [spec for spec in specs if spec.data == name]
             for spec in mine:
                 limits.check(spec, images, weights is not None)

@@ -1,7 +1,7 @@
 """Retrains rows that the reported numbers rest on, and measures how far they are from stored rows.
 
     python -m tests.numbers row       stores MNIST's row again; the checkout has to be clean
-    python -m tests.numbers spread    measures spread.csv again, in a quarter of an hour
+    python -m tests.numbers spread    adds this processor's columns to spread.csv, in half an hour
 
 The toy rows are those of results/reference. MNIST's row is of the digits in fixtures/numbers, since
 no test has the whole of MNIST.
@@ -232,7 +232,8 @@ def spread(study: str) -> dict[str, float]:
     """Returns the largest measured distance of every number of a study."""
     with SPREAD.open() as file:
         lines = [line for line in csv.DictReader(file) if line["study"] == study]
-    return {line["number"]: max(float(line[each]) for each in SETTINGS) for line in lines}
+    measured = [name for name in lines[0] if name not in ("study", "number")]
+    return {line["number"]: max(float(line[each]) for each in measured) for line in lines}
 
 
 def tolerance(largest: float) -> float:
@@ -314,22 +315,26 @@ def measure() -> dict[str, dict[str, float]]:
     return found
 
 
-def measure_spread() -> None:
-    """Writes spread.csv: the distances of each setting, which a process of its own measures."""
-    found = {}
-    for setting, environment in SETTINGS.items():
+def measure_spread(settings: Sequence[str]) -> None:
+    """Adds columns to spread.csv: the distances of each setting, measured by a process of its own.
+
+    Columns name the processor. Those of other processors stay.
+    """
+    with SPREAD.open() as file:
+        lines = list(csv.DictReader(file))
+    for setting in settings:
         code = "import json; from tests import numbers; print(json.dumps(numbers.measure()))"
-        options: dict[str, Any] = {"env": {**os.environ, **environment}, "check": True}
+        options: dict[str, Any] = {"env": {**os.environ, **SETTINGS[setting]}, "check": True}
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, **options)
-        found[setting] = json.loads(done.stdout.splitlines()[-1])
-        print(setting, found[setting], flush=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(setting, found, flush=True)
+        for line in lines:
+            measured = found[line["study"]][line["number"]]
+            line[f"{setting} on {provenance.cpu_name()}"] = f"{measured:.2g}"
     with SPREAD.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["study", "number", *SETTINGS])
-        for study, numbers in next(iter(found.values())).items():
-            for number in numbers:
-                each = [f"{found[setting][study][number]:.2g}" for setting in SETTINGS]
-                writer.writerow([study, number, *each])
+        writer = csv.DictWriter(file, [*lines[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def store_row() -> None:
@@ -346,4 +351,7 @@ def store_row() -> None:
 
 
 if __name__ == "__main__":
-    {"row": store_row, "spread": measure_spread}[sys.argv[1]]()
+    if sys.argv[1] == "row":
+        store_row()
+    else:
+        measure_spread(sys.argv[2:] or [*SETTINGS])

@@ -118,7 +118,7 @@ def place() -> Iterator[Path]:
             # What costs seconds: to time trainings and products, to resample, to draw figures.
             patch.object(Plan, "estimate", Plan._by_products),
             patch.object(cost, "matmul_rate", lambda _: 1e10),
-            patch.object(intervals, "RESAMPLES", intervals.CHUNK),
+            patch.multiple(intervals, RESAMPLES=200, CHUNK=200),
             patch.object(draw, "write", lambda *_: {}),
             patch.object(report, "ROOT", root),
             patch.object(report, "REFERENCE", root / "results" / "reference"),

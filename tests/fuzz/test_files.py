@@ -108,7 +108,7 @@ def trains(self: ToyStudy, job: Job, beat: Beat) -> tuple[Rows, Rows]:
     return [{"id": spec.id, "status": "ok", "train_seconds": 0.0} for spec in job.specs], []
 
 
-READ = ("status", "dry-run", "report", "merge", "score", "run")
+READ = ("status", "merge", "run", "score", "dry-run", "run", "merge", "report")
 KINDS = {
     "smoke/*.parquet": READ,
     "smoke_samples/*.parquet": READ,

@@ -35,11 +35,14 @@ Nobody has measured yet how many trainings fill one H100 best.
 """
 
 
-def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) -> list[ImageSpec]:
+def check(
+    specs: Sequence[ImageSpec], folder: Path | None, weights: str | None, own: int = 0
+) -> list[ImageSpec]:
     """Returns the specs, with a folder's images named by their digest.
 
-    Raises UsageError, before anything is trained, for images or weights that can't be used, and
-    for trainings that ask for more images than there are.
+    `own` is the study's own number of images, see `limits.check`. Raises UsageError, before
+    anything is trained, for images or weights that can't be used, and for trainings that ask for
+    more images than there are.
     """
     for spec in specs:
         domain.check(spec)
@@ -59,7 +62,7 @@ def check(specs: Sequence[ImageSpec], folder: Path | None, weights: str | None) 
                 raise UsageError(f"{images.origin} has other images than {name}: see --data")
             mine = [spec for spec in specs if spec.data == name]
             for spec in mine:
-                limits.check(spec, images, weights is not None)
+                limits.check(spec, images, weights is not None, own)
             for spec in {spec.bits: spec for spec in mine if spec.ais_images}.values():
                 evaluate.test_bits(spec, images, folder)
     except ValueError as error:

@@ -17,19 +17,21 @@ STATIC = 10_000
 MORE = "--data with more images; every tenth is for the test"
 
 
-def check(spec: ImageSpec, images: Images, imagenet: bool) -> None:
+def check(spec: ImageSpec, images: Images, imagenet: bool, own: int = 0) -> None:
     """Raises UsageError for a training that these images can't train, or whose scores they lack.
 
-    `imagenet` says whether ImageNet's classifier scores as well.
+    `imagenet` says whether ImageNet's classifier scores as well. The study's `own` number of images
+    takes what there is of a smaller data set.
     """
     train, test = len(images.train), len(images.test)
     place = images.name if images.stand_in else images.origin
-    used = spec.images or train
+    asked = min(own, train) if spec.images == own else spec.images
+    used = asked or train
     needed, score = _needed(images, domain(spec.data).channels == 3, imagenet)
     bits = STATIC if static(spec, images) else test
     norm, those = "for batch norm", f"the training images of {place}"
     for name, given, least, most, why, change in (
-        ("images", spec.images, 0, train, f"{those}; 0: all", option("images")),
+        ("images", asked, 0, train, f"{those}; 0: all", option("images")),
         ("number of training images", train, 2, math.inf, norm, MORE),
         ("images", used, 2, train, norm, option("images")),
         ("batch", spec.batch, 2, used, f"{those} that are used", option("batch")),

@@ -111,7 +111,8 @@ class ImageStudy(Study[ImageSpec]):
     ) -> list[ImageSpec]:
         from bench.studies.images.job import check
 
-        return check(specs, data, weights)
+        own = max(max(self.axes[spec.scale].get("images", [0])) for spec in specs)
+        return check(specs, data, weights, own)
 
     def needs(self, spec: ImageSpec) -> Needs:
         from bench.studies.images.cost import needs

@@ -69,7 +69,10 @@ def merge_all(folders: Sequence[Path], into: Path) -> int:
     for study, scale in sorted(set().union(*found.values())):
         target = store(into, study, scale)
         for path, reason in target.prepare("--into").items():
-            print(f"set aside: {path} {reason}; its trainings run again", file=sys.stderr)
+            print(
+                f"set aside: {path} {reason}; trainings that lose their rows run again",
+                file=sys.stderr,
+            )
         print(f"{study} at scale {scale}:")
         for folder in (folder for folder in folders if (study, scale) in found[folder]):
             source = store(folder, study, scale)

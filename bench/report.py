@@ -149,12 +149,19 @@ def show(table: Table) -> None:
 
 
 def stored(results: Path) -> list[tuple[str, str]]:
-    """(study, scale) of all results there, published ones (a file) or one's own (a folder)."""
-    return [
-        (study, scale)
-        for study, scale in product(STUDIES, SCALES)
-        if (results / study / f"{scale}.parquet").is_file() or (results / study / scale).is_dir()
-    ]
+    """(study, scale) of all results there, published ones (a file) or one's own (a folder).
+
+    Raises StoreError for a folder that can't be read.
+    """
+    try:
+        return [
+            (study, scale)
+            for study, scale in product(STUDIES, SCALES)
+            if (results / study / f"{scale}.parquet").is_file()
+            or (results / study / scale).is_dir()
+        ]
+    except OSError as error:
+        raise StoreError(f"{error.filename} can't be read ({error.strerror})") from None
 
 
 # The committed reference

@@ -10,6 +10,7 @@
 `svae-bench COMMAND --help` tells the options of a command.
 """
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -23,6 +24,7 @@ COMMANDS |= {name: f"bench.{name}.__main__" for name in ("data", "check", "speed
 def main() -> NoReturn:
     """Runs the command that the first argument names, and ends the process with its status."""
     process.begin()
+    os.environ["PYTHONSAFEPATH"] = "1"  # of workers, which would import what lies in this folder
     name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name in COMMANDS:
         process.command(lambda: import_module(COMMANDS[name]).main(arguments))

@@ -7,6 +7,7 @@ foresaw ends it with a line and status 1, and its trace goes into a file.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import errno
 import io
@@ -61,8 +62,9 @@ def begin() -> None:
     os.close(number)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
-    sys.excepthook, threading.excepthook = _end_by, _tell_of
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here
+    sys.excepthook, threading.excepthook, sys.unraisablehook = _end_by, _tell_of, _once_more
+    # A notebook's backend may not be installed here, and a user's own style is for other figures.
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     try:
         os.getcwd()
     except OSError:
@@ -90,6 +92,14 @@ def end(status: int) -> NoReturn:
 
 def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
+
+
+def _once_more(ignored: sys.UnraisableHookArgs) -> None:
+    """Repeats a Ctrl-C that Python ignores, because it came while an object was cleared away."""
+    if isinstance(ignored.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _end_by(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

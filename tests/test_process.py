@@ -137,6 +137,7 @@ def test_a_stop_amid_work_is_one_line(number: int, status: int, tmp_path: Path):
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, len(err.splitlines())) == (status, 1)
+    assert "unexpected" not in err
     assert not (tmp_path / "c/prepared/cifar10/.draft").exists()
 
 
@@ -161,7 +162,9 @@ def test_the_console_command_runs_beside_a_folder_named_bench(tmp_path: Path):
         pytest.skip("the suite is not installed")
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench/__init__.py").write_text("raise SystemExit('the wrong bench')")
-    found = shell(f"{console} run toy_grid --scale smoke --dry-run", tmp_path, PYTHONPATH="none")
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')")
+    line = f"{console} run toy_grid --scale smoke --workers 2 --no-report"
+    found = shell(line, tmp_path, PYTHONPATH="none")
     assert found.returncode == 0, found.stderr
     assert "8 to go" in found.stdout
 
@@ -235,9 +238,30 @@ def test_a_report_whose_files_are_all_bad_names_one(tmp_path: Path):
 
 
 def test_a_foreign_backend_of_matplotlib_does_not_matter(tmp_path: Path):
-    body = "import bench.render.figures"
-    backend = "module://of_a_notebook"
-    assert shell(command(tmp_path, body), tmp_path, MPLBACKEND=backend).returncode == 0
+    body = "import matplotlib\nprint(matplotlib.get_backend())"
+    backend = "module://matplotlib_inline.backend_inline"
+    found = shell(command(tmp_path, body), tmp_path, MPLBACKEND=backend)
+    assert found.stdout == "agg\n", found.stderr
+
+
+def test_a_configuration_of_matplotlib_that_is_no_text_does_not_matter(tmp_path: Path):
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: caf\xe9")
+    (tmp_path / "here").mkdir()
+    body = "import matplotlib"
+    found = shell(command(tmp_path, body), tmp_path / "here", MPLCONFIGDIR=str(tmp_path))
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_ctrl_c_that_python_ignores_is_repeated(tmp_path: Path):
+    body = """import time
+class Dies:
+    def __del__(self):
+        raise KeyboardInterrupt
+dies = Dies()
+del dies
+time.sleep(60)"""
+    found = shell(command(tmp_path, body), tmp_path)
+    assert (found.returncode, found.stderr) == (130, "stopped\n")
 
 
 def test_a_foreign_configuration_of_matplotlib_changes_no_figure(tmp_path: Path):

@@ -137,7 +137,8 @@ def _in_zip(place: Path) -> Iterator[tuple[str, str, str]]:
 def _in_folder(place: Path) -> Iterator[tuple[str, str, str]]:
     """Yields each file below a folder: its name, its path below, and why it is left out, if known.
 
-    What lies there itself comes first, then what links lead to. No folder is entered twice.
+    What lies there itself comes first, then what links lead to. No folder is entered twice. A file
+    without an image's ending is not taken, so a link that has the ending may lead to it.
     """
     root = os.path.realpath(place)
     entered, taken = {root}, set()
@@ -161,16 +162,18 @@ def _in_folder(place: Path) -> Iterator[tuple[str, str, str]]:
                 elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
                     yield name, name, "of another kind"  # a pipe, socket or device
                 else:
-                    taken.add(path)
+                    if not _no_image(name):
+                        taken.add(path)
                     yield name, name, ""
         links = sorted([*links, *later])
         while links and not folders:
             name, path = links.pop(0)
             why, real = _linked(path, root)
-            if not why and real in (entered | taken):
+            if not why and (real in entered or real in taken):
                 why = "repeated"
             if why or not os.path.isdir(real):
-                taken.add(real)
+                if not _no_image(name):
+                    taken.add(real)
                 yield name, name, why
             else:
                 entered.add(real)

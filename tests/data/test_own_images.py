@@ -180,6 +180,12 @@ LINKS: dict[str, tuple[int, Callable[[Path, Path], object]]] = {
             linked(x / f"k{i}.png", folder(x / ".git/annex", str(i)) / str(i)) for i in range(2)
         ],
     ),
+    "a store without endings": (
+        12,
+        lambda x, disk: [
+            linked(x / f"k{i}.png", folder(x / "blobs", str(i)) / str(i)) for i in range(2)
+        ],
+    ),
     "nothing": (10, lambda x, disk: linked(x / "gone.png", x / "nowhere.png")),
 }
 

@@ -68,6 +68,14 @@ def to_path(text: str) -> Path:
     raise argparse.ArgumentTypeError(f"{text!r}{why}; allowed: a path")
 
 
+def to_file(text: str) -> Path:
+    """Returns the path of a file to be written, as argparse's `type`."""
+    path = to_path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a file in a folder that is there")
+    return path
+
+
 def duration(seconds: float, digits: int = 2) -> str:
     """A time in the unit that suits it, to at least so many digits."""
     if seconds < 90:

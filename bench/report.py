@@ -432,6 +432,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reports(args: argparse.Namespace) -> int:
     """Writes and shows the reports asked for; 1 if one differs from what it is compared with."""
+    if args.against is not None and not args.against.is_dir():
+        raise UsageError(f"--against {args.against}; allowed: a folder of results")
     asked = product(args.studies or STUDIES, [args.scale] if args.scale else SCALES)
     there = stored(args.results)
     wanted = [each for each in asked if args.scale or each in there]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bench import run
+from bench import report, run
 from bench.cli import complain
+from bench.speed import __main__ as speed
+from bench.speed import simulate
 from tests.rows import SMOKE
 
 
@@ -38,3 +42,21 @@ def test_a_name_that_no_file_can_have(name: str, capsys: pytest.CaptureFixture[s
         run.main([*SMOKE, "--status", "--results", name])
     assert stop.value.code == 2
     assert "argument --results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [".", "none/table.md"])
+def test_a_measurement_asks_first_whether_its_file_can_be_written(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for main in (simulate.main, speed.main):
+        with pytest.raises(SystemExit) as stop:
+            main(["--out", str(tmp_path / where)])
+        assert stop.value.code == 2
+        assert "argument --out" in capsys.readouterr().err
+
+
+def test_a_folder_to_compare_with_has_to_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(["toy_grid", "--against", str(tmp_path / "none")]) == 2
+    assert "--against" in capsys.readouterr().err

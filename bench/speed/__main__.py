@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.cli import Parser, UsageError, complain, to_path
+from bench.cli import Parser, UsageError, complain, to_file
 from bench.engine.job import keep_freed_memory
 from bench.engine.plan import choose_device
 from bench.process import command
@@ -43,7 +43,7 @@ LEVEL = 0.05
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m bench.speed", __doc__)
-    parser.add_argument("--out", type=to_path, metavar="FILE", help="also writes the table here")
+    parser.add_argument("--out", type=to_file, metavar="FILE", help="also writes the table here")
     about = """measures this device: cpu, the default, beside other programs, or cuda alone, with
         its share of the rate of products and of memory"""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=about)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import report
-from bench.cli import Parser, UsageError, complain, duration, to_path
+from bench.cli import Parser, UsageError, complain, duration, to_file
 from bench.process import command
 from bench.render import tables
 from bench.spec import Spec, columns
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     metavar = "|".join(STUDIES)
     parser.add_argument("study", nargs="?", default="toy_grid", choices=STUDIES, metavar=metavar)
     parser.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
-    parser.add_argument("--out", type=to_path, metavar="FILE", help="also writes the table here")
+    parser.add_argument("--out", type=to_file, metavar="FILE", help="also writes the table here")
     args = parser.parse_args(arguments)
     try:
         need_checkout("The simulation")

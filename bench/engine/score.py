@@ -77,8 +77,7 @@ def command(args: argparse.Namespace) -> int:
         imagenet = args.inception_weights is not None
         tallies = []
         for study, scale, wanted in asked:
-            if imagenet:
-                study.check([], None, args.inception_weights)
+            study.check([], args.data, args.inception_weights)
             metrics.check(study.metrics(), study.columns(), imagenet)
             tally = score(study, scale, wanted, args)
             print("\n".join(tally.lines(f"{study.name} at scale {scale}")), flush=True)
@@ -108,7 +107,10 @@ def _asked(args: argparse.Namespace) -> list[tuple[Study[Any], str, Sequence[Met
     ]
     if not pairs:
         which = " ".join(filter(None, [args.study, args.scale and f"at scale {args.scale}"]))
-        raise UsageError(f"no results{which and f' of {which}'} in {args.results}")
+        raise UsageError(
+            f"no results{which and f' of {which}'} in {args.results}; allowed: a folder of "
+            "results, which has STUDY/SCALE/ (--results)"
+        )
     if args.study is None and (args.data or args.inception_weights):
         raise UsageError("--data and --inception-weights go with one STUDY")
     known = {name for study, _ in pairs for each in study.metrics() for name in each.columns}

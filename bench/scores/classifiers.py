@@ -134,7 +134,9 @@ def imagenet(path: Path | None = None, device: torch.device | str = "cpu") -> Cl
         if not path.exists():
             download.inception(cache())
     sha256 = download.INCEPTION_SHA256
-    content = _hashed(path, sha256, f"allowed: {download.INCEPTION_URL}/{download.INCEPTION}")
+    published = f"{download.INCEPTION_URL}/{download.INCEPTION}"
+    advice = f"allowed: {published}, or the word download (--inception-weights)"
+    content = _hashed(path, sha256, advice)
     net = _inception(content, path).to(device)
     return Classifier("ImageNet", sha256, net, (3,), device=device, uint8=True, batch=64)
 

@@ -30,7 +30,13 @@ def need_checkout(what: str) -> None:
 def _git(*arguments: str) -> str | None:
     # A hook of another repository sets GIT_DIR and its like.
     environment = {name: each for name, each in os.environ.items() if not name.startswith("GIT_")}
-    options: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 20}
+    options: dict[str, Any] = {
+        "cwd": ROOT,
+        "capture_output": True,
+        "encoding": "utf-8",
+        "errors": "replace",
+        "timeout": 20,
+    }
     # In a container the checkout may be another user's; this process runs its code already.
     command = ["git", "-c", f"safe.directory={ROOT}", *arguments]
     with suppress(OSError, subprocess.SubprocessError):

@@ -321,6 +321,7 @@ def test_a_metric_of_other_source_is_scored_again_and_a_stale_training_is_not(
         (["toy_grid", "--scale", "paper"], "no results of toy_grid at scale paper in "),
         (["--metric", "reach"], "unknown metric 'reach'; allowed: high_quality, inception_score"),
         (["--data", "x"], "--data and --inception-weights go with one STUDY"),
+        (["toy_grid", "--data", "x"], "for studies of images; toy_grid draws its own data"),
         (["toy_grid", "--inception-weights", "x"], "for colour images; toy_grid has none"),
     ],
 )
@@ -335,7 +336,7 @@ def test_bad_input_gets_one_line(
 
 def test_results_without_a_study_is_an_error(tmp_path: Path, scored: Scored) -> None:
     status, found = scored()
-    assert status == 2 and found == f"python -m bench.results score: no results in {tmp_path}\n"
+    assert status == 2 and f"no results in {tmp_path}" in found and "--results" in found
     with pytest.raises(SystemExit, match="2"):
         results.main([])
 

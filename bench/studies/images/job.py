@@ -51,8 +51,12 @@ def check(
         if any(domain.domain(name).channels != 3 for name in names):
             raise UsageError("--inception-weights is for colour images; MNIST has none")
         evaluate.imagenet(weights, "cpu")
-    if folder is not None and all(data.DATASETS[domain.dataset(name)].draw for name in names):
-        raise UsageError("--data goes with real images; this selection draws synthetic images")
+    drawn = {name for name in names if data.DATASETS[domain.dataset(name)].draw}
+    if folder is not None and drawn and drawn == names:
+        raise UsageError(
+            "--data goes with real images, and this selection draws synthetic images; allowed: "
+            "--scale quick or paper"
+        )
     found: dict[str, str] = {}
     try:
         for name in names:

@@ -111,7 +111,8 @@ class ImageStudy(Study[ImageSpec]):
     ) -> list[ImageSpec]:
         from bench.studies.images.job import check
 
-        own = max(max(self.axes[spec.scale].get("images", [0])) for spec in specs)
+        given = (self.axes[spec.scale].get("images", [0]) for spec in specs)
+        own = max(map(max, given), default=0)
         return check(specs, data, weights, own)
 
     def needs(self, spec: ImageSpec) -> Needs:

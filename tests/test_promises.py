@@ -95,13 +95,6 @@ def test_a_quota_that_is_met_on_the_way(tmp_path: Path, live: Callable[..., Life
     assert list((kept.work / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
-def test_a_results_folder_that_cannot_be(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main([*SEQUENTIAL, "--results", name]) in (1, 2)
-    err = capsys.readouterr().err
-    assert "can't be written" in err and err.count("\n") == 1
-
-
 # Runners and generations
 
 

@@ -27,7 +27,8 @@ def main() -> NoReturn:
     os.environ["PYTHONSAFEPATH"] = "1"  # of workers, which would import what lies in this folder
     name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name in COMMANDS:
-        process.command(lambda: import_module(COMMANDS[name]).main(arguments))
+        module = import_module(COMMANDS[name])
+        process.command(lambda: module.main(arguments))
     if name in ("-h", "--help"):
         print(__doc__)
         process.end(0)

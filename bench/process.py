@@ -62,6 +62,8 @@ def begin() -> None:
     os.close(number)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     sys.excepthook, threading.excepthook, sys.unraisablehook = _end_by, _tell_of, _once_more
     # A notebook's backend may not be installed here, and a user's own style is for other figures.
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
@@ -75,6 +77,8 @@ def begin() -> None:
 def command(main: Callable[[], int]) -> NoReturn:
     """Runs `main` and ends the process with the status that it returns."""
     begin()
+    if signal.getsignal(signal.SIGINT) is _stop:  # from here on there is something to tidy up
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     end(main())
 
 
@@ -90,6 +94,11 @@ def end(status: int) -> NoReturn:
     os._exit(status or int(bool(_lost)))
 
 
+def _stop(number: int, frame: object) -> NoReturn:
+    """Ends the process by Ctrl-C while it imports: an exception is lost in some libraries."""
+    _end_by(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+
 def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
@@ -102,7 +111,9 @@ def _once_more(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
 
 
-def _end_by(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _end_by(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> NoReturn:
     """Ends the process by an error that nobody has caught."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if issubclass(kind, KeyboardInterrupt):

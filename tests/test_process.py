@@ -252,6 +252,15 @@ def test_a_configuration_of_matplotlib_that_is_no_text_does_not_matter(tmp_path:
     assert found.returncode == 0, found.stderr
 
 
+def test_a_ctrl_c_that_a_library_swallows_ends_the_imports(tmp_path: Path):
+    (tmp_path / "numpy.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except BaseException:\n    pass\nraise SystemExit('the command goes on')"
+    )
+    found = shell('"$PY" -m bench.report --help', tmp_path)
+    assert (found.returncode, found.stderr) == (130, "stopped\n")
+
+
 def test_a_ctrl_c_that_python_ignores_is_repeated(tmp_path: Path):
     body = """import time
 class Dies:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -67,6 +68,8 @@ def begin() -> None:
     sys.excepthook, threading.excepthook, sys.unraisablehook = _end_by, _tell_of, _once_more
     # A notebook's backend may not be installed here, and a user's own style is for other figures.
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    # `bench.engine.executors.start` says so in the suite's own words.
+    warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
     try:
         os.getcwd()
     except OSError:

@@ -22,14 +22,14 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
 from bench.data.choose import Chosen
 from bench.data.files import DataError, reason, to_uint8
 
-RULES = "pixels 2"
+RULES = "pixels 3"
 """Images that were prepared under other rules are prepared again."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
@@ -129,7 +129,7 @@ def _decode(
                     f"{RATIO} times the shorter side"
                 )
             with _silence() if image.format == "TIFF" else nullcontext():
-                pixels, notes = _converted(image, "RGB" if pictures.channels == 3 else "L")
+                pixels, notes = _converted(image, content, "RGB" if pictures.channels == 3 else "L")
         width, height = pixels.size
         short = min(width, height)
         sides = [max(size, round(side * size / short)) for side in (width, height)]
@@ -196,14 +196,41 @@ def _of(content: bytes) -> str:
     return "damaged, or of a kind that is not read" if start.startswith(known) else "no image"
 
 
-def _converted(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
+_GREYS = {"L;2": 3, "L;4": 15, "L": 255}
+"""White in greys of PNG, by pillow's name of their depth."""
+
+
+def _clear(image: ImageFile.ImageFile, content: bytes) -> np.ndarray | None:
+    """Returns where a 16-bit colour PNG that names a transparent colour has it, (h, w), or None.
+
+    A PNG names that colour in its own depth, but pillow compares it with 8 bits. So this function
+    scales the colour of an image of fewer bits, and compares all 16 bits of others itself.
+    """
+    clear = image.info.get("transparency")
+    depth = image.tile[0].args if image.format == "PNG" and image.tile else ""
+    if isinstance(clear, int) and depth in _GREYS:
+        top = _GREYS[str(depth)]
+        image.info["transparency"] = (clear & top) * (255 // top)
+    if not isinstance(clear, tuple) or depth != "RGB;16B":
+        return None
+    del image.info["transparency"]
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as lower:
+        lower.tile = [lower.tile[0]._replace(args="RGB;16L")]  # the bytes that "RGB;16B" drops
+        low = np.asarray(lower)
+    return (np.asarray(image) * np.uint16(256) + low == clear).all(-1)
+
+
+def _converted(
+    image: ImageFile.ImageFile, content: bytes, mode: str
+) -> tuple[Image.Image, list[str]]:
     """Returns an opened image as 8-bit `mode`, "RGB" or "L", upright, and notes about it.
 
-    Raises _Refused for pixels whose meaning is not known.
+    `content` is its file. Raises _Refused for pixels whose meaning is not known.
     """
     notes = []
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's photo is its first
         notes.append("with several frames, of which the first is taken")
+    clear_colours = _clear(image, content)
     image.load()
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     wide = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits, as some versions open it
@@ -222,6 +249,10 @@ def _converted(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
             found = Image.fromarray(to_uint8(np.asarray(image))).convert(mode)
         except ValueError as error:
             raise _Refused(str(error)) from None
+    elif clear_colours is not None and clear_colours.any():
+        white = Image.new("RGB", image.size, "white")
+        found = Image.composite(white, image, Image.fromarray(clear_colours)).convert(mode)
+        notes.append(WHITE)
     elif image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
         clear = straight.convert("RGBA")

@@ -13,6 +13,7 @@ import stat
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -636,6 +637,74 @@ def test_transparency_is_composited_on_white_and_said(
     found = own(ten(tmp_path / "x", image, "png", **how))
     assert (found[..., :16] == 0).all() and (found[..., 16:] == 255).all()
     assert "10 with transparency, composited on white" in capsys.readouterr().err
+
+
+def png(kind: int, bits: int, row: bytes, clear: bytes) -> bytes:
+    """A PNG of 32 equal rows that names a transparent colour in its own depth."""
+    header = struct.pack(">IIBBBBB", 32, 32, bits, kind, 0, 0, 0)
+    parts = {b"IHDR": header, b"tRNS": clear, b"IDAT": zlib.compress((b"\0" + row) * 32)}
+    chunks = [
+        struct.pack(">I", len(each)) + name + each + struct.pack(">I", zlib.crc32(name + each))
+        for name, each in (parts | {b"IEND": b""}).items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+WORDS = struct.Struct(">3H")
+DEPTHS: dict[str, tuple[bytes, int, int]] = {
+    "2 bits": (png(0, 2, bytes(4) + b"\x55" * 4, b"\0\1"), 0, 255),
+    "4 bits": (png(0, 4, bytes(8) + b"\x11" * 8, b"\0\1"), 0, 255),
+    "16 bits": (
+        png(2, 16, bytes(96) + WORDS.pack(100, 200, 300) * 16, WORDS.pack(100, 200, 300)),
+        0,
+        255,
+    ),
+    "16 bits, black": (png(2, 16, WORDS.pack(0, 0, 1) * 16 + bytes(96), bytes(6)), 0, 255),
+    "16 bits, other": (
+        png(2, 16, bytes(96) + WORDS.pack(100, 200, 301) * 16, WORDS.pack(100, 200, 300)),
+        0,
+        0,
+    ),
+}
+"""Files, and what their left and right halves are on white."""
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+def test_a_transparent_colour_of_any_depth_is_white_and_said(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, left, right = DEPTHS[kind]
+    place = folder(tmp_path / "x", *numbered(9))
+    (place / "0.png").write_bytes(content)
+    found = load("cifar10", place).train[0]
+    assert (found[..., :16] == left).all() and (abs(found[..., 16:].astype(int) - right) < 2).all()
+    assert ("1 with transparency" in capsys.readouterr().err) == (right == 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_wide_tiffs_keep_their_higher_byte(
+    tmp_path: Path, channels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = {256: 32, 257: 32, 258: 16, 259: 1, 262: 1 if channels == 1 else 2, 273: 8}
+    tags |= {277: channels, 278: 32, 279: 2048 * channels}
+    pixels = struct.pack("<H", 200 * 257) * 1024 * channels
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items() if tag != 258
+    )
+    if channels == 1:
+        depth, more = struct.pack("<HHII", 258, 3, 1, 16), b""
+    else:
+        depth, more = (
+            struct.pack("<HHII", 258, 3, 3, 8 + len(pixels)),
+            struct.pack("<3H", 16, 16, 16),
+        )
+    entries = entries[:24] + depth + entries[24:]
+    at = 8 + len(pixels) + len(more)
+    content = b"II*\0" + struct.pack("<I", at) + pixels + more + struct.pack("<H", len(tags))
+    place = folder(tmp_path / "x", *numbered(9))
+    (place / "0.tif").write_bytes(content + entries + bytes(4))
+    assert (load("cifar10", place).train[0] == 200).all()
+    assert "transparency" not in capsys.readouterr().err
 
 
 def test_opaque_alpha_changes_and_says_nothing(

@@ -11,12 +11,14 @@ import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from bench.data.files import DataError, reason
 
+P = TypeVar("P", Path, str)
 ALLOWED = ".jpg, .png, .webp, .bmp, .tif or .ppm"  # the endings that a message names
 _IMAGES = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|tiff?|p[bgnp]m)")
 _OTHER_IMAGES = re.compile(
@@ -24,14 +26,21 @@ _OTHER_IMAGES = re.compile(
 )
 _LISTS = re.compile(r"\.(txt|[ct]sv|jsonl?|xml|html?|md|ya?ml)")
 _HIDDEN = re.compile(
-    r"__macosx|__pycache__|@eadir|[@#]recycle|#snapshot|lost\+found|found\.000|\$recycle\.bin"
-    r"|recycler|system volume information|network trash folder|temporary items"
+    r"(?i:__macosx|__pycache__|@eadir|@synoresource|@__thumb|@tmp|[@#]recycle|[#~]snapshot"
+    r"|@recently-snapshot|lost\+found|found\.000|\$recycle\.bin|recycler|_gsdata_|_vti_cnf"
+    r"|system volume information|network trash folder|temporary items|~\$.*)"
+    r"|Recycled|RECYCLED"
 )
-"""Folders that systems make and hide, whose names begin with no dot."""
+"""Folders and files that systems make and hide, whose names begin with no dot.
+
+A folder `recycled` may be a class of images, but an old bin is written in capitals.
+"""
 _THUMBNAILS = frozenset(("thumbs", "thumbnails", "_thumbs", "_thumbnails"))
 _THUMBNAIL = re.compile(r"(?:thumb|thumbnail|tn)[_.-](.+)|(.+)[_.-](?:thumb|thumbnail|tn)")
 """Folders of thumbnails, and the name of a thumbnail beside its image."""
-PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+_PARTITION = re.compile(r"(.*[\W_])?list_eval_partition([\W_].*)?\.(txt|csv)")
+_OWN_NAME = re.compile(r"list_eval_partition\.(txt|csv)")
+"""CelebA's list of parts, also as browsers and systems name a copy of it, and its own name."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Chosen:
 
     def counted(self) -> str:
         """Returns how many files were taken, and how many were left out and why."""
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.left_out.items()))
+        kinds = ", ".join(_number(n, kind) for kind, n in sorted(self.left_out.items()))
         total = self.left_out.total()
         taken = f"{len(self.files)} image{'s' * (len(self.files) != 1)} taken from {self.place}"
         files = f"{total} other file{'s' * (total != 1)} left out"
@@ -74,7 +83,7 @@ def choose(place: Path) -> Chosen:
     lists = []
     for name, file, why in _in_zip(place) if place.is_file() else _in_folder(place):
         why = why or _no_image(name)
-        if why == "list" and name.rpartition("/")[2].lower() in PARTITION:
+        if why == "list" and may_be_partition(name):
             lists.append(file)
         elif why:
             left_out[why] += 1
@@ -88,10 +97,36 @@ def choose(place: Path) -> Chosen:
     return Chosen(place, files, +left_out, tuple(lists))
 
 
+def _number(n: int, kind: str) -> str:
+    several = re.sub(r"^(broken link|link|list|thumbnail)", r"\1s", kind)
+    return f"{n} {kind if n == 1 else several}"
+
+
+def _last(path: Path | str) -> str:
+    return re.split(r"[/\\]", str(path))[-1].lower()
+
+
+def may_be_partition(path: Path | str) -> bool:
+    """Returns whether a file is CelebA's list of parts or a copy of it, by its name."""
+    return not _hidden(_last(path)) and _PARTITION.fullmatch(_last(path)) is not None
+
+
+def partition(lists: Sequence[P]) -> P | None:
+    """Returns the first of these lists that has the list's own name, or the only one, or None.
+
+    Raises DataError for several copies.
+    """
+    own = [each for each in lists if _OWN_NAME.fullmatch(_last(each))]
+    if len(lists) > 1 and not own:
+        raise DataError(
+            f"{lists[0]} and {lists[1]} may both be CelebA's list; allowed: one of them, or one "
+            "more that is named list_eval_partition.txt"
+        )
+    return next(iter(own or lists), None)
+
+
 def _hidden(part: str) -> bool:
-    return part not in (".", "..") and (
-        part.startswith(".") or _HIDDEN.fullmatch(part.lower()) is not None
-    )
+    return part not in (".", "..") and (part.startswith(".") or _HIDDEN.fullmatch(part) is not None)
 
 
 def _no_image(name: str) -> str:
@@ -125,7 +160,10 @@ def _in_zip(place: Path) -> Iterator[tuple[str, str, str]]:
         with zipfile.ZipFile(place) as archive:
             members = archive.infolist()
     except Exception as error:  # a damaged file may raise anything
-        raise DataError(f"{place} can't be read as a zip: {reason(error)}") from None
+        raise DataError(
+            f"{place} can't be read as a zip: {reason(error)}; allowed: a whole .zip, or a folder "
+            "of what is in it; give another place with --data"
+        ) from None
     for member in members:
         name = member.filename.replace("\\", "/")  # of a zip made on Windows
         if name.endswith("/"):

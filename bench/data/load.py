@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -253,9 +254,19 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
         raise
     except Exception as error:  # a damaged file may raise anything
         why = reason(error)
+    come = come or _origin(folder / "about.json")
     command = f"python -m bench.data prepare {shlex.quote(folder.name)}{come}"
     command += f" --cache {shlex.quote(str(folder.parent.parent))}"
-    raise Damaged(f"{folder} is damaged ({why}); this prepares it again: {command}")
+    how = "" if come else ", with --from and the files that it was made of if you gave any"
+    raise Damaged(f"{folder} is damaged ({why}); this prepares it again{how}: {command}")
+
+
+def _origin(about: Path) -> str:
+    """Returns the option that names the origin in a damaged about.json, or "" if it is lost."""
+    with contextlib.suppress(Exception):  # a damaged file may raise anything
+        found = re.search(r'"origin": ("(?:[^"\\]|\\.)*")', about.read_text())
+        return f" --from {shlex.quote(json.loads(found[1]))}" if found else ""
+    return ""
 
 
 def _entry(name: str) -> Dataset:

@@ -311,7 +311,7 @@ def _stem(name: str) -> str:
 
 
 def _parts(chosen: Chosen, partition: Path | str) -> dict[str, str]:
-    """Returns the part of each image of the list, by `_stem`."""
+    """Returns the part of each image of the list, by `_stem`. Raises DataError."""
     try:
         if isinstance(partition, str):
             with zipfile.ZipFile(chosen.place) as archive:
@@ -326,5 +326,15 @@ def _parts(chosen: Chosen, partition: Path | str) -> dict[str, str]:
     lines = [line for line in lines if line]
     lines = lines[1:] if lines and lines[0][-1].lower() == "partition" else lines
     if not lines or not all(len(line) in (2, 3) and line[-1] in ("0", "1", "2") for line in lines):
-        raise DataError(f"{partition} is damaged: not lines of FILE 0, 1 or 2")
-    return {_stem(line[-2]): line[-1] for line in lines}
+        raise DataError(
+            f"{partition} is damaged: not lines of FILE 0, 1 or 2; allowed: CelebA's list as "
+            "published, or none beside the images"
+        )
+    parts: dict[str, str] = {}
+    for line in lines:
+        if parts.setdefault(_stem(line[-2]), line[-1]) != line[-1]:
+            raise DataError(
+                f"{partition} is damaged: it puts {line[-2]} into two parts; allowed: one part for "
+                "each image, as in the published list"
+            )
+    return parts

@@ -88,9 +88,11 @@ def find(name: str, place: Path) -> Source:
     entry = DATASETS[name]
     source = entry.locate(place) or _images("folder", place, entry.channels, entry.size)
     if source is None:
+        archives = [each for each in files.names(place) if each.lower().endswith((".zip", ".npz"))]
+        other = place / min(archives) if archives else "another place"
         raise DataError(
             f"no {name} in {place}: {choose.choose(place).counted()}; allowed: {entry.allowed}, or "
-            f"a folder or .zip of images ({choose.ALLOWED}); give another place with --data"
+            f"a folder or .zip of images ({choose.ALLOWED}); give {other} with --data"
         )
     return source
 
@@ -147,7 +149,7 @@ def _celeba(place: Path) -> Source | None:
     if found := next(filter(None, sources), None):
         return found
     is_zip = place.is_file() and place.suffix.lower() == ".zip"
-    if is_zip or (place.is_dir() and any(files.within(place, each) for each in choose.PARTITION)):
+    if is_zip or (place.is_dir() and any(map(choose.may_be_partition, files.names(place)))):
         chosen = choose.choose(place)
         if chosen.lists:  # they tell what the images are
             return _images("celeba", place, 3, 64, chosen)
@@ -178,19 +180,20 @@ def _images(
 def _partition(chosen: choose.Chosen) -> Path | str | None:
     """Returns CelebA's list of parts: within its images' place, or beside it, or in Eval/ there.
 
-    A string is a member of a zip.
+    A string is a member of a zip. Raises DataError for several copies of the list.
     """
     place = chosen.place
-    if chosen.lists:
-        return chosen.lists[0] if place.is_file() else place / chosen.lists[0]
+    if inside := choose.partition(chosen.lists):
+        return inside if place.is_file() else place / inside
+    lists: list[Path] = []
     for folder in list(place.parents)[:2]:
         for parts in ((), ("Eval",), ("Anno",)):
-            for name in choose.PARTITION:
-                with suppress(DataError, OSError):  # the list's place need not be readable
-                    found = files.within(folder, *parts, name)
-                    if found and found.is_file():
-                        return found
-    return None
+            with suppress(DataError, OSError):  # the list's place need not be readable
+                if found := files.within(folder, *parts):
+                    names = filter(choose.may_be_partition, files.names(found))
+                    paths = [found / name for name in sorted(names, reverse=True)]  # .txt first
+                    lists += filter(Path.is_file, paths)
+    return choose.partition(lists)
 
 
 _MNIST = Dataset(

@@ -82,6 +82,10 @@ NO_IMAGES = {
     "hidden": [".a.png", "._000001.png", ".ipynb_checkpoints/a-checkpoint.png", "sub/.x/y/a.png"],
     "of a system": ["__MACOSX/._a.png", "sub/__MACOSX/a.png", "@eaDir/a.png/SYNOPHOTO_THUMB.png"],
     "bins": ["$RECYCLE.BIN/a.png", ".Trash-1000/files/a.png", "lost+found/a.png", "#recycle/a.png"],
+    "bins of Windows": ["Recycled/a.png", "RECYCLED/a.png", "sub/~$000001.png"],
+    "snapshots": ["~snapshot/a.png", "@Recently-Snapshot/a.png", "sub/.snapshot/a.png"],
+    "servers": ["@tmp/a.png", "@SynoResource/a.png", "@__thumb/a.png", "_gsdata_/a.png"],
+    "front page": ["_vti_cnf/a.png", "sub/_vti_cnf/000001.png"],
     "thumbnails": ["thumbs/a.png", "sub/Thumbnails/a.PNG", "Thumbs.db", ".thumbnails/n/a.png"],
     "thumbnails beside": ["sub/000001_thumb.jpg", "sub/TN-000002.png", "sub/000003.thumbnail.png"],
     "lists": ["a.txt", "LABELS.CSV", "a.json", "index.html", "a.png.txt"],
@@ -108,6 +112,30 @@ def test_what_is_no_image_never_joins_and_is_counted(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "10 images taken" in said and f"{len(others)} other file" in said
+
+
+def test_a_class_of_images_may_be_called_recycled(tmp_path: Path) -> None:
+    names = [*numbered(8), "recycled/a.png", "@home/a.png"]
+    assert count(load("cifar10", folder(tmp_path / "x", *names))) == 10
+
+
+def test_what_is_left_out_is_counted_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder(tmp_path / "x", *numbered(), "a.txt", "thumbs/a.png", "thumbs/b.png")
+    for name in "ab":
+        linked(place / f"{name}.png", "nowhere")
+    load("cifar10", place)
+    assert "(2 broken links, 1 list, 2 thumbnails)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("archive", ["archive.zip", "Faces.NPZ"])
+def test_an_archive_in_a_folder_without_images_is_named(
+    tmp_path: Path, archive: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder(tmp_path / "x", archive)
+    for name in ("cifar10", "celeba"):
+        assert f"give {place / archive} with --from" in refused(place, capsys, name)
 
 
 def test_a_name_alone_makes_no_thumbnail(tmp_path: Path) -> None:
@@ -496,6 +524,73 @@ def test_celebas_list_that_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["prepare", "celeba", "--from", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "18 + 2 images" in out and "no image into the test part" in out
+
+
+COPIES = [
+    "list_eval_partition.txt.txt",
+    "list_eval_partition (1).txt",
+    "list_eval_partition-1.csv",
+    "list_eval_partition_2.TXT",
+    "Copy of list_eval_partition.txt",
+    "list_eval_partition - Copy.txt",
+]
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("at", ["", "img_align_celeba", "faces", "zip"])
+def test_celebas_list_may_be_a_copy(tmp_path: Path, name: str, at: str) -> None:
+    sub = at if at == "faces" else "img_align_celeba"
+    lines = celeba(tmp_path / "d", sub)
+    place = tmp_path / "d" / (sub if at == "faces" else "")
+    if at == "zip":
+        place = tmp_path / "x.zip"
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr(name, "\n".join(lines))
+            for each in numbered(20, "jpg"):
+                archive.write(tmp_path / "d" / sub / each, f"{sub}\\{each}")
+    else:
+        (tmp_path / "d" / at / name).write_text("\n".join(lines))
+    images = load("celeba", place)
+    assert (images.name, len(images.train), len(images.test)) == ("celeba", 16, 2)
+
+
+@pytest.mark.parametrize("at", ["", "img_align_celeba"])
+def test_of_several_lists_the_own_name_is_taken(
+    tmp_path: Path, at: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = celeba(tmp_path, "img_align_celeba")
+    for name in ("A list_eval_partition.txt", "list_eval_partition (1).txt"):
+        (tmp_path / at / name).write_text("\n".join(lines[:-1]))
+    line = refused(tmp_path, capsys, "celeba")
+    assert "A list_eval_partition.txt" in line and "list_eval_partition (1).txt" in line
+    (tmp_path / at / "List_Eval_Partition.txt").write_text("\n".join(lines))
+    assert len(load("celeba", tmp_path).train) == 16
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "list_eval_partition (1).txt"])
+@pytest.mark.parametrize("at", ["", "img_align_celeba"])
+def test_a_list_that_is_no_file_is_never_opened(tmp_path: Path, name: str, at: str) -> None:
+    celeba(tmp_path, "img_align_celeba")
+    os.mkfifo(tmp_path / at / name)
+    assert len(load("celeba", tmp_path).test) == 2
+    (tmp_path / at / name).unlink()
+    (tmp_path / at / name).mkdir()
+    (tmp_path / at / f"._{name}").write_bytes(b"of macOS")
+    images = load("celeba", tmp_path)
+    assert (len(images.train), len(images.test)) == (18, 2)
+
+
+def test_celebas_list_with_two_parts_for_an_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = celeba(tmp_path, "img_align_celeba")
+    path = tmp_path / "list_eval_partition.txt"
+    path.write_text("\n".join([*lines, lines[0]]))
+    assert len(load("celeba", tmp_path).train) == 16
+    path.write_text("\n".join([*lines, "000001.jpg 2"]))
+    line = refused(tmp_path, capsys, "celeba")
+    assert "000001.jpg" in line and "allowed:" in line
 
 
 # Pixels
@@ -893,6 +988,15 @@ def test_what_is_damaged_in_the_cache_is_mended_by_the_command_that_is_named(
             load("cifar10")
         data.prepare("cifar10", place)
         assert load("cifar10").sha256 == before
+    about.write_bytes(about.read_bytes()[:-9])  # which still tells where the files are
+    with pytest.raises(DataError, match="prepare cifar10 --from ") as error:
+        load("cifar10")
+    command = shlex.split(str(error.value).partition("-m bench.data ")[2])
+    assert main(command) == 0 and load("cifar10").sha256 == before
+    about.write_bytes(b"")
+    with pytest.raises(DataError, match="with --from and the files"):
+        load("cifar10")
+    data.prepare("cifar10", place)
     next(about.parent.glob("*.npy")).write_bytes(b"")
     with pytest.raises(DataError, match="prepare cifar10") as error:
         load("cifar10")

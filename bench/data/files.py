@@ -240,7 +240,8 @@ def npz(path: Path, *names: str) -> Arrays:
         raise
     except Exception as error:  # a damaged file may raise anything
         raise DataError(
-            f"{path} is damaged, or not an .npz file of arrays: {reason(error)}"
+            f"{path} is damaged, or not an .npz file of numbers: {reason(error)}; allowed: an .npz "
+            f"of {', '.join(names)}, without Python's objects; give another place with --data"
         ) from None
 
 
@@ -265,9 +266,15 @@ def cifar10_npz(path: Path) -> Arrays:
         images, labels = file[f"{part}_images"], file[f"{part}_labels"]
         arrays[part] = _planes(path, f"{part}_images", images, 3, 32)
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-            raise DataError(f"{path}: {part}_labels are not {len(images)} whole numbers")
+            raise DataError(
+                f"{path}: {part}_labels is {labels.dtype} {labels.shape}; allowed: whole numbers "
+                f"of shape ({len(images)},), the classes from 0 to 9, of type int64 or uint8"
+            )
         if labels.min() < 0 or labels.max() > 9:
-            raise DataError(f"{path}: {part}_labels are not classes from 0 to 9")
+            raise DataError(
+                f"{path}: {part}_labels are from {labels.min()} to {labels.max()}; allowed: the "
+                "classes from 0 to 9"
+            )
         arrays[f"{part}_labels"] = labels.astype(np.int64)
     return arrays
 

@@ -7,7 +7,6 @@ foresaw ends it with a line and status 1, and its trace goes into a file.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import errno
 import io
@@ -109,7 +108,8 @@ def _terminate(number: int, frame: object) -> NoReturn:
 def _once_more(ignored: sys.UnraisableHookArgs) -> None:
     """Repeats a Ctrl-C that Python ignores, because it came while an object was cleared away."""
     if isinstance(ignored.exc_value, KeyboardInterrupt):
-        threading.Timer(0.01, _thread.interrupt_main).start()
+        main: Any = threading.main_thread().ident
+        threading.Timer(0.01, signal.pthread_kill, [main, signal.SIGINT]).start()
     else:
         sys.__unraisablehook__(ignored)
 

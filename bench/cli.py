@@ -51,21 +51,20 @@ def positive(text: str) -> int:
 
 def to_path(text: str) -> Path:
     """Returns a path, with `~` for the home folder, as argparse's `type`."""
-    why = ""
+    path, why = Path(text), ""
     try:
-        if text:
-            path = Path(text).expanduser()
-            path.lstat()
-            return path
+        path = path.expanduser()
+        path.lstat()
     except RuntimeError:
         why = ", but there is no such home folder"
     except ValueError:
         why = ", but no file here can have that name"
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            return Path(text).expanduser()  # the command says what it misses there
-        why = ", but no file here can have so long a name"
-    raise argparse.ArgumentTypeError(f"{text!r}{why}; allowed: a path")
+    except OSError as error:  # the command itself says what it misses there
+        if error.errno == errno.ENAMETOOLONG:
+            why = ", but no file here can have so long a name"
+    if why or not text:
+        raise argparse.ArgumentTypeError(f"{text!r}{why}; allowed: a path")
+    return path
 
 
 def to_file(text: str) -> Path:

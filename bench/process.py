@@ -61,7 +61,7 @@ def begin() -> None:
         os.set_inheritable(number, True)
     os.close(number)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook, threading.excepthook, sys.unraisablehook = _end_by, _tell_of, _once_more
@@ -101,8 +101,14 @@ def _stop(number: int, frame: object) -> NoReturn:
     _end_by(KeyboardInterrupt, KeyboardInterrupt(), None)
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def terminate(number: int, frame: object) -> NoReturn:
+    """Raises Terminated: what a command does at SIGTERM."""
     raise Terminated
+
+
+def stopped(stop: KeyboardInterrupt) -> int:
+    """Returns the exit status of a command that Ctrl-C or SIGTERM has stopped."""
+    return 143 if isinstance(stop, Terminated) else 130
 
 
 def _once_more(ignored: sys.UnraisableHookArgs) -> None:
@@ -119,9 +125,9 @@ def _end_by(
 ) -> NoReturn:
     """Ends the process by an error that nobody has caught."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if issubclass(kind, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
-        end(143 if kind is Terminated else 130)
+        end(stopped(error))
     _tell(error, trace)
     end(1)
 

@@ -20,7 +20,7 @@ from bench.cli import Parser, UsageError, complain, to_path
 from bench.engine import score
 from bench.process import command
 from bench.store.merge import merge
-from bench.store.rows import Store, Unwritable
+from bench.store.rows import Store, Unwritable, tell_aside
 from bench.studies import STUDIES
 from bench.studies.study import SCALES
 
@@ -68,11 +68,7 @@ def merge_all(folders: Sequence[Path], into: Path) -> int:
     faults = 0
     for study, scale in sorted(set().union(*found.values())):
         target = store(into, study, scale)
-        for path, reason in target.prepare("--into").items():
-            print(
-                f"set aside: {path} {reason}; trainings that lose their rows run again",
-                file=sys.stderr,
-            )
+        tell_aside(target.prepare("--into"))
         print(f"{study} at scale {scale}:")
         for folder in (folder for folder in folders if (study, scale) in found[folder]):
             source = store(folder, study, scale)

@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from bench.cli import Parser, UsageError, complain, duration, positive, to_path
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
-from bench.process import command
+from bench.process import command, stopped, terminate
 from bench.studies import STUDIES
 from bench.studies.images.spec import ImageSpec
 from bench.studies.selection import Shard
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 AGAIN = "the same command goes on from there"
 _START = time.monotonic()
-_terminated: list[int] = []  # every SIGTERM received
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = parser().parse_args(arguments)
     if threading.current_thread() is threading.main_thread():  # Python allows it there alone
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, terminate)
     try:
         if args.json and not (args.dry_run or args.status):
             raise UsageError("--json goes with --dry-run or --status")
@@ -166,14 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(args)
     except UsageError as error:
         return complain("bench.run", error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"stopped; {AGAIN}", file=sys.stderr)
-        return 143 if _terminated else 130
+        return stopped(stop)
 
 
 def _run(args: argparse.Namespace) -> int:
     from bench.engine import executors
-    from bench.store.rows import StoreError, Unwritable
+    from bench.store.rows import StoreError, Unwritable, tell_aside
 
     plan = Plan(args)
     asks = args.json or args.status or args.dry_run
@@ -186,17 +185,17 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(vars(counts) | ({"shard": str(args.shard)} if args.shard else {})))
         return 0
     if args.status or args.dry_run:
+        if bad := plan.store.load()[1]:
+            path, reason = next(iter(bad.items()))
+            what = f"{len(bad)} files, such as {path}, which {reason}"
+            print(f"bad: {what}; a run sets them aside", file=sys.stderr)
         plan.cut()
         _begin(plan)
         return 0
     executor = executors.start(args.engine, args.address, plan.workers, plan.device)
     try:
         plan.workers = executor.size
-        for path, reason in plan.store.prepare().items():
-            print(
-                f"set aside: {path} {reason}; trainings that lose their rows run again",
-                file=sys.stderr,
-            )
+        tell_aside(plan.store.prepare())
         if loss:
             plan.store.forget_gone()
         for spec in plan.specs if args.retry_failed else []:
@@ -220,10 +219,6 @@ def _begin(plan: Plan) -> None:
         print(f"stale: {line}; {do}", file=sys.stderr)
     if due := len(plan.store.due()):
         print(f"again: an earlier --redo all has left {due} trainings", file=sys.stderr)
-    if bad := plan.store.load()[1]:  # none is left where a run has set them aside
-        path, reason = next(iter(bad.items()))
-        what = f"{len(bad)} files, such as {path}, which {reason}"
-        print(f"bad: {what}; a run sets them aside", file=sys.stderr)
     print(plan.line(), flush=True)
 
 
@@ -255,7 +250,7 @@ def _train(plan: Plan, executor: Sequential) -> int:
             limit = deadline if args.max_time else math.inf
             engine = Engine(store, monitor, executor, args.fail_fast, args.require_graph, limit)
             engine.run(plan.jobs)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         time_is_up = time.monotonic() >= deadline
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -266,7 +261,7 @@ def _train(plan: Plan, executor: Sequential) -> int:
         if time_is_up:
             print("--max-time is up", file=sys.stderr)
         status = _stopped(plan)
-        return status if time_is_up else 143 if _terminated else 130
+        return status if time_is_up else stopped(stop)
     except StoreError as error:
         return complain("bench.run", error, 1)
     except EngineError as error:
@@ -321,11 +316,6 @@ def _report(plan: Plan, executor: Sequential) -> int:
         why = f"{counts.pending} rows are not in {plan.store.folder} any more; was it moved?"
         print(f"python -m bench.run: {why}", file=sys.stderr)
     return int(counts.failed > 0 or counts.stale > 0 or counts.pending > 0)
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    _terminated.append(signum)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

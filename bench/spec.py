@@ -28,8 +28,7 @@ FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 SLOWEST = 1e-8
 """A weight of 0.1 is equal to its sum with a smaller step of Adam, in float32."""
 OPTIONS = {"lam": "--lam", "lr": "--lr", "seed": "--seeds", "precision": "--precision"}
-OPTIONS["method"] = "--only method=..."
-"""Options of `bench.run` that change a field; `--set FIELD=...` changes any other."""
+"""Options of `bench.run` that replace a study's own values of a field, see `option`."""
 
 S = TypeVar("S", bound="Spec")
 
@@ -41,7 +40,8 @@ def protocol(study: str) -> int:
 
 def option(field: str) -> str:
     """Returns the option of `bench.run` that changes a field."""
-    return OPTIONS.get(field, f"--set {field}=...")
+    selects = "--only" if field == "method" else "--set"
+    return OPTIONS.get(field, f"{selects} {field}=...")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from bench.check.children import Found
 from bench.check.steps import precisions
 from bench.cli import UsageError
 from bench.data import download, files, load
+from bench.engine.plan import existing
 from bench.scores import classifiers
 from bench.store import provenance
 from bench.store.atomic import write_atomically
@@ -107,19 +108,12 @@ def _compiled(width: int = 256, layers: int = 8) -> float:
 
 def room(results: Path) -> Found:
     """Returns the free bytes of memory, of /dev/shm and where results go."""
-    shm, there = Path("/dev/shm"), _existing(results)
+    shm, there = Path("/dev/shm"), existing(results)
     return {
         "memory": kib("/proc/meminfo", "MemAvailable"),
         "shm": shutil.disk_usage(shm).free if shm.is_dir() else None,
         "disk": shutil.disk_usage(there).free,
     }
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not os.path.exists(folder):
-        folder = folder.parent
-    return folder
 
 
 def kib(path: str, name: str) -> int | None:
@@ -135,7 +129,7 @@ def results_folder(results: Path) -> Found:
     """Returns whether files in the folder of results can be written, locked and synced."""
     why = None
     try:
-        with TemporaryDirectory(prefix=".check-", dir=_existing(results)) as place:
+        with TemporaryDirectory(prefix=".check-", dir=existing(results)) as place:
             write_atomically(Path(place) / "probe", b"probe", Path(place) / "tmp")
             with FileLock(Path(place) / "lock", timeout=10):
                 pass

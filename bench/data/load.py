@@ -53,9 +53,7 @@ class Images:
     train_labels: np.ndarray | None = None  # int64 (n,)
     test_labels: np.ndarray | None = None  # int64 (m,)
     origin: str = ""  # a folder, a file, or "drawn"
-    said: str = (
-        ""  # of a folder or zip of images: files taken and left out, and what became of them
-    )
+    said: str = ""  # of a folder or zip of images: what was taken, left out and converted
 
 
 class Damaged(DataError):
@@ -138,7 +136,8 @@ def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
     """
     with _reading(place):
         source = find(name, place)
-    stamp, draft = source.stamp(), folder / ".draft"
+        stamp = source.stamp()
+    draft = folder / ".draft"
     if found := _known(folder, stamp):  # also in a cache that can only be read
         return found, False
     try:

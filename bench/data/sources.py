@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from bench.data import choose, download, files, pictures, synthetic
-from bench.data.files import Arrays, DataError, Lacking, reason
+from bench.data.files import Arrays, DataError, Lacking
 from bench.data.pictures import Rows
 
 
@@ -35,12 +35,9 @@ class Source:
     def stamp(self) -> str:
         """Returns a hash that changes if a file is added, removed, resized or written.
 
-        Raises DataError for a file that can't be read.
+        Raises OSError for a file that can't be read.
         """
-        try:
-            stats = [(file, file.stat()) for file in self.files]
-        except OSError as error:
-            raise DataError(f"{error.filename} can't be read: {reason(error)}") from None
+        stats = [(file, file.stat()) for file in self.files]
         lines = [f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for file, stat in stats]
         return hashlib.sha256(os.fsencode("".join([self.rules, *lines]))).hexdigest()
 

@@ -139,8 +139,7 @@ class Plan:
         args, needs = self.args, {spec: self.study.needs(spec) for spec in self.specs}
         if not self.elsewhere:
             check_memory(needs, self.workers, self.device)
-        keep, place = args.keep_weights != "none", args.results.absolute()
-        there = next(each for each in (place, *place.parents) if os.path.isdir(each))
+        keep, there = args.keep_weights != "none", existing(args.results)
         free = shutil.disk_usage(there).free
 
         def files(some: Collection[Needs]) -> float:
@@ -276,8 +275,16 @@ def memory(device: str) -> float:
 
 
 def size(number: float) -> str:
-    """Returns a number of bytes in GB or MB, to two digits."""
+    """Returns a number of bytes in GB, to two digits or to the GB."""
     return f"{number / 1e9:,.2g} GB" if number < 1e11 else f"{number / 1e9:,.0f} GB"
+
+
+def existing(folder: Path) -> Path:
+    """Returns the folder, or the nearest place above it that there is."""
+    folder = folder.absolute()
+    while not os.path.exists(folder):
+        folder = folder.parent
+    return folder
 
 
 def together(costs: Collection[float], workers: int) -> float:

@@ -6,7 +6,6 @@ torch-fidelity has this network, and its release has the weights.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from bench.cli import UsageError
 from bench.data import download
 from bench.data.load import cache
+from bench.store.checkpoint import parsed
 from models.classifiers import network
 from models.precision import exact
 
@@ -100,12 +99,6 @@ def own(name: str, device: torch.device | str = "cpu") -> Classifier:
     net.load_state_dict(tensors)
     net.eval().requires_grad_(False).to(device)
     return Classifier(name, PINNED[name], net, net.shape, float(about["accuracy"]), device)
-
-
-def parsed(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns tensors and metadata of a safetensors file."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return load(content), header["__metadata__"]
 
 
 def _hashed(path: Path, sha256: str, advice: str) -> bytes:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -49,13 +49,16 @@ def load(path: Path) -> dict[str, Tensor] | None:
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns the tensors and the metadata that `save` wrote. Raises Damaged for another file."""
     with suppress(OSError, SafetensorError, ValueError, LookupError):
-        content = path.read_bytes()  # safetensors takes no path that is no UTF-8
-        tensors = from_bytes(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = header["__metadata__"]
+        tensors, about = parsed(path.read_bytes())  # safetensors takes no path that is no UTF-8
         if about.pop("sha256", "") == _digest(tensors, about):
             return tensors, about
     raise Damaged(path)
+
+
+def parsed(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns tensors and metadata of a safetensors file."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return load_tensors(content), header["__metadata__"]
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

@@ -28,6 +28,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -81,6 +82,13 @@ class BadFile(Exception):
 def is_id(text: Any) -> bool:
     """Says whether this is the id of a spec, which can name a file."""
     return bool(_ID.fullmatch(str(text)))
+
+
+def tell_aside(files: Mapping[Path, str]) -> None:
+    """Prints a line on standard error for each file that was set aside, with the reason."""
+    for path, reason in files.items():
+        line = f"set aside: {path} {reason}; trainings that lose their rows run again"
+        print(line, file=sys.stderr)
 
 
 def to_bytes(table: pa.Table) -> bytes:

@@ -24,3 +24,9 @@ def test_more_trainings_than_can_be_listed(
 def test_as_many_as_a_cluster_may_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([*SMOKE, "--seeds", "1000", "--status", "--json"]) == 0
     assert '"total": 8000' in capsys.readouterr().out
+
+
+def test_no_option_replaces_the_methods_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*SMOKE, "--only", "method=bogus", "--dry-run"]) == 2
+    err = capsys.readouterr().err
+    assert "svae_r" in err and "own values" not in err

@@ -1,7 +1,8 @@
 """What a claim is: a rule in words and in code, and its verdict.
 
 A claim is a sentence of the paper, or a question of ours. A verdict is `holds`, `fails`,
-`undecided` (the evidence allows both) or `no data`.
+`undecided` (the evidence allows both), `not tested` (the models of this scale can't carry the
+claim) or `no data`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from bench.render.tables import Column, Table
 
 VERDICTS = {1: "holds", -1: "fails", 0: "undecided"}
 """By the sign of an interval that lies on one side of 0; 0 where it does not."""
+UNTESTED = "not tested"
+"""The verdict on a claim that the models of a scale can't carry; the evidence says why."""
 WEIGHT = {
     "smoke": ("no evidence", "Smoke runs only show that the suite works."),
     "quick": ("indicative", "At this scale verdicts are indicative: the networks are narrow."),
@@ -98,7 +101,8 @@ def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Claims:
     columns = [Column(head, text=True) for head in HEADS]
     rows = []
     for each in found:
-        limits = "; ".join(filter(None, [word, each.part if each.verdict != "no data" else ""]))
+        part = each.part if each.verdict in VERDICTS.values() else ""
+        limits = "; ".join(filter(None, ["" if each.verdict == UNTESTED else word, part]))
         verdict = f"{each.verdict} ({limits})" if limits else each.verdict
         rows.append([each.id, each.whose, verdict, each.text, each.evidence, each.rule])
     return Claims("claims", "The paper's claims", f"{rules} {note}".strip(), columns, rows)

@@ -15,6 +15,9 @@ from bench.render.tables import Column, Table, lam
 LEVEL = 0.05
 """Family-wise: results that differ by nothing but seeds disagree somewhere once in 20 times."""
 
+NONE, DIFFERS = "no difference found", "DIFFERS"
+"""What the last cell of a row says."""
+
 Cells = Mapping[Any, pd.DataFrame]
 """Runs of one method at one lambda by a name of both, with columns `lam`, `label` and `config`."""
 
@@ -89,9 +92,9 @@ def comparison(
         shown = statistic.shown(a, b, a - b, tolerance)
         agrees = verdict(abs(a - b) <= tolerance)
         rows.append([*named(both[0]), statistic.heading, *shown, agrees])
-    differing = sum(row[-1] != "agrees" for row in rows)
+    differing = sum(row[-1] == DIFFERS for row in rows)
     beyond = f"{differing} of {len(rows)} differ beyond"
-    outcome = beyond if differing else f"All {len(rows)} agree within"
+    outcome = beyond if differing else f"No difference is found in {len(rows)}, beyond"
     caption = (
         f"{outcome} the spread of the seeds of {name}. Tolerance: Student's t at a "
         f"family-wise level of {LEVEL}. {how}"
@@ -110,10 +113,10 @@ def named(runs: pd.DataFrame) -> list[str]:
 
 
 def verdict(agrees: bool) -> str:
-    """The last cell of a row."""
-    return "agrees" if agrees else "DIFFERS"
+    """The last cell of a row. Tests that find nothing don't show that results are equal."""
+    return NONE if agrees else DIFFERS
 
 
 def agrees(found: Table) -> bool:
     """Whether no row of `table` differs."""
-    return all(row[-1] == "agrees" for row in found.rows)
+    return all(row[-1] != DIFFERS for row in found.rows)

@@ -7,18 +7,32 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench.render.claims import Claim, claim
+from bench.render.front import Published
 from bench.render.page import Page
 from bench.render.tables import Table
 from bench.render.text import texts
 from bench.scores.metrics import Metric
-from bench.studies.images import over_lambda, report
-from bench.studies.images.over_lambda import RIVALS, reconstruct, trade
-from bench.studies.images.report import better, told
-from bench.studies.images.runs import Asked, judged, paper, runs
+from bench.studies.images import claims, over_lambda, tables
+from bench.studies.images.claims import (
+    RATIO,
+    RIVALS,
+    Score,
+    at,
+    better,
+    comparable,
+    generation,
+    pooled,
+    retention,
+)
+from bench.studies.images.runs import Asked, paper, runs
+from bench.studies.images.tables import told
 
 TEXT = texts("bench.studies.cifar10")
-COMPARABLE = 0.2
-"""Inception scores that differ by less are comparable."""
+TESTS = 12
+"""Intervals of the claims that share one level: R of three methods by two scores, the fall of their
+error, and three comparisons of Table 2."""
+LABELS = {"wgan_gp": "WGAN-GP", "alice": "ALI", "dcgan": "DCGAN"}
+"""The rivals of claim 5."""
 
 
 def build(asked: Asked) -> Page:
@@ -26,7 +40,20 @@ def build(asked: Asked) -> Page:
     frame = runs(asked.study, asked.results, asked.scale)
     boxes = paper("cifar10", "fig7_digitised.csv")
     table = scores(frame, asked.study.metrics())
-    return over_lambda.build(asked, frame, cifar10_claims(frame), TEXT, table, boxes)
+    found, grey = cifar10_claims(frame), points(boxes)
+    return over_lambda.build(asked, frame, found, TEXT, table, boxes, grey)
+
+
+def points(boxes: pd.DataFrame) -> Published:
+    """The paper's front, of the medians of its Figure 7, and ALICE's own sweep."""
+    own = paper("cifar10", "alice_cifar10.csv").assign(label="ALICE's own")
+    each = [own.rename(columns={"mse": "mse_x"})]
+    for label, stem in (("ALICE (paper)", "alice"), ("sVAE-r (paper)", "svaer")):
+        names = {"likely_true_lambda": "lam", f"{stem}_IS_med": "inception_score"}
+        each.append(boxes.rename(columns=names | {f"{stem}_MSE_med": "mse_x"}).assign(label=label))
+    columns = ["label", "lam", "mse_x", "inception_score"]
+    found = pd.concat([one[columns] for one in each], ignore_index=True)
+    return Published(found, "inception_score", apart=True)
 
 
 def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
@@ -51,28 +78,48 @@ def published(frame: pd.DataFrame) -> pd.DataFrame:
             ("alice_sigmoid", "alice_IS_med", "alice_MSE_med"),
         )
     )
-    return report.joined(paper("cifar10", "table2.csv"), frame, seventh)
+    return tables.joined(paper("cifar10", "table2.csv"), frame, seventh)
 
 
 def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
     """Claim 3 by the distance, 4 by the inception score and the MSE, 5 by Table 2."""
-    scored, judge = judged(frame)
-    parts = list(zip("ab", RIVALS, strict=True))
-    distance, inception = "sliced Wasserstein distance", f"inception score of {judge}"
+    scored, inception, judge = claims.inception(frame)
+    distance = claims.distance(frame)
+    zero = {name: at(scored, name, 0.0) for name in ("svae_r", *LABELS)}
+    values = {name: inception.of(runs) for name, runs in zero.items()}
 
-    def beside(id: str, method: str, rival: str, margin: float | None = None) -> Claim:
-        here = scored[scored["lam"] == 0]
-        mine, theirs = (here[here["method"] == each] for each in ("svae_r", method))
-        words = TEXT["claims"]["better" if margin is None else "comparable"]
-        values = {"rival": rival, "comparable": margin, "spread": report.TEXT["spread"]}
-        cells = [("svae_r", 0.0), (method, 0.0)]
-        return claim(words, id, better(mine, theirs, margin), cells, judge=judge, **values)
+    def beside(id: str, rival: str, words: str) -> Claim:
+        both = {"sVAE": zero["svae_r"], LABELS[rival]: zero[rival]}
+        outcome = generation(both, inception)
+        if not outcome and words == "comparable":
+            spread = pooled(values.values(), logarithms=True)
+            outcome = comparable(values["svae_r"], values[rival], spread, TESTS)
+        elif not outcome:
+            rivals, spread = {LABELS[rival]: zero[rival]}, pooled(values.values())
+            outcome = better(("sVAE", zero["svae_r"]), rivals, inception, spread, TESTS)
+        named = {"rival": LABELS[rival], "low": RATIO[0], "high": RATIO[1], "judge": judge}
+        named |= {"spread": claims.spread(TESTS), "gate": claims.TEXT["gate"]}
+        cells = [("svae_r", 0.0), (rival, 0.0)]
+        return claim(TEXT["claims"][words], id, outcome, cells, **named)
+
+    def over(id: str, rival: str, score: Score) -> Claim:
+        return retention(scored if score is inception else frame, id, rival, score, TESTS)
+
+    def level(id: str, rival: str, score: Score) -> Claim:
+        runs = scored if score is inception else frame
+        return claims.level(runs, id, rival, score, scores=2)
 
     return [
-        *(trade(frame, f"3{part}", rival, "swd", distance) for part, rival in parts),
-        *(trade(scored, f"4{part}", rival, "inception_score", inception) for part, rival in parts),
-        reconstruct(frame, "4c", ("svae_r", *RIVALS)),
-        beside("5a", "wgan_gp", "WGAN-GP", COMPARABLE),
-        beside("5b", "alice", "ALI"),
-        beside("5c", "dcgan", "DCGAN"),
+        over("3a", "alice", distance),
+        over("3b", "alice_sigmoid", distance),
+        level("3d", "alice", distance),
+        level("3e", "alice_sigmoid", distance),
+        over("4a", "alice", inception),
+        over("4b", "alice_sigmoid", inception),
+        claims.reconstruct(frame, "4c", ("svae_r", *RIVALS), TESTS),
+        level("4d", "alice", inception),
+        level("4e", "alice_sigmoid", inception),
+        beside("5a", "wgan_gp", "comparable"),
+        beside("5b", "alice", "better"),
+        beside("5c", "dcgan", "better"),
     ]

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import product
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.render.claims import VERDICTS, Claim, claim
-from bench.render.intervals import Estimate, student
+from bench.render.claims import Claim
+from bench.render.front import Published
 from bench.render.page import Page
 from bench.render.tables import Table, extra, tabulate
 from bench.scores.metrics import Metric
-from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, TEXT
-from bench.studies.images.runs import SWEPT, Asked, diverged, first, gone, judged, samples
-
-HIGH = 10.0
-"""The lambda at which generation is compared with that at 0."""
-RIVALS = ("alice", "alice_sigmoid")
-NAMES = {"svae_r": "sVAE-r", "alice": "ALICE", "alice_sigmoid": "ALICE-sigmoid"}
-WORSE = {"swd": 1, "mse_x": 1, "inception_score": -1}
-"""Sign of a change for the worse: a distance, an error and a score."""
+from bench.studies.images import figures, fronts, report, tables
+from bench.studies.images.report import TEXT
+from bench.studies.images.runs import SWEPT, Asked, elsewhere, first, gone, judged, samples
+from bench.studies.images.spec import own_critic
+from bench.studies.images.tables import METHOD, NUMBERS, Cell
 
 
 def build(
@@ -34,17 +28,19 @@ def build(
     text: Mapping[str, Any],
     table: Table,
     published: pd.DataFrame | None = None,
+    points: Published | None = None,
     private: bool = False,
 ) -> Page:
     """The page of a study of colour images: its claims, its `table` and the pictures they share.
 
-    The study's `text` explains the `published` boxes. Images that are `private` are drawn from
-    one's own results only.
+    The study's `text` explains the `published` boxes, and `points` on the front. Images that are
+    `private` are drawn from one's own results only.
     """
     load, panels = partial(samples, asked), figures.panels_over_lambda
     encoded, here = frame[frame["mse_x"].notna() | gone(frame)], swept(frame)
     drawn: dict[str, Callable[[], Figure]] = {}
     if here:  # else these are Table 2's other methods alone
+        drawn["front"] = partial(fronts.draw, frame, points)
         drawn["figure7"] = partial(figures.boxes, frame, here, published)
     published_file = asked.results / asked.study.name / f"{asked.scale}.parquet"
     if not (private and published_file.is_file()):
@@ -52,17 +48,26 @@ def build(
         if len(encoded):
             drawn["reconstructions"] = partial(panels, encoded, load, "x_rec")
     drawn["curves"] = partial(figures.curves, frame)
+    one = first(frame)
     whose = TEXT["judged"].format(judge=judged(frame)[1]) if "inception_score" in here else ""
     return report.page(
         asked,
         frame,
         text,
         found,
-        [table],
+        [
+            table,
+            *fronts.tables(frame),
+            *tables.batch_norm(frame),
+            *tables.rankings(frame),
+            *tables.settings(elsewhere(asked, frame)),
+        ],
         drawn,
         [TEXT["faithful"], *([text["private"]] if private else [])],
         () if private else figures.shown(frame)["id"],
+        intro=TEXT["additive"] if own_critic(one["data"], one["networks"]) == "additive" else "",
         judged=whose,
+        published=text["published"]["front"],
     )
 
 
@@ -79,16 +84,18 @@ def scores(
     metrics: Sequence[Metric],
     title: str,
     caption: str = "",
-    cited: Sequence[report.Cell] = (),
+    cited: Sequence[Cell] = (),
     published: pd.DataFrame | None = None,
 ) -> Table:
     """A row for each method and lambda: what is `cited` of the `published`, every score of ours.
 
     Columns of nothing are left out. The `caption` follows on how the numbers were made.
     """
-    cells = report.scored(metrics, [each.columns[0] for each in metrics])
-    caption = " ".join([protocol(frame) + extra(metrics, frame, report.KNOWN)[1], caption])
-    rows = report.beside(pd.DataFrame() if published is None else published, frame)
+    names = [each.columns[0] for each in metrics if each.columns[0] not in tables.APART]
+    known = [*tables.KNOWN, *tables.APART]
+    caption = " ".join([protocol(frame) + extra(metrics, frame, known)[1], caption])
+    rows = tables.beside(pd.DataFrame() if published is None else published, frame)
+    rows, cells = tables.with_anchors(rows, frame), tables.scored(metrics, names)
     columns = [*METHOD, *cited, *cells, *NUMBERS]
     return tabulate("scores", title, caption.strip(), columns, rows, hide_empty=True)
 
@@ -102,64 +109,3 @@ def protocol(frame: pd.DataFrame) -> str:
     imagenet = TEXT["imagenet"].format(**first(known)) if len(known) else ""
     values = {"whose": TEXT["networks"][one["networks"]], "floor": frame["swd_real"].mean()}
     return report.protocol(frame, TEXT, images=images, imagenet=imagenet, **values)
-
-
-# Claims
-
-
-def trade(frame: pd.DataFrame, id: str, rival: str, column: str, name: str) -> Claim:
-    """Whether the rival generates worse at high lambda than at 0, and sVAE-r does not."""
-    changes = [_worse(frame, method, column) for method in (rival, "svae_r")]
-    verdict, evidence = "no data", f"no scores of both at λ = 0 and {HIGH:g}"
-    if all(map(len, changes)):
-        theirs, ours, more = map(_seeds, (*changes, changes[0] - changes[1]))
-        holds = theirs.low > 0 >= ours.low and more.low > 0 and not diverged(_ends(frame, "svae_r"))
-        evidence = f"change (+ is worse): {NAMES[rival]} {theirs:+.2f}, sVAE-r {ours:+.2f}, "
-        evidence += f"difference {more:+.2f}"
-        verdict = VERDICTS[int(holds) - int(ours.low > 0 or theirs.high < 0)]
-    outcome = verdict, evidence + _lost(frame, (rival, "svae_r"))
-    cells = [*product((rival, "svae_r"), (0.0, HIGH))]
-    values = {"high": HIGH, "name": name, "rival": NAMES[rival], "gone": TEXT["gone"][column]}
-    return claim(TEXT["claims"]["trade"], id, outcome, cells, **values)
-
-
-def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str]) -> Claim:
-    """Whether every method's error falls."""
-    changes = {method: _worse(frame, method, "mse_x") for method in methods}
-    verdict, evidence = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
-    if all(map(len, changes.values())):
-        found = {method: _seeds(change) for method, change in changes.items()}
-        fall = all(change.high < 0 for change in found.values())
-        rise = any(change.low > 0 for change in found.values())
-        each = (f"{NAMES[method]} {change:+.2f}" for method, change in found.items())
-        evidence = f"change of the MSE: {', '.join(each)}"
-        verdict = VERDICTS[fall - rise]
-    outcome = verdict, evidence + _lost(frame, methods)
-    cells = [*product(methods, (0.0, HIGH))]
-    values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}
-    return claim(TEXT["claims"]["reconstruct"], id, outcome, cells, **values)
-
-
-def _seeds(changes: pd.Series) -> Estimate:
-    """The mean change over seeds; seeds without a value don't count."""
-    return student(changes.dropna().to_numpy())
-
-
-def _ends(frame: pd.DataFrame, method: str) -> pd.DataFrame:
-    """The trainings at lambda 0 and at HIGH."""
-    return frame[(frame["method"] == method) & frame["lam"].isin((0.0, HIGH))]
-
-
-def _lost(frame: pd.DataFrame, methods: Sequence[str]) -> str:
-    counts = {method: diverged(_ends(frame, method)) for method in methods}
-    return "".join(f"; {n} of {NAMES[method]} diverged" for method, n in counts.items() if n)
-
-
-def _worse(frame: pd.DataFrame, method: str, column: str) -> pd.Series:
-    """The change for the worse from lambda 0 to HIGH, by seed; a diverged run scores 1."""
-    runs = frame[frame["method"] == method].set_index("seed")
-    values = runs[column].astype(float)
-    if column == "inception_score":
-        values = values.mask(gone(runs), 1.0)
-    before, after = (values[runs["lam"] == lam] for lam in (0.0, HIGH))
-    return WORSE[column] * (after - before).dropna()

@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.cli import UsageError
-from bench.render import claims, compare, intervals
-from bench.render.claims import Claim, decide
+from bench.render import claims, compare
+from bench.render.claims import Claim
 from bench.render.compare import LEVEL, Spread, Statistic, named, verdict
-from bench.render.figures import ORDER, Picture, rank
-from bench.render.intervals import Estimate, critical
+from bench.render.figures import Picture
 from bench.render.page import Page, damage
-from bench.render.tables import Column, Table, spread
+from bench.render.tables import Table
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
@@ -30,79 +29,10 @@ from bench.studies.images.figures import KINDS
 from bench.studies.images.runs import Asked, diverged, first
 
 TEXT = texts("bench.studies.images")
-KNOWN = ("inception_score", "frechet", "swd", "mse_x", "inception_score_imagenet", "fid", "kid")
-"""Columns of metrics that captions explain by themselves."""
 MOST = 1000
 """Of a ratio that is printed."""
 LEAST = 1e-3
 """Of a score under a logarithm: a Fréchet distance of nothing can come out below 0."""
-
-Row = tuple[dict[str, Any], pd.DataFrame]
-"""What a row of a table is told of: what is known by name, and our runs, maybe none."""
-Cell = tuple[Column, Callable[[Row], str]]
-Cells = list[Cell]
-
-
-def beside(published: pd.DataFrame, frame: pd.DataFrame) -> list[Row]:
-    """What is published by method and lambda and our runs, then what is ours alone.
-
-    The methods of ORDER come first, by lambda.
-    """
-    by = ["method", "lam"]
-    names: dict[tuple[Any, ...], dict[Any, Any]] = {}
-    for row in (*published.to_dict("records"), *frame[[*by, "label"]].to_dict("records")):
-        names.setdefault(tuple(row[name] for name in by), row)
-    rows = [
-        (
-            {str(name): value for name, value in row.items() if pd.notna(value)},
-            frame[(frame[by] == [*key]).all(axis=1)],
-        )
-        for key, row in names.items()
-    ]
-
-    def place(row: Row) -> tuple[int, float]:
-        method = row[0].get("method", "")
-        return rank(method), row[0]["lam"] if method in ORDER else 0.0
-
-    return sorted(rows, key=place)
-
-
-def joined(published: pd.DataFrame, frame: pd.DataFrame, elsewhere: pd.DataFrame) -> pd.DataFrame:
-    """What is published and our methods and lambdas, with what is known of them elsewhere."""
-    both = pd.concat([published, frame[["method", "lam", "label"]]])
-    return both.drop_duplicates(["method", "lam"]).merge(elsewhere, "left", on=["method", "lam"])
-
-
-def told(heading: str, form: str, **kind: bool) -> Cell:
-    """A column of what is known, in this format; blank where something is not."""
-
-    def cell(row: Row) -> str:
-        with contextlib.suppress(KeyError):
-            return form.format(**row[0])
-        return ""
-
-    return Column(heading, **kind), cell
-
-
-def ours(heading: str, cell: Callable[[pd.DataFrame], str], absent: str = "") -> Cell:
-    """A column of our runs, `absent` where there are none."""
-    return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
-
-
-def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:
-    """Columns of those scores that the study has: headings, and spreads over our seeds."""
-
-    def cell(metric: Metric) -> Cell:
-        column, digits = metric.columns[0], metric.digits
-        return ours(metric.heading, lambda runs: spread(runs[column], digits))
-
-    found = {each.columns[0]: cell(each) for each in metrics}
-    return [found[name] for name in names if name in found]
-
-
-METHOD = [told("method", "{label}", text=True), told("λ", "{lam:g}")]
-NUMBERS = [ours("n", lambda runs: str(len(runs)), "not run")]
-NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)))]
 
 
 def classified(frame: pd.DataFrame) -> str:
@@ -125,31 +55,6 @@ def protocol(frame: pd.DataFrame, text: Mapping[str, Any], **values: Any) -> str
     return text["protocol"].format(**one | values) + critic
 
 
-def better(
-    mine: pd.DataFrame, theirs: pd.DataFrame, margin: float | None = None
-) -> tuple[str, str]:
-    """Whether the inception scores are better, or comparable within a margin, and the evidence.
-
-    The interval is Student's t at the fewer degrees of freedom. A method of one seed is taken to
-    spread as the other does; diverged runs count as 1.
-    """
-    if not (len(mine) and len(theirs)):
-        return "no data", "no runs"
-    both = [runs["inception_score"].astype(float).fillna(1.0) for runs in (mine, theirs)]
-    a, b = (float(scores.mean()) for scores in both)
-    several = [scores for scores in both if len(scores) > 1]
-    error = math.inf
-    if any(scores.std() > 0 for scores in several):
-        sds = [(scores if len(scores) > 1 else several[0]).std() for scores in both]
-        errors = (sd / math.sqrt(len(each)) for sd, each in zip(sds, both, strict=True))
-        t = critical(1 - intervals.LEVEL, min(map(len, several)) - 1)
-        error = t * math.hypot(*errors)
-    gain = Estimate(a - b, a - b - error, a - b + error)
-    seeds = f"from {len(mine)} and {len(theirs)} seed(s)"
-    evidence = f"{a:.2f} against {b:.2f}: difference {gain:+.2f} {seeds}"
-    return decide(gain.low, gain.high, margin), evidence
-
-
 def page(
     asked: Asked,
     frame: pd.DataFrame,
@@ -159,6 +64,7 @@ def page(
     drawn: Mapping[str, Callable[[], Figure]],
     about: Sequence[str],
     shown: Iterable[str],
+    intro: str = "",
     **values: str,
 ) -> Page:
     """The page of these claims, tables and pictures, with all that pages of images share.
@@ -184,6 +90,7 @@ def page(
         [*about, *left_out(frame)],
         missing,
         {*shown},
+        intro=intro,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -71,10 +71,26 @@ def at_precisions(asked: Asked) -> list[tuple[pd.DataFrame, pd.DataFrame, list[s
     rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
         base, *rounded = _by_precision(alike)
-        pairs = zip(SETTINGS, settings, strict=True)
-        apart = [f"{name} {value}" for name, value in pairs if value != own[name]]
+        apart = [f"{name} {value}" for name, value in _apart(settings, own).items()]
         found += [(each, base, apart) for each in rounded]
     return sorted(found, key=lambda each: each[2])
+
+
+def elsewhere(asked: Asked, frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows at each other setting than the frame's, at its precision, and how they differ."""
+    rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
+    rows = rows[rows["precision"] == frame["precision"].iloc[0]]
+    found = []
+    for settings, alike in rows.groupby(SETTINGS, dropna=False):
+        if apart := _apart(settings, first(frame)):
+            found.append((apart, alike.sort_values(["method", "lam", "seed"])))
+    return found
+
+
+def _apart(settings: Iterable[Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Which of these values of SETTINGS differ from the others."""
+    pairs = zip(SETTINGS, settings, strict=True)
+    return {name: value for name, value in pairs if value != others[name]}
 
 
 def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:

@@ -11,13 +11,28 @@ import pandas as pd
 from scipy import stats
 
 from bench.render.claims import Claim, claim, decide
+from bench.render.compare import LEVEL, Spread
+from bench.render.front import Published
 from bench.render.page import Page
-from bench.render.tables import Column, Table, extra, number, spread, tabulate
+from bench.render.tables import Column, Table, extra, lam, number, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
-from bench.studies.images import figures, report
-from bench.studies.images.report import METHOD, NUMBERS, Cells, Row, ours, scored, told
-from bench.studies.images.runs import Asked, diverged, first, gone, headline, paper, runs, samples
+from bench.studies.images import claims as rules
+from bench.studies.images import figures, fronts, report, tables
+from bench.studies.images.claims import at, better, generation, pooled
+from bench.studies.images.runs import (
+    Asked,
+    diverged,
+    elsewhere,
+    first,
+    gone,
+    headline,
+    paper,
+    runs,
+    samples,
+)
+from bench.studies.images.spec import own_critic
+from bench.studies.images.tables import METHOD, NUMBERS, Cells, Row, ours, scored, told
 
 TEXT = texts("bench.studies.mnist")
 CONVERGED = 3.0
@@ -27,6 +42,10 @@ LAM = 0.1
 PIXEL_RNN = -79.2
 NEAR = 1.0
 """Nats that "near PixelRNN" means."""
+TESTS = 5
+"""Intervals of the claims that share one level: 2a, 2b, and three rivals of 2c."""
+BERNOULLI = "‡"
+"""Marks the likelihood of a decoder that was trained as a Gaussian."""
 
 
 def build(asked: Asked) -> Page:
@@ -34,23 +53,42 @@ def build(asked: Asked) -> Page:
     frame = runs(asked.study, asked.results, asked.scale)
     main = headline(frame, asked.study, asked.scale)
     others, metrics = frame[~frame["id"].isin(main["id"])], asked.study.metrics()
-    tables = [table1(main, metrics)]
-    if len(others):
-        tables.append(sweep(others, metrics))
+    apart = elsewhere(asked, frame)
+    critic = [each for each in apart if each[0].keys() == {"critic"}]
+    annealed = [each for each in apart if each[0].keys() <= {"ais_images", "temperatures"}]
+    known = [id(runs) for _, runs in (*critic, *annealed)]
+    found = [
+        table1(main, metrics),
+        *fronts.tables(frame),
+        *([sweep(others, metrics)] if len(others) else []),
+        *critics(frame, [runs for _, runs in critic]),
+        *annealing(frame, [runs for _, runs in annealed]),
+        *tables.batch_norm(frame),
+        *tables.rankings(main),
+        *tables.settings([each for each in apart if id(each[1]) not in known]),
+    ]
     return report.page(
         asked,
         frame,
         TEXT,
         mnist_claims(frame),
-        tables,
+        found,
         {
+            "front": partial(fronts.draw, frame, points()),
             "figure4": partial(figures.figure4, main, partial(samples, asked)),
             "sweep": partial(figures.sweep, frame, paper("mnist", "alice_mnist.csv")),
             "curves": partial(figures.curves, main),
         },
         [TEXT["notes"]],
         figures.shown(main)["id"],
+        published=TEXT["published"]["front"],
     )
+
+
+def points() -> Published:
+    """ALICE's authors' own front."""
+    own = paper("mnist", "alice_mnist.csv").assign(label="ALICE's own")
+    return Published(own.rename(columns={"mse": "mse_x"}), "inception_score", apart=True)
 
 
 def _gap(runs: pd.DataFrame) -> float:
@@ -62,6 +100,8 @@ def _likelihood(row: Row) -> str:
     if not len(runs):
         return str(known.get("note", "not run"))
     found = spread(runs["log_likelihood"], 2)
+    if runs["method"].iloc[0] == "svae_r_density" and found != "–":
+        found += f" {BERNOULLI}"
     return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
 
 
@@ -81,7 +121,7 @@ def _scores(
 ) -> Table:
     """A row for each method and lambda: what is published, ALICE's own sweep, all our scores."""
     names = ["inception_score", "frechet", "mse_x"]
-    more, words = extra(metrics, frame, names, spread)
+    more, words = extra(metrics, frame, [*names, *tables.APART], spread)
     columns: Cells = [
         *METHOD,
         told("paper log p(x) ≥", "{log_likelihood:g}", paper=True),
@@ -97,9 +137,63 @@ def _scores(
     ]
     own = paper("mnist", "alice_mnist.csv").assign(method="alice")
     own = own.rename(columns={"inception_score": "own_score", "inception_sd": "own_sd"})
-    rows = report.beside(report.joined(published, frame, own), frame)
+    rows = tables.beside(tables.joined(published, frame, own), frame)
+    if name == "table1":
+        rows = tables.with_anchors(rows, frame)
     title = TEXT["titles"][name]
     return tabulate(name, title, caption + words, columns, rows, hide_empty=True)
+
+
+def critics(frame: pd.DataFrame, others: Sequence[pd.DataFrame]) -> list[Table]:
+    """Reconstruction by matching alone under both kinds of critic, if there are runs of both."""
+    every = pd.concat([frame, *others], ignore_index=True)
+    every = every[
+        (every["lam"] == 0) & every["method"].isin(set().union(*(o["method"] for o in others)))
+    ]
+    groups = [runs for _, runs in every.groupby(["method", "critic"], sort=False)]
+    if not others:
+        return []
+
+    def kind(runs: pd.DataFrame) -> str:
+        one = first(runs)
+        return str(one["critic"] or own_critic(one["data"], one["networks"]))
+
+    columns = [
+        (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
+        (Column("critic f(x, z)", text=True), kind),
+        ("MSE of x", lambda runs: spread(runs["mse_x"])),
+        ("IS (our classifier)", lambda runs: spread(runs["inception_score"], 2)),
+        ("Fréchet (our classifier)", lambda runs: spread(runs["frechet"], 2)),
+        ("n", lambda runs: str(len(runs))),
+        ("diverged", lambda runs: str(diverged(runs))),
+    ]
+    groups.sort(key=lambda runs: str(runs["method"].iloc[0]), reverse=True)
+    mean, unrelated = (rules.anchor(frame, k, "mse_x") for k in (rules.MEAN, "unrelated images"))
+    caption = TEXT["critics"].format(mean=number(mean), unrelated=number(unrelated))
+    return [tabulate("critics", TEXT["titles"]["critics"], caption, columns, groups)]
+
+
+def annealing(frame: pd.DataFrame, others: Sequence[pd.DataFrame]) -> list[Table]:
+    """log p(x) at each number of images and temperatures, if there are several."""
+    if not others:
+        return []
+    every = pd.concat([frame, *others], ignore_index=True)
+    keys = ["method", "lam", "ais_images", "temperatures"]
+    again = pd.concat(others)[keys[:2]].drop_duplicates()
+    every = every.merge(again, on=keys[:2])
+    groups = [runs for _, runs in every.sort_values(keys).groupby(keys, sort=False)]
+    columns = [
+        (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
+        ("λ", lambda runs: lam(runs["lam"].iloc[0])),
+        ("images", lambda runs: str(runs["ais_images"].iloc[0])),
+        ("temperatures", lambda runs: str(runs["temperatures"].iloc[0])),
+        ("log p(x) ≥, nats", lambda runs: spread(runs["log_likelihood"], 2)),
+        ("s.e. over images", lambda runs: number(float(runs["log_likelihood_se"].mean()), 2)),
+        ("BDMC gap", lambda runs: number(_gap(runs), 2)),
+        ("n", lambda runs: str(len(runs))),
+    ]
+    title, caption = TEXT["titles"]["annealing"], TEXT["annealing"]
+    return [tabulate("annealing", title, caption, columns, groups)]
 
 
 def _protocol(frame: pd.DataFrame) -> str:
@@ -122,39 +216,69 @@ def _protocol(frame: pd.DataFrame) -> str:
 
 
 def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Claims 2a to 2d from the runs of a study."""
-
-    def of(method: str) -> pd.DataFrame:
-        return frame[frame["method"] == method]
-
-    mine, words = of("svae_r")[of("svae_r")["lam"] == LAM], TEXT["claims"]
-
-    def scores(id: str, method: str, rival: str) -> Claim:
-        outcome, values = report.better(mine, of(method)), {"spread": report.TEXT["spread"]}
-        cells = [("svae_r", LAM), (method, 0.0)]
-        return claim(words["scores"], id, outcome, cells, rival=rival, **values)
-
-    rival = "nf_vae"
-    cells = [("svae_r", LAM), (rival, 0.0)]
+    """Claims 2a to 2c, and our questions 2d and 2e, from the runs of a study."""
+    mine, words = at(frame, "svae_r", LAM), TEXT["claims"]
+    rival, spread = "nf_vae", {"spread": rules.spread(TESTS)}
+    scored, inception, judge = rules.inception(frame)
+    names = dict(zip(*published_scores()[["method", "label"]].to_numpy().T, strict=True))
+    rivals = {label: at(scored, method, 0.0) for method, label in names.items()}
+    cells = [("svae_r", LAM), *((method, 0.0) for method in names)]
+    outcome = generation({"sVAE": at(scored, "svae_r", 0.0), **rivals}, inception)
+    if not outcome:
+        ours = "sVAE-r", at(scored, "svae_r", LAM)
+        seeds = pooled(inception.of(runs) for runs in (ours[1], *rivals.values()))
+        outcome = better(ours, rivals, inception, seeds, TESTS)
+    more = {"rivals": ", ".join(rivals), "judge": judge, "gate": rules.TEXT["gate"], **spread}
+    likelier = _likelier(mine, at(frame, rival, 0.0))
+    near = claim(words["near"], "2b", _near(mine), cells[:1], least=PIXEL_RNN - NEAR, **spread)
     return [
-        claim(words["likelier"], "2a", _likelier(mine, of(rival)), cells),
-        claim(words["near"], "2b", _near(mine), cells[:1], least=PIXEL_RNN - NEAR),
-        scores("2c", "gan", "GAN"),
-        scores("2d", "wgan_gp", "WGAN-GP"),
+        claim(words["likelier"], "2a", likelier, [cells[0], (rival, 0.0)], **spread),
+        near,
+        claim(words["scores"], "2c", outcome, cells, **more),
+        rules.level(scored, "2d", "alice", inception, scores=1),
+        rules.level(scored, "2e", "alice_sigmoid", inception, scores=1),
     ]
+
+
+def published_scores() -> pd.DataFrame:
+    """The rivals of Table 1 that have an inception score there."""
+    table = paper("mnist", "table1.csv")
+    return table[table["inception_score"].notna() & (table["method"] != "svae_r")]
+
+
+def _by_image(runs: pd.DataFrame) -> np.ndarray:
+    """log p(x) of each seed and image, (seeds, images)."""
+    return np.array([*runs["log_likelihoods"]], float)
+
+
+def _errors(each: Sequence[np.ndarray], images: np.ndarray) -> tuple[float, float, float]:
+    """Half the interval's width: over the `images` alone, over seeds alone, and of both together.
+
+    `each` has log p(x) of one method's (seeds, images). The spread of the seeds is pooled over the
+    methods; Student's t. Images have as many values as degrees of freedom need no t.
+    """
+    level = LEVEL / TESTS
+    of_images = float(stats.norm.isf(level / 2) * images.std(ddof=1) / np.sqrt(len(images)))
+    means = [pd.Series(values.mean(1)) for values in each]
+    seeds = Spread.pooled(means)
+    of_seeds = seeds.tolerance(TESTS, *map(len, means)) if seeds else math.inf
+    return of_images, of_seeds, math.hypot(of_images, of_seeds)
 
 
 def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
     found = [runs[~gone(runs)] for runs in (mine, rival)]
     if not all(map(len, found)):
         return "no data", "no runs"
-    a, b = (np.stack(runs["log_likelihoods"].to_list()).mean(0) for runs in found)
-    gaps = [_gap(runs) for runs in found]
-    error = stats.norm.ppf(0.975) * float((a - b).std(ddof=1)) / math.sqrt(len(a))
-    gain = float((a - b).mean())
+    a, b = map(_by_image, found)
+    if a.shape[1] != b.shape[1]:
+        return "no data", "the test images differ"
+    gains = a.mean(0) - b.mean(0)
+    gaps, gain = [_gap(runs) for runs in found], float(gains.mean())
+    of_images, of_seeds, error = _errors([a, b], gains)
     low, high = gain - error - max(gaps[1], 0), gain + error + max(gaps[0], 0)
     evidence = f"{a.mean():.2f} against {b.mean():.2f} nats: difference {gain:+.2f} "
-    evidence += f"[{low:+.2f}, {high:+.2f}] over {len(a)} images; gaps {gaps[0]:.2f} and "
+    evidence += f"[{low:+.2f}, {high:+.2f}], ± {of_images:.2f} over {a.shape[1]} images and "
+    evidence += f"± {of_seeds:.2f} over {len(a)} and {len(b)} seed(s); gaps {gaps[0]:.2f} and "
     evidence += f"{gaps[1]:.2f}{_gone(pd.concat([mine, rival]))}"
     return "undecided" if max(gaps) > CONVERGED else decide(low, high), evidence
 
@@ -163,13 +287,15 @@ def _near(mine: pd.DataFrame) -> tuple[str, str]:
     good = mine[~gone(mine)]
     if not len(good):
         return "no data", "no runs"
-    mean, gap = float(good["log_likelihood"].mean()), _gap(good)
-    error = stats.norm.ppf(0.975) * float(good["log_likelihood_se"].mean())
+    values = _by_image(good)
+    mean, gap = float(values.mean()), _gap(good)
+    of_images, of_seeds, error = _errors([values], values.mean(0))
     need = PIXEL_RNN - NEAR
     verdict = "holds" if mean - error >= need else "fails"
     if verdict == "fails" and (gap > CONVERGED or mean + gap + error >= need):
         verdict = "undecided"
-    evidence = f"{mean:.2f} ± {error:.2f} nats over images, gap {gap:.2f}, where PixelRNN has "
+    evidence = f"{mean:.2f} nats, ± {of_images:.2f} over {values.shape[1]} images and "
+    evidence += f"± {of_seeds:.2f} over {len(values)} seed(s), gap {gap:.2f}, where PixelRNN has "
     return verdict, f"{evidence}{PIXEL_RNN}{_gone(mine)}"
 
 

@@ -1,0 +1,318 @@
+"""The rules of all claims about images: gates, retention, comparisons. Imports no torch.
+
+Each rule reads intervals over seeds by Student's t. They cover together at 95 %: `tests` is the
+number of intervals that share the level. One spread over seeds is pooled over all that is compared
+alike, as two or three seeds of one method know their spread badly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from bench.render import front
+from bench.render.claims import UNTESTED, VERDICTS, Claim, claim, decide
+from bench.render.compare import LEVEL, Spread
+from bench.render.intervals import Estimate, critical
+from bench.render.text import texts
+from bench.scores.metrics import OURS
+from bench.studies.images.runs import SWEPT, diverged, gone, judged
+
+TEXT = texts("bench.studies.images")
+WORDS = TEXT["claims"]
+HIGH = 10.0
+"""The lambda at which generation is compared with that at 0."""
+RETAINED = 0.75
+"""A method that keeps generating retains so much of what it has above noise."""
+RATIO = 0.9, 1.1
+"""Inception scores in such a ratio are comparable."""
+TARGETS = {"half": 0.5, "a quarter": 0.25}
+"""Errors at which methods are compared, as parts of the mean image's."""
+NOISE, MEAN = "phase-randomised", "mean image"
+"""Anchors: images as good as noise, and the reconstruction that knows nothing of an image."""
+RIVALS = ("alice", "alice_sigmoid")
+NAMES = {"svae_r": "sVAE-r", "alice": "ALICE", "alice_sigmoid": "ALICE-sigmoid"}
+AT_ZERO = {"svae_r": "sVAE", "alice": "ALI", "alice_sigmoid": "ALI-sigmoid"}
+"""Labels of methods above and at lambda 0."""
+LOST = "no run has anchors, which `python -m bench.results score` adds"
+
+Outcome = tuple[str, str]
+"""A verdict and its evidence."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of generation: its column, its name, and what phase-randomised images have."""
+
+    column: str
+    name: str
+    noise: float  # NaN if nobody has stored it
+    sign: int  # 1 where more is better, -1 where less is
+
+    def of(self, runs: pd.DataFrame) -> pd.Series:
+        """The scores by seed. A diverged run has an inception score of 1 and noise's distance."""
+        values = runs.set_index("seed")[self.column].astype(float)
+        return values.mask(gone(runs).to_numpy(), 1.0 if self.sign > 0 else self.noise).dropna()
+
+
+def anchors(frame: pd.DataFrame) -> dict[str, float]:
+    """What images score that no model made, by "KIND: COLUMN"; empty where nothing is stored."""
+    stored = frame["anchors"].dropna() if "anchors" in frame else ()
+    return dict(next(iter(stored), ()))
+
+
+def anchor(frame: pd.DataFrame, kind: str, column: str) -> float:
+    """What images of this kind score, NaN where it is not stored."""
+    return anchors(frame).get(f"{kind}: {column}", math.nan)
+
+
+def inception(frame: pd.DataFrame) -> tuple[pd.DataFrame, Score, str]:
+    """The runs with the inception score that claims read, that score, and whose it is."""
+    scored, judge = judged(frame)
+    column = "inception_score" if judge == OURS else "inception_score_imagenet"
+    noise = anchor(frame, NOISE, column)
+    return scored, Score("inception_score", f"inception score of {judge}", noise, 1), judge
+
+
+def distance(frame: pd.DataFrame) -> Score:
+    """The sliced Wasserstein distance."""
+    return Score("swd", "sliced Wasserstein distance", anchor(frame, NOISE, "swd"), -1)
+
+
+def at(frame: pd.DataFrame, method: str, lam: float) -> pd.DataFrame:
+    """The runs of a method at a lambda."""
+    return frame[(frame["method"] == method) & (frame["lam"] == lam)]
+
+
+# Gates
+
+
+def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None:
+    """Why models do not generate well enough to carry a claim, None where they do.
+
+    The score of each of these `runs`, by label, has to beat that of phase-randomised images: its
+    lower 95 % bound by Student's t over its seeds. One seed has no bound, so its score has to.
+    """
+    values = {label: score.of(each) for label, each in runs.items()}
+    if not all(map(len, values.values())):
+        return "no data", "no runs"
+    if math.isnan(score.noise):
+        return "no data", LOST
+    weak = {}
+    for label, found in values.items():
+        error = 0.0
+        if len(found) > 1:
+            error = critical(2 * LEVEL, len(found) - 1) * float(found.std()) / math.sqrt(len(found))
+        if score.sign * (float(found.mean()) - score.noise) <= error:
+            bound = float(found.mean()) - score.sign * error
+            weak[label] = f"{label} {found.mean():.2f} (bound {bound:.2f})"
+    if not weak:
+        return None
+    evidence = f"{score.name} at λ = 0: {', '.join(weak.values())}"
+    return UNTESTED, f"{evidence}; phase-randomised images {score.noise:.2f}"
+
+
+def reconstruction(runs: Mapping[str, pd.DataFrame], error: float) -> Outcome | None:
+    """Why models do not reconstruct well enough to carry a claim, None where they do.
+
+    The mean MSE of each of these `runs`, by label, has to be at most half the mean image's `error`.
+    """
+    if math.isnan(error):
+        return "no data", LOST
+    means = {label: float(each["mse_x"].astype(float).mean()) for label, each in runs.items()}
+    weak = [f"{label} {mse:.3f}" for label, mse in means.items() if not mse <= error / 2]
+    if not weak:
+        return None
+    return UNTESTED, f"MSE: {', '.join(weak)}; half that of the mean image {error / 2:.3f}"
+
+
+# Rules
+
+
+def _interval(value: float, seeds: Spread | None, tests: int, *n: int) -> Estimate:
+    """A mean over seeds, or a difference of two, with the pooled spread of the seeds."""
+    error = seeds.tolerance(tests, *n) if seeds else math.inf
+    return Estimate(value, value - error, value + error)
+
+
+def retained(runs: pd.DataFrame, score: Score) -> pd.Series:
+    """By seed, what a method at `HIGH` keeps of what it has above noise at lambda 0."""
+    low, high = (score.of(runs[runs["lam"] == lam]) for lam in (0.0, HIGH))
+    return ((high - score.noise) / (low - score.noise)).dropna()
+
+
+def retention(frame: pd.DataFrame, id: str, rival: str, score: Score, tests: int) -> Claim:
+    """Whether sVAE-r keeps generating as lambda grows and the rival does not."""
+    both = "svae_r", rival
+    at_zero = {AT_ZERO[method]: at(frame, method, 0.0) for method in both}
+    outcome = generation(at_zero, score) or _retention(frame, rival, score, tests)
+    values = {"high": HIGH, "name": score.name, "rival": NAMES[rival], "retained": RETAINED}
+    words = {"gone": WORDS["gone"][score.column], "spread": spread(tests), "gate": TEXT["gate"]}
+    cells = [*product(both, (0.0, HIGH))]
+    return claim(WORDS["retention"], id, outcome, cells, **values, **words)
+
+
+def spread(tests: int) -> str:
+    """How intervals are made, in words for a rule."""
+    return TEXT["spread"].format(tests=tests)
+
+
+def _retention(frame: pd.DataFrame, rival: str, score: Score, tests: int) -> Outcome:
+    kept = {name: retained(frame[frame["method"] == name], score) for name in SWEPT}
+    if not (len(kept["svae_r"]) and len(kept[rival])):
+        return "no data", f"no scores of both at λ = 0 and {HIGH:g}"
+    seeds = Spread.pooled(kept.values())
+    ours, theirs = (
+        _interval(float(kept[name].mean()), seeds, tests, len(kept[name]))
+        for name in ("svae_r", rival)
+    )
+    holds = ours.low >= RETAINED >= theirs.high
+    fails = ours.high < RETAINED or theirs.low > RETAINED
+    evidence = f"R of sVAE-r {ours:+.2f}, of {NAMES[rival]} {theirs:+.2f}"
+    evidence += _lost(frame, ("svae_r", rival), (0.0, HIGH))
+    return VERDICTS[int(holds) - int(fails)], evidence
+
+
+def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str], tests: int) -> Claim:
+    """Whether every method's error falls as lambda grows."""
+    ends = {NAMES[method]: at(frame, method, HIGH) for method in methods}
+    outcome = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
+    falls = {method: _fall(frame[frame["method"] == method]) for method in methods}
+    if all(map(len, falls.values())):
+        gate = reconstruction(ends, anchor(frame, MEAN, "mse_x"))
+        outcome = gate or _reconstruct(frame, falls, tests)
+    cells = [*product(methods, (0.0, HIGH))]
+    values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}
+    return claim(WORDS["reconstruct"], id, outcome, cells, spread=spread(tests), **values)
+
+
+def _fall(runs: pd.DataFrame) -> pd.Series:
+    """By seed, how much log MSE falls from lambda 0 to `HIGH`; a diverged run has no MSE."""
+    errors = runs.set_index("seed")
+    before, after = (errors[errors["lam"] == lam]["mse_x"].astype(float) for lam in (0.0, HIGH))
+    return (before / after).map(math.log).dropna()
+
+
+def _reconstruct(frame: pd.DataFrame, falls: Mapping[str, pd.Series], tests: int) -> Outcome:
+    seeds = Spread.pooled(falls.values())
+    found = {
+        method: _interval(float(fall.mean()), seeds, tests, len(fall))
+        for method, fall in falls.items()
+    }
+    each = (f"{NAMES[method]} {_ratio(fall)}" for method, fall in found.items())
+    evidence = f"MSE at λ = 0 / at {HIGH:g}: {', '.join(each)}"
+    return _verdict(found.values()), evidence + _lost(frame, tuple(falls), (0.0, HIGH))
+
+
+def _verdict(found: Iterable[Estimate]) -> str:
+    """The verdict where all gains have to lie above 0, and none may lie below."""
+    lows, highs = zip(*((each.low, each.high) for each in found), strict=True)
+    return decide(min(lows), min(highs))
+
+
+def _ratio(logarithm: Estimate) -> str:
+    """The ratio of an interval of logarithms."""
+    value, low, high = (
+        math.exp(min(x, 700.0)) for x in (logarithm.value, logarithm.low, logarithm.high)
+    )
+    return f"{Estimate(value, low, high):.2f}"
+
+
+def better(
+    mine: tuple[str, pd.DataFrame],
+    rivals: Mapping[str, pd.DataFrame],
+    score: Score,
+    seeds: Spread | None,
+    tests: int,
+) -> Outcome:
+    """Whether the mean score is above that of every rival; each has its label."""
+    label, runs = mine
+    ours, found = score.of(runs), {}
+    for rival, others in rivals.items():
+        theirs = score.of(others)
+        if not (len(ours) and len(theirs)):
+            return "no data", f"no runs of {label} and {rival}"
+        gain = score.sign * (float(ours.mean()) - float(theirs.mean()))
+        found[rival] = theirs, _interval(gain, seeds, tests, len(ours), len(theirs))
+    verdict = _verdict(gain for _, gain in found.values())
+    each = (f"{rival} {t.mean():.2f}: {g:+.2f}" for rival, (t, g) in found.items())
+    counts = f"{len(ours)} and {', '.join(str(len(t)) for t, _ in found.values())} seed(s)"
+    return verdict, f"{ours.mean():.2f} against {'; '.join(each)}; from {counts}"
+
+
+def comparable(ours: pd.Series, theirs: pd.Series, seeds: Spread | None, tests: int) -> Outcome:
+    """Whether the ratio of two scores lies within RATIO; `seeds` is the spread of logarithms."""
+    if not (len(ours) and len(theirs)):
+        return "no data", "no runs"
+    gain = float(np.log(ours).mean() - np.log(theirs).mean())
+    ratio = _interval(gain, seeds, tests, len(ours), len(theirs))
+    low, high = map(math.log, RATIO)
+    inside, outside = low <= ratio.low and ratio.high <= high, ratio.low > high or ratio.high < low
+    evidence = f"{ours.mean():.2f} against {theirs.mean():.2f}: ratio {_ratio(ratio)} from "
+    evidence += f"{len(ours)} and {len(theirs)} seed(s)"
+    return VERDICTS[int(inside) - int(outside)], evidence
+
+
+Estimator = Callable[[np.ndarray], Estimate]
+"""Makes an interval of differences over seeds."""
+
+
+def estimator(frame: pd.DataFrame, score: Score, scores: int) -> Estimator:
+    """The intervals of what sVAE-r gains on its rivals at equal error, see `level`.
+
+    One level is shared by all rivals, targets and this number of scores.
+    """
+    error, tests = anchor(frame, MEAN, "mse_x"), len(RIVALS) * len(TARGETS) * scores
+    asked = product(RIVALS, TARGETS.values())
+    seeds = Spread.pooled(gain(frame, rival, score, part * error) for rival, part in asked)
+    return lambda gains: _interval(float(gains.mean()), seeds, tests, len(gains))
+
+
+def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -> Claim:
+    """Our question: whether sVAE-r generates better than the rival at equal reconstruction.
+
+    The study asks it by so many `scores`.
+    """
+    at_zero = {AT_ZERO[method]: at(frame, method, 0.0) for method in ("svae_r", rival)}
+    outcome = generation(at_zero, score) or _level(frame, rival, score, scores)
+    tests = len(RIVALS) * len(TARGETS) * scores
+    values = {"rival": NAMES[rival], "name": score.name, "tests": tests, "gate": TEXT["gate"]}
+    cells = [(m, lam) for m in ("svae_r", rival) for lam in sorted({*frame["lam"]})]
+    return claim(WORDS["level"], id, outcome, cells, **values)
+
+
+def _level(frame: pd.DataFrame, rival: str, score: Score, scores: int) -> Outcome:
+    error = anchor(frame, MEAN, "mse_x")
+    if math.isnan(error):
+        return "no data", LOST
+    estimate, parts, found = estimator(frame, score, scores), [], []
+    for target, part in TARGETS.items():
+        gained = gain(frame, rival, score, part * error)
+        if len(gained):
+            found.append(estimate(gained.to_numpy()))
+            parts.append(f"at {target} {found[-1]:+.2f} from {len(gained)} seed(s)")
+        else:
+            parts.append(f"at {target} not reached by both")
+    return _verdict(found) if found else UNTESTED, "; ".join(parts)
+
+
+def gain(frame: pd.DataFrame, rival: str, score: Score, error: float) -> pd.Series:
+    """By seed, how much better sVAE-r generates where both paths over lambda have this MSE."""
+    return score.sign * front.equal(frame, rival, score.column, "mse_x", error).differences
+
+
+def _lost(frame: pd.DataFrame, methods: Sequence[str], lams: Sequence[float]) -> str:
+    """How many runs of these methods and lambdas diverged, if any did."""
+    runs = frame[frame["lam"].isin(lams)]
+    counts = {name: diverged(runs[runs["method"] == name]) for name in methods}
+    return "".join(f"; {n} of {NAMES[name]} diverged" for name, n in counts.items() if n)
+
+
+def pooled(groups: Iterable[pd.Series], logarithms: bool = False) -> Spread | None:
+    """The spread over seeds of scores, or of their logarithms, pooled over all these methods."""
+    return Spread.pooled(each.map(math.log) if logarithms else each for each in groups)

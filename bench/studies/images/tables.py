@@ -1,0 +1,193 @@
+"""The tables that all image studies share, and what they are made of. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+from bench.render.figures import ORDER, rank
+from bench.render.tables import Column, Table, mean, number, spread, tabulate
+from bench.render.text import texts
+from bench.scores.metrics import Metric
+from bench.studies.images.claims import anchors
+from bench.studies.images.runs import cells, diverged
+
+TEXT = texts("bench.studies.images")
+CLASSIFIERS = {
+    "inception_score": ("inception_score_1", "inception_score_2"),
+    "frechet": ("frechet_1", "frechet_2"),
+}
+"""Columns of the same scores by the suite's other classifiers."""
+APART = ("mse_x_batch", *chain.from_iterable(CLASSIFIERS.values()))
+"""Columns of metrics that have tables of their own."""
+KNOWN = ("inception_score", "frechet", "swd", "mse_x", "inception_score_imagenet", "fid", "kid")
+"""Columns of metrics that captions explain by themselves."""
+
+Row = tuple[dict[str, Any], pd.DataFrame]
+"""What a row of a table is told of: what is known by name, and our runs, maybe none."""
+Cell = tuple[Column, Callable[[Row], str]]
+Cells = list[Cell]
+
+
+def beside(published: pd.DataFrame, frame: pd.DataFrame) -> list[Row]:
+    """What is published by method and lambda and our runs, then what is ours alone.
+
+    The methods of ORDER come first, by lambda.
+    """
+    by = ["method", "lam"]
+    names: dict[tuple[Any, ...], dict[Any, Any]] = {}
+    for row in (*published.to_dict("records"), *frame[[*by, "label"]].to_dict("records")):
+        names.setdefault(tuple(row[name] for name in by), row)
+    rows = [
+        (
+            {str(name): value for name, value in row.items() if pd.notna(value)},
+            frame[(frame[by] == [*key]).all(axis=1)],
+        )
+        for key, row in names.items()
+    ]
+
+    def place(row: Row) -> tuple[int, float]:
+        method = row[0].get("method", "")
+        return rank(method), row[0]["lam"] if method in ORDER else 0.0
+
+    return sorted(rows, key=place)
+
+
+def joined(published: pd.DataFrame, frame: pd.DataFrame, elsewhere: pd.DataFrame) -> pd.DataFrame:
+    """What is published and our methods and lambdas, with what is known of them elsewhere."""
+    both = pd.concat([published, frame[["method", "lam", "label"]]])
+    return both.drop_duplicates(["method", "lam"]).merge(elsewhere, "left", on=["method", "lam"])
+
+
+def with_anchors(rows: Sequence[Row], frame: pd.DataFrame) -> list[Row]:
+    """The rows, and below them what images score that no model made."""
+    kinds: dict[str, dict[str, float]] = {}
+    for name, value in anchors(frame).items():
+        kind, _, column = name.partition(": ")
+        kinds.setdefault(kind, {})[column] = value
+    names, none = TEXT["anchors"], frame.iloc[:0]
+    known = ({"label": names.get(kind, kind), "note": "", "anchors": kinds[kind]} for kind in kinds)
+    return [*rows, *((each, none) for each in known)]
+
+
+def told(heading: str, form: str, **kind: bool) -> Cell:
+    """A column of what is known, in this format; blank where something is not."""
+
+    def cell(row: Row) -> str:
+        with contextlib.suppress(KeyError):
+            return form.format(**row[0])
+        return ""
+
+    return Column(heading, **kind), cell
+
+
+def ours(heading: str, cell: Callable[[pd.DataFrame], str], absent: str = "") -> Cell:
+    """A column of our runs, `absent` where there are none."""
+    return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
+
+
+def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:
+    """Columns of those scores that the study has: headings, and spreads over our seeds."""
+
+    def cell(metric: Metric) -> Cell:
+        column, digits = metric.columns[0], metric.digits
+
+        def shown(row: Row) -> str:
+            known, runs = row
+            if len(runs):
+                return spread(runs[column], digits)
+            value = known.get("anchors", {}).get(column, math.nan)
+            return "" if math.isnan(value) else number(value, digits)
+
+        return Column(metric.heading), shown
+
+    found = {each.columns[0]: cell(each) for each in metrics}
+    return [found[name] for name in names if name in found]
+
+
+def _count(row: Row) -> str:
+    known, runs = row
+    return str(len(runs)) if len(runs) else "" if "anchors" in known else "not run"
+
+
+METHOD = [told("method", "{label}", text=True), told("λ", "{lam:g}")]
+NUMBERS: Cells = [(Column("n"), _count)]
+NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)))]
+
+
+# Tables
+
+
+def batch_norm(frame: pd.DataFrame) -> list[Table]:
+    """The error of reconstructions by both statistics of batch norm, if any run has both."""
+    if "mse_x_batch" not in frame or frame["mse_x_batch"].isna().all():
+        return []
+    runs = frame[frame["mse_x_batch"].notna()]
+    columns: Cells = [
+        *METHOD,
+        ours("MSE of x, frozen", lambda runs: spread(runs["mse_x"])),
+        ours("MSE of x, of the batch", lambda runs: spread(runs["mse_x_batch"])),
+        ours("batch / frozen", lambda runs: spread(runs["mse_x_batch"] / runs["mse_x"], 2)),
+        (Column("n"), _count),
+    ]
+    title, caption = TEXT["titles"]["batch_norm"], TEXT["batch_norm"]
+    return [tabulate("batch_norm", title, caption, columns, beside(pd.DataFrame(), runs))]
+
+
+def rankings(frame: pd.DataFrame) -> list[Table]:
+    """Scores of each method by all classifiers of the suite, with ranks, if there are several."""
+    known = [names for names in CLASSIFIERS.items() if {*names[1]} <= {*frame.columns}]
+    shown = {
+        name: [name, *(other for other in others if frame[other].notna().any())]
+        for name, others in known
+    }
+    if not any(len(columns) > 1 for columns in shown.values()):
+        return []
+    groups = list(cells(frame[frame["inception_score"].notna()]).values())
+    columns: list[tuple[Column | str, Callable[[pd.DataFrame], str]]] = [
+        (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
+        ("λ", lambda runs: f"{runs['lam'].iloc[0]:g}"),
+    ]
+    agree = []
+    for name, each in shown.items():
+        heading, sign = TEXT["classifiers"][name], -1 if name == "inception_score" else 1
+        means = pd.DataFrame([[runs[c].astype(float).mean() for c in each] for runs in groups])
+        order = (sign * means).rank(method="min")
+        agree.append(float(means.corr("kendall").to_numpy().min()))
+        for i, column in enumerate(each):
+            columns.append((f"{heading} {i}", lambda runs, c=column: spread(runs[c], 2)))
+        ranks = {id(runs): row for runs, row in zip(groups, order.to_numpy(), strict=True)}
+        words = lambda runs, ranks=ranks: ", ".join(f"{x:.0f}" for x in ranks[id(runs)])  # noqa: E731
+        columns.append((f"ranks by {heading}", words))
+    taus = ", ".join(f"{tau:.2f}" for tau in agree)
+    caption = TEXT["rankings"].format(taus=taus)
+    return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, groups)]
+
+
+def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[Table]:
+    """Scores at other settings than the study's own, if there are any; `groups` of `elsewhere`."""
+    rows = [(words(apart), runs) for apart, rows in groups for runs in cells(rows).values()]
+    if not rows:
+        return []
+    columns: list[tuple[Column | str, Callable[[Any], str]]] = [
+        (Column("settings", text=True), lambda row: row[0]),
+        (Column("method", text=True), lambda row: str(row[1]["label"].iloc[0])),
+        ("λ", lambda row: f"{row[1]['lam'].iloc[0]:g}"),
+        ("IS (our classifier)", lambda row: spread(row[1]["inception_score"], 2)),
+        ("MSE of x", lambda row: spread(row[1]["mse_x"])),
+        ("minutes of training", lambda row: mean(row[1]["train_seconds"] / 60, 1)),
+        ("n", lambda row: str(len(row[1]))),
+        ("diverged", lambda row: str(diverged(row[1]))),
+    ]
+    title, caption = TEXT["titles"]["settings"], TEXT["settings"]
+    return [tabulate("settings", title, caption, columns, rows, hide_empty=True)]
+
+
+def words(apart: Mapping[str, Any]) -> str:
+    """Settings in words."""
+    return ", ".join(f"{name} {value}" for name, value in apart.items())

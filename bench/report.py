@@ -34,7 +34,7 @@ from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain, to_path
 from bench.process import command
-from bench.render.claims import OURS, PAPER
+from bench.render.claims import OURS, PAPER, UNTESTED
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
@@ -49,7 +49,8 @@ RESULTS = Path("results")
 REPORTS = Path("reports")
 
 REFERENCE_REPORTS = ROOT / "reports" / "reference"
-VERDICTS = "claims.md"
+VERDICTS = {"claims.md": PAPER, "questions.md": OURS}
+"""Files with the verdicts of all studies: the paper's claims, and our questions."""
 LEFT_OUT = "Stale trainings were left out: {}. bench.run --redo trains them again."
 STALE = "STALE: these trainings are shown, but not today's source made them: {}."
 
@@ -118,12 +119,14 @@ def tell(page: Page, folder: Path) -> None:
 
 
 def claims_of(page: Page) -> Sequence[Sequence[str]]:
-    """Returns a report's claims as id and whose, verdict, what it says, and evidence.
-
-    There are none in a report without claims.
-    """
-    rows = page.tables["claims"].rows if "claims" in page.tables else []
+    """Returns a report's claims as id and whose, verdict, what it says, and evidence."""
+    rows = _claims(page)
     return [[id if whose == PAPER else f"{id} ({whose})", *more] for id, whose, *more, _ in rows]
+
+
+def _claims(page: Page) -> Sequence[Sequence[str]]:
+    """Returns the rows of a report's claims, none in a report without claims."""
+    return page.tables["claims"].rows if "claims" in page.tables else []
 
 
 def out_folder(out: Path | None, results: Path) -> Path:
@@ -250,33 +253,33 @@ def _missing(study: Study[Any], scale: str, ids: set[str]) -> list[str]:
 
 
 def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
-    """Writes the table of all claims, and documents with what they show of reports."""
+    """Writes the tables of all verdicts, and documents with what they show of reports."""
     pages = {each: built.get(each) or build(*each, REFERENCE) for each in stored(REFERENCE)}
-    (REFERENCE_REPORTS / VERDICTS).write_text(verdicts(pages), encoding="utf-8")
+    for name, whose in VERDICTS.items():
+        (REFERENCE_REPORTS / name).write_text(verdicts(pages, whose), encoding="utf-8")
     for document in documents():
         document.write_text(_embed(document), encoding="utf-8")
 
 
-def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
-    """Returns every claim in one Markdown table, of each study at one scale, and its reports.
+def verdicts(pages: Mapping[tuple[str, str], Page], whose: str) -> str:
+    """Returns the paper's claims or our questions in one Markdown table, and their reports.
 
-    It is the largest scale that is complete, or the largest scale if none is.
+    They are of each study at one scale: the largest that is complete, or the largest if none is.
     """
     order = sorted(pages, key=lambda each: (not pages[each].missing, SCALES.index(each[1])))
     largest = {study: scale for study, scale in order if scale != "smoke"}
     rows = [
-        [f"{id.replace(f' ({OURS})', '†')}: {says}", verdict, DETAILS.sub("", evidence), study]
+        [f"{id}: {says}", verdict, DETAILS.sub("", evidence), study]
         for study, scale in largest.items()
-        for id, verdict, says, evidence in claims_of(pages[study, scale])
+        for id, who, verdict, says, evidence, _ in _claims(pages[study, scale])
+        if who == whose
     ]
     rows.sort(key=lambda row: _by_number(row[0]))
     notes = []
-    limits = {LIMIT.sub("", row[1]) for row in rows}
+    limits = {LIMIT.sub("", row[1]) for row in rows if row[1] != UNTESTED}
     if len(limits) == 1 and (limit := limits.pop()):
         rows = [[says, verdict.removesuffix(limit), *more] for says, verdict, *more in rows]
         notes = [f"Every verdict is {limit.strip(' ()')}."]
-    if any("†" in says for says, *_ in rows):
-        notes.insert(0, f"†: {OURS}.")
     links = (f"[{study}]({study}/{scale}/report.md)" for study, scale in sorted(largest.items()))
     notes.append(f"Reports: {', '.join(links)}.")
     table = markdown(["claim", "verdict", "why", "where"], rows)
@@ -285,13 +288,13 @@ def verdicts(pages: Mapping[tuple[str, str], Page]) -> str:
 
 DETAILS = re.compile(r", alone \[[^]]*\]|; over \d+ configurations| \(n = [^)]*\)")
 """What only the report says: single intervals beside family-wise intervals, and counts."""
-LIMIT = re.compile(r"^\w+( data)?")
+LIMIT = re.compile(r"^\w+( data| tested)?")
 """The verdict alone, without its limits."""
 
 
 def _by_number(claim: str) -> tuple[int, str]:
     """Returns what sorts claims: 9a before 10a."""
-    id = re.split("[:†]", claim)[0]
+    id = claim.partition(":")[0]
     digits = re.match(r"\d*", id)
     return int(digits[0]) if digits and digits[0] else 0, id
 
@@ -334,7 +337,9 @@ def check() -> list[str]:
     pages = {each: build(*each, REFERENCE) for each in stored(REFERENCE)}
     if not pages:
         return [f"no reference in {REFERENCE}"]
-    found, known = [*_differences(REFERENCE_REPORTS / VERDICTS, verdicts(pages))], set()
+    found, known = [], set()
+    for name, whose in VERDICTS.items():
+        found += _differences(REFERENCE_REPORTS / name, verdicts(pages, whose))
     for (study, scale), page in pages.items():
         folder = REFERENCE_REPORTS / study / scale
         texts = page.texts() | {HTML: page.html(folder)}
@@ -349,8 +354,8 @@ def check() -> list[str]:
             found += _differences(document, _embed(document))
         except StoreError as error:
             found.append(str(error))
-    if REFERENCE_REPORTS / VERDICTS not in known:
-        found.append(f"no document shows {REFERENCE_REPORTS / VERDICTS}")
+    lone = (REFERENCE_REPORTS / name for name in VERDICTS if REFERENCE_REPORTS / name not in known)
+    found += [f"no document shows {path}" for path in lone]
     kept = {path for path in REFERENCE_REPORTS.rglob("*") if path.is_file()}
     return found + [f"{path} belongs to no published rows" for path in sorted(kept - known)]
 

@@ -3,7 +3,7 @@
 | scale | trainings | what | cost |
 |---|---|---|---|
 | smoke | 6 | synthetic photos, an eighth of the width | a minute |
-| quick | 12 | four lambdas, a quarter of the width | see README |
+| quick | 21 | seven lambdas, a quarter of the width | see README |
 | paper | 33 | the authors' networks, 101 epochs, eleven lambdas | for a GPU |
 """
 
@@ -35,7 +35,7 @@ CIFAR10 = ImageStudy(
     methods=("svae_r", "alice", "alice_sigmoid"),
     lams={
         "smoke": (0.0, 0.1),
-        "quick": (0.0, 0.1, 10.0, 1000.0),
+        "quick": (0.0, 0.1, 10.0, 30.0, 100.0, 300.0, 1000.0),
         "paper": (0.0, 1e-6, 1e-4, 0.01, 0.1, 0.5, 1.0, 10.0, 50.0, 100.0, 1000.0),
     },
     page=page,

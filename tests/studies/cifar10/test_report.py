@@ -25,6 +25,13 @@ from bench.studies.images import runs as frames
 from bench.studies.images.spec import ImageSpec
 from models.methods import METHODS
 
+ANCHORS = {
+    "phase-randomised: inception_score": 2.0,
+    "phase-randomised: inception_score_imagenet": 2.0,
+    "phase-randomised: swd": 100.0,
+    "mean image: mse_x": 0.4,
+}
+
 
 def rows(
     study: str = "cifar10", seeds: int = 3, lams: Sequence[float] = (0.0, 10.0)
@@ -50,7 +57,8 @@ def rows(
                 "inception_score": 6.0 - worse + wiggle if scored else None,
                 "inception_sd": 0.1 if scored else None,
                 "frechet": 3.0 if scored else None,
-                "swd": 20.0 + worse + wiggle,
+                "swd": 20.0 + 20 * worse + wiggle,
+                "anchors": ANCHORS,
                 "swd_real": 5.0,
                 "mse_x": 0.5 - 0.04 * spec.lam,
                 "n_splits": 10,
@@ -82,7 +90,7 @@ def verdicts(frame: pd.DataFrame, study: str = "cifar10") -> dict[str, str]:
 def test_claims_follow_their_rules(tmp_path: Path) -> None:
     runs = frame(tmp_path)
     good = verdicts(runs)
-    assert {good[id] for id in ("3a", "3b", "4a", "4b")} == {"holds"}
+    assert {good[f"{n}{part}"] for n in "34" for part in "abde"} == {"holds"}
     assert good["5a"] == good["5c"] == "no data" and good["5b"] == "undecided"
     mine = runs["method"] == "svae_r"
     falls = runs.assign(swd=runs["swd"] + mine * runs["lam"] * 3)
@@ -100,7 +108,7 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
         inception_score=runs["inception_score"].where(~gone),
         swd=runs["swd"].where(~gone),
     )
-    assert verdicts(diverged)["4a"] == "holds" and verdicts(diverged)["3a"] == "no data"
+    assert verdicts(diverged)["4a"] == verdicts(diverged)["3a"] == "holds"
     lost = runs.assign(  # sVAE-r diverges in one seed
         status=runs["status"].mask(wild & (runs["seed"] == 1), "diverged"),
         swd=runs["swd"].mask(wild & (runs["seed"] == 1)),
@@ -110,7 +118,7 @@ def test_claims_follow_their_rules(tmp_path: Path) -> None:
     assert evidence.endswith("; 1 of sVAE-r diverged")
     assert good["4c"] == "holds" and verdicts(one)["4c"] == "undecided"
     blurred = runs.assign(mse_x=runs["mse_x"] + mine * runs["lam"])
-    assert verdicts(blurred)["4c"] == "fails"
+    assert verdicts(blurred)["4c"] == "not tested"
     assert set(verdicts(runs, "celeba")) == {"3c"}
     strange = runs.assign(classifier=None, inception_score=None)  # a folder of the user's images
     assert set(verdicts(strange).values()) == {"holds", "no data"}
@@ -166,7 +174,7 @@ def test_claims_read_imagenets_scores_where_every_run_has_them(tmp_path: Path) -
     assert "IS (our classifier)" not in cifar10.scores(nobodys, IMAGES).names
 
 
-def test_comparable_means_within_a_fifth(tmp_path: Path) -> None:
+def test_comparable_means_within_a_tenth(tmp_path: Path) -> None:
     runs = frame(tmp_path)
     wgan = runs[(runs["method"] == "svae_r") & (runs["lam"] == 0)].assign(method="wgan_gp")
     ours = runs[runs["method"] == "svae_r"]
@@ -174,11 +182,11 @@ def test_comparable_means_within_a_fifth(tmp_path: Path) -> None:
     def beside(mine: pd.DataFrame, rival: pd.DataFrame) -> str:
         return verdicts(pd.concat([mine, rival], ignore_index=True))["5a"]
 
-    for shift, verdict in ((0.05, "holds"), (0.2, "undecided"), (-0.9, "fails")):
+    for shift, verdict in ((0.05, "holds"), (0.67, "undecided"), (-0.9, "fails")):
         rival = wgan.assign(inception_score=wgan["inception_score"] + shift)
         assert beside(ours, rival) == verdict
-    # One seed is taken to spread as the other's do: here beyond what is comparable.
-    alone, wide = wgan.head(1), ours.assign(inception_score=6.0 + 0.05 * ours["seed"])
+    # One seed is taken to spread as the others do: here beyond what is comparable.
+    alone, wide = wgan.head(1), ours.assign(inception_score=6.0 + 0.5 * ours["seed"])
     assert beside(ours, alone) == "holds"
     assert beside(wide, alone) == beside(ours.head(1), alone) == "undecided"
 

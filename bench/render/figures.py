@@ -118,7 +118,7 @@ def legend(figure: Figure, grid: Iterable[Axes], ncols: int) -> None:
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid]
     named = {label: handle for pair in pairs for handle, label in pair}
     if _narrow.get():
-        ncols = 2 if max(map(len, named)) < 24 else 1
+        ncols = 2 if max(map(len, named), default=0) < 24 else 1
     place: Any = "outside upper center"
     figure.legend(named.values(), named.keys(), loc=place, ncols=ncols, fontsize=8, markerscale=2)
 

@@ -6,7 +6,7 @@ lambda is only the way along a path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -64,10 +64,34 @@ def scores_at(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.S
     return crossings(runs, score, error, target)["score"]
 
 
-@dataclass(frozen=True)
-class Equal:
-    """What the paths of two methods score at one error: two frames of `crossings`."""
+def paths(frame: pd.DataFrame, error: str) -> dict[str, str]:
+    """The label at the largest lambda of every method with a path, by method, in their order.
 
+    A method has a path where it has an error at several lambdas.
+    """
+    known = frame[frame[error].notna()].sort_values("lam")
+    names = {
+        str(method): str(runs["label"].iloc[-1])
+        for method, runs in known.groupby("method")
+        if runs["lam"].nunique() > 1
+    }
+    return {method: names[method] for method in sorted(names, key=_place)}
+
+
+def _place(method: str) -> tuple[int, str]:
+    return rank(method), method
+
+
+@dataclass(frozen=True, eq=False)  # which makes it a key of a dictionary
+class Equal:
+    """What METHOD and a rival score at one error; `ours` and `theirs` are of `crossings`."""
+
+    goal: str  # the name of the target
+    target: float
+    rival: str
+    labels: tuple[str, str]  # of METHOD and of the rival
+    score: str
+    heading: str  # of the score
     ours: pd.DataFrame
     theirs: pd.DataFrame
 
@@ -88,28 +112,24 @@ class Equal:
         return self.pairs["ours"] - self.pairs["theirs"]
 
 
-def equal(frame: pd.DataFrame, rival: str, score: str, error: str, target: float) -> Equal:
-    """METHOD and a rival at one error, from the runs of all methods."""
-    ours, theirs = (frame[frame["method"] == method] for method in (METHOD, rival))
-    return Equal(*(crossings(runs, score, error, target) for runs in (ours, theirs)))
+def equals(
+    frame: pd.DataFrame, scores: Mapping[str, str], error: str, targets: Mapping[str, float]
+) -> list[Equal]:
+    """METHOD against every other method with a path, at each target, by each score.
 
-
-def paths(frame: pd.DataFrame, error: str) -> dict[str, str]:
-    """The label at the largest lambda of every method with a path, by method, in their order.
-
-    A method has a path where it has an error at several lambdas.
+    `targets` are errors by name, `scores` headings by column. Without a path of METHOD there is
+    nothing to compare.
     """
-    known = frame[frame[error].notna()].sort_values("lam")
-    names = {
-        str(method): str(runs["label"].iloc[-1])
-        for method, runs in known.groupby("method")
-        if runs["lam"].nunique() > 1
-    }
-    return {method: names[method] for method in sorted(names, key=_place)}
-
-
-def _place(method: str) -> tuple[int, str]:
-    return rank(method), method
+    names = paths(frame, error)
+    by_method = {method: frame[frame["method"] == method] for method in names}
+    rivals = [method for method in names if method != METHOD and METHOD in names]
+    found = []
+    for (goal, target), (score, heading) in product(targets.items(), scores.items()):
+        at = {m: crossings(runs, score, error, target) for m, runs in by_method.items()}
+        for rival in rivals:
+            labels = names[METHOD], names[rival]
+            found.append(Equal(goal, target, rival, labels, score, heading, at[METHOD], at[rival]))
+    return found
 
 
 def reach(found: pd.DataFrame) -> str:
@@ -128,47 +148,32 @@ such a run has the score of its next run."""
 
 
 def table(
-    frame: pd.DataFrame,
-    scores: Mapping[str, str],
-    error: str,
-    targets: Mapping[str, float],
-    estimate: Callable[[pd.Series], Estimate],
-    caption: str,
-    digits: int = 3,
+    found: Sequence[Equal], estimate: Callable[[Equal], Estimate], caption: str, digits: int = 3
 ) -> Table:
-    """METHOD against every other method with a path, at each target, by each score.
+    """A row for each of `equals`; `estimate` makes the mean difference and its interval.
 
-    `scores` and `targets` are by column and by name; headings of scores and errors are the values.
-    `estimate` makes a mean and its interval of differences, a Series by configuration and seed. The
-    `caption` follows on CAPTION.
+    It is asked where there are pairs. The `caption` follows on CAPTION.
     """
-    names = paths(frame, error)
-    rivals = [method for method in names if method != METHOD] if METHOD in names else []
-    asked = product(targets.items(), rivals, scores.items())
-    groups = [
-        (goal, value, names[rival], heading, equal(frame, rival, score, error, value))
-        for (goal, value), rival, (score, heading) in asked
-    ]
 
-    def difference(found: Equal) -> str:
-        return format(estimate(found.differences), f"+.{digits}f") if len(found.pairs) else "–"
+    def difference(each: Equal) -> str:
+        return format(estimate(each), f"+.{digits}f") if len(each.pairs) else "–"
 
-    ours = names.get(METHOD, METHOD)
+    ours = found[0].labels[0] if found else METHOD
     columns: list[tuple[Column | str, Cell]] = [
-        (Column("at", text=True), lambda row: f"{row[0]}, {row[1]:.{digits}g}"),
-        (Column("against", text=True), lambda row: row[2]),
-        (Column("score", text=True), lambda row: row[3]),
-        (ours, lambda row: mean(row[4].means["ours"], digits)),
-        ("the other", lambda row: mean(row[4].means["theirs"], digits)),
-        ("difference", lambda row: difference(row[4])),
-        (f"paths of {ours} that reach it", lambda row: reach(row[4].ours)),
-        ("of the other", lambda row: reach(row[4].theirs)),
-        ("pairs", lambda row: str(len(row[4].pairs))),
+        (Column("at", text=True), lambda each: f"{each.goal}, {each.target:.{digits}g}"),
+        (Column("against", text=True), lambda each: each.labels[1]),
+        (Column("score", text=True), lambda each: each.heading),
+        (ours, lambda each: mean(each.means["ours"], digits)),
+        ("the other", lambda each: mean(each.means["theirs"], digits)),
+        ("difference", difference),
+        (f"paths of {ours} that reach it", lambda each: reach(each.ours)),
+        ("of the other", lambda each: reach(each.theirs)),
+        ("pairs", lambda each: str(len(each.pairs))),
     ]
-    if frame["config"].nunique() > 1:
-        columns.append(("configurations", lambda row: str(len(row[4].means))))
+    if any(each.ours.index.get_level_values("config").nunique() > 1 for each in found):
+        columns.append(("configurations", lambda each: str(len(each.means))))
     words = f"{CAPTION} {caption}"
-    return tabulate("equal", "At equal reconstruction", words, columns, groups)
+    return tabulate("equal", "At equal reconstruction", words, columns, found)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from bench.render import front, intervals
+from bench.render.figures import Picture
 from bench.render.intervals import Estimate
 
 LAMS = (0.0, 0.1, 1.0, 10.0)
@@ -100,13 +102,13 @@ def study(lows: Mapping[str, Sequence[float]], ends: Mapping[str, float]) -> pd.
     )
 
 
-def student(differences: pd.Series) -> Estimate:
-    return intervals.student(differences.to_numpy())
+def student(found: front.Equal) -> Estimate:
+    return intervals.student(found.differences.to_numpy())
 
 
 def cells(frame: pd.DataFrame, **targets: float) -> list[dict[str, str]]:
-    scores = {"is": "inception score"}
-    table = front.table(frame, scores, "mse", targets or HALF, student, "More.")
+    found = front.equals(frame, {"is": "inception score"}, "mse", targets or HALF)
+    table = front.table(found, student, "More.")
     return [dict(zip(table.names, row, strict=True)) for row in table.rows]
 
 
@@ -214,3 +216,13 @@ def test_every_panel_shows_the_targets_and_its_own_anchors() -> None:
         upright = [line for line in axes.lines if list(line.get_xdata()) == [0.5, 0.5]]
         assert len(upright) == 1 and "half" in [text.get_text() for text in axes.texts]
     assert ["noise" in lines(axes) for axes in panels] == [False, True, False]
+
+
+def test_a_figure_can_be_drawn_when_every_run_has_diverged(tmp_path: Path) -> None:
+    gone = four().assign(mse=math.inf)
+    picture = Picture(
+        "front", lambda: front.front(gone, {"is": "score"}, "mse", HALF, "MSE"), "", ""
+    )
+    for file in picture.files:
+        picture.write(tmp_path / file)
+        assert (tmp_path / file).stat().st_size

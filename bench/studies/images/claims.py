@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
 import pandas as pd
 
 from bench.render import front
 from bench.render.claims import UNTESTED, VERDICTS, Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
+from bench.render.front import Equal
 from bench.render.intervals import Estimate, critical
 from bench.render.text import texts
 from bench.scores.metrics import OURS
@@ -37,6 +37,7 @@ NOISE, MEAN = "phase-randomised", "mean image"
 """Anchors: images as good as noise, and the reconstruction that knows nothing of an image."""
 RIVALS = ("alice", "alice_sigmoid")
 NAMES = {"svae_r": "sVAE-r", "alice": "ALICE", "alice_sigmoid": "ALICE-sigmoid"}
+ERROR = "mse_x"
 AT_ZERO = {"svae_r": "sVAE", "alice": "ALI", "alice_sigmoid": "ALI-sigmoid"}
 """Labels of methods above and at lambda 0."""
 LOST = "no run has anchors, which `python -m bench.results score` adds"
@@ -249,7 +250,7 @@ def comparable(ours: pd.Series, theirs: pd.Series, seeds: Spread | None, tests: 
     """Whether the ratio of two scores lies within RATIO; `seeds` is the spread of logarithms."""
     if not (len(ours) and len(theirs)):
         return "no data", "no runs"
-    gain = float(np.log(ours).mean() - np.log(theirs).mean())
+    gain = float(ours.map(math.log).mean() - theirs.map(math.log).mean())
     ratio = _interval(gain, seeds, tests, len(ours), len(theirs))
     low, high = map(math.log, RATIO)
     inside, outside = low <= ratio.low and ratio.high <= high, ratio.low > high or ratio.high < low
@@ -258,19 +259,31 @@ def comparable(ours: pd.Series, theirs: pd.Series, seeds: Spread | None, tests: 
     return VERDICTS[int(inside) - int(outside)], evidence
 
 
-Estimator = Callable[[np.ndarray], Estimate]
-"""Makes an interval of differences over seeds."""
+def targets(frame: pd.DataFrame) -> dict[str, float]:
+    """The errors at which methods are compared, by name; none without the mean image's."""
+    error = anchor(frame, MEAN, ERROR)
+    return {} if math.isnan(error) else {name: part * error for name, part in TARGETS.items()}
 
 
-def estimator(frame: pd.DataFrame, score: Score, scores: int) -> Estimator:
-    """The intervals of what sVAE-r gains on its rivals at equal error, see `level`.
+def equals(frame: pd.DataFrame, scores: Sequence[Score]) -> list[Equal]:
+    """What sVAE-r and each rival score at equal errors, see `bench.render.front.equals`."""
+    runs, headings = frame[frame["method"].isin(SWEPT)], {s.column: s.name for s in scores}
+    return front.equals(runs, headings, ERROR, targets(frame))
 
-    One level is shared by all rivals, targets and this number of scores.
+
+def gains(found: Sequence[Equal], scores: int) -> Callable[[Equal], Estimate]:
+    """The interval of each difference: one spread pooled over all differences of its score.
+
+    One level is shared by all rivals and targets of so many `scores`.
     """
-    error, tests = anchor(frame, MEAN, "mse_x"), len(RIVALS) * len(TARGETS) * scores
-    asked = product(RIVALS, TARGETS.values())
-    seeds = Spread.pooled(gain(frame, rival, score, part * error) for rival, part in asked)
-    return lambda gains: _interval(float(gains.mean()), seeds, tests, len(gains))
+    tests = len(RIVALS) * len(TARGETS) * scores
+
+    def estimate(each: Equal) -> Estimate:
+        alike = (other.differences for other in found if other.score == each.score)
+        value = float(each.differences.mean())
+        return _interval(value, Spread.pooled(alike), tests, len(each.pairs))
+
+    return estimate
 
 
 def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -> Claim:
@@ -287,23 +300,19 @@ def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -
 
 
 def _level(frame: pd.DataFrame, rival: str, score: Score, scores: int) -> Outcome:
-    error = anchor(frame, MEAN, "mse_x")
-    if math.isnan(error):
+    if not targets(frame):
         return "no data", LOST
-    estimate, parts, found = estimator(frame, score, scores), [], []
-    for target, part in TARGETS.items():
-        gained = gain(frame, rival, score, part * error)
-        if len(gained):
-            found.append(estimate(gained.to_numpy()))
-            parts.append(f"at {target} {found[-1]:+.2f} from {len(gained)} seed(s)")
+    every = equals(frame, [score])
+    estimate, parts, found = gains(every, scores), [], []
+    for each in (one for one in every if one.rival == rival):
+        if len(each.pairs):
+            gain = estimate(each)
+            parts.append(f"at {each.goal} {gain:+.2f} from {len(each.pairs)} seed(s)")
+            low, high = sorted((score.sign * gain.low, score.sign * gain.high))
+            found.append(Estimate(score.sign * gain.value, low, high))
         else:
-            parts.append(f"at {target} not reached by both")
-    return _verdict(found) if found else UNTESTED, "; ".join(parts)
-
-
-def gain(frame: pd.DataFrame, rival: str, score: Score, error: float) -> pd.Series:
-    """By seed, how much better sVAE-r generates where both paths over lambda have this MSE."""
-    return score.sign * front.equal(frame, rival, score.column, "mse_x", error).differences
+            parts.append(f"at {each.goal} not reached by both")
+    return _verdict(found) if found else UNTESTED, "; ".join(parts) or "no paths over λ"
 
 
 def _lost(frame: pd.DataFrame, methods: Sequence[str], lams: Sequence[float]) -> str:

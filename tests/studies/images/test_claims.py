@@ -141,7 +141,7 @@ def test_runs_without_anchors_give_no_data() -> None:
     frame = runs({"svae_r": flat, "alice": falling}, anchors=None)
     assert verdict(frame) == "no data"
     assert claims.reconstruct(frame, "x", ("svae_r", "alice"), 8).verdict == "no data"
-    assert fronts.targets(frame) == {} and fronts.tables(frame) == []
+    assert claims.targets(frame) == {} and fronts.tables(frame) == []
     assert math.isnan(anchor(frame.drop(columns="anchors"), "noise", "swd"))
 
 

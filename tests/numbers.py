@@ -149,11 +149,15 @@ def made_here(row: Row) -> bool:
 
 
 def unequal(ours: Iterable[Row], theirs: Iterable[Row]) -> list[str]:
-    """Returns a line for each number of our rows that differs, in any bit, from the stored rows."""
+    """Returns a line for each number of our rows that differs, in any bit, from the stored rows.
+
+    A column that is null in the stored row is younger than the row.
+    """
     left_out = {*PROVENANCE, "evaluation_seconds"}
     found = []
     for row, other in pairs(ours, theirs):
-        for name in row.keys() - left_out:
+        younger = {name for name, value in other.items() if value is None}
+        for name in row.keys() - left_out - younger:
             mine, stored = dict(_flat(name, row[name])), dict(_flat(name, other[name]))
             for at in mine.keys() | stored.keys():
                 a, b = mine.get(at), stored.get(at)

@@ -2,7 +2,8 @@
 
     python -m bench.results score mnist --metric reach
 
-A row lacks a metric if its columns are null, or if they come from other code than today's. A row is
+A row lacks a metric if its columns are null, or if they come from other code than today's. The
+anchors of images are scores of images that no model made, so they need no weights. A row is
 written again in one step. So a stop loses nothing, and the same command goes on from there. The
 last lines say which metrics were scored and which were not, why, and (in brackets) for how many
 rows.
@@ -39,6 +40,7 @@ NO_WEIGHTS = "no weights are kept"
 NEVER = "asks for what this model or its images do not have"
 STALE = "the training is stale"
 OTHER_CODE = "the suite can't make this training any more"
+OTHER_CLASSIFIER = "another classifier than today's made the scores"
 REPLACED = "the row was replaced meanwhile"
 KILLED = "the worker was killed"
 """Reasons why a row lacks a metric."""
@@ -113,16 +115,23 @@ def _asked(args: argparse.Namespace) -> list[tuple[Study[Any], str, Sequence[Met
         )
     if args.study is None and (args.data or args.inception_weights):
         raise UsageError("--data and --inception-weights go with one STUDY")
-    known = {name for study, _ in pairs for each in study.metrics() for name in each.columns}
+    known = {name for study, _ in pairs for each in _metrics(study) for name in each.columns}
     for name in args.metric:
         if name not in known:
             raise UsageError(f"unknown metric {name!r}; allowed: {', '.join(sorted(known))}")
 
     def wanted(study: Study[Any]) -> list[Metric]:
-        every = study.metrics()
+        every = _metrics(study)
         return [m for m in every if not args.metric or {*m.columns} & {*args.metric}]
 
     return [(study, scale, wanted(study)) for study, scale in pairs]
+
+
+def _metrics(study: Study[Any]) -> list[Metric]:
+    """Returns the metrics of a study, and ANCHORS last if its rows have any."""
+    from bench.scores.metrics import ANCHORS
+
+    return [*study.metrics(), *([ANCHORS] if ANCHORS.columns[0] in study.columns() else [])]
 
 
 @dataclass
@@ -222,7 +231,7 @@ def _jobs(
     tally: Tally,
 ) -> list[ScoreJob]:
     """Returns the jobs that score what rows lack; counts what no job can give them."""
-    from bench.scores.metrics import asks_for
+    from bench.scores.metrics import ANCHORS, asks_for
 
     asks, known, today = cache(asks_for), study.every_method(), study.today()
     weights, store = args.inception_weights, study.store(args.results, scale)
@@ -254,9 +263,12 @@ def _jobs(
             else:
                 possible.append(metric)
                 by_imagenet |= bool(asks(metric, without))
-        if possible and not store.weights_of(spec.id).is_file():
-            tally.leave(NO_WEIGHTS, spec.id, _names(possible))
-        elif possible:
+                by_imagenet |= metric is ANCHORS and weights is not None and never != without
+        if not store.weights_of(spec.id).is_file():
+            if by_weights := [metric for metric in possible if metric is not ANCHORS]:
+                tally.leave(NO_WEIGHTS, spec.id, _names(by_weights))
+            possible = [metric for metric in possible if metric is ANCHORS]
+        if possible:
             groups.setdefault((_names(possible), by_imagenet), []).append(spec)
             rows[spec.id] = row
     return [
@@ -291,21 +303,29 @@ def score_job(job: ScoreJob) -> list[Outcome]:
     import torch
 
     from bench.engine.job import keep_freed_memory
+    from bench.scores.metrics import ANCHORS
 
     study = STUDIES[job.specs[0].study]
     torch.set_num_threads(1)  # as in training, so that scores have the same bits
     keep_freed_memory()
     store = study.store(Path(job.results), job.specs[0].scale)
-    wanted = [metric for metric in study.metrics() if metric.columns[0] in job.wanted]
+    wanted = [metric for metric in _metrics(study) if metric.columns[0] in job.wanted]
     try:
-        kept = [_kept(store, *each) for each in zip(job.specs, job.rows, strict=True)]
+        pairs = zip(job.specs, job.rows, strict=True)
+        if wanted == [ANCHORS]:
+            kept: list[Kept] = [(row, {}) for _, row in pairs]
+        else:
+            kept = [_kept(store, *pair) for pair in pairs]
         found = study.score(job, kept, wanted)
     except Exception as error:  # a user's metric may raise anything
         if len(job.specs) > 1:
             return [outcome for part in job.parts for outcome in score_job(part)]
         reason = " ".join(str(error).split())
         named = reason if isinstance(error, Unscorable) else f"{type(error).__name__}: {reason}"
-        return [(spec.id, named, job.wanted) for spec in job.specs]
+        anchors = _names([metric for metric in wanted if metric is ANCHORS and wanted != [ANCHORS]])
+        left = tuple(name for name in job.wanted if name not in anchors)
+        outcomes = [(spec.id, named, left) for spec in job.specs]
+        return outcomes + (score_job(replace(job, wanted=anchors)) if anchors else [])
     pairs = zip(job.rows, found, strict=True)
     return [outcome for row, new in pairs for outcome in _stored(store, job, row, new)]
 
@@ -330,8 +350,9 @@ def _stored(
 ) -> Iterator[Outcome]:
     """Writes what was found into a row; yields what was scored and what was not."""
     id = row["id"]
-    if absent := tuple(name for name in job.wanted if name not in found):
-        yield id, NEVER, absent
+    for name in job.wanted:
+        if name not in found:
+            yield id, OTHER_CLASSIFIER if name == "anchors" else NEVER, (name,)
     if done := tuple(name for name in job.wanted if name in found):
         assert store.today is not None
         made = store.today.of(row)

@@ -88,17 +88,25 @@ class Classifier:
         return self.network(x)
 
 
-def own(name: str, device: torch.device | str = "cpu") -> Classifier:
+def own(name: str, device: torch.device | str = "cpu", seed: int = 0) -> Classifier:
     """Returns the committed classifier of "mnist" (grey images) or "cifar10" (colour images).
 
-    Raises ValueError for another name, and ClassifierError for weights that `PINNED` does not name.
+    Raises ValueError for another name or for a seed that is not below `seeds`, and ClassifierError
+    for weights that `PINNED` does not name.
     """
     net = network(name)
+    if seed >= seeds(name):
+        raise ValueError(f"no {name} classifier of seed {seed}; allowed: 0 to {seeds(name) - 1}")
     path = WEIGHTS / f"{name}.safetensors"
     tensors, about = parsed(_hashed(path, PINNED[name], "restore it from the repository"))
     net.load_state_dict(tensors)
     net.eval().requires_grad_(False).to(device)
     return Classifier(name, PINNED[name], net, net.shape, float(about["accuracy"]), device)
+
+
+def seeds(name: str) -> int:
+    """Returns how many classifiers of "mnist" or "cifar10" are committed: seeds 0, 1, …"""
+    return int(name in PINNED)
 
 
 def _hashed(path: Path, sha256: str, advice: str) -> bytes:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bench.spec import Spec, columns
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
 DEFAULT = "bench.default"
@@ -26,6 +26,7 @@ TYPES: dict[Any, pa.DataType] = {
     "floats": pa.list_(pa.float64()),
     "float32s": pa.list_(pa.float32()),
     "float32s by name": pa.map_(pa.string(), pa.list_(pa.float32())),
+    "numbers by name": pa.map_(pa.string(), pa.float64()),
     "texts by name": pa.map_(pa.string(), pa.string()),
     "time": pa.timestamp("us", tz="UTC"),
 }

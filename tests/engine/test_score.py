@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ import torch
 from bench import report, results, run
 from bench.engine import score
 from bench.engine.job import run_job
-from bench.scores.metrics import IMAGES, TOY, Metric
+from bench.scores.metrics import ANCHORS, IMAGES, TOY, Metric
 from bench.store import checkpoint
 from bench.store.rows import Buckets, Store
 from bench.studies import STUDIES
@@ -100,10 +101,52 @@ def test_scores_of_mnists_weights_have_the_bits_of_the_training(
     assert status == 0, said
     assert rows("mnist", tmp_path) == before
     (line,) = (each for each in said.splitlines() if "do not have: " in each)
-    counts = "fid (3), inception_score_imagenet (3), kid (3), mse_x (1), swd (3)"
+    counts = "fid (3), frechet_1 (3), frechet_2 (3), inception_score_1 (3), inception_score_2 (3), "
+    counts += "inception_score_imagenet (3), kid (3), mse_x (1), mse_x_batch (1), swd (3)"
     assert sorted(line.partition("do not have: ")[2].split(", ")) == counts.split(", ")
     nets = {each["method"]: each["mse_x"] is not None for each in before.values()}
     assert nets == {"svae_r": True, "dcgan": False}
+
+
+def test_anchors_need_no_weights_but_the_classifier_of_the_scores(
+    tmp_path: Path, scored: Scored
+) -> None:
+    before = trained("mnist", tmp_path, *SMALL, "--only", "method=dcgan", "--seeds", "3")
+    bare, bad, other = before
+    assert dict(before[bare]["anchors"])["phase-randomised: inception_score"] > 1
+    store = STUDIES["mnist"].store(tmp_path, "smoke")
+    store.weights_of(bare).unlink()
+    store.weights_of(bad).write_bytes(b"")
+    blank("mnist", tmp_path, [ANCHORS, IMAGES[1]], list(before))
+    lacking = rows("mnist", tmp_path)
+    assert store.rows.change(lacking[other], {"classifier_sha256": "0" * 64})
+    status, said = scored("mnist", "--metric", "anchors")
+    assert status == 1 and "scored: anchors (2)" in said
+    assert "another classifier than today's made the scores: anchors (1)" in said
+    found = rows("mnist", tmp_path)
+    assert [found[id]["anchors"] == before[id]["anchors"] for id in before] == [True, True, False]
+    assert found[other]["anchors"] is None and found[other]["frechet"] is None
+    blank("mnist", tmp_path, [ANCHORS], [bare, bad])
+    status, said = scored("mnist")  # the third row's scores are made again by today's classifier
+    assert status == 1 and "scored: anchors (3), frechet (1)" in said
+    assert "no weights are kept: frechet (1)" in said and "damaged: frechet (1)" in said
+    assert rows("mnist", tmp_path)[other] == before[other]
+    shutil.rmtree(store.weights)
+    assert "3 trainings, 0 scored now" in scored("mnist")[1]
+
+
+def test_a_metric_that_is_scored_later_has_anchors_too(
+    tmp_path: Path, scored: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = trained("mnist", tmp_path, *SMALL, "--only", "method=dcgan").values()
+    reach = Metric(("reach",), lambda o: o.samples.max(), "reach")
+    monkeypatch.setattr("bench.scores.metrics.IMAGES", [*IMAGES, reach])
+    assert scored("mnist", "--metric", "reach")[0] == 0
+    (after,) = rows("mnist", tmp_path).values()
+    kinds = ("noise", "phase-randomised", "real images")
+    now, then = dict(after["anchors"]), dict(before["anchors"])
+    assert now.items() > then.items() and now.keys() - then.keys() == {f"{k}: reach" for k in kinds}
+    assert now["real images: reach"] == 1.0
 
 
 def test_imagenets_scores_are_added_as_the_training_would_have_stored_them(
@@ -122,9 +165,11 @@ def test_imagenets_scores_are_added_as_the_training_would_have_stored_them(
     assert rows("cifar10", tmp_path) == without
     blank("cifar10", tmp_path, IMAGES[:3], [id])
     status, said = scored("cifar10", "--inception-weights", "any")
-    assert status == 0 and "1 scored now, 0 lack a metric" in said
+    assert status == 0 and "1 scored now" in said
     found, timing = rows("cifar10", tmp_path)[id], {"train_seconds", "evaluation_seconds"}
     timing |= {"finished", "commit", "dirty"}
+    digests = [dict(each.pop("metric_digests")) for each in (found, with_them[id])]
+    assert digests[0] == digests[1]  # in any order
     assert all(found[name] == with_them[id][name] for name in found.keys() - timing)
     assert all(found[name] == without[id][name] for name in timing)
 

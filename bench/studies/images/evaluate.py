@@ -1,8 +1,11 @@
-"""Scores a trained model of an image study, by one protocol for every method."""
+"""Scores a trained model of an image study, by one protocol for every method.
+
+By the same protocol it scores images that no model made, see `anchored`.
+"""
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from bench.scores.ais import AnnealedRun
 from bench.scores.classifiers import Classifier
 from bench.scores.latent import bernoulli
 from bench.scores.swd import Patches, distance
+from bench.studies.images.anchors import anchors
 from bench.studies.images.domain import domain
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Model, Trainer
@@ -25,22 +29,29 @@ from models.batch import Networks, decode, encode
 from models.layers import layout
 from models.methods import METHODS
 from models.mnist import Decoder, Norm
+from models.objectives import OBJECTIVES
 from models.precision import exact
 
 STATISTICS = 100  # frozen batch norm has the statistics of so many training batches
-PICTURES = 64  # the suite keeps so many images of each kind for pictures
+PICTURES, SHOWN = 64, ("x", "x_rec", "samples")
+"""The suite keeps so many images of each of these kinds for pictures."""
 CHUNK = 500  # images in one pass
 BY_OWN = ("logits", "features", "real")
 OF_COLOUR = ("patches", "real_patches", "swd_real")
 """What `Outputs` has of the suite's classifier, and of colour images alone."""
+OF_SEEDS = (BY_OWN, *(tuple(f"{name}_{seed}" for name in BY_OWN) for seed in metrics.OTHERS))
+"""What it has of the classifier of each seed."""
 
 
 def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
     """Returns names of `Outputs` that a training's model never has, see `Study.absent`."""
     found = [] if "encoder" in METHODS[spec.method].parts else ["x_rec"]
+    if spec.method not in OBJECTIVES:
+        found.append("x_rec_batch")
     entry = DATASETS.get(spec.data)  # a folder's images have no entry
-    if entry is None or not entry.classifier:
-        found += BY_OWN
+    name = entry.classifier if entry else ""
+    there = classifiers.seeds(name) if name else 0
+    found += [each for i, names in enumerate(OF_SEEDS) if i >= there for each in names]
     colour = domain(spec.data).channels == 3
     if not colour:
         found += OF_COLOUR
@@ -80,15 +91,33 @@ def generate(model: Model, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct(model: Model, x: Tensor) -> Tensor:
-    """Returns frozen networks' reconstructions (n, c, h, w), in [0, 1], of uint8 images."""
+def reconstruct(model: Model, x: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Returns reconstructions (n, c, h, w), in [0, 1], of uint8 images, `chunk` in one pass."""
     nets: Networks = model.nets
     parts = []
-    for i, part in enumerate(x.split(CHUNK)):
+    for i, part in enumerate(x.split(chunk)):
         part = model.domain.scaled(part.to(model.device), model.dtype)
         draws = model.draws(part, f"reconstruct {i}", "cpu")
         parts.append(decode(nets, draws, encode(nets, draws, part)))
     return model.domain.unit(torch.cat(parts))
+
+
+def reconstruct_by_batch(model: Model, x: Tensor) -> Tensor:
+    """Returns reconstructions where batch norm has the statistics of each batch of images.
+
+    A batch has `spec.batch` images, as in training. The first images fill up the last batch. The
+    model stays frozen.
+    """
+    n, size = len(x), model.spec.batch
+    rows = torch.arange(-(-n // size) * size, device=x.device) % n
+    norms = [module for module in model.nets.modules() if isinstance(module, Norm)]
+    for norm in norms:
+        norm.train()  # it keeps no statistics, see `models.mnist.batch_norm`
+    try:
+        return reconstruct(model, x[rows], size)[:n]
+    finally:
+        for norm in norms:
+            norm.eval()
 
 
 AGREE = 1e-4
@@ -119,21 +148,17 @@ def scores(
     if not all(bool(each.isfinite().all()) for each in given.values()):
         return {}, {}
     given["x"] = test.to(model.dtype) / 255
+    if model.spec.method in OBJECTIVES:
+        given["x_rec_batch"] = reconstruct_by_batch(model, test)
     known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
-    pictures = {name: (x[:PICTURES] * 255).round().astype(np.uint8) for name, x in known.items()}
+    shown = ((name, x[:PICTURES]) for name, x in known.items() if name in SHOWN)
+    pictures = {name: (x * 255).round().astype(np.uint8) for name, x in shown}
     samples = known["samples"]
-    if name := classifier_of(images):
-        known["logits"], known["features"] = own(name, where)(given["samples"])
-        known["real"] = _real(images, where)[1]
-    if model.domain.channels == 3:
-        n = min(len(samples), len(images.test), len(images.train))
-        known["patches"] = Patches.of(given["samples"], n)
-        known["real_patches"], known["swd_real"] = _real_patches(images, n, where)
+    seeds = range(classifiers.seeds(name) if (name := classifier_of(images)) else 0)
+    known |= _judged(given["samples"], images, where, weights, seeds)
     columns: dict[str, Any] = {}
     if weights is not None:
-        network = imagenet(weights, where)
-        known["imagenet_logits"], known["imagenet_features"] = network(given["samples"])
-        real = known["imagenet_real"] = _real_features(images, weights, where)
+        real = known["imagenet_real"]
         columns = {
             "imagenet_n_samples": len(samples),
             "imagenet_n_real": len(real),
@@ -142,9 +167,32 @@ def scores(
             "imagenet_seed": metrics.SEED,
             "imagenet_kid_subsets": metrics.SUBSETS,
             "imagenet_kid_subset_size": metrics.subset_size(samples, real),
-            "imagenet_weights_sha256": network.sha256,
+            "imagenet_weights_sha256": imagenet(weights, where).sha256,
         }
     return metrics.measure(wanted, metrics.Outputs(**known)) | columns, pictures
+
+
+def _judged(
+    samples: Tensor, images: Images, device: str, weights: str | None, seeds: Iterable[int]
+) -> dict[str, Any]:
+    """Returns what `Outputs` has of samples beside themselves, by the classifiers of these seeds.
+
+    Samples are (n, c, h, w) in [0, 1], and lie on the device.
+    """
+    known: dict[str, Any] = {}
+    for seed in seeds:
+        logits, features, real = OF_SEEDS[seed]
+        known[logits], known[features] = own(classifier_of(images), device, seed)(samples)
+        known[real] = _real(images, device, seed)[1]
+    if samples.shape[1] == 3:
+        n = min(len(samples), len(images.test), len(images.train))
+        known["patches"] = Patches.of(samples, n)
+        known["real_patches"], known["swd_real"] = _real_patches(images, n, device)
+    if weights is not None:
+        network = imagenet(weights, device)
+        known["imagenet_logits"], known["imagenet_features"] = network(samples)
+        known["imagenet_real"] = _real_features(images, weights, device)
+    return known
 
 
 def differences(device: str, study: str = "cifar10") -> dict[str, float]:
@@ -177,6 +225,7 @@ def _once(view: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps results of a function of real images and other arguments, by the images' hash."""
     kept: dict[tuple[Any, ...], Any] = {}
 
+    @wraps(view)
     def found(images: Images, *others: Any) -> Any:
         key = images.sha256, *others
         if key not in kept:
@@ -192,9 +241,47 @@ def _on(images: np.ndarray, device: str) -> Tensor:
 
 
 @_once
-def _real(images: Images, device: str) -> tuple[float, metrics.Gaussian]:
+@exact()
+def _anchored(
+    images: Images,
+    wanted: tuple[metrics.Metric, ...],
+    used: int,
+    samples: int,
+    device: str,
+    weights: str | None,
+) -> dict[str, float]:
+    test, found = (images.test / 255).astype(np.float32), {}
+    seeds = [0] if classifier_of(images) else []
+    for kind, role, made in anchors(images, used, samples):
+        known = {"x": test, role: made}
+        if role == "samples":
+            there = torch.from_numpy(made).to(device)
+            known |= _judged(there, images, device, weights, seeds)
+        scored = metrics.measure(wanted, metrics.Outputs(**known))
+        found |= {f"{kind}: {column}": float(value) for column, value in scored.items()}
+    return found
+
+
+def anchored(
+    spec: ImageSpec,
+    images: Images,
+    wanted: Sequence[metrics.Metric],
+    device: str,
+    weights: str | None = None,
+) -> dict[str, float]:
+    """Returns what these metrics give images that no model made, by "KIND: COLUMN".
+
+    The kinds are those of `anchors`. Number of samples, images, classifier and device are those of
+    the training. Of the suite's classifiers the first alone scores them.
+    """
+    found = _anchored(images, tuple(wanted), spec.images, spec.samples, device, weights)
+    return dict(sorted(found.items()))
+
+
+@_once
+def _real(images: Images, device: str, seed: int = 0) -> tuple[float, metrics.Gaussian]:
     """Returns the test images' inception score and the moments of their features."""
-    logits, features = own(classifier_of(images), device)(images.test)
+    logits, features = own(classifier_of(images), device, seed)(images.test)
     return metrics.inception_score(logits, metrics.SPLITS)[0], metrics.Gaussian.of(features)
 
 
@@ -225,12 +312,12 @@ def classifier_columns(
     """Returns the columns about the suite's classifier, empty if no classifier knows the images."""
     if not (name := classifier_of(images)):
         return {}
-    classifier = own(name, str(device))
+    classifier = own(name, str(device), 0)
     return {
         "classifier": f"{classifier.name} referee",  # as in rows that are stored already
         "classifier_sha256": classifier.sha256,
         "classifier_accuracy": classifier.accuracy,
-        "real_score": _real(images, str(device))[0],
+        "real_score": _real(images, str(device), 0)[0],
         "n_splits": metrics.SPLITS,
     }
 

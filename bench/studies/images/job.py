@@ -14,7 +14,7 @@ import torch
 from bench.cli import UsageError
 from bench.data import load as data
 from bench.scores.ais import AnnealedRun, mean_and_se
-from bench.scores.metrics import Metric, asks_for
+from bench.scores.metrics import ANCHORS, Metric, asks_for
 from bench.store import checkpoint
 from bench.studies.images import domain, evaluate, limits
 from bench.studies.images.cost import evaluation_seconds, training_seconds
@@ -133,6 +133,7 @@ def _scored(
     row: dict[str, Any] = {"id": spec.id, "status": "ok" if pictures else "diverged", **scores}
     if pictures:
         row["weights"] = trainer.nets.state_dict()
+        row["anchors"] = evaluate.anchored(spec, images, metrics, job.device, job.inception)
     if pictures and spec.ais_images:
         bits = evaluate.test_bits(spec, images, Path(job.data) if job.data else None)
         row |= _annealed(job, trainer, bits, beat)
@@ -157,21 +158,33 @@ def _scored(
 def score(job: Job, kept: Sequence[Kept], metrics: Sequence[Metric]) -> Rows:
     """Returns the columns of these metrics for the job's trainings, from their kept weights.
 
-    Raises Unscorable for images that are not at hand, for weights of other networks and for a model
-    that has diverged.
+    Anchors come with them, see `_anchors`; ANCHORS alone needs no weights. Raises Unscorable for
+    images that are not at hand, for weights of other networks and for a model that has diverged.
     """
     specs = [spec for spec in job.specs if isinstance(spec, ImageSpec)]
     return [_score(job, spec, each, metrics) for spec, each in zip(specs, kept, strict=True)]
 
 
 def _score(job: Job, spec: ImageSpec, kept: Kept, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Returns the columns of these metrics for a training, from its kept weights."""
     row, weights = kept
     images = _images_at(data.cache(), domain.dataset(spec.data), job.data)
     if isinstance(images, str):
         raise Unscorable(f"the images are not at hand: {images}")
     if images.sha256 != row["data_sha256"]:
         raise Unscorable("the images are not at hand: found others than those of the training")
+    asked = [metric for metric in metrics if metric is not ANCHORS]
+    columns = _model_scores(job, spec, images, weights, asked) if asked else {}
+    return columns | _anchors(job, spec, images, {**row, **columns}, metrics)
+
+
+def _model_scores(
+    job: Job,
+    spec: ImageSpec,
+    images: data.Images,
+    weights: Mapping[str, Any],
+    metrics: Sequence[Metric],
+) -> dict[str, Any]:
+    """Returns the columns of these metrics of a model with these weights."""
     model = Model(spec, job.device)
     try:
         model.nets.load_state_dict(weights)
@@ -183,6 +196,32 @@ def _score(job: Job, spec: ImageSpec, kept: Kept, metrics: Sequence[Metric]) -> 
         raise Unscorable("outputs are not finite")
     by_own = any(asks_for(metric, evaluate.BY_OWN) for metric in metrics)
     return columns | (evaluate.classifier_columns(images, job.device) if by_own else {})
+
+
+def _anchors(
+    job: Job,
+    spec: ImageSpec,
+    images: data.Images,
+    row: Mapping[str, Any],
+    metrics: Sequence[Metric],
+) -> dict[str, Any]:
+    """Returns the row's column `anchors` with these metrics, or with all the study's for ANCHORS.
+
+    Returns nothing if another classifier than today's made the row's scores, and for a row without
+    anchors that nobody asks for.
+    """
+    from bench.studies import STUDIES
+
+    every = ANCHORS in metrics
+    known = {} if every else dict(row.get("anchors") or {})
+    if not (every or known):
+        return {}
+    todays = evaluate.classifier_columns(images, job.device).get("classifier_sha256")
+    if row.get("classifier_sha256") != todays:
+        return {}
+    wanted = STUDIES[spec.study].metrics() if every else metrics
+    new = evaluate.anchored(spec, images, wanted, job.device, job.inception)
+    return {"anchors": dict(sorted({**known, **new}.items()))}
 
 
 @cache

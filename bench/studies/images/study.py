@@ -56,7 +56,10 @@ class ImageStudy(Study[ImageSpec]):
         return [joint, *shared, *([] if there(joint) else [own])]
 
     def score_source(self) -> Mapping[str, Sequence[str]]:
-        return {"log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"]}
+        places = {
+            "log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"]
+        }
+        return places | {"anchors": ["bench.studies.images.anchors:anchors"]}
 
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES
@@ -74,6 +77,8 @@ class ImageStudy(Study[ImageSpec]):
             "classifier": str,  # the suite's classifier
             "classifier_sha256": str,  # of its weights
             "classifier_accuracy": float,  # on its own test set
+            # The metrics of images that no model made, by "KIND: COLUMN", see `anchors`.
+            "anchors": "numbers by name",
             # These columns are about scores by ImageNet's classifier, null without its weights.
             "imagenet_n_samples": int,
             "imagenet_n_real": int,

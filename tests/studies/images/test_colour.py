@@ -239,7 +239,7 @@ def test_images_that_no_referee_knows_get_no_inception_score(
     trainer = Trainer(spec, images.train[:128])
     evaluate.freeze(trainer)
     found, _ = evaluate.scores(trainer, images, IMAGES)
-    assert set(found) == {"swd", "swd_real", "mse_x"}
+    assert set(found) == {"swd", "swd_real", "mse_x", "mse_x_batch"}
 
 
 def test_imagenets_scores_join_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:

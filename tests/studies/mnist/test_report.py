@@ -177,8 +177,9 @@ def _again(rng: np.random.Generator, seeds: int, drift: float = 1.0, **all_of: A
     found["log_likelihood"] += rng.normal(0, 1, len(found))
     specs = pd.DataFrame([vars(one) for one in STUDIES["mnist"].specs("smoke", seeds=1)])
     shared = {name: specs[name].iloc[0] for name in frames.SETTINGS if name not in found}
-    swd = dict.fromkeys(("swd", "fid", "inception_score_imagenet", "data_sha256"))
-    return found.assign(**shared, **swd, **all_of)
+    names = ("data_sha256", *(metric.columns[0] for metric in IMAGES))
+    lacking = dict.fromkeys(name for name in names if name not in found)
+    return found.assign(**shared, **lacking, **all_of)
 
 
 def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:

@@ -30,6 +30,8 @@ def draw(frame: pd.DataFrame, published: Published | None = None) -> Figure:
     runs, found = scored(frame)
     noise = {s.column: {TEXT["noise"]: s.noise} for s in found if not math.isnan(s.noise)}
     headings = {s.column: TEXT["axes"][s.column] for s in found}
+    if published is not None and published.score not in headings:
+        published = None
     where = {TEXT["targets"].format(part=name): e for name, e in targets(frame).items()}
     return front.front(runs, headings, ERROR, where, TEXT["axes"][ERROR], noise, published)
 

@@ -65,11 +65,12 @@ def joined(published: pd.DataFrame, frame: pd.DataFrame, elsewhere: pd.DataFrame
 
 
 def with_anchors(rows: Sequence[Row], frame: pd.DataFrame) -> list[Row]:
-    """The rows, and below them what images score that no model made."""
+    """The rows, and below them what images score that no model made, by scores that a run has."""
     kinds: dict[str, dict[str, float]] = {}
     for name, value in anchors(frame).items():
         kind, _, column = name.partition(": ")
-        kinds.setdefault(kind, {})[column] = value
+        if column in frame and frame[column].notna().any():
+            kinds.setdefault(kind, {})[column] = value
     names, none = TEXT["anchors"], frame.iloc[:0]
     known = ({"label": names.get(kind, kind), "note": "", "anchors": kinds[kind]} for kind in kinds)
     return [*rows, *((each, none) for each in known)]

@@ -151,7 +151,7 @@ def test_a_likelihood_has_errors_of_images_and_of_seeds(page: report.Page) -> No
     assert verdicts(seeds)["2a"] == "undecided"
     mine = frame["method"] == "svae_r"
     images = [
-        [v + 30.0 * i * own for i, v in enumerate(x)]
+        [v + 30.0 * (i - 2) * own for i, v in enumerate(x)]
         for x, own in zip(frame["log_likelihoods"], mine, strict=True)
     ]
     assert verdicts(frame.assign(log_likelihoods=images))["2a"] == "undecided"

@@ -122,7 +122,8 @@ def _lacks(old: Row, new: Row) -> bool:
 
 def _differ(old: Row, new: Row) -> bool:
     """Says whether a number that both rows have differs; where a row is from does not count."""
-    aside = {*PROVENANCE, *TIMES, *ORIGIN}
+    aside = {*PROVENANCE, *TIMES, *ORIGIN, "anchors"}
+    old, new = ({**row, **dict(row.get("anchors") or ())} for row in (old, new))
     return any(
         repr(old[name]) != repr(new[name])  # NaN is like NaN
         for name in old.keys() & new.keys() - aside

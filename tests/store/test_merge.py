@@ -23,6 +23,7 @@ from bench.store import merge as merging
 from bench.store import rows as store_rows
 from bench.store.merge import merged
 from bench.store.rows import Store, to_bytes
+from bench.store.schema import TYPES
 from bench.studies import STUDIES
 from tests.conftest import POSIX, ROOT
 from tests.lives import server
@@ -352,6 +353,19 @@ def test_a_row_with_more_metrics_is_kept_and_none_is_lost() -> None:
     assert found.table.equals(table(more)) and found.counts.there == [SPECS[0].id]
     other = {**more, "mse_x": 7.0}  # other numbers: the first stays, and is counted
     assert merged(table(less), table(other), today).counts.differing == [SPECS[0].id]
+
+
+def test_a_row_with_more_anchors_has_the_same_numbers() -> None:
+    columns = TOY_ROWS.append(pa.field("anchors", TYPES["numbers by name"]))
+    few, many = {"noise: mse_x": 0.5}, {"noise: mse_x": 0.5, "noise: fid": float("nan")}
+    less, more = row(SPECS[0], anchors=few, modes=None), row(SPECS[0], anchors=many)
+    less["metric_digests"] = {}
+    found = merged(table(less, columns=columns), table(more, columns=columns))
+    assert found.counts.taken == [SPECS[0].id] and not found.counts.differing
+    (kept,) = found.table.to_pylist()
+    assert kept["modes"] == more["modes"] and dict(kept["anchors"]).keys() == many.keys()
+    other = row(SPECS[0], anchors={"noise: mse_x": 0.6})
+    assert merged(table(other, columns=columns), table(more, columns=columns)).counts.differing
 
 
 def test_what_a_replaced_row_had_is_kept_aside_after_a_kill_as_well(

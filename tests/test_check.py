@@ -297,13 +297,14 @@ class TestData:
         quick: Any,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        shutil.copy(classifiers.WEIGHTS / "mnist.safetensors", tmp_path)
+        shutil.copytree(classifiers.WEIGHTS, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "cifar10-0.safetensors").unlink()
         if content is not None:
-            (tmp_path / "cifar10.safetensors").write_bytes(content)
+            (tmp_path / "cifar10-0.safetensors").write_bytes(content)
         monkeypatch.setattr(classifiers, "WEIGHTS", tmp_path)
         assert command.main(["--results", str(tmp_path)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("broken: classifier cifar10: ")
+        assert line.startswith("broken: classifier cifar10-0: ")
         assert line.endswith("restore it from the repository")
 
     def test_imagenets_weights_are_hashed(self, cache: Path) -> None:

@@ -187,8 +187,13 @@ def _dataset(name: str) -> Found:
 
 def weights() -> list[Found]:
     """Returns whether the weights of the classifiers are whole, by their hash."""
-    own = {name: classifiers.WEIGHTS / f"{name}.safetensors" for name in classifiers.PINNED}
-    found = [_looked(*each, check=lambda path: classifiers.own(path.stem)) for each in own.items()]
+
+    def own(path: Path) -> None:
+        name, _, seed = path.stem.rpartition("-")
+        classifiers.own(name, seed=int(seed))
+
+    every = [f"{name}-{i}" for name in classifiers.PINNED for i in range(classifiers.seeds(name))]
+    found = [_looked(each, classifiers.WEIGHTS / f"{each}.safetensors", own) for each in every]
     for each in found:
         if each["state"] == "download":
             each |= {"state": "damaged", "failure": "missing: restore it from the repository"}

@@ -6,6 +6,7 @@ torch-fidelity has this network, and its release has the weights.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,11 +26,18 @@ from models.classifiers import network
 from models.precision import exact
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
+REAL, RECIPES = WEIGHTS / "real.json", WEIGHTS / "recipes.csv"
+"""What the committed classifiers make of real images, and how their recipes were chosen."""
 PINNED = {
     "mnist": "b6d0dfba5cffbf9317c77f0059de542f286009767d888c60155ccb315e1f5844",
     "cifar10": "772b9db7d32f77a7daeb46b5c9dfcc7b4e2e51ca6b771e3c859fda3e6fac5b01",
 }
-"""SHA-256 of the committed weights. The suite parses no other file."""
+"""SHA-256 of the committed weights of seed 0, which make all scores. Digests of scores have it."""
+FURTHER: dict[str, tuple[str, ...]] = {"mnist": (), "cifar10": ()}
+"""SHA-256 of the weights of seeds 1, 2, …, which say what a ranking owes to the classifier.
+
+The suite parses no other files of its own than these.
+"""
 
 
 class ClassifierError(UsageError):
@@ -38,7 +46,10 @@ class ClassifierError(UsageError):
 
 @dataclass(frozen=True)
 class Classifier:
-    """Classifies images by frozen weights. `accuracy` is that on the classifier's own test set."""
+    """Classifies images by frozen weights.
+
+    `accuracy` is that on the classifier's own test set, nan for weights that nobody has measured.
+    """
 
     name: str
     sha256: str  # of the weights
@@ -89,24 +100,38 @@ class Classifier:
 
 
 def own(name: str, device: torch.device | str = "cpu", seed: int = 0) -> Classifier:
-    """Returns the committed classifier of "mnist" (grey images) or "cifar10" (colour images).
+    """Returns a committed classifier of "mnist" (grey images) or "cifar10" (colour images).
 
-    Raises ValueError for another name or for a seed that is not below `seeds`, and ClassifierError
-    for weights that `PINNED` does not name.
+    Raises ValueError for another name or for a seed that is not below `seeds`. Raises
+    ClassifierError for weights that are not the pinned ones of this seed.
     """
     net = network(name)
-    if seed >= seeds(name):
-        raise ValueError(f"no {name} classifier of seed {seed}; allowed: 0 to {seeds(name) - 1}")
-    path = WEIGHTS / f"{name}.safetensors"
-    tensors, about = parsed(_hashed(path, PINNED[name], "restore it from the repository"))
+    pins = PINNED[name], *FURTHER[name]
+    if seed not in range(len(pins)):
+        raise ValueError(f"no {name} classifier of seed {seed}; allowed: 0 to {len(pins) - 1}")
+    path = WEIGHTS / f"{name}-{seed}.safetensors"
+    tensors, _ = parsed(_hashed(path, pins[seed], "restore it from the repository"))
     net.load_state_dict(tensors)
     net.eval().requires_grad_(False).to(device)
-    return Classifier(name, PINNED[name], net, net.shape, float(about["accuracy"]), device)
+    measured = {each["sha256"]: float(each["accuracy"]) for each in real()}
+    accuracy = measured.get(pins[seed], float("nan"))
+    return Classifier(name, pins[seed], net, net.shape, accuracy, device)
 
 
 def seeds(name: str) -> int:
     """Returns how many classifiers of "mnist" or "cifar10" are committed: seeds 0, 1, …"""
-    return int(name in PINNED)
+    return 1 + len(FURTHER[name])
+
+
+def real() -> list[dict[str, Any]]:
+    """Returns what committed classifiers make of real images, by `train_classifier measure`.
+
+    Raises ClassifierError if the file can't be read.
+    """
+    try:
+        return json.loads(REAL.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ClassifierError(f"{REAL} can't be read: restore it from the repository") from None
 
 
 def _hashed(path: Path, sha256: str, advice: str) -> bytes:

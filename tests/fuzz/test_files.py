@@ -248,7 +248,7 @@ def test_a_checkpoint(draw: st.DataObject) -> None:
 
 @cases(3, which=st.sampled_from(["mnist", "imagenet"]), draw=st.data())
 def test_weights_of_a_classifier(which: str, draw: st.DataObject) -> None:
-    whole = classifiers.WEIGHTS / "mnist.safetensors"
+    whole = classifiers.WEIGHTS / "mnist-0.safetensors"
     with place() as here, patch.object(classifiers, "WEIGHTS", here):
         path = here / whole.name
         shutil.copy(whole, path)

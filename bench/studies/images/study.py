@@ -23,6 +23,8 @@ OWN_LAMS = {
     **dict.fromkeys(AT_ZERO, (0.0,)),
     "svae_r_density": (0.0, 1e-4, 1e-3),  # this lambda weighs nats
 }
+SCORES = ("inception_score", "frechet")
+"""Scores by the suite's classifiers."""
 NO_AIS = {"ais_images": [0]}
 TINY = {**NO_AIS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500]}
 
@@ -56,10 +58,19 @@ class ImageStudy(Study[ImageSpec]):
         return [joint, *shared, *([] if there(joint) else [own])]
 
     def score_source(self) -> Mapping[str, Sequence[str]]:
+        """Returns what log p(x) and anchors call, and pins of the classifiers behind scores."""
+        from bench.data.sources import DATASETS
+
         places = {
-            "log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"]
+            "log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"],
+            "anchors": ["bench.studies.images.anchors:anchors"],
         }
-        return places | {"anchors": ["bench.studies.images.anchors:anchors"]}
+        data = next(iter(self.axes.values()))["data"][0]
+        if name := DATASETS[data].classifier if data in DATASETS else "":
+            for table, ends in (("PINNED", [""]), ("FURTHER", ["_1", "_2"])):
+                pins = [f"bench.scores.classifiers:{table}[{name}]"]
+                places |= {f"{score}{e}": pins for e in ends for score in SCORES}
+        return places
 
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES

@@ -72,7 +72,8 @@ def with_anchors(rows: Sequence[Row], frame: pd.DataFrame) -> list[Row]:
         if column in frame and frame[column].notna().any():
             kinds.setdefault(kind, {})[column] = value
     names, none = TEXT["anchors"], frame.iloc[:0]
-    known = ({"label": names.get(kind, kind), "note": "", "anchors": kinds[kind]} for kind in kinds)
+    order = [*filter(kinds.get, names), *(kinds.keys() - names.keys())]
+    known = ({"label": names.get(kind, kind), "note": "", "anchors": kinds[kind]} for kind in order)
     return [*rows, *((each, none) for each in known)]
 
 

@@ -302,8 +302,8 @@ def image_error(outputs: Outputs) -> float:
 
 
 def batch_error(outputs: Outputs) -> float:
-    """MSE of x by batch statistics is the MSE of x where batch norm in encoder and decoder has the
-    statistics of each batch of test images, as in the authors' code.
+    """MSE of x, batch statistics, is the same where each batch of test images gives batch norm its
+    statistics, as in the authors' code.
     """
     return image_error(Outputs(x=outputs.x, x_rec=outputs.x_rec_batch))
 

@@ -59,8 +59,8 @@ def phase_randomised(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         turned = np.abs(amplitudes) * np.exp(1j * np.angle(white))
         turned[..., 0, 0] = amplitudes[..., 0, 0]
         found[start : start + CHUNK] = np.fft.irfft2(turned, s=part.shape[2:])
-    return found.clip(0, 1)
+    return found.clip(0, 1, out=found)
 
 
 def _unit(images: np.ndarray) -> np.ndarray:
-    return (images / 255).astype(np.float32)
+    return images.astype(np.float32) / 255

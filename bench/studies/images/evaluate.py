@@ -250,7 +250,7 @@ def _anchored(
     device: str,
     weights: str | None,
 ) -> dict[str, float]:
-    test, found = (images.test / 255).astype(np.float32), {}
+    test, found = images.test.astype(np.float32) / 255, {}
     seeds = [0] if classifier_of(images) else []
     for kind, role, made in anchors(images, used, samples):
         known = {"x": test, role: made}

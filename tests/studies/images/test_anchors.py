@@ -50,7 +50,7 @@ class TestAnchors:
         assert (np.abs(other - test).max((1, 2, 3)) > 0).all()
         np.testing.assert_allclose(np.sort(other, 0), np.sort(test, 0), rtol=1e-6)
         real = made["real images"][1]
-        known = {x.tobytes() for x in (DIGITS.train / 255).astype(np.float32)}
+        known = {x.tobytes() for x in DIGITS.train.astype(np.float32) / 255}
         assert {x.tobytes() for x in real} <= known
         assert len({x.tobytes() for x in real}) == 30
 

@@ -238,6 +238,7 @@ def front(
             axes.set_ylabel(f"{scores[published.score]}, as published")
     for axes in grid:
         axes.set(xscale="log", xlabel=heading)
+        axes.tick_params(labelbottom=True)
         for name, value in targets.items():
             axes.axvline(value, color=GREY, linewidth=0.8)
             place = {"ha": "right", "va": "bottom", "rotation": "vertical", "fontsize": 7}

@@ -12,10 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.render.figures import GREY, colour, key, legend, panels, rank
+from bench.render.front import Published
+from bench.render.front import front as over_lambda
 from bench.render.tables import lam
 from bench.render.text import texts
 from bench.studies.toy_grid.data import CENTRES
-from bench.studies.toy_grid.runs import CLOSE, GOOD, NOISE_SCORES, TOP, Cells, cells, paper_bars
+from bench.studies.toy_grid.runs import (
+    CLOSE,
+    GOOD,
+    NOISE_SCORES,
+    TARGETS,
+    TOP,
+    Cells,
+    alice_cells,
+    cells,
+    paper_bars,
+)
 
 REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
 PICKS = {"best": 1.0, "median": 0.5, "worst": 0.0}
@@ -27,6 +39,12 @@ THRESHOLD: dict[str, Any] = {"color": GREY, "linewidth": 1}
 OUTLINE: dict[str, Any] = {"fill": False, "edgecolor": GREY, "linewidth": 1}
 SHARES = {f"IS > {TOP}": "top", f"MSE < {CLOSE}": "close"}
 """The two shares of runs that heat maps show, by name, and their columns."""
+GENERATED = {
+    "score": "inception score",
+    "high_quality_counted": "quality",
+    "top_good": f"share with IS > {TOP} and quality ≥ {GOOD}",
+}
+"""What is compared at equal reconstruction: columns and their headings."""
 SCORES, ERRORS = np.linspace(1, 5, 11), np.linspace(0, 8, 17)
 """Edges of the bins of the paper's Figure 3."""
 
@@ -104,6 +122,26 @@ def _bars(axes: Axes, frame: pd.DataFrame, metric: str, column: str, edges: np.n
     if {*paper["label"]} & {*paint}:
         axes.bar(0, 0, label="paper (576)", **OUTLINE)
     axes.set_xlim(edges[0], edges[-1])
+
+
+def front(frame: pd.DataFrame) -> Figure:
+    """What is generated against the MSE, lambda as the path; ALICE's own runs stand apart."""
+    theirs = [
+        {"label": "ALICE (its own runs)", "lam": lam}
+        | {"mse": known["MSE median"], "score": known["IS mean"]}
+        for (_, lam), known in alice_cells().items()
+    ]
+    noise = {f"{name}: {score}": score for name, score in NOISE_SCORES.items()}
+    return over_lambda(
+        frame,
+        GENERATED,
+        "mse",
+        TARGETS,
+        "MSE of x",
+        anchors={"score": noise},
+        published=Published(pd.DataFrame(theirs), "score", apart=True),
+        dots=False,  # hundreds of configurations hide their means
+    )
 
 
 def profile(frame: pd.DataFrame) -> Figure:

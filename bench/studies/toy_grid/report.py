@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import product
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench.cli import UsageError
-from bench.render import claims, compare, intervals, tables
+from bench.render import claims, compare, front, intervals, tables
 from bench.render.claims import Claim, claim, decide
 from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture, rank
-from bench.render.intervals import Resampled
+from bench.render.front import Equal
+from bench.render.intervals import Estimate, Resampled
 from bench.render.page import Page, counted, damage
 from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, percent, spread
 from bench.render.text import texts
@@ -30,8 +32,10 @@ from bench.studies.toy_grid.runs import (
     CLOSE,
     COLLAPSED,
     GOOD,
+    MEAN_POINT,
     NOISE_SCORES,
     SETTINGS,
+    TARGETS,
     TENTH,
     TOP,
     alice_cells,
@@ -93,10 +97,12 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         caption = text["caption"].format(runs=counts.get(name))
         return Picture(name, partial(draw[name], mine), **{**text, "caption": caption})
 
-    first, *others = (picture(*each) for each in TEXT["figures"].items())
-    found = toy_claims(mine, partial(part, grid, frame) if gaps else None)
-    rules = TEXT["rules"].format(tests=TESTS, fewest=FEWEST, fixed=claims.FIXED)
-    parts = [first, scores(frame, study.metrics()), *others]
+    first, path, *others = (picture(*each) for each in TEXT["figures"].items())
+    resting, equal = partial(part, grid, frame) if gaps else None, at_equal_error(mine)
+    found = toy_claims(mine, resting) + equal_claims(equal, resting)
+    family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
+    rules = TEXT["rules"].format(**family)
+    parts = [first, scores(frame, study.metrics()), path, equal_table(equal), *others]
     parts += [claims.table(found, scale, rules), pairs(mine), gradients(mine)]
     parts += factors.tables(frame, mine, LAM)
     parts.append(claims.changes(TEXT["changes"]))
@@ -324,13 +330,8 @@ class Reading:
         ends = [percent(v.mean()) if q is None else number(np.quantile(v, q)) for v in self.values]
         shown = f"{self.asked.what} {' against '.join(ends)}".strip()
         if pair:
-            shown += f": {self.found.value:+.3f}"
-        scale, form = (1, "+.3f") if pair else (100, ".1f")
-        wide, alone = (
-            f"[{scale * each.low:{form}}, {scale * each.high:{form}}]"
-            for each in map(self.found.interval, (TESTS, 1))
-        )
-        return f"{shown} {wide}, alone {alone}"
+            return f"{shown}: {self.found.value:+.3f} {_brackets(self.found, TESTS)}"
+        return f"{shown} {_brackets(self.found, TESTS, 100, '.1f')}"
 
     @property
     def power(self) -> str:
@@ -349,6 +350,15 @@ class Reading:
         theirs = f"{effect:+.3f}" if len(known) > 1 else percent(known[0])
         against = ", which speaks against the claim" if asked.sign * effect < 0 else ""
         return f"power {shown} against the paper's {theirs}{against}"
+
+
+def _brackets(found: Resampled, tests: int, scale: float = 1, form: str = "+.3f") -> str:
+    """The interval at the level of so many tests, and the single one, both times `scale`."""
+    wide, alone = (
+        f"[{scale * each.low:{form}}, {scale * each.high:{form}}]"
+        for each in map(found.interval, (tests, 1))
+    )
+    return f"{wide}, alone {alone}"
 
 
 def toy_claims(
@@ -387,6 +397,84 @@ def _verdict(read: Sequence[Reading]) -> str:
         return "undecided"
     lows, highs = zip(*(each.bounds for each in read), strict=True)
     return decide(min(lows), min(highs))
+
+
+# Our questions at equal reconstruction, which are a family of their own
+
+EQUAL = {"1f": "alice", "1g": "alice_minimax", "1h": "alice_sigmoid"}
+"""The rival of each question."""
+MEASURES = {"score": "", "top_good": "'"}
+"""What the questions read, and what their ids end in. Quality alone passes a single mode."""
+EQUAL_TESTS = len(EQUAL) * len(TARGETS) * len(MEASURES)
+"""The family: so many intervals share one level, whatever is trained already."""
+
+
+def at_equal_error(frame: pd.DataFrame) -> dict[Equal, Resampled | None]:
+    """sVAE-r against every other method at each target: the difference, None without pairs."""
+    found = front.equals(frame, figures.GENERATED, "mse", TARGETS)
+
+    def resampled(each: Equal) -> Resampled | None:
+        return intervals.difference(*each.means.to_numpy().T) if len(each.means) else None
+
+    with ThreadPoolExecutor() as pool:  # resampling takes nearly all of the time, without Python
+        return dict(zip(found, pool.map(resampled, found), strict=True))
+
+
+def equal_table(found: Mapping[Equal, Resampled | None]) -> Table:
+    """The table of what `at_equal_error` found, with family-wise intervals."""
+
+    def interval(each: Equal) -> Estimate:
+        difference = found[each]
+        assert difference
+        return difference.interval(EQUAL_TESTS)
+
+    return front.table([*found], interval, TEXT["equal"].format(mean=MEAN_POINT))
+
+
+def equal_claims(
+    found: Mapping[Equal, Resampled | None],
+    resting: Callable[[Sequence[pd.DataFrame]], str] | None = None,
+) -> list[Claim]:
+    """Returns claims 1f to 1h, each about a rival by a score, from `at_equal_error`.
+
+    Rivals other than ALICE have claims where they have runs. `resting` is that of `toy_claims`.
+    """
+    claimed, targets = [], " and at ".join(f"{value:.3g}" for value in TARGETS.values())
+    for (id, rival), (score, end) in product(EQUAL.items(), MEASURES.items()):
+        read = {each: found[each] for each in found if (each.rival, each.score) == (rival, score)}
+        if not read and rival != "alice":
+            continue
+        known = {each: gain for each, gain in read.items() if gain}
+        verdict = _equal_verdict(known) if len(known) == len(TARGETS) else "no data"
+        evidence = [_equal_words(each, gain) for each, gain in read.items()]
+        if known:
+            counts = dict.fromkeys(str(len(each.means)) for each in known)
+            evidence.append(f"over {' and '.join(counts)} configurations")
+        outcome = verdict, "; ".join(evidence) or "no paths of both"
+        values: dict[str, Any] = {"score": figures.GENERATED[score], "targets": targets}
+        values["rival"] = next((each.labels[1] for each in read), LABELS["alice"][1])
+        one = claim(TEXT["claims"][f"equal{end}"], id + end, outcome, **values)
+        used = [each.pairs.index.to_frame(index=False) for each in known]
+        claimed.append(replace(one, part=resting(used) if resting and used else ""))
+    return claimed
+
+
+def _equal_verdict(known: Mapping[Equal, Resampled]) -> str:
+    """Returns the verdict: both intervals have to lie above 0, and neither may lie below."""
+    if min(len(each.means) for each in known) < FEWEST:
+        return "undecided"
+    wide = [gain.interval(EQUAL_TESTS) for gain in known.values()]
+    return decide(min(each.low for each in wide), min(each.high for each in wide))
+
+
+def _equal_words(each: Equal, gain: Resampled | None) -> str:
+    """The means of both and their difference with its intervals, or which paths cross."""
+    if not gain:
+        both = zip(each.labels, (each.ours, each.theirs), strict=True)
+        return f"at {each.goal} " + ", ".join(f"{name} {front.reach(runs)}" for name, runs in both)
+    ours, theirs = each.means.mean()
+    ends = f"{number(ours)} against {number(theirs)}: {gain.value:+.3f}"
+    return f"at {each.goal} {ends} {_brackets(gain, EQUAL_TESTS)}"
 
 
 # Comparison with other results

@@ -15,6 +15,7 @@ from bench.render.figures import rank
 from bench.render.text import texts
 from bench.spec import columns
 from bench.studies.study import Study
+from bench.studies.toy_grid.data import CENTRES, VARIANCE
 from bench.studies.toy_grid.spec import ToySpec
 
 TOP = 4.6
@@ -29,6 +30,10 @@ TENTH = 0.1
 """The share of configurations below the score that says how bad bad configurations are."""
 NOISE_SCORES = {"uniform noise on [-3, 3]²": 4.89, "N(0, 4I)": 4.83}
 """Inception scores of samples that know nothing of the data, see bench.scores.metrics."""
+MEAN_POINT = VARIANCE + CENTRES.var(axis=0).mean()
+"""The MSE of who reconstructs every point as the mean of the data: their variance a coordinate."""
+TARGETS = {"half": MEAN_POINT / 2, "a quarter": MEAN_POINT / 4}
+"""The errors at which methods are compared, by what they are of MEAN_POINT."""
 TEXT = texts("bench.studies.toy_grid")
 _VARIED = [
     name for name in columns(ToySpec) if name not in ("study", "scale", "seed", *ToySpec.UNPAIRED)

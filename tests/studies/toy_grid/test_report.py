@@ -14,11 +14,12 @@ import pytest
 
 from bench import report
 from bench.render import intervals
-from bench.render.claims import OURS, PAPER
+from bench.render.claims import OURS, PAPER, Claim
 from bench.spec import columns
 from bench.store.rows import to_bytes
-from bench.studies.toy_grid import figures, runs
+from bench.studies.toy_grid import data, figures, runs
 from bench.studies.toy_grid import report as toy
+from bench.studies.toy_grid.evaluate import toy_metrics
 from bench.studies.toy_grid.spec import ToySpec
 from tests import mini
 from tests.rows import TOY, TOY_ROWS, row
@@ -217,12 +218,120 @@ class TestLevel:
         assert bars["ALI", 0.0]["tenth percentile"] == pytest.approx(1 + 0.4 * 9.99 / 29.7)
 
 
+# At equal reconstruction
+
+
+def over_lambda(
+    shift: float, n: int = 72, rival: str = "alice", stretch: float = 1
+) -> pd.DataFrame:
+    """sVAE-r scores more by `shift` at every MSE; lambda weighs so much more in the rival."""
+    rng = np.random.default_rng(0)
+    common, parts = rng.normal(2, 0.3, size=n), []
+    for method, label in (("svae_r", "sVAE-r"), (rival, "the rival")):
+        for value in (0.0, 0.01, 0.1):
+            weight = value * (1 if method == "svae_r" else stretch)
+            cell = pd.DataFrame({"config": range(n), "seed": 0, "lam": value})
+            cell["mse"] = 5.0 / (1 + 100 * weight)
+            gain = shift * (method == "svae_r") - np.log(cell["mse"])
+            cell["score"] = common + gain + rng.normal(0, 0.05, size=n)
+            cell["top_good"] = cell["score"] > common + 0.25
+            parts.append(cell.assign(method=method, label=label, high_quality_counted=0.9))
+    return pd.concat(parts, ignore_index=True)
+
+
+def asked(frame: pd.DataFrame) -> dict[str, Claim]:
+    return {claim.id: claim for claim in toy.equal_claims(toy.at_equal_error(frame))}
+
+
+class TestEqualReconstruction:
+    def test_the_mean_point_has_the_error_of_the_data(self) -> None:
+        x = data.toy_data("0123456789abcdef").x_test.astype(float)
+        assert pytest.approx(3.24) == runs.MEAN_POINT
+        error = np.square(x - x.mean(0)).mean()  # as the metric: over points and coordinates
+        assert error == pytest.approx(runs.MEAN_POINT, rel=0.05)
+        found = toy_metrics(x, x, np.broadcast_to(x.mean(0), x.shape), x, x)
+        assert found["mse_x"] == pytest.approx(error)
+        assert [*runs.TARGETS.values()] == pytest.approx([1.62, 0.81])
+
+    def test_a_clear_gain_holds_its_reverse_fails_and_none_is_undecided(self) -> None:
+        for shift, verdict in ((0.5, "holds"), (-0.5, "fails"), (0.0, "undecided")):
+            assert asked(over_lambda(shift))["1f"].verdict == verdict
+        assert asked(over_lambda(0.5, n=toy.FEWEST - 1))["1f"].verdict == "undecided"
+
+    def test_it_is_no_matter_how_much_lambda_weighs(self) -> None:
+        """At equal lambda the rival scores more, by what it reconstructs better."""
+        frame = over_lambda(0.0, stretch=3)
+        ours, theirs = (frame.loc[of(frame, m, 0.01), "score"] for m in ("svae_r", "alice"))
+        assert theirs.mean() > ours.mean() + 0.5
+        claim = asked(frame)["1f"]
+        assert claim.verdict == "undecided" and claim.whose == OURS
+
+    def test_one_target_against_the_other_fails(self) -> None:
+        frame = over_lambda(0.5)
+        frame.loc[of(frame, "svae_r"), "score"] -= (
+            1.2  # of it a quarter at half, two thirds at a quarter
+        )
+        found = toy.at_equal_error(frame)
+        half, quarter = (
+            gain.value for each, gain in found.items() if each.score == "score" and gain
+        )
+        assert half > 0.1 and quarter < -0.1
+        assert asked(frame)["1f"].verdict == "fails"
+
+    def test_the_stricter_measure_is_judged_apart(self) -> None:
+        frame = over_lambda(0.5)
+        mine = frame["method"] == "svae_r"
+        found = asked(frame.assign(top_good=frame["top_good"] & ~mine))
+        assert (found["1f"].verdict, found["1f'"].verdict) == ("holds", "fails")
+
+    def test_a_rival_has_claims_where_it_has_runs(self) -> None:
+        assert [*asked(over_lambda(0.5))] == ["1f", "1f'"]
+        both = pd.concat([over_lambda(0.5), over_lambda(0.5, rival="alice_sigmoid")])
+        both = both.drop_duplicates(["method", "lam", "config"])
+        assert [*asked(both)] == ["1f", "1f'", "1h", "1h'"]
+        assert asked(both)["1h"].text.endswith("than the rival.")
+
+    def test_without_paths_that_cross_there_is_no_verdict(self) -> None:
+        frame = over_lambda(0.5)
+        for few in (frame[frame["lam"] == 0.1], frame.iloc[:0], frame[frame["method"] == "alice"]):
+            assert {claim.verdict for claim in asked(few).values()} == {"no data"}
+        claim = asked(frame[frame["lam"] > 0])["1f"]  # half is 1.62, and 2.5 is the first MSE
+        assert claim.verdict != "no data"
+        claim = asked(frame[frame["lam"] < 0.1])["1f"]
+        assert claim.verdict == "no data" and "72 not reached" in claim.evidence
+
+    def test_the_level_is_that_of_a_family_of_its_own(self) -> None:
+        assert toy.EQUAL_TESTS == 3 * 2 * 2 and toy.TESTS == 2 + 1 + 1 + 4 + 2 + 1
+        frame = over_lambda(0.0)
+        gain = next(iter(toy.at_equal_error(frame).values()))
+        assert gain is not None
+        wide, alone = gain.interval(12), gain.interval()
+        words = f"[{wide.low:+.3f}, {wide.high:+.3f}], alone [{alone.low:+.3f}, {alone.high:+.3f}]"
+        assert words in asked(frame)["1f"].evidence
+
+
+def test_the_front_stands_after_the_scores_with_its_table(tmp_path: Path) -> None:
+    names = [part.name for part in build(tmp_path, TOY.specs("smoke"), "smoke").parts]
+    assert names[:4] == ["figure3", "scores", "front", "equal"]
+
+
+def test_runs_of_alice_s_authors_are_never_in_a_panel_of_ours() -> None:
+    *ours, theirs = figures.front(over_lambda(0.5)).axes
+    (grey,) = (line for line in theirs.lines if str(line.get_label()).startswith("ALICE"))
+    known = {value: cell for (label, value), cell in runs.alice_cells().items()}
+    expected = [(known[v]["MSE median"], known[v]["IS mean"]) for v in sorted(known)]
+    assert grey.get_xydata() == pytest.approx(np.array(expected))
+    for axes in ours:
+        labels = {str(line.get_label()) for line in axes.lines if np.size(line.get_xdata()) > 2}
+        assert labels == {"sVAE-r", "the rival"}
+
+
 # A grid that is not complete
 
 
 def build(folder: Path, specs: Iterable[ToySpec], scale: str = "paper") -> report.Page:
-    """The report of these trainings, of which those at lambda 0 score lower."""
-    rows = [row(spec, 4.7 if spec.lam else 3.0) for spec in specs]
+    """The report of these trainings; those at lambda 0 score lower and don't reconstruct."""
+    rows = [row(s, 4.7 if s.lam else 3.0, mse_x=0.1 if s.lam else 5.0) for s in specs]
     (folder / "toy_grid").mkdir()
     content = to_bytes(pa.Table.from_pylist(rows, schema=TOY_ROWS))
     (folder / "toy_grid" / f"{scale}.parquet").write_bytes(content)

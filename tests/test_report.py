@@ -204,11 +204,11 @@ def test_an_svg_shortens_coordinates_and_no_words(tmp_path: Path) -> None:
 
 
 def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
-    """Then come the other pictures, then verdicts, then the other tables, none twice."""
+    """Then comes the front with its table, other pictures, verdicts, other tables, none twice."""
     made = mini.build()
     names = [part.name for part in made.parts]
     assert names[:2] == ["figure3", "scores"] and len({*names}) == len(names)
-    others = ["profile", "scatter", "points", "gradient", "updates", "ratios"]
+    others = ["front", "equal", "profile", "scatter", "points", "gradient", "updates", "ratios"]
     more = ["claims", "pairs", "gradients", "worst", "collapses", "changes"]
     assert names[2:] == [*others, *more]
     assert [row[1] for row in made.tables["scores"].rows] == ["sVAE", "ALI", "sVAE-r", "ALICE"]

@@ -154,7 +154,7 @@ def test_a_likelihood_has_errors_of_images_and_of_seeds(page: report.Page) -> No
         [v + 30.0 * (i - 2) * own for i, v in enumerate(x)]
         for x, own in zip(frame["log_likelihoods"], mine, strict=True)
     ]
-    assert verdicts(frame.assign(log_likelihoods=images))["2a"] == "undecided"
+    assert verdicts(frame.assign(log_likelihoods=pd.Series(images)))["2a"] == "undecided"
     lone = frame[frame["seed"] == 0]  # nobody knows how trainings vary
     assert verdicts(lone)["2a"] == "undecided"
 

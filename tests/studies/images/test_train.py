@@ -589,7 +589,7 @@ class TestScores:
     def test_mse_is_on_minus_one_to_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one = trainer(spec())
         x = torch.from_numpy(np.array(DIGITS.test)).float() / 255
-        monkeypatch.setattr(evaluate, "reconstruct", lambda trainer, x: x.float() / 255 + 0.25)
+        monkeypatch.setattr(evaluate, "reconstruct", lambda model, x, *_: x.float() / 255 + 0.25)
         evaluate.freeze(one)
         scores, pictures = evaluate.scores(one, DIGITS, IMAGES)
         assert scores["mse_x"] == pytest.approx(0.5**2, rel=1e-5)
@@ -662,8 +662,8 @@ class TestScores:
         assert set(evaluate.differences("cpu:0", "mnist").values()) == {0.0}
         own = classifiers.own
 
-        def rounding(name: str, device: str) -> classifiers.Classifier:
-            classifier = own(name, device)
+        def rounding(name: str, device: str, seed: int) -> classifiers.Classifier:
+            classifier = own(name, device, seed)
             for module in classifier.network.modules() if device == "cpu:1" else ():  # type: ignore[attr-defined]
                 if isinstance(module, nn.Conv2d | nn.Linear):
                     module.register_forward_pre_hook(lambda module, x: (to_tf32(x[0]),))

@@ -59,7 +59,7 @@ MNIST = ["mnist", "--scale", "quick", "--set", "data=digits", "--data", str(DIGI
 MNIST += ["--only", "method=svae_r"]
 MNIST += ["--lam", "0.1", "--engine", "sequential", "--device", "cpu"]
 MNIST += [word for name, value in SHORT.items() for word in ("--set", f"{name}={value}")]
-"""sVAE-r at lambda 0.1, nearly as `quick` trains it, for 54 steps, with few samples and short annealing."""
+"""sVAE-r at lambda 0.1 on small networks for 54 steps, with few samples and short annealing."""
 
 RATIOS = ("mse_x", "mse_z", "frechet")
 DIFFERENCES = ("inception_score", "high_quality", "log_likelihood", "bdmc_gap")

@@ -27,6 +27,7 @@ from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
 from bench.studies.images.figures import KINDS
 from bench.studies.images.runs import Asked, diverged, first
+from bench.studies.images.tables import APART
 
 TEXT = texts("bench.studies.images")
 MOST = 1000
@@ -167,7 +168,8 @@ def comparison(
     common = [(mine[cell], theirs[cell]) for cell in mine if cell in theirs]
     if not common:
         raise UsageError(f"{nothing}: no method in common at one λ")
-    compared = {each.columns[0]: each.heading for each in metrics if each.columns[0] != "kid"}
+    left = ("kid", *APART)
+    compared = {m.columns[0]: m.heading for m in metrics if m.columns[0] not in left}
     statistics, freedom = [], 0
     for column, heading in (compared | {_NATS: "log p(x) ≥, nats"}).items():
         values = partial(_values, column=column)

@@ -299,15 +299,21 @@ class TestEqualReconstruction:
         assert claim.verdict != "no data"
         claim = asked(frame[frame["lam"] < 0.1])["1f"]
         assert claim.verdict == "no data" and "72 not reached" in claim.evidence
+        nearer = frame.assign(mse=frame["mse"] / 2)  # 1.25 at the second lambda
+        claim = asked(nearer[frame["lam"] < 0.1])["1f"]
+        assert claim.verdict == "no data" and "at a quarter sVAE-r 0 of 72" in claim.evidence
 
-    def test_the_level_is_that_of_a_family_of_its_own(self) -> None:
-        assert toy.EQUAL_TESTS == 3 * 2 * 2 and toy.TESTS == 2 + 1 + 1 + 4 + 2 + 1
-        frame = over_lambda(0.0)
-        gain = next(iter(toy.at_equal_error(frame).values()))
+    def test_intervals_are_those_of_a_family_of_its_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert toy.EQUAL_TESTS == 3 * 2 * 2
+        monkeypatch.setattr(toy, "EQUAL_TESTS", 100)
+        found = toy.at_equal_error(over_lambda(0.0))
+        gain = next(iter(found.values()))
         assert gain is not None
-        wide, alone = gain.interval(12), gain.interval()
-        words = f"[{wide.low:+.3f}, {wide.high:+.3f}], alone [{alone.low:+.3f}, {alone.high:+.3f}]"
-        assert words in asked(frame)["1f"].evidence
+        wide, alone = (f"[{i.low:+.3f}, {i.high:+.3f}]" for i in map(gain.interval, (100, 1)))
+        assert f"{wide}, alone {alone}" in toy.equal_claims(found)[0].evidence
+        assert wide in toy.equal_table(found).markdown().replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_front_stands_after_the_scores_with_its_table(tmp_path: Path) -> None:

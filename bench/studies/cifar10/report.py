@@ -31,6 +31,8 @@ TEXT = texts("bench.studies.cifar10")
 TESTS = 12
 """Intervals of the claims that share one level: R of three methods by two scores, the fall of their
 error, and three comparisons of Table 2."""
+SCORES = 2
+"""Our question is asked by the inception score and by the distance."""
 LABELS = {"wgan_gp": "WGAN-GP", "alice": "ALI", "dcgan": "DCGAN"}
 """The rivals of claim 5."""
 
@@ -41,7 +43,8 @@ def build(asked: Asked) -> Page:
     boxes = paper("cifar10", "fig7_digitised.csv")
     table = scores(frame, asked.study.metrics())
     found, grey = cifar10_claims(frame), points(boxes)
-    return over_lambda.build(asked, frame, found, TEXT, table, boxes, grey)
+    rules = claims.rules(TESTS, claims.questions(SCORES))
+    return over_lambda.build(asked, frame, found, rules, TEXT, table, boxes, grey)
 
 
 def points(boxes: pd.DataFrame) -> Published:
@@ -98,7 +101,6 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
             rivals, spread = {LABELS[rival]: zero[rival]}, pooled(values.values())
             outcome = better(("sVAE", zero["svae_r"]), rivals, inception, spread, TESTS)
         named = {"rival": LABELS[rival], "low": RATIO[0], "high": RATIO[1], "judge": judge}
-        named |= {"spread": claims.spread(TESTS), "gate": claims.TEXT["gate"]}
         cells = [("svae_r", 0.0), (rival, 0.0)]
         return claim(TEXT["claims"][words], id, outcome, cells, **named)
 
@@ -107,7 +109,7 @@ def cifar10_claims(frame: pd.DataFrame) -> list[Claim]:
 
     def level(id: str, rival: str, score: Score) -> Claim:
         runs = scored if score is inception else frame
-        return claims.level(runs, id, rival, score, scores=2)
+        return claims.level(runs, id, rival, score, SCORES)
 
     return [
         over("3a", "alice", distance),

@@ -15,7 +15,7 @@ from itertools import product
 import pandas as pd
 
 from bench.render import front
-from bench.render.claims import UNTESTED, VERDICTS, Claim, claim, decide
+from bench.render.claims import FIXED, UNTESTED, VERDICTS, Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
 from bench.render.front import Equal
 from bench.render.intervals import Estimate, critical
@@ -153,14 +153,19 @@ def retention(frame: pd.DataFrame, id: str, rival: str, score: Score, tests: int
     at_zero = {AT_ZERO[method]: at(frame, method, 0.0) for method in both}
     outcome = generation(at_zero, score) or _retention(frame, rival, score, tests)
     values = {"high": HIGH, "name": score.name, "rival": NAMES[rival], "retained": RETAINED}
-    words = {"gone": WORDS["gone"][score.column], "spread": spread(tests), "gate": TEXT["gate"]}
     cells = [*product(both, (0.0, HIGH))]
-    return claim(WORDS["retention"], id, outcome, cells, **values, **words)
+    return claim(WORDS["retention"], id, outcome, cells, **values)
 
 
-def spread(tests: int) -> str:
-    """How intervals are made, in words for a rule."""
-    return TEXT["spread"].format(tests=tests)
+def rules(tests: int, asked: int = 0) -> str:
+    """How intervals are made: so many of the paper's claims, so many of our questions."""
+    ours = TEXT["asked"].format(n=asked) if asked else ""
+    return TEXT["rules"].format(tests=tests, asked=ours, fixed=FIXED)
+
+
+def questions(scores: int) -> int:
+    """The number of intervals of our questions, by so many scores."""
+    return len(RIVALS) * len(TARGETS) * scores
 
 
 def _retention(frame: pd.DataFrame, rival: str, score: Score, tests: int) -> Outcome:
@@ -189,7 +194,7 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str], tests: int
         outcome = gate or _reconstruct(frame, falls, tests)
     cells = [*product(methods, (0.0, HIGH))]
     values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}
-    return claim(WORDS["reconstruct"], id, outcome, cells, spread=spread(tests), **values)
+    return claim(WORDS["reconstruct"], id, outcome, cells, **values)
 
 
 def _fall(runs: pd.DataFrame) -> pd.Series:
@@ -276,7 +281,7 @@ def gains(found: Sequence[Equal], scores: int) -> Callable[[Equal], Estimate]:
 
     One level is shared by all rivals and targets of so many `scores`.
     """
-    tests = len(RIVALS) * len(TARGETS) * scores
+    tests = questions(scores)
 
     def estimate(each: Equal) -> Estimate:
         alike = (other.differences for other in found if other.score == each.score)
@@ -293,8 +298,7 @@ def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -
     """
     at_zero = {AT_ZERO[method]: at(frame, method, 0.0) for method in ("svae_r", rival)}
     outcome = generation(at_zero, score) or _level(frame, rival, score, scores)
-    tests = len(RIVALS) * len(TARGETS) * scores
-    values = {"rival": NAMES[rival], "name": score.name, "tests": tests, "gate": TEXT["gate"]}
+    values = {"rival": NAMES[rival], "name": score.name}
     cells = [(m, lam) for m in ("svae_r", rival) for lam in sorted({*frame["lam"]})]
     return claim(WORDS["level"], id, outcome, cells, **values)
 
@@ -306,10 +310,10 @@ def _level(frame: pd.DataFrame, rival: str, score: Score, scores: int) -> Outcom
     estimate, parts, found = gains(every, scores), [], []
     for each in (one for one in every if one.rival == rival):
         if len(each.pairs):
-            gain = estimate(each)
-            parts.append(f"at {each.goal} {gain:+.2f} from {len(each.pairs)} seed(s)")
-            low, high = sorted((score.sign * gain.low, score.sign * gain.high))
-            found.append(Estimate(score.sign * gain.value, low, high))
+            raw = estimate(each)
+            low, high = sorted((score.sign * raw.low, score.sign * raw.high))
+            found.append(Estimate(score.sign * raw.value, low, high))
+            parts.append(f"gain at {each.goal} {found[-1]:+.2f} from {len(each.pairs)} seed(s)")
         else:
             parts.append(f"at {each.goal} not reached by both")
     return _verdict(found) if found else UNTESTED, "; ".join(parts) or "no paths over λ"

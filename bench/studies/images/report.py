@@ -65,6 +65,7 @@ def page(
     drawn: Mapping[str, Callable[[], Figure]],
     about: Sequence[str],
     shown: Iterable[str],
+    rules: str,
     intro: str = "",
     **values: str,
 ) -> Page:
@@ -83,7 +84,8 @@ def page(
     if missing:
         warnings.append(TEXT["incomplete"].format(n=missing, all=len(own)))
         found = [replace(each, part=_part(each, own, frame)) for each in found]
-    verdicts, changed = claims.table(found, asked.scale), claims.changes(text["changes"])
+    verdicts = claims.table(found, asked.scale, rules)
+    changed = claims.changes(text["changes"])
     return Page(
         frame,
         [*pictures, verdicts, *tables, changed, *comparisons(frame, asked)],
@@ -96,9 +98,10 @@ def page(
 
 
 def _part(one: Claim, own: Mapping[str, tuple[str, float]], frame: pd.DataFrame) -> str:
-    """Returns on how many of the study's own trainings a claim rests that reads certain cells."""
+    """Returns on how many of the study's own trainings a claim rests, "" for all that it reads."""
     asked = {id for id, cell in own.items() if cell in one.cells}
-    return TEXT["rests"].format(n=len(asked & {*frame["id"]}), all=len(asked))
+    n = len(asked & {*frame["id"]})
+    return "" if n == len(asked) else TEXT["rests"].format(n=n, all=len(asked))
 
 
 def remarks(frame: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.render.figures import ORDER, rank
@@ -151,24 +152,28 @@ def rankings(frame: pd.DataFrame) -> list[Table]:
     if not any(len(columns) > 1 for columns in shown.values()):
         return []
     groups = list(cells(frame[frame["inception_score"].notna()]).values())
-    columns: list[tuple[Column | str, Callable[[pd.DataFrame], str]]] = [
-        (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
-        ("λ", lambda runs: f"{runs['lam'].iloc[0]:g}"),
+    columns: list[tuple[Column | str, Callable[[int], str]]] = [
+        (Column("method", text=True), lambda i: str(groups[i]["label"].iloc[0])),
+        ("λ", lambda i: f"{groups[i]['lam'].iloc[0]:g}"),
     ]
+
+    def score(column: str) -> Callable[[int], str]:
+        return lambda i: spread(groups[i][column], 2)
+
+    def places(ranks: np.ndarray) -> Callable[[int], str]:
+        return lambda i: ", ".join(f"{place:.0f}" for place in ranks[i])
+
     agree = []
     for name, each in shown.items():
         heading, sign = TEXT["classifiers"][name], -1 if name == "inception_score" else 1
         means = pd.DataFrame([[runs[c].astype(float).mean() for c in each] for runs in groups])
-        order = (sign * means).rank(method="min")
         agree.append(float(means.corr("kendall").to_numpy().min()))
-        for i, column in enumerate(each):
-            columns.append((f"{heading} {i}", lambda runs, c=column: spread(runs[c], 2)))
-        ranks = {id(runs): row for runs, row in zip(groups, order.to_numpy(), strict=True)}
-        words = lambda runs, ranks=ranks: ", ".join(f"{x:.0f}" for x in ranks[id(runs)])  # noqa: E731
-        columns.append((f"ranks by {heading}", words))
+        columns += [(f"{heading} {i}", score(column)) for i, column in enumerate(each)]
+        ranks = (sign * means).rank(method="min").to_numpy()
+        columns.append((f"ranks by {heading}", places(ranks)))
     taus = ", ".join(f"{tau:.2f}" for tau in agree)
     caption = TEXT["rankings"].format(taus=taus)
-    return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, groups)]
+    return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, range(len(groups)))]
 
 
 def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[Table]:

@@ -81,6 +81,7 @@ def build(asked: Asked) -> Page:
         },
         [TEXT["notes"]],
         figures.shown(main)["id"],
+        rules.rules(TESTS, rules.questions(scores=1)),
         published=TEXT["published"]["front"],
     )
 
@@ -218,7 +219,7 @@ def _protocol(frame: pd.DataFrame) -> str:
 def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
     """Claims 2a to 2c, and our questions 2d and 2e, from the runs of a study."""
     mine, words = at(frame, "svae_r", LAM), TEXT["claims"]
-    rival, spread = "nf_vae", {"spread": rules.spread(TESTS)}
+    rival = "nf_vae"
     scored, inception, judge = rules.inception(frame)
     names = dict(zip(*published_scores()[["method", "label"]].to_numpy().T, strict=True))
     rivals = {label: at(scored, method, 0.0) for method, label in names.items()}
@@ -228,11 +229,11 @@ def mnist_claims(frame: pd.DataFrame) -> list[Claim]:
         ours = "sVAE-r", at(scored, "svae_r", LAM)
         seeds = pooled(inception.of(runs) for runs in (ours[1], *rivals.values()))
         outcome = better(ours, rivals, inception, seeds, TESTS)
-    more = {"rivals": ", ".join(rivals), "judge": judge, "gate": rules.TEXT["gate"], **spread}
+    more = {"rivals": ", ".join(rivals), "judge": judge}
     likelier = _likelier(mine, at(frame, rival, 0.0))
-    near = claim(words["near"], "2b", _near(mine), cells[:1], least=PIXEL_RNN - NEAR, **spread)
+    near = claim(words["near"], "2b", _near(mine), cells[:1], least=PIXEL_RNN - NEAR)
     return [
-        claim(words["likelier"], "2a", likelier, [cells[0], (rival, 0.0)], **spread),
+        claim(words["likelier"], "2a", likelier, [cells[0], (rival, 0.0)]),
         near,
         claim(words["scores"], "2c", outcome, cells, **more),
         rules.level(scored, "2d", "alice", inception, scores=1),

@@ -135,7 +135,7 @@ def test_verdicts_of_an_incomplete_study_say_on_how_many_of_its_trainings_they_r
     less = [r for r in at_zero if r["id"] not in lost]
     told = {
         "whole": (whole, 0, "holds (no evidence)"),
-        "at_zero": (at_zero, 3, "holds (no evidence; on 2 of the study's 2 trainings for it)"),
+        "at_zero": (at_zero, 3, "holds (no evidence)"),
         "less": (less, 4, "holds (no evidence; on 1 of the study's 2 trainings for it)"),
     }
     for name, (stored, missing, verdict) in told.items():

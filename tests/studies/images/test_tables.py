@@ -1,0 +1,136 @@
+"""The tables that all image studies share, and those of MNIST's other settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.render.tables import Table
+from bench.studies.images import tables
+from bench.studies.mnist.report import annealing, critics
+
+SHARED: dict[str, Any] = {
+    "config": "c",
+    "status": "ok",
+    "data": "mnist",
+    "networks": "suite",
+    "critic": "",
+}
+SHARED |= {"train_seconds": 60.0, "frechet": 1.0, "anchors": [("mean image: mse_x", 0.27)]}
+
+
+def runs(**columns: Any) -> pd.DataFrame:
+    n = len(columns["seed"])
+    return pd.DataFrame({name: [value] * n for name, value in SHARED.items()} | columns)
+
+
+def by_heading(table: Table) -> list[dict[str, str]]:
+    return [dict(zip(table.names, row, strict=True)) for row in table.rows]
+
+
+def test_batch_norm_both_ways_is_compared_run_by_run() -> None:
+    frame = runs(
+        method=["svae_r", "svae_r", "dcgan"],
+        label=["sVAE", "sVAE", "DCGAN"],
+        lam=[0.0, 0.0, 0.0],
+        seed=[0, 1, 0],
+        mse_x=[0.2, 0.4, np.nan],
+        mse_x_batch=[0.1, 0.3, np.nan],
+    )
+    (table,) = tables.batch_norm(frame)
+    (row,) = by_heading(table)  # DCGAN has no encoder
+    assert row["MSE of x, frozen"].startswith("0.300") and row["n"] == "2"
+    assert row["batch / frozen"].startswith("0.62")  # of each run, not of the means
+    assert tables.batch_norm(frame.assign(mse_x_batch=np.nan)) == []
+    assert tables.batch_norm(frame.drop(columns="mse_x_batch")) == []
+
+
+def test_ranks_under_each_classifier_and_how_far_they_agree() -> None:
+    scores = [8.0, 7.0, 6.0]
+    frame = runs(
+        method=["a", "b", "c"],
+        label=["A", "B", "C"],
+        lam=[0.0] * 3,
+        seed=[0] * 3,
+        inception_score=scores,
+        inception_score_1=[7.9, 7.1, 6.1],
+        inception_score_2=[7.0, 7.2, 6.2],  # swaps the first two
+        frechet=[1.0, 2.0, 3.0],
+        frechet_1=[1.0, 2.0, 3.0],
+        frechet_2=[1.0, 2.0, 3.0],
+    )
+    (table,) = tables.rankings(frame)
+    rows = by_heading(table)
+    assert [row["ranks by IS, classifier"] for row in rows] == ["1, 1, 2", "2, 2, 1", "3, 3, 3"]
+    assert [row["ranks by Fréchet, classifier"] for row in rows] == [
+        "1, 1, 1",
+        "2, 2, 2",
+        "3, 3, 3",
+    ]
+    assert "0.33, 1.00" in table.caption
+    further = ("inception_score_1", "inception_score_2", "frechet_1", "frechet_2")
+    assert tables.rankings(frame.assign(**dict.fromkeys(further, np.nan))) == []
+
+
+def test_other_settings_are_named_by_what_differs() -> None:
+    frame = runs(
+        method=["svae_r"] * 2,
+        label=["sVAE-r"] * 2,
+        lam=[10.0] * 2,
+        seed=[0, 1],
+        inception_score=[8.0, 8.2],
+        mse_x=[0.1, 0.2],
+    )
+    (table,) = tables.settings([({"width": 0.25, "epochs": 6}, frame)])
+    (row,) = by_heading(table)
+    assert row["settings"] == "width 0.25, epochs 6"
+    assert row["MSE of x"].startswith("0.150") and row["minutes of training"] == "1.0"
+    assert tables.settings([]) == []
+
+
+def test_matching_alone_is_shown_under_both_critics() -> None:
+    own = runs(
+        method=["svae_r", "svae_r", "vae"],
+        label=["sVAE", "sVAE-r", "VAE"],
+        lam=[0.0, 1.0, 0.0],
+        seed=[0, 0, 0],
+        inception_score=[8.0, 8.0, 7.0],
+        mse_x=[0.36, 0.2, 0.05],
+    )
+    other = own.iloc[:1].assign(critic="additive", mse_x=0.55)
+    assert critics(own, []) == []
+    (table,) = critics(own, [other])
+    found = {row["critic f(x, z)"]: row["MSE of x"] for row in by_heading(table)}
+    assert found == {"joint": "0.360", "additive": "0.550"}
+    assert "0.270" in table.caption
+
+
+def test_annealing_is_shown_at_each_number_of_images_and_temperatures() -> None:
+    own = runs(
+        method=["vae", "svae_r"],
+        label=["VAE", "sVAE-r"],
+        lam=[0.0, 0.1],
+        seed=[0, 0],
+        ais_images=[40, 40],
+        temperatures=[500, 500],
+        log_likelihood=[-98.0, -110.0],
+        log_likelihood_se=[4.0, 5.0],
+        bdmc_gap=[0.5, 1.0],
+    )
+    more = own.iloc[:1].assign(ais_images=400, log_likelihood=-97.5, log_likelihood_se=1.2)
+    most = more.assign(temperatures=2000, log_likelihood=-97.1)
+    assert annealing(own, []) == []
+    (table,) = annealing(own, [more, most])
+    found = [
+        (row["images"], row["temperatures"], row["log p(x) ≥, nats"]) for row in by_heading(table)
+    ]
+    assert found == [("40", "500", "-98.00"), ("400", "500", "-97.50"), ("400", "2000", "-97.10")]
+
+
+def test_a_row_of_anchors_is_no_method_that_was_not_run() -> None:
+    frame = runs(method=["vae"], label=["VAE"], lam=[0.0], seed=[0], mse_x=[0.1])
+    ((known, none),) = tables.with_anchors([], frame)
+    assert known["label"] == "mean image"
+    assert [cell((known, none)) for _, cell in tables.NUMBERS] == ["", ""]

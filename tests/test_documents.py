@@ -94,7 +94,10 @@ def test_the_published_trainings_are_those_of_the_commands(study: str) -> None:
     chosen = [args for args in asked if args.study == study]
     ids = {spec.id for args in chosen for spec in select(STUDIES[study], "quick", args)}
     assert {args.scale for args in chosen} == {"quick"}
-    assert ids == {*STUDIES[study].load(report.REFERENCE, "quick")[0]["id"].to_pylist()}
+    published = {*STUDIES[study].load(report.REFERENCE, "quick")[0]["id"].to_pylist()}
+    assert published <= ids
+    if not report.build(study, "quick", report.REFERENCE).missing:  # else it says what it lacks
+        assert ids == published
 
 
 def test_the_layout_names_every_folder() -> None:

@@ -94,7 +94,7 @@ def comparison(
         rows.append([*named(both[0]), statistic.heading, *shown, agrees])
     differing = sum(row[-1] == DIFFERS for row in rows)
     beyond = f"{differing} of {len(rows)} differ beyond"
-    outcome = beyond if differing else f"No difference is found in {len(rows)}, beyond"
+    outcome = beyond if differing else f"None of {len(rows)} is found to differ beyond"
     caption = (
         f"{outcome} the spread of the seeds of {name}. Tolerance: Student's t at a "
         f"family-wise level of {LEVEL}. {how}"

@@ -34,7 +34,7 @@ from rich.table import Table as RichTable
 
 from bench.cli import Parser, UsageError, complain, to_path
 from bench.process import command
-from bench.render.claims import OURS, PAPER, UNTESTED
+from bench.render.claims import OURS, PAPER, WEIGHT
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
@@ -275,11 +275,11 @@ def verdicts(pages: Mapping[tuple[str, str], Page], whose: str) -> str:
         if who == whose
     ]
     rows.sort(key=lambda row: _by_number(row[0]))
-    notes = []
-    limits = {LIMIT.sub("", row[1]) for row in rows if row[1] != UNTESTED}
-    if len(limits) == 1 and (limit := limits.pop()):
-        rows = [[says, verdict.removesuffix(limit), *more] for says, verdict, *more in rows]
-        notes = [f"Every verdict is {limit.strip(' ()')}."]
+    notes, words = [], {WEIGHT[scale][0] for scale in largest.values()}
+    if len(words) == 1 and (word := words.pop()):
+        notes = [f"Every verdict is {word}."]
+        for row in rows:
+            row[1] = row[1].replace(f" ({word})", "").replace(f"({word}; ", "(")
     links = (f"[{study}]({study}/{scale}/report.md)" for study, scale in sorted(largest.items()))
     notes.append(f"Reports: {', '.join(links)}.")
     table = markdown(["claim", "verdict", "why", "where"], rows)
@@ -288,8 +288,6 @@ def verdicts(pages: Mapping[tuple[str, str], Page], whose: str) -> str:
 
 DETAILS = re.compile(r", alone \[[^]]*\]|; over \d+ configurations| \(n = [^)]*\)")
 """What only the report says: single intervals beside family-wise intervals, and counts."""
-LIMIT = re.compile(r"^\w+( data| tested)?")
-"""The verdict alone, without its limits."""
 
 
 def _by_number(claim: str) -> tuple[int, str]:

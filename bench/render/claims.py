@@ -24,8 +24,8 @@ WEIGHT = {
 }
 """What a verdict weighs at each scale, in a word and in a sentence."""
 FIXED = """\
-Rules were fixed in code before the study was run. The table of rules that changed lists every \
-exception."""
+The table of rules that changed says which were made or changed when results were known. Those \
+judge the runs that were known."""
 PAPER, OURS = "the paper", "our question"
 """Whose a claim is."""
 HEADS = ("claim", "whose", "verdict", "what it says", "evidence", "rule")

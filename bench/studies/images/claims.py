@@ -1,14 +1,14 @@
 """The rules of all claims about images: gates, retention, comparisons. Imports no torch.
 
 Each rule reads intervals over seeds by Student's t. They cover together at 95 %: `tests` is the
-number of intervals that share the level. One spread over seeds is pooled over all that is compared
-alike, as two or three seeds of one method know their spread badly.
+number of intervals that share the level. Scores that are compared with each other share one spread
+over seeds, as three seeds of one method know theirs badly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,7 +18,7 @@ from bench.render import front
 from bench.render.claims import FIXED, UNTESTED, VERDICTS, Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
 from bench.render.front import Equal
-from bench.render.intervals import Estimate, critical
+from bench.render.intervals import Estimate, critical, student
 from bench.render.text import texts
 from bench.scores.metrics import OURS
 from bench.studies.images.runs import SWEPT, diverged, gone, judged
@@ -31,6 +31,8 @@ RETAINED = 0.75
 """A method that keeps generating retains so much of what it has above noise."""
 RATIO = 0.9, 1.1
 """Inception scores in such a ratio are comparable."""
+SEEDS = 3
+"""Fewer decide nothing."""
 TARGETS = {"half": 0.5, "a quarter": 0.25}
 """Errors at which methods are compared, as parts of the mean image's."""
 NOISE, MEAN = "phase-randomised", "mean image"
@@ -97,7 +99,7 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
     """Why models do not generate well enough to carry a claim, None where they do.
 
     The score of each of these `runs`, by label, has to beat that of phase-randomised images: its
-    lower 95 % bound by Student's t over its seeds. One seed has no bound, so its score has to.
+    lower 95 % bound by Student's t over its seeds.
     """
     values = {label: score.of(each) for label, each in runs.items()}
     if not all(map(len, values.values())):
@@ -106,30 +108,44 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
         return "no data", LOST
     weak = {}
     for label, found in values.items():
-        error = 0.0
-        if len(found) > 1:
-            error = critical(2 * LEVEL, len(found) - 1) * float(found.std()) / math.sqrt(len(found))
-        if score.sign * (float(found.mean()) - score.noise) <= error:
-            bound = float(found.mean()) - score.sign * error
+        if len(found) < SEEDS:
+            continue
+        error = critical(2 * LEVEL, len(found) - 1) * float(found.std()) / math.sqrt(len(found))
+        bound = float(found.mean()) - score.sign * error
+        if score.sign * (bound - score.noise) <= 0:
             weak[label] = f"{label} {found.mean():.2f} (bound {bound:.2f})"
-    if not weak:
-        return None
-    evidence = f"{score.name} at λ = 0: {', '.join(weak.values())}"
-    return UNTESTED, f"{evidence}; phase-randomised images {score.noise:.2f}"
+    if weak:
+        evidence = f"{score.name} at λ = 0: {', '.join(weak.values())}"
+        return UNTESTED, f"{evidence}; phase-randomised images {score.noise:.2f}"
+    return few({label: len(found) for label, found in values.items()})
+
+
+def few(counts: Mapping[str, int]) -> Outcome | None:
+    """What is said where something has too few seeds; `counts` are by label."""
+    less = ", ".join(f"{label} {n}" for label, n in counts.items() if n < SEEDS)
+    return (VERDICTS[0], f"{SEEDS} seeds are needed: {less}") if less else None
 
 
 def reconstruction(runs: Mapping[str, pd.DataFrame], error: float) -> Outcome | None:
     """Why models do not reconstruct well enough to carry a claim, None where they do.
 
     The mean MSE of each of these `runs`, by label, has to be at most half the mean image's `error`.
+    A diverged run has an infinite MSE.
     """
     if math.isnan(error):
         return "no data", LOST
-    means = {label: float(each["mse_x"].astype(float).mean()) for label, each in runs.items()}
+    means = {label: float(errors(each).mean()) for label, each in runs.items()}
     weak = [f"{label} {mse:.3f}" for label, mse in means.items() if not mse <= error / 2]
-    if not weak:
-        return None
-    return UNTESTED, f"MSE: {', '.join(weak)}; half that of the mean image {error / 2:.3f}"
+    if weak:
+        half = f"half that of the mean image {error / 2:.3f}"
+        return UNTESTED, f"MSE at λ = {HIGH:g}: {', '.join(weak)}; {half}"
+    return few({label: len(each) for label, each in runs.items()})
+
+
+def errors(runs: pd.DataFrame) -> pd.Series:
+    """The MSE of reconstructions by seed, infinite for a diverged run."""
+    values = runs.set_index("seed")[ERROR].astype(float)
+    return values.mask(gone(runs).to_numpy(), math.inf)
 
 
 # Rules
@@ -169,18 +185,20 @@ def questions(scores: int) -> int:
 
 
 def _retention(frame: pd.DataFrame, rival: str, score: Score, tests: int) -> Outcome:
-    kept = {name: retained(frame[frame["method"] == name], score) for name in SWEPT}
-    if not (len(kept["svae_r"]) and len(kept[rival])):
+    both = "svae_r", rival
+    kept = {name: retained(frame[frame["method"] == name], score) for name in both}
+    if not all(map(len, kept.values())):
         return "no data", f"no scores of both at λ = 0 and {HIGH:g}"
+    if lacking := few({NAMES[name]: len(each) for name, each in kept.items()}):
+        return lacking
     seeds = Spread.pooled(kept.values())
     ours, theirs = (
-        _interval(float(kept[name].mean()), seeds, tests, len(kept[name]))
-        for name in ("svae_r", rival)
+        _interval(float(kept[name].mean()), seeds, tests, len(kept[name])) for name in both
     )
     holds = ours.low >= RETAINED >= theirs.high
     fails = ours.high < RETAINED or theirs.low > RETAINED
     evidence = f"R of sVAE-r {ours:+.2f}, of {NAMES[rival]} {theirs:+.2f}"
-    evidence += _lost(frame, ("svae_r", rival), (0.0, HIGH))
+    evidence += _lost(frame, both, (0.0, HIGH))
     return VERDICTS[int(holds) - int(fails)], evidence
 
 
@@ -198,10 +216,10 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str], tests: int
 
 
 def _fall(runs: pd.DataFrame) -> pd.Series:
-    """By seed, how much log MSE falls from lambda 0 to `HIGH`; a diverged run has no MSE."""
-    errors = runs.set_index("seed")
-    before, after = (errors[errors["lam"] == lam]["mse_x"].astype(float) for lam in (0.0, HIGH))
-    return (before / after).map(math.log).dropna()
+    """By seed, the logarithm of the MSE at lambda 0 over that at `HIGH`."""
+    before, after = (errors(runs[runs["lam"] == lam]) for lam in (0.0, HIGH))
+    ratios = (before / after).dropna()
+    return ratios.map(lambda x: math.log(float(x)) if x > 0 else -math.inf)
 
 
 def _reconstruct(frame: pd.DataFrame, falls: Mapping[str, pd.Series], tests: int) -> Outcome:
@@ -223,10 +241,8 @@ def _verdict(found: Iterable[Estimate]) -> str:
 
 def _ratio(logarithm: Estimate) -> str:
     """The ratio of an interval of logarithms."""
-    value, low, high = (
-        math.exp(min(x, 700.0)) for x in (logarithm.value, logarithm.low, logarithm.high)
-    )
-    return f"{Estimate(value, low, high):.2f}"
+    ends = (logarithm.value, logarithm.low, logarithm.high)
+    return f"{Estimate(*(math.exp(x) if x < 700 else math.inf for x in ends)):.2f}"
 
 
 def better(
@@ -239,10 +255,10 @@ def better(
     """Whether the mean score is above that of every rival; each has its label."""
     label, runs = mine
     ours, found = score.of(runs), {}
+    if lacking := few({label: len(ours)} | {name: len(each) for name, each in rivals.items()}):
+        return lacking if len(ours) and all(map(len, rivals.values())) else ("no data", "no runs")
     for rival, others in rivals.items():
         theirs = score.of(others)
-        if not (len(ours) and len(theirs)):
-            return "no data", f"no runs of {label} and {rival}"
         gain = score.sign * (float(ours.mean()) - float(theirs.mean()))
         found[rival] = theirs, _interval(gain, seeds, tests, len(ours), len(theirs))
     verdict = _verdict(gain for _, gain in found.values())
@@ -253,8 +269,6 @@ def better(
 
 def comparable(ours: pd.Series, theirs: pd.Series, seeds: Spread | None, tests: int) -> Outcome:
     """Whether the ratio of two scores lies within RATIO; `seeds` is the spread of logarithms."""
-    if not (len(ours) and len(theirs)):
-        return "no data", "no runs"
     gain = float(ours.map(math.log).mean() - theirs.map(math.log).mean())
     ratio = _interval(gain, seeds, tests, len(ours), len(theirs))
     low, high = map(math.log, RATIO)
@@ -271,24 +285,15 @@ def targets(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def equals(frame: pd.DataFrame, scores: Sequence[Score]) -> list[Equal]:
-    """What sVAE-r and each rival score at equal errors, see `bench.render.front.equals`."""
-    runs, headings = frame[frame["method"].isin(SWEPT)], {s.column: s.name for s in scores}
-    return front.equals(runs, headings, ERROR, targets(frame))
+    """What sVAE-r and each rival score at equal errors, see `bench.render.front.equals`.
 
-
-def gains(found: Sequence[Equal], scores: int) -> Callable[[Equal], Estimate]:
-    """The interval of each difference: one spread pooled over all differences of its score.
-
-    One level is shared by all rivals and targets of so many `scores`.
+    A path has those lambdas at which its method has all of its seeds, so that paths of seeds are
+    interpolated alike.
     """
-    tests = questions(scores)
-
-    def estimate(each: Equal) -> Estimate:
-        alike = (other.differences for other in found if other.score == each.score)
-        value = float(each.differences.mean())
-        return _interval(value, Spread.pooled(alike), tests, len(each.pairs))
-
-    return estimate
+    runs, headings = frame[frame["method"].isin(SWEPT)], {s.column: s.name for s in scores}
+    every = runs.groupby("method")["seed"].transform("nunique")
+    runs = runs[runs.groupby(["method", "lam"])["seed"].transform("nunique") == every]
+    return front.equals(runs, headings, ERROR, targets(frame))
 
 
 def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -> Claim:
@@ -306,17 +311,22 @@ def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -
 def _level(frame: pd.DataFrame, rival: str, score: Score, scores: int) -> Outcome:
     if not targets(frame):
         return "no data", LOST
-    every = equals(frame, [score])
-    estimate, parts, found = gains(every, scores), [], []
-    for each in (one for one in every if one.rival == rival):
-        if len(each.pairs):
-            raw = estimate(each)
-            low, high = sorted((score.sign * raw.low, score.sign * raw.high))
-            found.append(Estimate(score.sign * raw.value, low, high))
-            parts.append(f"gain at {each.goal} {found[-1]:+.2f} from {len(each.pairs)} seed(s)")
+    parts, found, tests = [], [], questions(scores)
+    for each in equals(frame, [score]):
+        if each.rival != rival:
+            continue
+        gains = score.sign * each.differences.to_numpy()
+        if len(gains):
+            found += [student(gains, tests)] if len(gains) >= SEEDS else []
+            parts.append(
+                f"gain at {each.goal} {student(gains, tests):+.2f} from {len(gains)} seed(s)"
+            )
         else:
             parts.append(f"at {each.goal} not reached by both")
-    return _verdict(found) if found else UNTESTED, "; ".join(parts) or "no paths over λ"
+    evidence = "; ".join(parts) or "no paths over λ"
+    if len(found) < len(TARGETS):
+        return UNTESTED if "gain" not in evidence else VERDICTS[0], evidence
+    return _verdict(found), evidence
 
 
 def _lost(frame: pd.DataFrame, methods: Sequence[str], lams: Sequence[float]) -> str:

@@ -8,11 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.render import front
-from bench.render.front import Published
+from bench.render.front import Equal, Published
+from bench.render.intervals import Estimate, student
 from bench.render.tables import Table
 from bench.render.text import texts
 from bench.studies.images import claims
-from bench.studies.images.claims import ERROR, Score, equals, gains, targets
+from bench.studies.images.claims import ERROR, Score, equals, targets
 
 TEXT = texts("bench.studies.images")
 
@@ -38,6 +39,9 @@ def draw(frame: pd.DataFrame, published: Published | None = None) -> Figure:
 
 def tables(frame: pd.DataFrame) -> list[Table]:
     """sVAE-r against ALICE's reductions at equal errors, if any run has an error and a score."""
-    runs, scores = scored(frame)
-    found = equals(runs, scores)
-    return [front.table(found, gains(found, len(scores)), TEXT["equal"])] if found else []
+    found = equals(*scored(frame))
+
+    def estimate(each: Equal) -> Estimate:
+        return student(each.differences.to_numpy(), len(found))
+
+    return [front.table(found, estimate, TEXT["equal"].format(n=len(found)))] if found else []

@@ -167,12 +167,12 @@ def rankings(frame: pd.DataFrame) -> list[Table]:
     for name, each in shown.items():
         heading, sign = TEXT["classifiers"][name], -1 if name == "inception_score" else 1
         means = pd.DataFrame([[runs[c].astype(float).mean() for c in each] for runs in groups])
-        agree.append(float(means.corr("kendall").to_numpy().min()))
+        tau = float(means.corr("kendall").to_numpy().min())
+        agree.append(f"{number(tau, 2)} by {heading.partition(',')[0]}")
         columns += [(f"{heading} {i}", score(column)) for i, column in enumerate(each)]
         ranks = (sign * means).rank(method="min").to_numpy()
         columns.append((f"ranks by {heading}", places(ranks)))
-    taus = ", ".join(f"{tau:.2f}" for tau in agree)
-    caption = TEXT["rankings"].format(taus=taus)
+    caption = TEXT["rankings"].format(taus=" and ".join(agree))
     return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, range(len(groups)))]
 
 

@@ -119,6 +119,32 @@ def test_a_distance_is_retained_as_a_score_is() -> None:
     assert retention(frame, "x", "alice", distances, 8).verdict == "holds"
 
 
+def test_two_seeds_decide_nothing() -> None:
+    both = {"svae_r": flat, "alice": falling}
+    frame = runs(both, seeds=2)
+    inception = claims.inception(frame)[1]
+    found = retention(frame, "x", "alice", inception, 8)
+    assert found.verdict == "undecided" and "sVAE 2" in found.evidence
+    assert claims.reconstruct(frame, "x", ("svae_r", "alice"), 8).verdict == "undecided"
+    assert level(frame, "x", "alice", inception, scores=1).verdict == "undecided"
+    # A failure that three seeds show is one, whatever the others have.
+    loud = {**ANCHORS, "phase-randomised: inception_score": 6.5}
+    mixed = pd.concat([runs({"svae_r": flat}), runs({"alice": falling}, seeds=1)])
+    mixed = mixed.reset_index(drop=True)
+    mixed = mixed.assign(anchors=pd.Series([[*loud.items()]] * len(mixed)))
+    assert verdict(mixed) == "not tested"
+
+
+def test_a_method_that_no_claim_names_does_not_widen_it() -> None:
+    both = {"svae_r": flat, "alice": falling}
+    alone, wild = runs(both), runs(both)
+    other = runs({"alice_sigmoid": flat}, noise=0.5)
+    wild = pd.concat([wild, other], ignore_index=True)
+    inception = claims.inception(alone)[1]
+    told = [retention(each, "x", "alice", inception, 8).evidence for each in (alone, wild)]
+    assert told[0] == told[1]
+
+
 def test_models_that_noise_beats_test_nothing_and_say_both_numbers() -> None:
     frame = runs({"svae_r": flat, "alice": falling})
     loud = {**ANCHORS, "phase-randomised: inception_score": 6.5}
@@ -155,6 +181,12 @@ def test_a_reconstruction_worse_than_half_the_mean_images_tests_nothing() -> Non
     rising = frame.assign(mse_x=0.01 * (1 + frame["lam"]) * (1 + 0.01 * frame["seed"]))
     assert claims.reconstruct(rising, "x", both, 8).verdict == "fails"
     assert claims.reconstruct(frame[frame["seed"] == 0], "x", both, 8).verdict == "undecided"
+    gone = (frame["method"] == "svae_r") & (frame["lam"] == 10) & (frame["seed"] > 0)
+    lost = frame.assign(
+        status=frame["status"].mask(gone, "diverged"), mse_x=frame["mse_x"].mask(gone)
+    )
+    found = claims.reconstruct(lost, "x", both, 8)  # runs that diverge reconstruct nothing
+    assert found.verdict == "not tested" and "inf" in found.evidence
 
 
 def one(score: float, seeds: int = 3, noise: float = 0.02) -> pd.DataFrame:
@@ -253,6 +285,25 @@ def test_an_error_that_no_path_reaches_is_not_extrapolated() -> None:
     found = level(frame, "x", "alice", inception, scores=1)
     assert found.verdict == "not tested" and "not reached" in found.evidence
     assert level(frame, "x", "alice_sigmoid", inception, scores=1).verdict == "holds"
+
+    def half(lam: float) -> tuple[float, float]:
+        score, error = falling(lam)
+        return score, max(error, 0.15)
+
+    some = runs({"svae_r": flat, "alice": half})  # reaches half, and no quarter
+    found = level(some, "x", "alice", inception, scores=1)
+    assert found.verdict == "undecided" and "at a quarter not reached" in found.evidence
+
+
+def test_paths_are_interpolated_between_the_same_lambdas() -> None:
+    """A lambda that one seed alone has is no point of its path."""
+    frame = runs({"svae_r": flat, "alice": falling})
+    odd = frame[(frame["method"] == "alice") & (frame["lam"] == 10) & (frame["seed"] == 0)]
+    more = pd.concat([frame, odd.assign(lam=3.0, inception_score=0.0, mse_x=0.19)])
+    scores = [claims.inception(frame)[1]]
+    told = [claims.equals(each.reset_index(drop=True), scores) for each in (frame, more)]
+    for here, there in zip(*told, strict=True):
+        assert here.differences.equals(there.differences)
 
 
 def test_published_fronts_never_share_a_panel_with_ours() -> None:

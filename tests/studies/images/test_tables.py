@@ -69,7 +69,7 @@ def test_ranks_under_each_classifier_and_how_far_they_agree() -> None:
         "2, 2, 2",
         "3, 3, 3",
     ]
-    assert "0.33, 1.00" in table.caption
+    assert "0.33 by IS and 1.00 by Fréchet" in table.caption
     further = ("inception_score_1", "inception_score_2", "frechet_1", "frechet_2")
     assert tables.rankings(frame.assign(**dict.fromkeys(further, np.nan))) == []
 
@@ -123,6 +123,7 @@ def test_annealing_is_shown_at_each_number_of_images_and_temperatures() -> None:
     most = more.assign(temperatures=2000, log_likelihood=-97.1)
     assert annealing(own, []) == []
     (table,) = annealing(own, [more, most])
+    assert [row["more than by the fewest"] for row in by_heading(table)] == ["", "", "+0.40"]
     found = [
         (row["images"], row["temperatures"], row["log p(x) ≥, nats"]) for row in by_heading(table)
     ]

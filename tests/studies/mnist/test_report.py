@@ -82,9 +82,9 @@ def page(tmp_path: Path) -> report.Page:
     image = np.zeros((64, 1, 28, 28), np.uint8).tobytes()
     samples = [
         {"id": r["id"], "shape": [1, 28, 28], "x": image, "x_rec": image, "samples": image}
-        for r in rows()
+        for r in rows(3)
     ]
-    kept.write(rows(), samples)
+    kept.write(rows(3), samples)
     return report.build("mnist", "smoke", tmp_path)
 
 
@@ -101,7 +101,7 @@ def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Page) -
     assert by_name["mean image"]["MSE of x"] == "0.270" and by_name["mean image"]["n"] == ""
     assert by_name["sVAE-r"]["paper log p(x) ≥"] == "-79.26"
     assert by_name["sVAE-r"]["log p(x) ≥, nats"] == "-90.00 ± 0.00"
-    assert by_name["sVAE-r"]["IS (our classifier)"] == "8.50 ± 0.01"
+    assert by_name["sVAE-r"]["IS (our classifier)"] == "8.51 ± 0.01"
     assert by_name["GAN"]["log p(x) ≥, nats"] == "not converged (-100.00 ± 0.00)"
     assert by_name["GAN"]["paper IS"] == "8.34"
     assert by_name["PixelRNN"]["log p(x) ≥, nats"] == "cited only"
@@ -131,6 +131,37 @@ def test_claims_follow_their_rules(page: report.Page) -> None:
     assert claim.verdict == "not tested" and "8.30" in claim.evidence
     none = verdicts(frame[frame["method"] == "gan"])
     assert set(none.values()) == {"no data"}
+
+
+def test_runs_without_a_likelihood_give_no_verdict_on_it(page: report.Page) -> None:
+    frame = page.frame
+    for lost in ({"bdmc_gap": np.nan}, {"log_likelihood": np.nan, "log_likelihoods": None}):
+        said = verdicts(frame.assign(**lost))
+        assert said["2a"] == said["2b"] == "no data" and said["2c"] == "holds"
+    two = verdicts(frame[frame["seed"] < 2])
+    assert two["2a"] == two["2b"] == two["2c"] == "undecided"
+
+
+def test_other_critics_and_annealings_have_tables_of_their_own(tmp_path: Path) -> None:
+    """As the commands of reports/README.md train them: other critics without annealing."""
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
+    kept.prepare()
+    first = next(r for r in rows(1) if (r["method"], r["lam"]) == ("svae_r", 0.0))
+    ids = (f"{i:016x}" for i in range(9))
+    others = [
+        {**first, "id": next(ids), "critic": "additive", "ais_images": 0, "log_likelihood": None},
+        {**first, "id": next(ids), "ais_images": 20},
+        {**first, "id": next(ids), "ais_images": 0, "log_likelihood": None},
+        {**first, "id": next(ids), "width": 0.5, "ais_images": 0},
+    ]
+    kept.write([*rows(1), *others], [])
+    page = report.build("mnist", "smoke", tmp_path)
+    assert {row[1] for row in page.tables["critics"].rows} == {"joint", "additive"}
+    assert [row[2] for row in page.tables["annealing"].rows] == ["10", "20"]
+    assert [row[0] for row in page.tables["settings"].rows] == [
+        "ais_images 0",
+        "width 0.5, ais_images 0",
+    ]
 
 
 def moved(frame: pd.DataFrame, by: float, seed: int | None = None) -> pd.Series:

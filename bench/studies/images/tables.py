@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.render.figures import ORDER, rank
-from bench.render.tables import Column, Table, mean, number, spread, tabulate
+from bench.render.tables import Column, Table, number, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images.claims import anchors
@@ -187,7 +187,6 @@ def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[T
         ("λ", lambda row: f"{row[1]['lam'].iloc[0]:g}"),
         ("IS (our classifier)", lambda row: spread(row[1]["inception_score"], 2)),
         ("MSE of x", lambda row: spread(row[1]["mse_x"])),
-        ("minutes of training", lambda row: mean(row[1]["train_seconds"] / 60, 1)),
         ("n", lambda row: str(len(row[1]))),
         ("diverged", lambda row: str(diverged(row[1]))),
     ]

@@ -219,7 +219,8 @@ def _fall(runs: pd.DataFrame) -> pd.Series:
     """By seed, the logarithm of the MSE at lambda 0 over that at `HIGH`."""
     before, after = (errors(runs[runs["lam"] == lam]) for lam in (0.0, HIGH))
     ratios = (before / after).dropna()
-    return ratios.map(lambda x: math.log(float(x)) if x > 0 else -math.inf)
+    logarithms = [math.log(x) if x > 0 else -math.inf for x in ratios.to_list()]
+    return pd.Series(logarithms, ratios.index, float)
 
 
 def _reconstruct(frame: pd.DataFrame, falls: Mapping[str, pd.Series], tests: int) -> Outcome:

@@ -171,7 +171,7 @@ def rankings(frame: pd.DataFrame) -> list[Table]:
         agree.append(f"{number(tau, 2)} by {heading.partition(',')[0]}")
         columns += [(f"{heading} {i}", score(column)) for i, column in enumerate(each)]
         ranks = (sign * means).rank(method="min").to_numpy()
-        columns.append((f"ranks by {heading}", places(ranks)))
+        columns.append((f"ranks by {heading.partition(',')[0]}", places(ranks)))
     caption = TEXT["rankings"].format(taus=" and ".join(agree))
     return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, range(len(groups)))]
 

@@ -26,17 +26,20 @@ BEFORE = {
     ("toy_grid", "smoke"): "bec726339fd67054",
     ("toy_grid", "quick"): "773fae9030b88021",
     ("toy_grid", "paper"): "800bb3904199bbff",
-    ("mnist", "smoke"): "f72a43e5c7e96a3f",
-    ("mnist", "quick"): "7ea45ef44a604beb",
-    ("mnist", "paper"): "fdeb66780aed69dc",
+    ("mnist", "smoke"): "35ca598896193319",
+    ("mnist", "quick"): "e391faa2a4999d1c",
+    ("mnist", "paper"): "2e2a3e2fc02bfd01",
     ("cifar10", "smoke"): "592b0d1b122c485e",
-    ("cifar10", "quick"): "dc00a49b600ea706",
+    ("cifar10", "quick"): "42adfeb54e99a60d",
     ("cifar10", "paper"): "1a3e625f3ec81f7f",
     ("celeba", "smoke"): "cc63fa2aaca3c4e0",
     ("celeba", "quick"): "2e8c80bcba5701eb",
     ("celeba", "paper"): "1e08df724e0d3d86",
 }
-"""Digests of ids, streams and configs, two seeds each, of commit e8f8813, without the field."""
+"""Digests of ids, streams and configs, two seeds each.
+
+They are of commit e8f8813, without the field, or of the commit that last changed the grid.
+"""
 
 OWN = {"mnist": "joint", "cifar10": "additive", "celeba": "additive"}
 OTHER = {"joint": "additive", "additive": "joint"}
@@ -98,7 +101,7 @@ def test_the_command_finds_stored_rows_by_either_spelling(
 
     done, total = counts()
     own, other = OWN[study], OTHER[OWN[study]]
-    assert done == total and done
+    assert 0 < done <= total
     assert counts("--set", f"critic={own}") == (done, total)
     assert counts("--set", f"critic=,{own}") == (done, total)
     assert counts("--set", f"critic={other}") == (0, total)
@@ -108,7 +111,7 @@ def test_the_command_finds_stored_rows_by_either_spelling(
 def test_listing_specs_needs_no_torch(python: Any) -> None:
     listing = "STUDIES['mnist'].specs('quick', given={'critic': ['additive', 'joint']})"
     code = f"import sys; from bench.studies import STUDIES; print(len({listing})); "
-    assert python("-c", code + "assert 'torch' not in sys.modules") == (0, "20\n", "")
+    assert python("-c", code + "assert 'torch' not in sys.modules") == (0, "34\n", "")
 
 
 def critic_of(study: str, networks: str, kind: str, method: str, role: str) -> Any:

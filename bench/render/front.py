@@ -59,11 +59,6 @@ def crossings(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.D
     return found
 
 
-def scores_at(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.Series:
-    """The score of each path at the target, by config and seed; NaN as `crossings` says."""
-    return crossings(runs, score, error, target)["score"]
-
-
 def paths(frame: pd.DataFrame, error: str) -> dict[str, str]:
     """The label at the largest lambda of every method with a path, by method, in their order.
 

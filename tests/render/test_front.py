@@ -86,7 +86,7 @@ def test_every_configuration_and_seed_is_a_path_of_its_own() -> None:
         path([2, low], [1, score], config=config, seed=seed)
         for config, seed, low, score in (("a", 0, 0.125, 3), ("b", 0, 0.125, 5), ("a", 1, 1, 7))
     )
-    found = front.scores_at(runs.sample(frac=1, random_state=0), "is", "mse", 0.5)
+    found = front.crossings(runs.sample(frac=1, random_state=0), "is", "mse", 0.5)["score"]
     assert found["a", 0] == 2 and found["b", 0] == 3 and math.isnan(found["a", 1])
 
 

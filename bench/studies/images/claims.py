@@ -38,8 +38,9 @@ TARGETS = {"half": 0.5, "a quarter": 0.25}
 NOISE, MEAN = "phase-randomised", "mean image"
 """Anchors: images as good as noise, and the reconstruction that knows nothing of an image."""
 RIVALS = ("alice", "alice_sigmoid")
-NAMES = {"svae_r": "sVAE-r", "alice": "ALICE", "alice_sigmoid": "ALICE-sigmoid"}
 ERROR = "mse_x"
+"""The column of the error of reconstructions."""
+NAMES = {"svae_r": "sVAE-r", "alice": "ALICE", "alice_sigmoid": "ALICE-sigmoid"}
 AT_ZERO = {"svae_r": "sVAE", "alice": "ALI", "alice_sigmoid": "ALI-sigmoid"}
 """Labels of methods above and at lambda 0."""
 LOST = "no run has anchors, which `python -m bench.results score` adds"
@@ -208,7 +209,7 @@ def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str], tests: int
     outcome = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
     falls = {method: _fall(frame[frame["method"] == method]) for method in methods}
     if all(map(len, falls.values())):
-        gate = reconstruction(ends, anchor(frame, MEAN, "mse_x"))
+        gate = reconstruction(ends, anchor(frame, MEAN, ERROR))
         outcome = gate or _reconstruct(frame, falls, tests)
     cells = [*product(methods, (0.0, HIGH))]
     values = {"high": HIGH, "methods": ", ".join(NAMES[method] for method in methods)}
@@ -254,18 +255,20 @@ def better(
     tests: int,
 ) -> Outcome:
     """Whether the mean score is above that of every rival; each has its label."""
-    label, runs = mine
-    ours, found = score.of(runs), {}
-    if lacking := few({label: len(ours)} | {name: len(each) for name, each in rivals.items()}):
-        return lacking if len(ours) and all(map(len, rivals.values())) else ("no data", "no runs")
-    for rival, others in rivals.items():
-        theirs = score.of(others)
+    label, ours = mine[0], score.of(mine[1])
+    others, found = {rival: score.of(runs) for rival, runs in rivals.items()}, {}
+    counts = {name: len(each) for name, each in {label: ours, **others}.items()}
+    if not all(counts.values()):
+        return "no data", "no runs"
+    if lacking := few(counts):
+        return lacking
+    for rival, theirs in others.items():
         gain = score.sign * (float(ours.mean()) - float(theirs.mean()))
         found[rival] = theirs, _interval(gain, seeds, tests, len(ours), len(theirs))
     verdict = _verdict(gain for _, gain in found.values())
     each = (f"{rival} {t.mean():.2f}: {g:+.2f}" for rival, (t, g) in found.items())
-    counts = f"{len(ours)} and {', '.join(str(len(t)) for t, _ in found.values())} seed(s)"
-    return verdict, f"{ours.mean():.2f} against {'; '.join(each)}; from {counts}"
+    ends = f"{len(ours)} and {', '.join(str(len(t)) for t, _ in found.values())} seed(s)"
+    return verdict, f"{ours.mean():.2f} against {'; '.join(each)}; from {ends}"
 
 
 def comparable(ours: pd.Series, theirs: pd.Series, seeds: Spread | None, tests: int) -> Outcome:
@@ -312,22 +315,18 @@ def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -
 def _level(frame: pd.DataFrame, rival: str, score: Score, scores: int) -> Outcome:
     if not targets(frame):
         return "no data", LOST
-    parts, found, tests = [], [], questions(scores)
-    for each in equals(frame, [score]):
-        if each.rival != rival:
-            continue
-        gains = score.sign * each.differences.to_numpy()
-        if len(gains):
-            found += [student(gains, tests)] if len(gains) >= SEEDS else []
-            parts.append(
-                f"gain at {each.goal} {student(gains, tests):+.2f} from {len(gains)} seed(s)"
-            )
-        else:
+    parts, sizes, gains = [], [], []
+    for each in (one for one in equals(frame, [score]) if one.rival == rival):
+        sizes.append(len(each.pairs))
+        if not sizes[-1]:
             parts.append(f"at {each.goal} not reached by both")
+            continue
+        gains.append(student(score.sign * each.differences.to_numpy(), questions(scores)))
+        parts.append(f"gain at {each.goal} {gains[-1]:+.2f} from {sizes[-1]} seed(s)")
     evidence = "; ".join(parts) or "no paths over λ"
-    if len(found) < len(TARGETS):
-        return UNTESTED if "gain" not in evidence else VERDICTS[0], evidence
-    return _verdict(found), evidence
+    if not gains:
+        return UNTESTED, evidence
+    return VERDICTS[0] if min(sizes) < SEEDS else _verdict(gains), evidence
 
 
 def _lost(frame: pd.DataFrame, methods: Sequence[str], lams: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.render.figures import ORDER, rank
-from bench.render.tables import Column, Table, number, spread, tabulate
+from bench.render.tables import Column, Table, lam, number, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images.claims import anchors
@@ -123,6 +123,23 @@ NUMBERS: Cells = [(Column("n"), _count)]
 NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)))]
 
 
+Group = tuple[Column | str, Callable[[pd.DataFrame], str]]
+"""A column of a table whose rows are groups of runs."""
+NAMED: list[Group] = [
+    (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
+    ("λ", lambda runs: lam(float(runs["lam"].iloc[0]))),
+]
+SCORED: list[Group] = [
+    ("IS (our classifier)", lambda runs: spread(runs["inception_score"], 2)),
+    ("Fréchet (our classifier)", lambda runs: spread(runs["frechet"], 2)),
+    ("MSE of x", lambda runs: spread(runs["mse_x"])),
+]
+COUNTED: list[Group] = [
+    ("n", lambda runs: str(len(runs))),
+    ("diverged", lambda runs: str(diverged(runs))),
+]
+
+
 # Tables
 
 
@@ -166,12 +183,12 @@ def rankings(frame: pd.DataFrame) -> list[Table]:
     agree = []
     for name, each in shown.items():
         heading, sign = TEXT["classifiers"][name], -1 if name == "inception_score" else 1
+        columns += [(f"{heading}, classifier {i}", score(column)) for i, column in enumerate(each)]
         means = pd.DataFrame([[runs[c].astype(float).mean() for c in each] for runs in groups])
         tau = float(means.corr("kendall").to_numpy().min())
-        agree.append(f"{number(tau, 2)} by {heading.partition(',')[0]}")
-        columns += [(f"{heading} {i}", score(column)) for i, column in enumerate(each)]
+        agree.append(f"{number(tau, 2)} by {heading}")
         ranks = (sign * means).rank(method="min").to_numpy()
-        columns.append((f"ranks by {heading.partition(',')[0]}", places(ranks)))
+        columns.append((f"ranks by {heading}", places(ranks)))
     caption = TEXT["rankings"].format(taus=" and ".join(agree))
     return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, range(len(groups)))]
 
@@ -181,15 +198,13 @@ def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[T
     rows = [(words(apart), runs) for apart, rows in groups for runs in cells(rows).values()]
     if not rows:
         return []
-    columns: list[tuple[Column | str, Callable[[Any], str]]] = [
-        (Column("settings", text=True), lambda row: row[0]),
-        (Column("method", text=True), lambda row: str(row[1]["label"].iloc[0])),
-        ("λ", lambda row: f"{row[1]['lam'].iloc[0]:g}"),
-        ("IS (our classifier)", lambda row: spread(row[1]["inception_score"], 2)),
-        ("MSE of x", lambda row: spread(row[1]["mse_x"])),
-        ("n", lambda row: str(len(row[1]))),
-        ("diverged", lambda row: str(diverged(row[1]))),
-    ]
+
+    def of_runs(column: Group) -> tuple[Column | str, Callable[[Any], str]]:
+        heading, cell = column
+        return heading, lambda row: cell(row[1])
+
+    named = (Column("settings", text=True), lambda row: row[0])
+    columns = [named, *map(of_runs, [*NAMED, *SCORED, *COUNTED])]
     title, caption = TEXT["titles"]["settings"], TEXT["settings"]
     return [tabulate("settings", title, caption, columns, rows, hide_empty=True)]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from bench.render.claims import Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
 from bench.render.front import Published
 from bench.render.page import Page
-from bench.render.tables import Column, Table, extra, lam, number, spread, tabulate
+from bench.render.tables import Column, Table, extra, number, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import claims as rules
@@ -52,24 +53,19 @@ def build(asked: Asked) -> Page:
     frame = runs(asked.study, asked.results, asked.scale)
     main = headline(frame, asked.study, asked.scale)
     others, metrics = frame[~frame["id"].isin(main["id"])], asked.study.metrics()
-    apart = elsewhere(asked, frame)
-    critic = [each for each in apart if {"critic"} <= each[0].keys() <= {"critic", "ais_images"}]
-    annealed = [
-        each
-        for each in apart
-        if each[0].keys() <= {"ais_images", "temperatures"} and each[1]["ais_images"].all()
-    ]
-    known = [id(runs) for _, runs in (*critic, *annealed)]
+    apart: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
+    for differ, rows in elsewhere(asked, frame):
+        apart.setdefault(_about(differ, rows), []).append((differ, rows))
     drawn = {"front": partial(fronts.draw, frame, points())} if fronts.scored(frame)[1] else {}
     found = [
         table1(main, metrics),
         *fronts.tables(frame),
         *([sweep(others, metrics)] if len(others) else []),
-        *critics(frame, [runs for _, runs in critic]),
-        *annealing(frame, [runs for _, runs in annealed]),
+        *critics(frame, [rows for _, rows in apart.get("critics", [])]),
+        *annealing(frame, [rows for _, rows in apart.get("annealing", [])]),
         *tables.batch_norm(frame),
         *tables.rankings(main),
-        *tables.settings([each for each in apart if id(each[1]) not in known]),
+        *tables.settings(apart.get("settings", [])),
     ]
     return report.page(
         asked,
@@ -88,6 +84,14 @@ def build(asked: Asked) -> Page:
         rules.rules(TESTS, rules.questions(scores=1)),
         published=TEXT["published"]["front"],
     )
+
+
+def _about(differ: Collection[str], rows: pd.DataFrame) -> str:
+    """Which table shows rows that differ from the study's own in these settings."""
+    if {"critic"} <= {*differ} <= {"critic", "ais_images"}:
+        return "critics"
+    annealed = {*differ} <= {"ais_images", "temperatures"} and rows["ais_images"].all()
+    return "annealing" if annealed else "settings"
 
 
 def points() -> Published:
@@ -151,28 +155,19 @@ def _scores(
 
 def critics(frame: pd.DataFrame, others: Sequence[pd.DataFrame]) -> list[Table]:
     """Reconstruction by matching alone under both kinds of critic, if there are runs of both."""
-    every = pd.concat([frame, *others], ignore_index=True)
-    every = every[
-        (every["lam"] == 0) & every["method"].isin(set().union(*(o["method"] for o in others)))
-    ]
-    groups = [runs for _, runs in every.groupby(["method", "critic"], sort=False)]
     if not others:
         return []
+    every = pd.concat([frame, *others], ignore_index=True)
+    both = every["method"].isin(pd.concat(others)["method"])
+    every = every[both & (every["lam"] == 0)].sort_values("method", ascending=False, kind="stable")
+    groups = [runs for _, runs in every.groupby(["method", "critic"], sort=False)]
 
     def kind(runs: pd.DataFrame) -> str:
         one = first(runs)
         return str(one["critic"] or own_critic(one["data"], one["networks"]))
 
-    columns = [
-        (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
-        (Column("critic f(x, z)", text=True), kind),
-        ("MSE of x", lambda runs: spread(runs["mse_x"])),
-        ("IS (our classifier)", lambda runs: spread(runs["inception_score"], 2)),
-        ("Fréchet (our classifier)", lambda runs: spread(runs["frechet"], 2)),
-        ("n", lambda runs: str(len(runs))),
-        ("diverged", lambda runs: str(diverged(runs))),
-    ]
-    groups.sort(key=lambda runs: str(runs["method"].iloc[0]), reverse=True)
+    critic = (Column("critic f(x, z)", text=True), kind)
+    columns = [tables.NAMED[0], critic, *tables.SCORED, *tables.COUNTED]
     mean, unrelated = (rules.anchor(frame, k, "mse_x") for k in (rules.MEAN, "unrelated images"))
     caption = TEXT["critics"].format(mean=number(mean), unrelated=number(unrelated))
     return [tabulate("critics", TEXT["titles"]["critics"], caption, columns, groups)]
@@ -188,15 +183,14 @@ def annealing(frame: pd.DataFrame, others: Sequence[pd.DataFrame]) -> list[Table
     every = every.merge(again, on=keys[:2])
     groups = [runs for _, runs in every.sort_values(keys).groupby(keys, sort=False)]
     columns = [
-        (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
-        ("λ", lambda runs: lam(runs["lam"].iloc[0])),
+        *tables.NAMED,
         ("images", lambda runs: str(runs["ais_images"].iloc[0])),
         ("temperatures", lambda runs: str(runs["temperatures"].iloc[0])),
         ("log p(x) ≥, nats", lambda runs: spread(runs["log_likelihood"], 2)),
         ("s.e. over images", lambda runs: number(float(runs["log_likelihood_se"].mean()), 2)),
         ("BDMC gap", lambda runs: number(_gap(runs), 2)),
         ("more than by the fewest", lambda runs: _rise(runs, every)),
-        ("n", lambda runs: str(len(runs))),
+        tables.COUNTED[0],
     ]
     title, caption = TEXT["titles"]["annealing"], TEXT["annealing"]
     return [tabulate("annealing", title, caption, columns, groups)]
@@ -277,8 +271,9 @@ def _by_image(runs: pd.DataFrame) -> np.ndarray:
 def _errors(each: Sequence[np.ndarray], images: np.ndarray) -> tuple[float, float, float]:
     """Half the interval's width: over the `images` alone, over seeds alone, and of both together.
 
-    `each` has log p(x) of one method's (seeds, images). The spread of the seeds is pooled over the
-    methods; Student's t. Images have as many values as degrees of freedom need no t.
+    `each` has log p(x) of one method, (seeds, images). `images` are the values whose mean is
+    judged. The spread of the seeds is pooled over the methods, by Student's t. Images are many, so
+    their error is normal.
     """
     level = LEVEL / TESTS
     of_images = float(stats.norm.isf(level / 2) * images.std(ddof=1) / np.sqrt(len(images)))

@@ -96,8 +96,8 @@ def test_the_published_trainings_are_those_of_the_commands(study: str) -> None:
     assert {args.scale for args in chosen} == {"quick"}
     published = {*STUDIES[study].load(report.REFERENCE, "quick")[0]["id"].to_pylist()}
     assert published <= ids
-    if not report.build(study, "quick", report.REFERENCE).missing:  # else it says what it lacks
-        assert ids == published
+    own = {spec.id for spec in STUDIES[study].specs("quick")}
+    assert ids == published or own - published  # else its report says how many it lacks
 
 
 def test_the_layout_names_every_folder() -> None:

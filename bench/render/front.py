@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.render.figures import GREY, colour, legend, panels, rank
 from bench.render.intervals import Estimate
@@ -187,6 +188,8 @@ GREYS = ("#777777", "#a3a3a3", "#bbbbbb")
 """Lines of published points."""
 PAGE = 13.2
 """Inches that a page shows side by side."""
+NEAR = 0.05
+"""Share of a path's extent within which two points are named once."""
 
 
 def front(
@@ -233,6 +236,10 @@ def front(
             axes.set_ylabel(f"{scores[published.score]}, as published")
     for axes in grid:
         axes.set(xscale="log", xlabel=heading)
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(labelbottom=True)
         for name, value in targets.items():
             axes.axvline(value, color=GREY, linewidth=0.8)
@@ -243,14 +250,24 @@ def front(
 
 
 def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, whole: bool) -> None:
-    """Draws a method's means by lambda, and beside them each lambda, or its ends alone."""
+    """Draws a method's means by lambda, and beside them each lambda, or its ends alone.
+
+    A lambda whose point lies on one that is named already has no name.
+    """
     values = pd.DataFrame({"lam": runs["lam"], "score": runs[score].astype(float)})
     values["error"] = np.log(runs[error].astype(float))
     middles = values.groupby("lam").mean()
     x, y = np.exp(middles["error"].to_numpy()), middles["score"].to_numpy()
     mark, label = "o" if len(x) > 1 else "D", str(runs["label"].iloc[-1])
     axes.plot(x, y, color=paint, marker=mark, markersize=3.5, label=label)
+    if len(x) < 2:
+        return
+    points = np.column_stack([np.log(x), y])
+    points = points / np.maximum(np.ptp(points, axis=0), np.finfo(float).tiny)
+    named: list[int] = []
     for i, value in enumerate(middles.index):
-        if len(x) > 1 and (whole or i in (0, len(x) - 1)):
+        ends = whole or i in (0, len(x) - 1)
+        if ends and all(np.hypot(*(points[i] - points[j])) > NEAR for j in named):
             place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 7}
             axes.annotate(lam(value), (x[i], y[i]), color=paint, **place)
+            named.append(i)

@@ -252,7 +252,8 @@ def front(
 def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, whole: bool) -> None:
     """Draws a method's means by lambda, and beside them each lambda, or its ends alone.
 
-    A lambda whose point lies on one that is named already has no name.
+    A lambda whose point lies on one that is named already has no name. A method of one point is
+    named there.
     """
     values = pd.DataFrame({"lam": runs["lam"], "score": runs[score].astype(float)})
     values["error"] = np.log(runs[error].astype(float))
@@ -260,14 +261,14 @@ def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, wh
     x, y = np.exp(middles["error"].to_numpy()), middles["score"].to_numpy()
     mark, label = "o" if len(x) > 1 else "D", str(runs["label"].iloc[-1])
     axes.plot(x, y, color=paint, marker=mark, markersize=3.5, label=label)
-    if len(x) < 2:
-        return
+    words = [label] if len(x) < 2 else [lam(value) for value in middles.index]
     points = np.column_stack([np.log(x), y])
-    points = points / np.maximum(np.ptp(points, axis=0), np.finfo(float).tiny)
+    extent = np.ptp(points, axis=0)
+    points = points / np.where(extent > 0, extent, 1)
     named: list[int] = []
-    for i, value in enumerate(middles.index):
+    for i, word in enumerate(words):
         ends = whole or i in (0, len(x) - 1)
         if ends and all(np.hypot(*(points[i] - points[j])) > NEAR for j in named):
             place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 7}
-            axes.annotate(lam(value), (x[i], y[i]), color=paint, **place)
+            axes.annotate(word, (x[i], y[i]), color=paint, **place)
             named.append(i)

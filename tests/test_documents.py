@@ -29,9 +29,8 @@ each_document = pytest.mark.parametrize(
 )
 
 
-def commands(path: Path) -> Iterator[tuple[str, list[str]]]:
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Module and arguments of every `python -m` in code blocks and in the text."""
-    text = path.read_text("utf-8")
     lines = [line for block in CODE.findall(text) for line in block.splitlines()]
     lines += re.findall(r"`(python -m [^`\n]+)`", CODE.sub("", text))
     for line in lines:
@@ -73,7 +72,7 @@ def test_commands_are_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setitem(STUDIES, "coins", STUDIES["toy_grid"])  # of a recipe
-    for module, arguments in commands(path):
+    for module, arguments in commands(path.read_text("utf-8")):
         folder = (ROOT / module.replace(".", "/")).is_dir()
         main = importlib.import_module(f"{module}.__main__" if folder else module).main
         with pytest.raises(SystemExit) as ended:
@@ -85,19 +84,25 @@ def test_commands_are_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     "study", [study for study, scale in report.stored(report.REFERENCE) if scale == "quick"]
 )
 def test_the_published_trainings_are_those_of_the_commands(study: str) -> None:
+    """Those of a command that is still to be made lack some; no other command does."""
+    page, speed = (
+        (ROOT / folder / "README.md").read_text("utf-8") for folder in ("reports", "bench/speed")
+    )
+    missing = [*commands(page.split("### Still to be made")[1].split("\n## ")[0])]
     told = [
-        each
-        for folder in ("reports", "bench/speed")
-        for each in commands(ROOT / folder / "README.md")
+        (each in missing, run.parser().parse_args(each[1]))
+        for each in (*commands(page), *commands(speed))
+        if each[0] == "bench.run"
     ]
-    asked = [run.parser().parse_args(each) for module, each in told if module == "bench.run"]
-    chosen = [args for args in asked if args.study == study]
-    ids = {spec.id for args in chosen for spec in select(STUDIES[study], "quick", args)}
-    assert {args.scale for args in chosen} == {"quick"}
+    chosen = [(to_come, args) for to_come, args in told if args.study == study]
+    assert {args.scale for _, args in chosen} == {"quick"}
     published = {*STUDIES[study].load(report.REFERENCE, "quick")[0]["id"].to_pylist()}
-    assert published <= ids
-    own = {spec.id for spec in STUDIES[study].specs("quick")}
-    assert ids == published or own - published  # else its report says how many it lacks
+    named: set[str] = set()
+    for to_come, args in chosen:
+        ids = {spec.id for spec in select(STUDIES[study], "quick", args)}
+        assert bool(ids - published) == to_come, args
+        named |= ids
+    assert published <= named
 
 
 def test_the_layout_names_every_folder() -> None:

@@ -270,5 +270,6 @@ def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, wh
         ends = whole or i in (0, len(x) - 1)
         if ends and all(np.hypot(*(points[i] - points[j])) > NEAR for j in named):
             place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 7}
-            axes.annotate(word, (x[i], y[i]), color=paint, **place)
+            text = axes.annotate(word, (x[i], y[i]), color=paint, **place)
+            text.set_in_layout(len(x) > 1)  # a long name of a user's method leaves no axes
             named.append(i)

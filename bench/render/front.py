@@ -189,7 +189,7 @@ GREYS = ("#777777", "#a3a3a3", "#bbbbbb")
 PAGE = 13.2
 """Inches that a page shows side by side."""
 NEAR = 0.05
-"""Share of a path's extent within which two points are named once."""
+"""Two points of a path that are closer, as a share of its extent, have one name."""
 
 
 def front(
@@ -252,8 +252,8 @@ def front(
 def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, whole: bool) -> None:
     """Draws a method's means by lambda, and beside them each lambda, or its ends alone.
 
-    A lambda whose point lies on one that is named already has no name. A method of one point is
-    named there.
+    A point that is close to one with a lambda beside it has none. A method with a single point has
+    its label there.
     """
     values = pd.DataFrame({"lam": runs["lam"], "score": runs[score].astype(float)})
     values["error"] = np.log(runs[error].astype(float))
@@ -271,5 +271,6 @@ def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, wh
         if ends and all(np.hypot(*(points[i] - points[j])) > NEAR for j in named):
             place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 7}
             text = axes.annotate(word, (x[i], y[i]), color=paint, **place)
-            text.set_in_layout(len(x) > 1)  # a long name of a user's method leaves no axes
+            # A lambda is short. Room for a method's long name would leave the axes none.
+            text.set_in_layout(len(x) > 1)
             named.append(i)

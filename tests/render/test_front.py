@@ -218,6 +218,17 @@ def test_every_panel_shows_the_targets_and_its_own_anchors() -> None:
     assert ["noise" in lines(axes) for axes in panels] == [False, True, False]
 
 
+def test_points_are_named_once_where_they_lie_close() -> None:
+    """METHOD has all of its lambdas, another path its ends, and a single point its method."""
+    named = [text.get_text() for text in drawn(four())[0].texts]
+    assert sorted(named) == sorted(["0", "1", "0", "1", "VAE", "half"])
+    close = pd.DataFrame({"lam": LAMS, "mse": [8, 7.9, 1, 0.1], "is": [1, 1, 2, 3], "label": "S"})
+    axes = front.front(
+        close.assign(method="svae_r", config="a", seed=0), {"is": "score"}, "mse", {}, "MSE"
+    ).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0", "1", "10"]
+
+
 def test_a_figure_can_be_drawn_when_every_run_has_diverged(tmp_path: Path) -> None:
     gone = four().assign(mse=math.inf)
     picture = Picture(

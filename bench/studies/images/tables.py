@@ -14,8 +14,8 @@ import pandas as pd
 from bench.render.figures import ORDER, rank
 from bench.render.tables import Column, Table, lam, number, spread, tabulate
 from bench.render.text import texts
-from bench.scores.metrics import Metric
-from bench.studies.images.claims import anchors
+from bench.scores.metrics import IMAGES, Metric
+from bench.studies.images.claims import ERROR, anchors
 from bench.studies.images.runs import cells, diverged
 
 TEXT = texts("bench.studies.images")
@@ -33,6 +33,9 @@ Row = tuple[dict[str, Any], pd.DataFrame]
 """What a row of a table is told of: what is known by name, and our runs, maybe none."""
 Cell = tuple[Column, Callable[[Row], str]]
 Cells = list[Cell]
+
+Group = tuple[Column | str, Callable[[pd.DataFrame], str]]
+"""A column of a table whose rows are groups of runs."""
 
 
 def beside(published: pd.DataFrame, frame: pd.DataFrame) -> list[Row]:
@@ -94,20 +97,25 @@ def ours(heading: str, cell: Callable[[pd.DataFrame], str], absent: str = "") ->
     return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
 
 
+def spreads(metric: Metric) -> tuple[str, Callable[[pd.DataFrame], str]]:
+    """A metric's heading, and its mean and sd over the seeds of a group of runs."""
+    return metric.heading, lambda runs: spread(runs[metric.columns[0]], metric.digits)
+
+
 def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:
     """Columns of those scores that the study has: headings, and spreads over our seeds."""
 
     def cell(metric: Metric) -> Cell:
-        column, digits = metric.columns[0], metric.digits
+        heading, of_runs = spreads(metric)
 
         def shown(row: Row) -> str:
             known, runs = row
             if len(runs):
-                return spread(runs[column], digits)
-            value = known.get("anchors", {}).get(column, math.nan)
-            return "" if math.isnan(value) else number(value, digits)
+                return of_runs(runs)
+            value = known.get("anchors", {}).get(metric.columns[0], math.nan)
+            return "" if math.isnan(value) else number(value, metric.digits)
 
-        return Column(metric.heading), shown
+        return Column(heading), shown
 
     found = {each.columns[0]: cell(each) for each in metrics}
     return [found[name] for name in names if name in found]
@@ -123,21 +131,28 @@ NUMBERS: Cells = [(Column("n"), _count)]
 NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)))]
 
 
-Group = tuple[Column | str, Callable[[pd.DataFrame], str]]
-"""A column of a table whose rows are groups of runs."""
 NAMED: list[Group] = [
     (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
     ("λ", lambda runs: lam(float(runs["lam"].iloc[0]))),
 ]
 SCORED: list[Group] = [
-    ("IS (our classifier)", lambda runs: spread(runs["inception_score"], 2)),
-    ("Fréchet (our classifier)", lambda runs: spread(runs["frechet"], 2)),
-    ("MSE of x", lambda runs: spread(runs["mse_x"])),
+    spreads(each) for each in IMAGES if each.columns[0] in ("inception_score", "frechet", ERROR)
 ]
 COUNTED: list[Group] = [
     ("n", lambda runs: str(len(runs))),
     ("diverged", lambda runs: str(diverged(runs))),
 ]
+
+
+def through(
+    columns: Iterable[Group], runs: Callable[[Any], pd.DataFrame]
+) -> list[tuple[Column | str, Callable[[Any], str]]]:
+    """Columns of groups for a table of other rows; `runs` finds the group of a row."""
+
+    def of_row(cell: Callable[[pd.DataFrame], str]) -> Callable[[Any], str]:
+        return lambda row: cell(runs(row))
+
+    return [(heading, of_row(cell)) for heading, cell in columns]
 
 
 # Tables
@@ -169,10 +184,7 @@ def rankings(frame: pd.DataFrame) -> list[Table]:
     if not any(len(columns) > 1 for columns in shown.values()):
         return []
     groups = list(cells(frame[frame["inception_score"].notna()]).values())
-    columns: list[tuple[Column | str, Callable[[int], str]]] = [
-        (Column("method", text=True), lambda i: str(groups[i]["label"].iloc[0])),
-        ("λ", lambda i: f"{groups[i]['lam'].iloc[0]:g}"),
-    ]
+    columns = through(NAMED, groups.__getitem__)
 
     def score(column: str) -> Callable[[int], str]:
         return lambda i: spread(groups[i][column], 2)
@@ -198,13 +210,8 @@ def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[T
     rows = [(words(apart), runs) for apart, rows in groups for runs in cells(rows).values()]
     if not rows:
         return []
-
-    def of_runs(column: Group) -> tuple[Column | str, Callable[[Any], str]]:
-        heading, cell = column
-        return heading, lambda row: cell(row[1])
-
     named = (Column("settings", text=True), lambda row: row[0])
-    columns = [named, *map(of_runs, [*NAMED, *SCORED, *COUNTED])]
+    columns = [named, *through([*NAMED, *SCORED, *COUNTED], lambda row: row[1])]
     title, caption = TEXT["titles"]["settings"], TEXT["settings"]
     return [tabulate("settings", title, caption, columns, rows, hide_empty=True)]
 

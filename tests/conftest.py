@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from bench import report, run
+from bench.render import draw
 from tests import lives
 from tests.lives import PATIENCE, Life
 from tests.rows import SMOKE, stored
@@ -105,6 +106,12 @@ def live(tmp_path: Path) -> Iterator[Callable[..., Life]]:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds a run, and few tests look at it."""
     monkeypatch.setattr(report, "after_run", lambda *_: None)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are written without their pictures, for tests that read words alone."""
+    monkeypatch.setattr(draw, "write", lambda *_: {})
 
 
 @pytest.fixture(scope="session")

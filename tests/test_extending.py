@@ -118,6 +118,7 @@ def test_a_method_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(pages) == 2 and all(f"| {METHODS[added].label} |" in page for page in pages)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is stored and shown, and results that are older than the metric get it."""
     recipe = Recipe.of("Add a metric")
@@ -144,6 +145,7 @@ def test_a_metric_that_fails_is_told_before_any_training(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies of images take it by its name, and no report calls it its own data."""
     known = {*DATASETS}

@@ -383,18 +383,11 @@ def test_check_agrees_after_publishing_and_sees_any_change(
     assert "figure3 does not plot what the rows say" in out and "scores.csv" in out
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_study_is_published_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_mini(tmp_path, monkeypatch)
-
-    def write(page: report.Page, folder: Path) -> None:
-        """Without figures, which take long."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in page.texts().items():
-            (folder / name).write_text(text, "utf-8")
-
-    monkeypatch.setattr(report, "write", write)
     specs = STUDIES["toy_grid"].specs("quick", seeds=1)
     small = [s for s in specs if (s.critic_steps, s.model_steps) == (1, 1)]
     cut = len(small) // 2
@@ -449,6 +442,7 @@ def test_a_report_says_how_many_trainings_ran_as_graphs(tmp_path: Path) -> None:
     assert "; 3 with CUDA graphs; " in report.build("toy_grid", "smoke", tmp_path).origin
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_rows_of_other_settings_alone_are_no_part_of_a_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -540,6 +534,7 @@ def test_incomplete_studies_are_not_published(
         report.publish("toy_grid", "smoke", tmp_path / "mini")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_other_learning_rates_alone_make_a_report_too(tmp_path: Path) -> None:
     specs = STUDIES["toy_grid"].specs("smoke", lrs=[1e-4])
     kept = STUDIES["toy_grid"].store(tmp_path, "smoke")

@@ -269,7 +269,8 @@ def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, wh
     for i, word in enumerate(words):
         ends = whole or i in (0, len(x) - 1)
         if ends and all(np.hypot(*(points[i] - points[j])) > NEAR for j in named):
-            place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 7}
+            offset, side = ((4, 2), "left") if len(x) > 1 else ((0, 4), "center")
+            place = {"xytext": offset, "ha": side, "textcoords": "offset points", "fontsize": 7}
             text = axes.annotate(word, (x[i], y[i]), color=paint, **place)
             # A lambda is short. Room for a method's long name would leave the axes none.
             text.set_in_layout(len(x) > 1)

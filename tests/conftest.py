@@ -60,6 +60,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(autouse=True)
+def same_signals() -> Iterator[None]:
+    """A command that is stopped in a test's process leaves it deaf, and all that it starts."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 def start(*arguments: str, cwd: Path, **kw) -> subprocess.Popen[str]:
     """`python ARGUMENTS` in a folder of its own."""
     return subprocess.Popen(

@@ -259,9 +259,9 @@ def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, wh
     values["error"] = np.log(runs[error].astype(float))
     middles = values.groupby("lam").mean()
     x, y = np.exp(middles["error"].to_numpy()), middles["score"].to_numpy()
-    mark, label = "o" if len(x) > 1 else "D", str(runs["label"].iloc[-1])
-    axes.plot(x, y, color=paint, marker=mark, markersize=3.5, label=label)
-    words = [label] if len(x) < 2 else [lam(value) for value in middles.index]
+    alone, label = len(x) == 1, str(runs["label"].iloc[-1])
+    axes.plot(x, y, color=paint, marker="D" if alone else "o", markersize=3.5, label=label)
+    words = [label] if alone else [lam(value) for value in middles.index]
     points = np.column_stack([np.log(x), y])
     extent = np.ptp(points, axis=0)
     points = points / np.where(extent > 0, extent, 1)
@@ -269,9 +269,9 @@ def _path(axes: Axes, runs: pd.DataFrame, score: str, error: str, paint: str, wh
     for i, word in enumerate(words):
         ends = whole or i in (0, len(x) - 1)
         if ends and all(np.hypot(*(points[i] - points[j])) > NEAR for j in named):
-            offset, side = ((4, 2), "left") if len(x) > 1 else ((0, 4), "center")
+            offset, side = ((0, 4), "center") if alone else ((4, 2), "left")
             place = {"xytext": offset, "ha": side, "textcoords": "offset points", "fontsize": 7}
             text = axes.annotate(word, (x[i], y[i]), color=paint, **place)
             # A lambda is short. Room for a method's long name would leave the axes none.
-            text.set_in_layout(len(x) > 1)
+            text.set_in_layout(not alone)
             named.append(i)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from bench.render import front, intervals
 from bench.render.figures import Picture
@@ -227,6 +228,18 @@ def test_points_are_named_once_where_they_lie_close() -> None:
         close.assign(method="svae_r", config="a", seed=0), {"is": "score"}, "mse", {}, "MSE"
     ).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0", "1", "10"]
+
+
+def test_the_name_of_a_single_point_takes_no_room_from_the_axes() -> None:
+    def width(name: str) -> float:
+        axes = drawn(four().replace("VAE", name))[0]
+        figure = axes.get_figure()
+        assert isinstance(figure, Figure)
+        figure.legends.clear()
+        figure.draw_without_rendering()
+        return axes.get_position().width
+
+    assert width("VAE" * 20) == pytest.approx(width("VAE"))
 
 
 def test_a_figure_can_be_drawn_when_every_run_has_diverged(tmp_path: Path) -> None:

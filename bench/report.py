@@ -32,17 +32,19 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from bench import plugins
 from bench.cli import Parser, UsageError, complain, to_path
 from bench.process import command
 from bench.render.claims import OURS, PAPER, WEIGHT
 from bench.render.compare import agrees
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
+from bench.scores.metrics import Metric
 from bench.store.atomic import write_atomically
 from bench.store.merge import merged
 from bench.store.provenance import REFERENCE, ROOT, need_checkout
 from bench.store.rows import StoreError, to_bytes
-from bench.studies import STUDIES
+from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES, Study
 
 RESULTS = Path("results")
@@ -62,7 +64,9 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     UsageError if there is nothing in `other` to compare with.
     """
     chosen = STUDIES[study] if isinstance(study, str) else study
-    left_out = STUDIES[chosen.name].store(results, scale).left_out()
+    kept = STUDIES[chosen.name].store(results, scale)
+    left_out, theirs = kept.left_out(), [Metric.stored(told) for told in kept.metrics()]
+    chosen = replace(chosen, stored_metrics=theirs)
     rows, bad = chosen.load(results, scale)
     if not len(rows):
         command = f"python -m bench.run {chosen.name} --scale {scale}"
@@ -182,6 +186,8 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
     come from several kinds of device.
     """
     chosen = STUDIES[study]
+    if chosen.base or plugins.home("studies", study):
+        raise StoreError(f"{study} is a study of your own; only the suite's own are published")
     kept, published = (chosen.store(folder, scale) for folder in (results, REFERENCE))
     rows, said = kept.load()[0], [f"not published, stale: {line}" for line in kept.left_out()]
     clean = rows.filter(pc.field("dirty") == False)  # noqa: E712
@@ -192,6 +198,12 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
                 "only results of committed code can be published"
             )
         said.append(f"not published: {dirty} rows of uncommitted or unknown code")
+    own = clean.filter(pc.field("plugins").is_valid())
+    if len(own):
+        if not partial:
+            raise StoreError(f"{len(own)} rows were made with plug-ins, which are not published")
+        said.append(f"not published: {len(own)} rows that were made with plug-ins")
+        clean = clean.filter(~pc.field("plugins").is_valid())
     points = kept.load_samples()
     if partial:
         if not len(clean):
@@ -401,6 +413,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--check", action="store_true", help=checked)
     made = "make the results of STUDY at --scale the reference. Refused are rows of uncommitted "
     made += "code and incomplete studies"
+    plugins.add_option(p)
     p.add_argument("--publish", action="store_true", help=made)
     part = "with --publish: let finished rows of committed code join the published rows, and name "
     part += "what is missing"
@@ -412,6 +425,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = parser().parse_args(arguments)
     try:
+        plugins.load(args.plugin)
+        grids.adopt(args.results)
         if unknown := [study for study in args.studies if study not in STUDIES]:
             raise UsageError(f"unknown study {unknown[0]!r}; allowed: {', '.join(STUDIES)}")
         if args.check or args.publish:

@@ -21,7 +21,7 @@ from bench.engine import score
 from bench.process import command
 from bench.store.merge import merge
 from bench.store.rows import Store, Unwritable, tell_aside
-from bench.studies import STUDIES
+from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES
 
 MERGE = """Joins folders of results: every study and scale in them, with samples and kept weights.
@@ -62,6 +62,8 @@ def merge_all(folders: Sequence[Path], into: Path) -> int:
     Returns the number of conflicts and of files that can't be read. Raises UsageError for a folder
     without results.
     """
+    for folder in folders:
+        grids.adopt(folder)
     found = {folder: stored(folder) for folder in folders}
     if empty := [folder for folder in folders if not found[folder]]:
         raise UsageError(f"no results in {empty[0]}; a folder of results has STUDY/SCALE/")

@@ -24,12 +24,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import plugins
 from bench.cli import Parser, UsageError, complain, duration, positive, to_path
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
 from bench.process import command, stopped, terminate
 from bench.studies import STUDIES
 from bench.studies.images.spec import ImageSpec
-from bench.studies.selection import Shard
+from bench.studies.selection import Shard, configurations
 from bench.studies.study import SCALES
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's options."""
     p = Parser("python -m bench.run", __doc__)
     add = p.add_argument
-    names = ", ".join(STUDIES)
-    add("study", nargs="?", choices=STUDIES, metavar="STUDY", help=f"one of {names}")
+    add("study", nargs="?", metavar="STUDY", help=f"one of {', '.join(STUDIES)}, or a plug-in's")
+    about = """trains a grid of your own, which a file of TOML describes: its name, the study that it
+        is based on, axes, methods, lambdas and seeds. See bench/README.md."""
+    add("--study", dest="grid", type=to_path, metavar="FILE", help=about)
+    plugins.add_option(p)
     about = """trains the spec of one stored row again, which stays as it is, and says whether all
         numbers came out the same. The row is in --results or among the published results."""
     add("--id", metavar="ID", help=about)
@@ -63,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
     about = """trains at these learning rates instead of the study's own. Figures and claims of the
         toy study keep to 1e-3 if it is among the rows."""
     add("--lr", type=_floats, metavar="R[,R]", help=about)
-    about = """trains with these values of any other field, such as epochs=20, ais_images=10000 or
-        bits=dynamic (the suite's own binarization). A report prefers the study's own settings, so
-        give other settings a --results folder of their own."""
+    about = """trains with these values of a field instead of the study's own, such as epochs=20,
+        encoder_width=64,128 or bits=dynamic (the suite's own binarization). A report prefers the
+        study's own settings, so give other settings a --results folder of their own."""
     add("--set", **many, help=about)
     about = """takes images from this place: the published files, an .npz or, in colour, any folder
         or zip of images. Without it the command uses its cache, or downloads the files."""
@@ -123,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     about = "counts and shows stale trainings as if today's source had made them"
     add("--stale", action="store_true", help=about)
     add("--fail-fast", action="store_true", help="stops at the first training that fails")
-    about = "prints what the command would train, and writes nothing"
+    about = "prints a table of what the command would train, and writes nothing"
     add("--dry-run", action="store_true", help=about)
     add("--status", action="store_true", help="prints what is stored, and writes nothing")
     about = """prints one object, with --dry-run or --status: study, scale, total, done, diverged
@@ -154,6 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.json and not (args.dry_run or args.status):
             raise UsageError("--json goes with --dry-run or --status")
+        plugins.load([*args.plugin, *([args.grid] if args.grid else [])])
+        if args.grid is not None:
+            args.study = _study_of(args)
         if args.id is not None:
             if args.status or args.dry_run or args.redo or args.only or args.set or args.shard:
                 raise UsageError("--id trains one row's own spec: no option selects or changes it")
@@ -162,12 +169,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return again(args)
         if args.study is None:
             raise UsageError(f"a STUDY is missing; allowed: {', '.join(STUDIES)}")
+        if args.study not in STUDIES:
+            raise UsageError(f"unknown study {args.study!r}; allowed: {', '.join(STUDIES)}")
         return _run(args)
     except UsageError as error:
         return complain("bench.run", error)
     except KeyboardInterrupt as stop:
         print(f"stopped; {AGAIN}", file=sys.stderr)
         return stopped(stop)
+
+
+def _study_of(args: argparse.Namespace) -> str:
+    """Returns the name of the study that the file of --study has added. Raises UsageError."""
+    if args.study is not None:
+        raise UsageError(
+            f"--study {args.grid} names the study; allowed: no STUDY beside the option"
+        )
+    studies = plugins.LOADED[args.grid.name].studies
+    if len(studies) != 1:
+        raise UsageError(f"--study {args.grid} has {len(studies)} studies; allowed: a file of one")
+    return studies[0]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -190,6 +211,8 @@ def _run(args: argparse.Namespace) -> int:
             what = f"{len(bad)} files, such as {path}, which {reason}"
             print(f"bad: {what}; a run sets them aside", file=sys.stderr)
         plan.cut()
+        if args.dry_run:
+            print(configurations(plan.study, plan.specs))
         _begin(plan)
         return 0
     executor = executors.start(args.engine, args.address, plan.workers, plan.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from itertools import chain, product
@@ -31,6 +31,8 @@ OPTIONS = {"lam": "--lam", "lr": "--lr", "seed": "--seeds", "precision": "--prec
 """Options of `bench.run` that replace a study's own values of a field, see `option`."""
 
 S = TypeVar("S", bound="Spec")
+Axes = dict[str, list[Any]]
+"""Values of fields by name, or of several fields at a time by names that commas join."""
 
 
 def protocol(study: str) -> int:
@@ -151,6 +153,24 @@ def grid(kind: type[S], **axes: Iterable[Any]) -> list[S]:
     names = [name for axis in lists for name in axis.split(",")]
     parts = [values if "," in axis else zip(values) for axis, values in lists.items()]
     return [kind(**dict(zip(names, chain(*each), strict=True))) for each in product(*parts)]
+
+
+def axes_with(axes: Mapping[str, Iterable[Any]], given: Mapping[str, Iterable[Any]]) -> Axes:
+    """Returns the axes, where the given axes take the place of all values of their fields.
+
+    A joined axis keeps its other fields, with each combination of their values once.
+    """
+    replaced, found = {field for axis in given for field in axis.split(",")}, {}
+    for axis, values in axes.items():
+        fields = axis.split(",")
+        kept = [at for at, field in enumerate(fields) if field not in replaced]
+        if axis in given or len(kept) == len(fields):
+            found[axis] = list(given.get(axis, values))  # in its place: the order of specs stays
+        elif kept:
+            rows = dict.fromkeys(tuple(value[at] for at in kept) for value in values)
+            name = ",".join(fields[at] for at in kept)
+            found[name] = [*rows] if len(kept) > 1 else [value for (value,) in rows]
+    return found | {axis: list(values) for axis, values in given.items()}
 
 
 def enough(number: int) -> None:

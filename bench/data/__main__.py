@@ -13,13 +13,18 @@ import os
 import re
 from collections.abc import Sequence
 
-from bench.cli import Parser, complain, one_line, to_path
+from bench import plugins
+from bench.cli import Parser, UsageError, complain, one_line, to_path
 from bench.data.load import DATASETS, DataError, cache, prepare, read
 from bench.process import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status of the command: 0, or 2 after one line on standard error."""
+    try:
+        plugins.load()
+    except UsageError as error:
+        return complain("bench.data", error)
     names = [name for name, entry in DATASETS.items() if not entry.draw]
     p = Parser("python -m bench.data", __doc__)
     p.add_argument("command", choices=["prepare"])

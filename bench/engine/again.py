@@ -19,7 +19,7 @@ from bench.spec import Spec
 from bench.store import provenance
 from bench.store.provenance import REFERENCE
 from bench.store.schema import TIMES
-from bench.studies import STUDIES
+from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES, Study
 
 ROUNDING = 1e-9
@@ -73,6 +73,7 @@ def again(args: argparse.Namespace) -> int:
 
 def _stored(args: argparse.Namespace) -> tuple[Study[Any], dict[str, Any], Path]:
     """Returns the study of the row that is asked for, the row, and the results that have it."""
+    grids.adopt(args.results)
     names = [args.study] if args.study else list(STUDIES)
     scales = [args.scale] if args.scale else SCALES
     for folder, name, scale in product((args.results, REFERENCE), names, scales):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench import plugins
 from bench.engine.progress import Heartbeat
 from bench.spec import Spec, columns, protocol
 from bench.store import provenance, source
@@ -62,8 +63,9 @@ def run_job(job: Job) -> Verdict:
 
 
 def _attempt(job: Job, beat: Heartbeat) -> Verdict:
-    study = STUDIES[job.specs[0].study]
     try:
+        plugins.install(job.texts)
+        study = STUDIES[job.specs[0].study]
         rows, samples = _train(job, beat)
     except cuda.Unrecorded as error:
         return Verdict(job, "unrecorded", reason=error.why, methods=error.methods)
@@ -86,8 +88,8 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
 
 def _raised(job: Job, error: Exception) -> Verdict:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(last.filename).name}:{last.lineno}"
-    reason = f"{type(error).__name__}: {error} ({where})"
+    where = plugins.place(error) or f"({Path(last.filename).name}:{last.lineno})"
+    reason = f"{type(error).__name__}: {error} {where}"
     return Verdict(job, "raised", {}, reason, spoiled=cuda.unusable(error))
 
 
@@ -147,6 +149,8 @@ def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:
             "finished": datetime.now(UTC),
             "method_digest": methods[spec.method],
             "metric_digests": today.filled(row),
+            "plugins": plugins.digests() or None,
+            "grid": study.grid,
         }
     return rows, samples
 

@@ -25,10 +25,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import plugins
 from bench.cli import UsageError, complain, positive, to_path
 from bench.engine.plan import DOWNLOAD, choose_device
 from bench.spec import Spec
-from bench.studies import STUDIES
+from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES, Job, Kept, Study, Unscorable
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=positive, default=1, metavar="N", help=about)
     about = "scores on this device (default: cuda where torch finds a GPU)"
     add("--device", choices=("cpu", "cuda"), help=about)
+    plugins.add_option(parser)
 
 
 def command(args: argparse.Namespace) -> int:
@@ -71,6 +73,8 @@ def command(args: argparse.Namespace) -> int:
     from bench.scores import metrics
 
     try:
+        plugins.load(args.plugin)
+        grids.adopt(args.results)
         asked = _asked(args)
         for study, scale, _ in asked:
             if loss := study.store(args.results, scale).loss():
@@ -305,6 +309,7 @@ def score_job(job: ScoreJob) -> list[Outcome]:
     from bench.engine.job import keep_freed_memory
     from bench.scores.metrics import ANCHORS
 
+    plugins.install(job.texts)
     study = STUDIES[job.specs[0].study]
     torch.set_num_threads(1)  # as in training, so that scores have the same bits
     keep_freed_memory()
@@ -357,5 +362,6 @@ def _stored(
         assert store.today is not None
         made = store.today.of(row)
         made["metric_digests"] |= {name: store.today.metrics[name] for name in done}
-        found = {**found, **made}
+        by = {**dict(row["plugins"] or ()), **plugins.digests()}
+        found = {**found, **made, "plugins": by or None}
         yield id, "" if store.rows.change(row, found) else REPLACED, done

@@ -4,6 +4,7 @@ A metric is one function and one line in `TOY` or `IMAGES`. The line has its col
 the function's docstring explains it in captions.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
+from bench import plugins
 from bench.cli import UsageError
 
 SPLITS, SEED, SUBSETS, SUBSET_SIZE = 10, 2020, 100, 1000
@@ -161,6 +163,23 @@ class Metric:
         """Says what the first column means."""
         return " ".join((self.function.__doc__ or "").split("\n\n")[0].split())
 
+    def as_json(self) -> str:
+        """Returns all but the function, for reports that do not have it."""
+        told = {"columns": self.columns, "heading": self.heading, "digits": self.digits}
+        return json.dumps({**told, "kind": self.kind.__name__, "explanation": self.explanation})
+
+    @classmethod
+    def stored(cls, told: str) -> "Metric":
+        """Returns a metric that can be shown, from `as_json`. Raises ValueError or KeyError."""
+
+        def function(outputs: Outputs) -> Any:
+            raise Absent("the plug-in of this metric")
+
+        about = json.loads(told)
+        function.__doc__ = about.pop("explanation")
+        kind = {"int": int, "bool": bool}.get(about.pop("kind"), float)
+        return cls(tuple(about.pop("columns")), function, kind=kind, **about)
+
     def values(self, outputs: Outputs) -> dict[str, Any]:
         """Returns the values by column.
 
@@ -219,7 +238,7 @@ def _failures(
         except Absent as absent:
             wrong = "" if str(absent) in later else "asks for what this study never has"
         except Exception as error:  # a user's function may raise anything
-            wrong = " ".join(f"{type(error).__name__}: {error}".split())
+            wrong = " ".join(f"{type(error).__name__}: {error} {plugins.place(error)}".split())
         if double := taken & set(metric.columns):
             wrong = f"fills column {min(double)}, which is another's"
         if wrong:

@@ -420,6 +420,16 @@ class Store:
         """Returns all rows of today's protocol, stale or not. Raises StoreError as `load` does."""
         return self._of_protocol()[0]
 
+    def metrics(self) -> list[str]:
+        """Returns what files say of metrics whose columns nobody declares, see `schema.METRIC`."""
+        found = {}
+        for columns in map(_schema, [*self.rows.files(), self.published("")]):
+            for field in columns:
+                told = (field.metadata or {}).get(schema.METRIC.encode())
+                if told and field.name not in self.rows.columns.names:
+                    found[field.name] = told.decode()
+        return [found[name] for name in sorted(found)]
+
     def left_out(self) -> list[str]:
         """Returns a line for each reason for which `load` leaves rows out: how many, and which."""
         table = self.every()
@@ -441,7 +451,7 @@ class Store:
     def _stale(self, table: pa.Table) -> dict[str, str]:
         if self.today is None:
             return {}
-        names = ("id", "method", "commit", "dirty", "method_digest", "metric_digests")
+        names = ("id", "method", "commit", "dirty", "method_digest", "metric_digests", "plugins")
         rows = table.select([*names, *self.today.metrics]).to_pylist()
         return {row["id"]: why for row in rows if (why := self.today.stale(row))}
 

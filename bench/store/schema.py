@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from bench.spec import Spec, columns
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
-DEFAULT = "bench.default"
+DEFAULT, METRIC = "bench.default", "bench.metric"
 
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
@@ -53,6 +53,8 @@ PROVENANCE = {
     "finished": "time",
     "method_digest": str,  # of the method's source, see bench.store.source
     "metric_digests": "texts by name",  # of each metric's source, by the metric's first column
+    "plugins": "texts by name",  # the digest of each plug-in that was loaded, by its file's name
+    "grid": str,  # of a study that is a grid of another: what it is, see bench.studies.grids
 }
 
 
@@ -60,15 +62,18 @@ TIMES = ("evaluation_seconds",)
 """A study's own columns that no second training repeats."""
 
 
-def rows(kind: type[Spec], own: Mapping[str, Any]) -> pa.Schema:
+def rows(
+    kind: type[Spec], own: Mapping[str, Any], notes: Mapping[str, Mapping[str, str]] = {}
+) -> pa.Schema:
     """Returns the schema of rows: identity, fields of the spec, the study's own, provenance.
 
     A spec's field carries its default as JSON metadata, for rows that are older than the field.
+    `notes` are the metadata of the study's own columns, by column.
     """
     given = [(f.name, f.default) for f in fields(kind) if f.default is not MISSING]
     defaults = {name: {DEFAULT: json.dumps(default)} for name, default in given}
     spec = _fields(columns(kind), defaults)
-    return pa.schema([*_fields(IDENTITY), *spec, *_fields(own), *_fields(PROVENANCE)])
+    return pa.schema([*_fields(IDENTITY), *spec, *_fields(own, notes), *_fields(PROVENANCE)])
 
 
 def samples(own: Mapping[str, Any]) -> pa.Schema:

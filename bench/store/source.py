@@ -79,7 +79,8 @@ def _digest_of(function: Callable[..., Any]) -> str:
         code = inspect.unwrap(type(function).__call__).__code__
     held += [_held(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
     path = ROOT / code.co_filename
-    module = _module(path) if path.is_file() else _Module(ast.Module([], []))
+    known = path in _PLUGINS or path.is_file()
+    module = _module(path) if known else _Module(ast.Module([], []))
     tracer = _Tracer(ROOT)
     nodes = [node for node in ast.walk(module.tree) if _is(node, code)]
     classes = [node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
@@ -131,10 +132,31 @@ class _Module:
     imported: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-@cache
+_PLUGINS: dict[Path, _Module] = {}
+_FILES: dict[str, Path] = {}
+
+
+def add(name: str, path: Path, text: str) -> None:
+    """Makes the text of a plug-in the source of the module of this name.
+
+    `path` is what code of the plug-in calls its file, which need not be on this machine. Raises
+    SyntaxError.
+    """
+    _PLUGINS[path], _FILES[name] = _parsed(text), path
+
+
 def _module(path: Path) -> _Module:
-    module = _Module(_Bare().visit(ast.parse(path.read_text("utf-8"))))
+    return _PLUGINS.get(path) or _of_file(path)
+
+
+@cache
+def _of_file(path: Path) -> _Module:
     package = ".".join(path.relative_to(ROOT).parent.parts) if path.is_relative_to(ROOT) else ""
+    return _parsed(path.read_text("utf-8"), package)
+
+
+def _parsed(text: str, package: str = "") -> _Module:
+    module = _Module(_Bare().visit(ast.parse(text)))
     for statement in module.tree.body:
         if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
             module.imported.update(_imports(statement, package))
@@ -208,7 +230,9 @@ def _imports(tree: ast.AST, package: str = "") -> Iterator[tuple[str, tuple[str,
 
 
 def _file(root: Path, module: str) -> Path | None:
-    """Returns the file of a module of the suite, None for a module of others."""
+    """Returns the file of a module of the suite or of a plug-in, None for a module of others."""
+    if module in _FILES:
+        return _FILES[module]
     path = root.joinpath(*module.split("."))
     there = (path.with_suffix(".py"), path / "__init__.py")
     return next((each for each in there if each.is_file()), None)
@@ -302,11 +326,11 @@ class _Tracer:
         keyed: set[int] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Subscript) and isinstance(_constant(node.slice), str):
-                table = self._table(module, imported, _name(node.value))
-                entry = table and _entry(*table, _constant(node.slice))
-                if table and entry:  # one entry of a table, not all of them
-                    keyed.add(id(node.value))
-                    self.add(table[0], _constant(node.slice), entry)
+                for table in self._tables(module, imported, _name(node.value)):
+                    if entry := _entry(*table, _constant(node.slice)):
+                        keyed.add(id(node.value))  # one entry of a table, not all of them
+                        self.add(table[0], _constant(node.slice), entry)
+                        break
             elif isinstance(node, ast.Attribute):
                 self._attribute(imported, node)
             elif isinstance(node, ast.Name) and id(node) not in keyed and _read(node):
@@ -315,14 +339,15 @@ class _Tracer:
             if star.startswith("* of ") and (path := _file(self.root, origin)):
                 self.add(_module(path), origin, _module(path).tree)
 
-    def _table(
+    def _tables(
         self, module: _Module, imported: Mapping[str, tuple[str, str]], name: str
-    ) -> tuple[_Module, str] | None:
+    ) -> Iterator[tuple[_Module, str]]:
+        """Yields where a table may have entries: its own file, and the file of an import."""
         if name in module.defined:
-            return module, name
+            yield module, name
         origin, there = imported.get(name, ("", ""))
-        path = _file(self.root, origin) if there else None
-        return (_module(path), there) if path else None
+        if there and (path := _file(self.root, origin)):
+            yield _module(path), there
 
     def _attribute(self, imported: Mapping[str, tuple[str, str]], node: ast.Attribute) -> None:
         """Adds what `module.name` means, where the module may have a name with dots."""
@@ -383,6 +408,8 @@ class Today:
     study: str
     method: Callable[[str], str]
     metrics: Mapping[str, str]  # by first column
+    there: Callable[[str], bool] = lambda method: True
+    """Says whether there is source of a method here. A plug-in's rows do without."""
 
     def filled(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Returns the digests of those metrics that have a value in this row."""
@@ -402,7 +429,9 @@ class Today:
     def changed(self, row: Mapping[str, Any]) -> list[str]:
         """Returns the method and the metrics of this row whose source is not today's, by name."""
         made = self.of(row)
-        pairs = [(row["method"], made["method_digest"], self.method(row["method"]))]
+        pairs = []
+        if not row["plugins"] or self.there(row["method"]):
+            pairs.append((row["method"], made["method_digest"], self.method(row["method"])))
         for name, then in made["metric_digests"].items():
             pairs.append((name, then, self.metrics.get(name, then)))
         return [name for name, then, now in pairs if self._newest(name, then, now) != now]

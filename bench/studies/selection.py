@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -45,18 +45,14 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     kinds = columns(study.kind)
     asked = _assignments("--only", args.only, ["label", *kinds])
     every = study.every_method()
+    given = _given(kinds, args)
     methods = list(every) if {"method", "label"} & asked.keys() else None
-    joined = ",".join(axis for axes in study.axes.values() for axis in axes if "," in axis)
-    fixed = {*joined.split(","), "study", "scale", "method", *OPTIONS}
-    given = {}
-    for field, texts in _assignments("--set", args.set, sorted(kinds.keys() - fixed)).items():
-        try:
-            given[field] = list(dict.fromkeys(map(kinds[field], texts)))
-        except ValueError:
-            allowed = f"allowed: values of type {kinds[field].__name__}"
-            raise UsageError(f"--set {field}={','.join(texts)}; {allowed}") from None
+    methods, lams = given.pop("method", methods), given.pop("lam", args.lam)
+    for name in methods or study.methods:
+        if name not in every:
+            raise UsageError(f"unknown method {name!r}; allowed: {', '.join(every)}")
     try:
-        specs = study.specs(scale, methods, args.lam, args.lr, args.seeds, args.precision, given)
+        specs = study.specs(scale, methods, lams, args.lr, args.seeds, args.precision, given)
     except ValueError as error:
         raise UsageError(str(error)) from None
     specs = [spec for spec in specs if spec.lam == 0 or every[spec.method]]
@@ -67,6 +63,57 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
         if not specs:
             raise UsageError(f"--shard {args.shard} is empty: {len(whole)} trainings are selected")
     return specs
+
+
+def _given(kinds: Mapping[str, type], args: argparse.Namespace) -> dict[str, list[Any]]:
+    """Returns the values of every field that --set names. Raises UsageError."""
+    given: dict[str, list[Any]] = {}
+    allowed = sorted(kinds.keys() - {"study", "scale", "precision"})
+    for field, texts in _assignments("--set", args.set, allowed).items():
+        if field in OPTIONS and getattr(args, OPTIONS[field].strip("-")) is not None:
+            raise UsageError(
+                f"--set {field} and {OPTIONS[field]} say the same; allowed: one of them"
+            )
+        try:
+            given[field] = list(dict.fromkeys(map(kinds[field], texts)))
+        except ValueError:
+            of = f"allowed: values of type {kinds[field].__name__}"
+            raise UsageError(f"--set {field}={','.join(texts)}; {of}") from None
+    return given
+
+
+def configurations(study: Study[Any], specs: Sequence[Spec]) -> str:
+    """Returns a table of specs in lines: a configuration a line, with the fields that differ.
+
+    Methods of a configuration that are trained at the same lambdas stand in one line.
+    """
+    apart = ("study", "scale", "method", "lam", "seed")
+    fields = [name for name in columns(study.kind) if name not in apart]
+    differ = [name for name in fields if len({getattr(spec, name) for spec in specs}) > 1]
+    cells: dict[tuple[tuple[str, ...], str], tuple[set[float], set[int]]] = {}
+    for spec in specs:
+        key = tuple(str(getattr(spec, name)) for name in differ)
+        lams, seeds = cells.setdefault((key, spec.method), (set(), set()))
+        lams.add(spec.lam)
+        seeds.add(spec.seed)
+    lines: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
+    for (key, method), (lams, seeds) in cells.items():
+        words = ", ".join(f"{value:g}" for value in sorted(lams))
+        lines.setdefault((key, words, _seeds(seeds)), []).append(method)
+    heads = [*differ, "methods", "lam", "seeds"]
+    rows = [[*key, ", ".join(names), lams, seeds] for (key, lams, seeds), names in lines.items()]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
+    alike = {name: getattr(specs[0], name) for name in fields if name not in differ}
+    same = ", ".join(f"{name} {value}" for name, value in alike.items() if value != "")
+    return "\n".join([*table, f"the same in all: {same}"])
+
+
+def _seeds(seeds: Collection[int]) -> str:
+    first, last = min(seeds), max(seeds)
+    if len(seeds) > 2 and len(seeds) == last - first + 1:
+        return f"{first} to {last}"
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def _assignments(

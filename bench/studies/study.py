@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from bench import plugins
 from bench.cli import UsageError
-from bench.spec import S, Spec, columns, enough, grid
+from bench.spec import PROTOCOLS, S, Spec, axes_with, columns, enough, grid, protocol
 from bench.store.atomic import work_of
 
 if TYPE_CHECKING:
@@ -28,6 +31,12 @@ Beat = Callable[[float], None]
 Rows = list[dict[str, Any]]
 Kept = tuple[Mapping[str, Any], Mapping[str, Any]]
 """The stored row of a training, and its kept weights: tensors by name."""
+
+
+NAME = re.compile("[a-z][a-z0-9_]{0,40}")
+"""What a grid may be called: the name becomes a folder."""
+NO_AXES = ("study", "scale", "method", "lam", "seed", "precision")
+"""Fields that have another place in a study, or in a command."""
 
 
 class Unscorable(Exception):
@@ -63,6 +72,26 @@ def refuse_images(study: str, data: Path | None, weights: str | None) -> None:
         raise UsageError(f"--inception-weights is for colour images; {study} has none")
 
 
+def _checked(kind: type[Spec], axis: str, values: Any) -> list[Any]:
+    """Returns the values of an axis, tuples if it joins fields. Raises ValueError."""
+    fields, kinds = axis.split(","), columns(kind)
+    if unknown := [name for name in fields if name not in kinds or name in NO_AXES]:
+        allowed = ", ".join(name for name in kinds if name not in NO_AXES)
+        raise ValueError(f"axis {unknown[0]!r}; allowed: {allowed}")
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise ValueError(f"axis {axis} is {values!r}; allowed: a list of values")
+    rows = [value if len(fields) > 1 else (value,) for value in values]
+    for row in rows:
+        if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != len(fields):
+            raise ValueError(f"axis {axis} has {row!r}; allowed: lists of {len(fields)} values")
+        for name, value in zip(fields, row, strict=True):
+            wanted = {str: str, int: int}.get(kinds[name], int | float)
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                of = kinds[name].__name__
+                raise ValueError(f"axis {axis} has {value!r}; allowed: {name} of type {of}")
+    return [*dict.fromkeys(tuple(row) if len(fields) > 1 else row[0] for row in rows)]
+
+
 @dataclass(frozen=True)
 class Job:
     """A job is a stack of trainings and all that a worker must know of it."""
@@ -77,6 +106,7 @@ class Job:
     inception: str | None = None  # weights of ImageNet's classifier, or "download"
     weights: str = "none"  # whose weights are kept: none, shown or all
     eager: tuple[str, ...] = ()  # methods whose updates can't be recorded as a CUDA graph
+    texts: tuple[plugins.Text, ...] = field(default_factory=plugins.carried)
 
     @property
     def key(self) -> str:
@@ -113,6 +143,58 @@ class Study(Generic[S]):
     cost_of_size: Mapping[int, float] = field(default_factory=dict)
     """Ratio of a member's time in a stack of this size to its time in a larger one (1)."""
     stale: bool = False  # whether results hold rows that were made by other source than today's
+    base: str = ""  # the study of which this one is a grid, see `derive`
+    given: Mapping[str, Any] = field(default_factory=dict)  # what `derive` was given
+    stored_metrics: Sequence[Metric] = ()  # of plug-ins that are not loaded, for reports
+
+    def derive(
+        self,
+        name: str,
+        *,
+        title: str = "",
+        axes: Mapping[str, Sequence[Any]] = {},
+        methods: Sequence[str] = (),
+        lams: Sequence[float] = (),
+        seeds: int = 0,
+    ) -> Study[S]:
+        """Returns a study with axes of its own, which takes all else from this study.
+
+        The axes take the place of this study's values of their fields, at every scale. An axis is
+        a field, or fields that commas join; it then has a list of values for each combination.
+        Raises ValueError for a name, an axis or a value that can't be.
+        """
+        if not NAME.fullmatch(str(name)):
+            allowed = "up to 41 small letters, digits and _, a letter first"
+            raise ValueError(f"name is {name!r}; allowed: {allowed}")
+        axes = {axis: _checked(self.kind, axis, values) for axis, values in axes.items()}
+        if not (isinstance(seeds, int) and seeds >= 0):
+            raise ValueError(f"seeds is {seeds!r}; allowed: the number of seeds")
+        for what, values in (("methods", methods), ("lams", lams)):
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise ValueError(f"{what} is {values!r}; allowed: a list")
+        given = {"title": title, "methods": [*methods], "lams": [*lams], "seeds": seeds}
+        given = {**self.given, **{key: each for key, each in given.items() if each}}
+        given["axes"] = axes_with(self.given.get("axes", {}), axes)
+        base = self.base or self.name
+        found = replace(
+            self,
+            name=name,
+            title=given.get("title") or f"{name}: a grid of {base}",
+            base=base,
+            given=given,
+            axes={scale: axes_with(own, axes) for scale, own in self.axes.items()},
+            methods=[*methods] or self.methods,
+            lams=dict.fromkeys(self.lams, [*map(float, lams)]) if lams else self.lams,
+            seeds=dict.fromkeys(self.axes, seeds) if seeds else self.seeds,
+        )
+        PROTOCOLS[name] = protocol(base)  # a number of the base changes its meaning here as well
+        found.specs("smoke")
+        return found
+
+    @property
+    def grid(self) -> str | None:
+        """Returns what `bench.studies.grids.adopt` needs, as JSON; None for a study of its own."""
+        return json.dumps({"base": self.base, **self.given}) if self.base else None
 
     def specs(
         self,
@@ -135,11 +217,11 @@ class Study(Generic[S]):
             if lams is not None and tuple(values) != (0.0,):
                 values = lams
             groups.setdefault(tuple(dict.fromkeys(values)), []).append(method)
-        axes = {"study": [self.name], "scale": [scale], **self.axes[scale]}
-        if lrs:
-            axes["lr"] = list(dict.fromkeys(lrs))
-        axes |= given or {}
-        axes |= {"seed": self.seeds_at(scale, seeds), "precision": [precision]}
+        first = {"study": [self.name], "scale": [scale]}
+        replaced = {**({"lr": [*dict.fromkeys(lrs)]} if lrs else {}), **(given or {})}
+        last = {"seed": self.seeds_at(scale, seeds), "precision": [precision]}
+        last = {field: each for field, each in last.items() if field not in replaced}
+        axes = first | axes_with(self.axes[scale], replaced) | last
         specs = (
             spec
             for values, names in groups.items()
@@ -171,7 +253,10 @@ class Study(Generic[S]):
         from bench.store import schema
         from bench.store.rows import Store
 
-        rows = schema.rows(self.kind, {**columns(self.metrics()), **self.columns()})
+        own = {**columns(self.metrics()), **self.columns()}
+        theirs = [each for each in self.metrics() if plugins.home("metrics", each.columns[0])]
+        notes = {each.columns[0]: {schema.METRIC: each.as_json()} for each in theirs}
+        rows = schema.rows(self.kind, own, notes)
         samples = schema.samples(self.sample_columns())
         return Store(results, self.name, scale, rows, samples, None if self.stale else self.today())
 
@@ -183,10 +268,22 @@ class Study(Generic[S]):
             places = self.method_source(name)
             return digest(*places) if places else digest_of(type(self).train)
 
-        metrics = {each.columns[0]: digest_of(each.function) for each in self.metrics()}
+        metrics = {
+            each.columns[0]: digest_of(each.function)
+            for each in self.metrics()
+            if each not in self.stored_metrics
+        }
         for name, places in self.score_source().items():
             metrics[name] = digest(*places) + metrics.get(name, "")
-        return Today(self.name, method, metrics)
+        return Today(self.name, method, metrics, self._there)
+
+    def _there(self, method: str) -> bool:
+        """Says whether there is source of a method: in the suite or in a plug-in that is loaded."""
+        from bench.store.source import there
+
+        entries = [place for place in self.method_source(method) if place.endswith("]")]
+        known = not entries or any(map(there, entries))
+        return known or bool(plugins.home("methods", method))
 
     def load(self, results: Path, scale: str) -> tuple[pa.Table, dict[Path, str]]:
         """Returns the rows of today's protocol and source, and the unreadable files.

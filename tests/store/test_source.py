@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def edit(root: Path, file: str, *changes: tuple[str, str]) -> None:
-    source._module.cache_clear()
+    source._of_file.cache_clear()
     source.digest.cache_clear()
     path = root / file
     text = path.read_text("utf-8")
@@ -177,14 +177,14 @@ class C:
         (tmp_path / "models").mkdir(exist_ok=True)
         (tmp_path / "models" / "g.py").write_text(own)
         (tmp_path / "models" / "h.py").write_text(other)
-        source._module.cache_clear()
+        source._of_file.cache_clear()
         source.digest.cache_clear()
         found.append(source.digest("models.g:f", root=tmp_path))
     assert (found[0] == found[1]) == (old == new)
     if what == "a method on self":
         methods = source.digest("models.g:C.train", root=tmp_path)
         (tmp_path / "models" / "g.py").write_text(text)
-        source._module.cache_clear()
+        source._of_file.cache_clear()
         source.digest.cache_clear()
         assert source.digest("models.g:C.train", root=tmp_path) != methods
 
@@ -219,7 +219,7 @@ def test_an_entry_outside_the_table_counts(tree: Path) -> None:
     with (tree / OBJECTIVES).open("a", encoding="utf-8") as file:
         file.write('\nOBJECTIVES["hinge"] = Objective(density_ratio, hinge, "a", "b")\n')
     place = "models.objectives:OBJECTIVES[hinge]"
-    source._module.cache_clear()
+    source._of_file.cache_clear()
     before = source.digest(place, root=tree)
     edit(tree, OBJECTIVES, ("(1 + f_p).relu()", "(2 + f_p).relu()"))
     assert source.digest(place, root=tree) != before

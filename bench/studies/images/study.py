@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import plugins
 from bench.studies.images.spec import ImageSpec
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study
 
@@ -50,9 +51,11 @@ class ImageStudy(Study[ImageSpec]):
     def method_source(self, method: str) -> Sequence[str]:
         from bench.store.source import there
 
-        own, joint = f"models.methods:METHODS[{method}]", f"models.objectives:OBJECTIVES[{method}]"
+        home = plugins.home("methods", method)
+        own = f"{home or 'models.methods'}:METHODS[{method}]"
+        joint = f"{home or 'models.objectives'}:OBJECTIVES[{method}]"
         if there(own):
-            return [own]
+            return [own, *(_networks(method) if home else [])]
         # A method that neither table shows may come from anywhere in both files.
         shared = [f"models.methods:{name}" for name in ("matching", "_Methods")]
         return [joint, *shared, *([] if there(joint) else [own])]
@@ -75,7 +78,7 @@ class ImageStudy(Study[ImageSpec]):
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import IMAGES
 
-        return IMAGES
+        return [*IMAGES, *self.stored_metrics]
 
     def columns(self) -> dict[str, Any]:
         """Returns the columns of how scores were made, log p(x) and losses.
@@ -181,3 +184,11 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.runs import Asked
 
         return self.page(Asked(self, scale, results, other))
+
+
+def _networks(method: str) -> list[str]:
+    """Returns where plug-ins have the source of a method's networks."""
+    from models.methods import METHODS
+
+    homes = ((part, plugins.home("networks", part)) for part in METHODS[method].parts.values())
+    return [f"{home}:PARTS[{part}]" for part, home in homes if home]

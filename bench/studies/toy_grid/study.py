@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import plugins
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study, refuse_images
 from bench.studies.toy_grid.spec import ToySpec
 
@@ -35,7 +36,7 @@ class ToyStudy(Study[ToySpec]):
     def method_source(self, method: str) -> Sequence[str]:
         objectives = "models.objectives"
         shared = [f"{objectives}:{name}" for name in ("squared_error", "regularised")]
-        return [f"{objectives}:OBJECTIVES[{method}]", *shared]
+        return [f"{plugins.home('methods', method) or objectives}:OBJECTIVES[{method}]", *shared]
 
     def score_source(self) -> Mapping[str, Sequence[str]]:
         return {"inception_score": ["bench.studies.toy_grid.data:posterior_logits"]}
@@ -43,7 +44,7 @@ class ToyStudy(Study[ToySpec]):
     def metrics(self) -> Sequence[Metric]:
         from bench.scores.metrics import TOY
 
-        return TOY
+        return [*TOY, *self.stored_metrics]
 
     def columns(self) -> dict[str, Any]:
         """Returns the columns of how scores were made, and of the decoder's gradient by method."""

@@ -1,0 +1,257 @@
+"""Plug-ins are files from outside the tree that add methods, metrics, data sets and studies.
+
+    python -m bench.run toy_grid --plugin my.py
+
+A plug-in is Python that adds to the suite's own tables, as bench/README.md shows, or a grid in TOML
+(`bench.studies.grids`). Jobs carry the text of every plug-in that is loaded, so a worker needs no
+file. Rows carry its digest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bench.cli import UsageError, one_line, to_path
+
+VARIABLE = "SVAE_BENCH_PLUGINS"
+"""Names plug-ins of every command, between colons (on Windows semicolons)."""
+ENDINGS = (".py", ".toml")
+
+Text = tuple[str, str]
+"""The path of a plug-in, as on the machine that has read it, and what the file says."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Holds a plug-in and the names that it has added; a metric has that of its first column."""
+
+    path: str
+    text: str
+    methods: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    studies: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return Path(self.path).name
+
+    @property
+    def digest(self) -> str:
+        """Returns 12 hex digits that name what the file says."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+    @property
+    def module(self) -> str:
+        """Returns the name under which Python and `bench.store.source` know it."""
+        return f"plugin_{self.digest}"
+
+
+LOADED: dict[str, Plugin] = {}
+"""Plug-ins of this process by their file's name."""
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option --plugin to a command."""
+    about = f"""loads a file that adds methods, metrics, data sets or studies, see bench/README.md.
+        The option may be repeated. ${VARIABLE} names plug-ins of every command."""
+    options: dict[str, Any] = {"action": "append", "default": [], "type": to_path}
+    parser.add_argument("--plugin", metavar="FILE", help=about, **options)
+
+
+def load(paths: Iterable[Path] = ()) -> list[Plugin]:
+    """Loads these files and those that $SVAE_BENCH_PLUGINS names; returns their plug-ins.
+
+    Raises UsageError, with file and line, for a file that can't be read or that raises, and for a
+    name that exists already. Then nothing of that file is left.
+    """
+    named = [Path(each) for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each]
+    return install([_read(path) for path in [*named, *paths]])
+
+
+def _read(path: Path) -> Text:
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"--plugin {path}; allowed: a file that ends in {' or '.join(ENDINGS)}")
+    try:
+        return str(path.absolute()), path.read_text("utf-8")
+    except OSError as error:
+        raise UsageError(f"--plugin {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--plugin {path} can't be read: it is no text in UTF-8") from None
+
+
+def carried() -> tuple[Text, ...]:
+    """Returns what a job takes along, so that its worker can `install` it."""
+    return tuple((each.path, each.text) for each in LOADED.values())
+
+
+def digests() -> dict[str, str]:
+    """Returns the digest of every plug-in of this process by its file's name."""
+    return {name: each.digest for name, each in LOADED.items()}
+
+
+def install(texts: Iterable[Text]) -> list[Plugin]:
+    """Loads plug-ins by their texts; what is loaded already stays. Raises as `load` does."""
+    found = []
+    for path, text in texts:
+        plugin = Plugin(path, text)
+        known = LOADED.get(plugin.name)
+        if known is None:
+            known = LOADED[plugin.name] = _installed(plugin)
+        elif known.text != text:
+            raise UsageError(f"--plugin {path}; {known.path} has the same name: rename a file")
+        found.append(known)
+    return found
+
+
+def home(kind: str, name: str) -> str:
+    """Returns the module of the plug-in that has added this name, "" for the suite's own.
+
+    The kind is a field of Plugin: methods, metrics, networks, data or studies.
+    """
+    return next((p.module for p in LOADED.values() if name in getattr(p, kind)), "")
+
+
+def place(error: BaseException) -> str:
+    """Returns "(FILE:LINE)" of the last line of a plug-in that an error came through, or ""."""
+    names = {each.path: each.name for each in LOADED.values()}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in names]
+    return f"({names[frames[-1].filename]}:{frames[-1].lineno})" if frames else ""
+
+
+def _installed(plugin: Plugin) -> Plugin:
+    """Returns the plug-in with what it has added; takes that back if anything is wrong."""
+    from bench.store import source
+
+    python = plugin.path.endswith(".py")
+    tables = [*_tables(python)]
+    before = [table.copy() for _, table in tables]
+    try:
+        if python:
+            source.add(plugin.module, Path(plugin.path), plugin.text)
+            _run(plugin)
+        else:
+            from bench.studies.grids import add
+
+            add(plugin.text)
+        added: dict[str, list[str]] = {}
+        for (kind, table), old in zip(tables, before, strict=True):
+            now, then = _by_name(table), _by_name(old)
+            new = [name for name in now if name not in then]
+            # Methods lie in two tables, and a name means one method.
+            others = [_by_name(b) for (k, _), b in zip(tables, before, strict=True) if k == kind]
+            taken = {name for other in others for name in other} if kind == "methods" else then
+            lost = [name for name in then if now.get(name) is not then[name]]
+            if lost := [*lost, *(name for name in new if name in taken)]:
+                what = f"{KINDS[kind]} {lost[0]} exists already; allowed: another name"
+                raise UsageError(f"--plugin {plugin.name}{_line(plugin, lost[0])}: {what}")
+            if kind == "studies" and python:
+                _check_studies(plugin, [table[name] for name in new])
+            added.setdefault(kind, []).extend(new)
+    except BaseException as error:
+        for (_, table), old in zip(tables, before, strict=True):
+            table.clear()
+            table.extend(old) if isinstance(table, list) else table.update(old)
+        sys.modules.pop(plugin.module, None)
+        if isinstance(error, UsageError | KeyboardInterrupt):
+            raise
+        raise UsageError(f"--plugin {_told(plugin, error)}") from None
+    return replace(plugin, **{kind: tuple(dict.fromkeys(each)) for kind, each in added.items()})
+
+
+KINDS = {
+    "methods": "method",
+    "metrics": "column",
+    "networks": "network",
+    "data": "data set",
+    "studies": "study",
+}
+"""What a message calls a name of each kind."""
+
+
+def _tables(python: bool) -> Iterator[tuple[str, Any]]:
+    """Yields the suite's tables to which a plug-in may add; a grid adds a study alone."""
+    from bench.studies import STUDIES
+
+    yield "studies", STUDIES
+    if python:
+        from bench.data.sources import DATASETS
+        from bench.scores.metrics import IMAGES, TOY
+        from models import colour, mnist
+        from models.methods import METHODS
+        from models.objectives import OBJECTIVES
+
+        own: Any = METHODS
+        yield from (("methods", OBJECTIVES), ("methods", own.maps[0]))
+        yield from (("metrics", TOY), ("metrics", IMAGES))
+        yield from (("networks", mnist.PARTS), ("networks", colour.PARTS))
+        yield "data", DATASETS
+
+
+def _by_name(table: Any) -> dict[str, Any]:
+    """Returns the entries of a table by name; a metric stands under each of its columns."""
+    if isinstance(table, list):
+        return {name: metric for metric in table for name in metric.columns}
+    return table
+
+
+def _check_studies(plugin: Plugin, studies: Iterable[Any]) -> None:
+    """Raises UsageError for a study whose specs a worker could not read."""
+    for study in studies:
+        if study.kind.__module__ == plugin.module:
+            line = _line(plugin, study.name)
+            raise UsageError(
+                f"--plugin {plugin.name}{line}: study {study.name} has specs of its own kind; "
+                "allowed: ToySpec, ImageSpec or Spec of the suite"
+            )
+
+
+def _run(plugin: Plugin) -> None:
+    """Runs a plug-in as a module."""
+    module = sys.modules[plugin.module] = ModuleType(plugin.module)
+    module.__file__ = plugin.path
+    exec(compile(plugin.text, plugin.path, "exec"), vars(module))
+
+
+def _told(plugin: Plugin, error: BaseException) -> str:
+    """Returns where a plug-in has raised, and what."""
+    if plugin.path.endswith(".toml"):
+        return one_line(f"{plugin.name}{_key(plugin, str(error))}: {error}")
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == plugin.path]
+    if isinstance(error, SyntaxError):
+        lines, error = [error.lineno], SyntaxError(error.msg)
+    where = f"{plugin.name}:{lines[-1]}" if lines and lines[-1] else plugin.name
+    return one_line(f"{where}: {type(error).__name__}: {error}")
+
+
+def _key(plugin: Plugin, message: str) -> str:
+    """Returns ":LINE" of the first key of a grid that a message names, "" for none."""
+    words = {word.strip("'\"") for word in message.partition(";")[0].split()}
+    for number, line in enumerate(plugin.text.splitlines(), 1):
+        key, equals, _ = line.partition("=")
+        if equals and key.strip(" '\"") in words:
+            return f":{number}"
+    return ""
+
+
+def _line(plugin: Plugin, name: str) -> str:
+    """Returns ":LINE" of the first place where a plug-in writes a name, "" for none."""
+    with suppress(SyntaxError):
+        for node in ast.walk(ast.parse(plugin.text)):
+            if isinstance(node, ast.Constant) and node.value == name:
+                return f":{node.lineno}"
+    return ""

@@ -55,6 +55,11 @@ class Plugin:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     @property
+    def option(self) -> str:
+        """Returns how a command names the file."""
+        return f"{'--study' if self.path.endswith('.toml') else '--plugin'} {self.name}"
+
+    @property
     def module(self) -> str:
         """Returns the name under which Python and `bench.store.source` know it."""
         return f"plugin_{self.digest}"
@@ -157,7 +162,7 @@ def _installed(plugin: Plugin) -> Plugin:
             lost = [name for name in then if now.get(name) is not then[name]]
             if lost := [*lost, *(name for name in new if name in taken)]:
                 what = f"{KINDS[kind]} {lost[0]} exists already; allowed: another name"
-                raise UsageError(f"--plugin {plugin.name}{_line(plugin, lost[0])}: {what}")
+                raise UsageError(f"{plugin.option}{_line(plugin, lost[0])}: {what}")
             if kind == "studies" and python:
                 _check_studies(plugin, [table[name] for name in new])
             added.setdefault(kind, []).extend(new)
@@ -168,7 +173,7 @@ def _installed(plugin: Plugin) -> Plugin:
         sys.modules.pop(plugin.module, None)
         if isinstance(error, UsageError | KeyboardInterrupt):
             raise
-        raise UsageError(f"--plugin {_told(plugin, error)}") from None
+        raise UsageError(_told(plugin, error)) from None
     return replace(plugin, **{kind: tuple(dict.fromkeys(each)) for kind, each in added.items()})
 
 
@@ -214,7 +219,7 @@ def _check_studies(plugin: Plugin, studies: Iterable[Any]) -> None:
         if study.kind.__module__ == plugin.module:
             line = _line(plugin, study.name)
             raise UsageError(
-                f"--plugin {plugin.name}{line}: study {study.name} has specs of its own kind; "
+                f"{plugin.option}{line}: study {study.name} has specs of its own kind; "
                 "allowed: ToySpec, ImageSpec or Spec of the suite"
             )
 
@@ -229,12 +234,12 @@ def _run(plugin: Plugin) -> None:
 def _told(plugin: Plugin, error: BaseException) -> str:
     """Returns where a plug-in has raised, and what."""
     if plugin.path.endswith(".toml"):
-        return one_line(f"{plugin.name}{_key(plugin, str(error))}: {error}")
+        return one_line(f"{plugin.option}{_key(plugin, str(error))}: {error}")
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == plugin.path]
     if isinstance(error, SyntaxError):
         lines, error = [error.lineno], SyntaxError(error.msg)
-    where = f"{plugin.name}:{lines[-1]}" if lines and lines[-1] else plugin.name
+    where = f"{plugin.option}:{lines[-1]}" if lines and lines[-1] else plugin.option
     return one_line(f"{where}: {type(error).__name__}: {error}")
 
 

@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     p = Parser("python -m bench.run", __doc__)
     add = p.add_argument
     add("study", nargs="?", metavar="STUDY", help=f"one of {', '.join(STUDIES)}, or a plug-in's")
-    about = """trains a grid of your own, which a file of TOML describes: its name, the study that it
-        is based on, axes, methods, lambdas and seeds. See bench/README.md."""
+    about = """trains a grid of your own, which a file of TOML describes: its name, the study that
+        it is based on, axes, methods, lambdas and seeds. See bench/README.md."""
     add("--study", dest="grid", type=to_path, metavar="FILE", help=about)
     plugins.add_option(p)
     about = """trains the spec of one stored row again, which stays as it is, and says whether all
@@ -182,9 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _study_of(args: argparse.Namespace) -> str:
     """Returns the name of the study that the file of --study has added. Raises UsageError."""
     if args.study is not None:
-        raise UsageError(
-            f"--study {args.grid} names the study; allowed: no STUDY beside the option"
-        )
+        raise UsageError(f"--study {args.grid} names the study; allowed: no STUDY beside it")
     studies = plugins.LOADED[args.grid.name].studies
     if len(studies) != 1:
         raise UsageError(f"--study {args.grid} has {len(studies)} studies; allowed: a file of one")

@@ -71,9 +71,7 @@ def _given(kinds: Mapping[str, type], args: argparse.Namespace) -> dict[str, lis
     allowed = sorted(kinds.keys() - {"study", "scale", "precision"})
     for field, texts in _assignments("--set", args.set, allowed).items():
         if field in OPTIONS and getattr(args, OPTIONS[field].strip("-")) is not None:
-            raise UsageError(
-                f"--set {field} and {OPTIONS[field]} say the same; allowed: one of them"
-            )
+            raise UsageError(f"--set {field} and {OPTIONS[field]} mean the same; allowed: one")
         try:
             given[field] = list(dict.fromkeys(map(kinds[field], texts)))
         except ValueError:

@@ -184,7 +184,7 @@ class Study(Generic[S]):
             given=given,
             axes={scale: axes_with(own, axes) for scale, own in self.axes.items()},
             methods=[*methods] or self.methods,
-            lams=dict.fromkeys(self.lams, [*map(float, lams)]) if lams else self.lams,
+            lams={scale: [*map(float, lams)] for scale in self.lams} if lams else self.lams,
             seeds=dict.fromkeys(self.axes, seeds) if seeds else self.seeds,
         )
         PROTOCOLS[name] = protocol(base)  # a number of the base changes its meaning here as well

@@ -53,6 +53,7 @@ REPORTS = Path("reports")
 REFERENCE_REPORTS = ROOT / "reports" / "reference"
 VERDICTS = {"claims.md": PAPER, "questions.md": OURS}
 """Files with the verdicts of all studies: the paper's claims, and our questions."""
+NEEDS_PLUGIN = "{} with the --plugin that has the study"
 LEFT_OUT = "Stale trainings were left out: {}. bench.run --redo trains them again."
 STALE = "STALE: these trainings are shown, but not today's source made them: {}."
 
@@ -427,8 +428,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plugins.load(args.plugin)
         grids.adopt(args.results)
+        theirs = {name for name, _ in grids.unknown(args.results)}
         if unknown := [study for study in args.studies if study not in STUDIES]:
-            raise UsageError(f"unknown study {unknown[0]!r}; allowed: {', '.join(STUDIES)}")
+            other = NEEDS_PLUGIN.format(unknown[0]) if unknown[0] in theirs else ", ".join(STUDIES)
+            raise UsageError(f"unknown study {unknown[0]!r}; allowed: {other}")
+        for name in sorted(theirs) if not args.studies else ():
+            print(f"no report of {name}: {NEEDS_PLUGIN.format(name)}", file=sys.stderr)
         if args.check or args.publish:
             need_checkout("--check" if args.check else "--publish")
         if args.check:

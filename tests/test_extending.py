@@ -1,41 +1,44 @@
 """What a user adds is trained by the command and stands in the tables.
 
-The recipes are those of bench/README.md: their blocks and commands are read from it and run as they
+The recipes are those of bench/README.md: their files and commands are read from it and run as they
 stand, so that a recipe that is broken there fails here.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
+import runpy
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from bench import report, run
+from bench import plugins, report, run, spec
 from bench import results as stored_results
+from bench.check import __main__ as check
 from bench.data.sources import DATASETS
 from bench.scores.metrics import IMAGES, TOY, Metric
 from bench.studies import STUDIES
+from models import colour, mnist
 from models.methods import METHODS
 from models.objectives import OBJECTIVES
 from tests.conftest import ROOT
 from tests.rows import OWN_METHODS
 
-BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(python|toml|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SMALL = [f"--set={each}" for each in ("width=0.0625", "images=160", "samples=100")]
 REGISTRIES: tuple[Any, ...] = (OBJECTIVES, OWN_METHODS, DATASETS, STUDIES, TOY, IMAGES)
+REGISTRIES += (mnist.PARTS, colour.PARTS, plugins.LOADED, spec.PROTOCOLS)
+COMMANDS = {"bench.check": check.main, "bench.report": report.main}
+COMMANDS["bench.results"] = stored_results.main
 
 
 @pytest.fixture(autouse=True)
 def restored(cache: Path) -> Iterator[None]:
-    """Takes away what a recipe adds; the data of its images go to an empty cache."""
+    """Takes away what a recipe adds; the working folder and the cache of data are empty."""
     kept = [each.copy() for each in REGISTRIES]
     yield
     for each, before in zip(REGISTRIES, kept, strict=True):
@@ -45,65 +48,52 @@ def restored(cache: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A section of bench/README.md: its blocks of Python by file, and its commands."""
+    """A section of bench/README.md: its files by name, and its commands."""
 
-    blocks: dict[str, str]
+    files: dict[str, str]
     commands: list[list[str]]
 
     @classmethod
     def of(cls, heading: str) -> Recipe:
-        """The recipe under this heading."""
+        """Returns the recipe under this heading."""
         section = (ROOT / "bench" / "README.md").read_text("utf-8").split(f"\n### {heading}\n")[1]
         found = BLOCK.findall(section.split("\n### ")[0])
-        blocks = [text for kind, text in found if kind == "python"]
+        blocks = [text for kind, text in found if kind != "bash"]
         lines = "".join(text for kind, text in found if kind == "bash").splitlines()
         named = {block.splitlines()[0].removeprefix("# "): block for block in blocks}
         return cls(named, [shlex.split(line) for line in lines])
 
-    def follow(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """The reports after its runs, once the blocks that are parts of the suite are added."""
-        scripts = {file: block for file, block in self.blocks.items() if "/" not in file}
-        for file, block in self.blocks.items():
-            if file not in scripts:
-                execute(file, block, monkeypatch)
+    def follow(self) -> list[str]:
+        """Writes the files into the current folder and runs the commands; returns the reports."""
+        for file, block in self.files.items():
+            Path(file).write_text(block, "utf-8")
         pages = []
         for python, *arguments in self.commands:
             assert python == "python"
-            if (script := arguments[0]) in scripts:
-                execute(script, scripts[script], monkeypatch)
-            elif arguments[:2] == ["-m", "bench.run"]:
-                pages.append(ran(results, *arguments[2:]))
-            elif arguments[:2] == ["-m", "bench.results"]:
-                assert stored_results.main([*arguments[2:], "--results", str(results)]) == 0
+            if arguments[0] in self.files:
+                runpy.run_path(arguments[0])
+            elif arguments[1] == "bench.run":
+                pages.append(ran(*arguments[2:]))
             else:
-                assert arguments[:2] == ["-m", "bench.report"]
-                assert report.main([*arguments[2:], "--results", str(results)]) == 0
+                assert COMMANDS[arguments[1]](arguments[2:]) == 0, arguments
         return pages
 
 
-def execute(file: str, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a block as if it stood at the end of this file, or as a file that is new."""
-    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    if (ROOT / file).exists():
-        names = {**vars(importlib.import_module(name))}
-    else:
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-        names = vars(sys.modules[name])
-    exec(compile(block, file, "exec"), names)
+def ran(*options: str) -> str:
+    """Returns the report after bench.run, in this process and with small trainings of images.
+
+    It is empty after a command that writes none.
+    """
+    small = SMALL if options[0] in ("mnist", "celeba") else []
+    assert run.main([*options, "--engine", "sequential", *small]) == 0
+    newest = max(Path("reports").rglob("report.md"), key=lambda path: path.stat().st_mtime_ns)
+    return "" if "--dry-run" in options else newest.read_text("utf-8")
 
 
-def ran(results: Path, study: str, *options: str) -> str:
-    """The report after bench.run with these options, in this process; trainings are small."""
-    small = SMALL if study in ("mnist", "celeba") else []
-    common = ["--engine", "sequential", "--results", str(results)]
-    assert run.main([study, *common, *small, *options]) == 0
-    return (results / "reports" / study / "smoke" / "report.md").read_text("utf-8")
-
-
-def test_a_joint_matching_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_joint_matching_method() -> None:
     """Its runs stand beside runs that are older than the method."""
-    older, known = ran(tmp_path, "toy_grid", "--scale", "smoke", "--lam", "0.1"), {*OBJECTIVES}
-    pages = Recipe.of("Add a joint-matching method").follow(tmp_path, monkeypatch)
+    older, known = ran("toy_grid", "--scale", "smoke", "--lam", "0.1"), {*OBJECTIVES}
+    pages = Recipe.of("Add a joint-matching method").follow()
     (added,) = OBJECTIVES.keys() - known
     assert len(pages) == 2 and "| sVAE-r |" in older and "| sVAE-r |" in pages[0]
     for label in (OBJECTIVES[added].label, OBJECTIVES[added].label_cycle):
@@ -111,26 +101,22 @@ def test_a_joint_matching_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert all(f"| {label} |" in page for page in pages)
 
 
-def test_a_method_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_of_images() -> None:
     known = {*OWN_METHODS}
-    pages = Recipe.of("Add a method of images").follow(tmp_path, monkeypatch)
+    pages = Recipe.of("Add a method of images").follow()
     (added,) = OWN_METHODS.keys() - known
     assert len(pages) == 2 and all(f"| {METHODS[added].label} |" in page for page in pages)
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is stored and shown, and results that are older than the metric get it."""
-    recipe = Recipe.of("Add a metric")
-    studies = [rest for _, _, module, *rest in recipe.commands if module == "bench.run"]
-    older = [ran(tmp_path, *arguments, "--seeds", "1") for arguments in studies]
-    pages = recipe.follow(tmp_path, monkeypatch)
-    for (study, *_), metrics, before, page in zip(
-        studies, (TOY, IMAGES), older, pages, strict=True
-    ):
+def test_a_metric() -> None:
+    """Results that are older than the metric get it from their kept weights."""
+    pages = Recipe.of("Add a metric").follow()
+    for study, metrics, before in zip(("toy_grid", "mnist"), (TOY, IMAGES), pages, strict=True):
         added = metrics[-1]
-        frame = STUDIES[study].load(tmp_path, "smoke")[0].to_pandas()
-        assert {*frame["seed"]} == {0, 1} and frame[added.columns[0]].notna().all()
+        frame = STUDIES[study].load(Path("results"), "smoke")[0].to_pandas()
+        assert frame[added.columns[0]].notna().all()
+        page = (Path("reports") / study / "smoke" / "report.md").read_text("utf-8")
         assert f" {added.heading} |" not in before
         assert f" {added.heading} |" in page and added.explanation in page
 
@@ -146,21 +132,22 @@ def test_a_metric_that_fails_is_told_before_any_training(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Studies of images take it by its name, and no report calls it its own data."""
-    known = {*DATASETS}
-    pages = Recipe.of("Add a data set").follow(tmp_path, monkeypatch)
-    added = [name for name in DATASETS if name not in known]
-    assert [DATASETS[name].channels for name in added] == [3, 1]
-    for name, page in zip(added, pages, strict=True):
-        assert "| sVAE-r |" in page and f"{name} folder" in page
+def test_a_grid() -> None:
+    """Both ways to write it down give the same trainings, but for the name."""
+    pages = Recipe.of("Train a grid of your own").follow()
+    assert ["| ALICE-minimax |" in page for page in pages if page] == [True, True]
+    one, other = (STUDIES[name].load(Path("results"), "smoke")[0] for name in ("wide", "wider"))
+    assert len(one) == len(other) == 64
+    fields = ("encoder_width", "critic_steps", "model_steps", "method", "lam", "seed")
+    tables = [{tuple(row[f] for f in fields) for row in each.to_pylist()} for each in (one, other)]
+    assert tables[0] == tables[1]
 
 
-def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study() -> None:
     """Nothing else of the suite knows of its kind."""
     known = {*STUDIES}
-    (page,) = Recipe.of("Add a study").follow(tmp_path, monkeypatch)
+    (page,) = Recipe.of("Add a study").follow()
     (added,) = STUDIES.keys() - known
     assert "| sVAE-r | 0.25 |" in page
-    stored = STUDIES[added].store(tmp_path, "smoke").load_samples().to_pandas()
+    stored = STUDIES[added].store(Path("results"), "smoke").load_samples().to_pandas()
     assert [list(throws) for throws in stored["throws"]] == [[0, 1]] * 2

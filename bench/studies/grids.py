@@ -68,7 +68,7 @@ def adopt(results: Path) -> None:
 
     Other studies that are not known stay unknown. Of several grids of one name the newest counts.
     """
-    for name, path in _unknown(results):
+    for name, path in [*unknown(results)]:
         with suppress(OSError, pa.ArrowException, TypeError, ValueError, KeyError):
             told = _newest(path)
             base = STUDIES[told.pop("base")]
@@ -76,7 +76,7 @@ def adopt(results: Path) -> None:
                 STUDIES[name] = base.derive(name, **told)
 
 
-def _unknown(results: Path) -> Iterator[tuple[str, Path]]:
+def unknown(results: Path) -> Iterator[tuple[str, Path]]:
     """Yields the name of each study that is not known here, and its folders and files of rows."""
     for path in sorted(results.glob("*/*")):
         if path.name.removesuffix(".parquet") in SCALES and path.parent.name not in STUDIES:

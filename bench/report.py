@@ -21,7 +21,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -35,8 +35,9 @@ from rich.table import Table as RichTable
 from bench import plugins
 from bench.cli import Parser, UsageError, complain, to_path
 from bench.process import command
-from bench.render.claims import OURS, PAPER, WEIGHT
+from bench.render.claims import OURS, PAPER, QUESTIONS, WEIGHT, Claims
 from bench.render.compare import agrees
+from bench.render.figures import Picture
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
 from bench.scores.metrics import Metric
@@ -54,6 +55,7 @@ REFERENCE_REPORTS = ROOT / "reports" / "reference"
 VERDICTS = {"claims.md": PAPER, "questions.md": OURS}
 """Files with the verdicts of all studies: the paper's claims, and our questions."""
 NEEDS_PLUGIN = "{} with the --plugin that has the study"
+OWN_GRID = "This is a grid of your own, based on {}: the paper's claims are not judged by it."
 LEFT_OUT = "Stale trainings were left out: {}. bench.run --redo trains them again."
 STALE = "STALE: these trainings are shown, but not today's source made them: {}."
 
@@ -84,7 +86,20 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     if loss := chosen.store(results, scale).loss():
         warnings.append(f"{loss[0].upper()}{loss[1:]}.")
     title = f"{chosen.title} ({scale})"
+    if chosen.base:
+        warnings.append(OWN_GRID.format(chosen.base))
+        page = replace(page, parts=[*_questions(page.parts)])
     return replace(page, title=title, warnings=[*warnings, *page.warnings])
+
+
+def _questions(parts: Iterable[Picture | Table]) -> Iterator[Picture | Table]:
+    """Yields the parts without verdicts on the paper's claims."""
+    for part in parts:
+        if isinstance(part, Claims):
+            rows = [row for row in part.rows if row[1] != PAPER]
+            part = replace(part, title=QUESTIONS, rows=rows)
+        if not isinstance(part, Claims) or part.rows:
+            yield part
 
 
 def write(page: Page, folder: Path) -> None:

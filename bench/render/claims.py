@@ -28,6 +28,7 @@ The table of rules that changed says which were made or changed when results wer
 judge the runs that were known."""
 PAPER, OURS = "the paper", "our question"
 """Whose a claim is."""
+TITLE, QUESTIONS = "The paper's claims", "Our questions"
 HEADS = ("claim", "whose", "verdict", "what it says", "evidence", "rule")
 CHANGES = ("claim", "date", "what changed", "why", "results known then")
 
@@ -79,15 +80,15 @@ class Claims(Table):
     @property
     def groups(self) -> list[tuple[str, str, list[Sequence[str]]]]:
         """Returns anchor, heading and rows of the paper's claims, then of our questions."""
-        kinds = (("claims", self.title, PAPER), ("questions", "Our questions", OURS))
+        kinds = (("claims", TITLE, PAPER), ("questions", QUESTIONS, OURS))
         found = [(name, head, [r for r in self.rows if r[1] == who]) for name, head, who in kinds]
         return [each for each in found if each[2]]
 
     def markdown(self) -> str:
         """Returns a line per claim, our questions under their own heading, and the caption."""
         lines = []
-        for name, heading, rows in self.groups:
-            lines += [] if name == self.name else ["", f"## {heading}", ""]
+        for _, heading, rows in self.groups:
+            lines += [] if heading == self.title else ["", f"## {heading}", ""]
             lines += [
                 f"- **{id} {verdict}**: {says} *{evidence}.* Rule: {rule}"
                 for id, _, verdict, says, evidence, rule in rows
@@ -105,7 +106,7 @@ def table(found: Sequence[Claim], scale: str, rules: str = FIXED) -> Claims:
         limits = "; ".join(filter(None, ["" if each.verdict == UNTESTED else word, part]))
         verdict = f"{each.verdict} ({limits})" if limits else each.verdict
         rows.append([each.id, each.whose, verdict, each.text, each.evidence, each.rule])
-    return Claims("claims", "The paper's claims", f"{rules} {note}".strip(), columns, rows)
+    return Claims("claims", TITLE, f"{rules} {note}".strip(), columns, rows)
 
 
 def changes(listed: Sequence[Mapping[str, Any]]) -> Table:

@@ -97,6 +97,12 @@ def check(spec: ImageSpec) -> None:
             given, those = f"{field} {wrong} {value}", ", ".join(map(str, allowed))
             where = "" if change == entry else f" for {name}"
             raise UsageError(f"{given}; allowed{where}: {those} ({change})")
+    for part in METHODS[spec.method].parts.values():
+        if part not in found.kinds[spec.networks]:
+            raise UsageError(
+                f"networks is {spec.networks}, whose PARTS have no {part}, which {spec.method} "
+                f"asks for; allowed: suite ({option('networks')})"
+            )
     if spec.critic:
         able = [name for name in found.methods() if JOINT in METHODS[name].parts.values()]
         if spec.method not in able:

@@ -86,8 +86,10 @@ def ran(*options: str) -> str:
     """
     small = SMALL if options[0] in ("mnist", "celeba") else []
     assert run.main([*options, "--engine", "sequential", *small]) == 0
+    if "--dry-run" in options:
+        return ""
     newest = max(Path("reports").rglob("report.md"), key=lambda path: path.stat().st_mtime_ns)
-    return "" if "--dry-run" in options else newest.read_text("utf-8")
+    return newest.read_text("utf-8")
 
 
 def test_a_joint_matching_method() -> None:
@@ -137,7 +139,7 @@ def test_a_grid() -> None:
     pages = Recipe.of("Train a grid of your own").follow()
     assert ["| ALICE-minimax |" in page for page in pages if page] == [True, True]
     one, other = (STUDIES[name].load(Path("results"), "smoke")[0] for name in ("wide", "wider"))
-    assert len(one) == len(other) == 64
+    assert len(one) == len(other) == 32
     fields = ("encoder_width", "critic_steps", "model_steps", "method", "lam", "seed")
     tables = [{tuple(row[f] for f in fields) for row in each.to_pylist()} for each in (one, other)]
     assert tables[0] == tables[1]

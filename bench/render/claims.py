@@ -80,15 +80,17 @@ class Claims(Table):
     @property
     def groups(self) -> list[tuple[str, str, list[Sequence[str]]]]:
         """Returns anchor, heading and rows of the paper's claims, then of our questions."""
-        kinds = (("claims", TITLE, PAPER), ("questions", QUESTIONS, OURS))
-        found = [(name, head, [r for r in self.rows if r[1] == who]) for name, head, who in kinds]
-        return [each for each in found if each[2]]
+        found = []
+        for name, heading, whose in (("claims", TITLE, PAPER), ("questions", QUESTIONS, OURS)):
+            if rows := [row for row in self.rows if row[1] == whose]:
+                found.append((self.name if heading == self.title else name, heading, rows))
+        return found
 
     def markdown(self) -> str:
         """Returns a line per claim, our questions under their own heading, and the caption."""
         lines = []
-        for _, heading, rows in self.groups:
-            lines += [] if heading == self.title else ["", f"## {heading}", ""]
+        for name, heading, rows in self.groups:
+            lines += [] if name == self.name else ["", f"## {heading}", ""]
             lines += [
                 f"- **{id} {verdict}**: {says} *{evidence}.* Rule: {rule}"
                 for id, _, verdict, says, evidence, rule in rows

@@ -300,7 +300,7 @@ def _train(plan: Plan, executor: Sequential) -> int:
         what = f"{trainings} trainings would not end in time; each takes {duration(least)} or more"
         print(f"--max-time: {what}", file=sys.stderr)
         return _stopped(plan)
-    return 0 if args.no_report else _report(plan, executor)
+    return _report(plan, executor)
 
 
 def _stopped(plan: Plan) -> int:
@@ -317,7 +317,7 @@ def _report(plan: Plan, executor: Sequential) -> int:
 
     counts, _ = count(plan.specs, plan.store)
     try:
-        if counts.done:
+        if counts.done and not plan.args.no_report:
             with plan.store.rows.lock("report"):  # shards may end at the same time
                 prune: list[str] = []
                 if plan.args.keep_weights == "shown":
@@ -327,7 +327,7 @@ def _report(plan: Plan, executor: Sequential) -> int:
                 report.after_run(plan.study, plan.scale, plan.args.results, prune)
     except StoreError as error:
         return complain("bench.run", error, 1)
-    if plan.jobs:
+    if plan.jobs and not plan.args.no_report:
         wall = time.monotonic() - _START
         seconds = plan.store.done("train_seconds")
         trained = sum(seconds.get(spec.id, 0.0) for job in plan.jobs for spec in job.specs)

@@ -231,3 +231,23 @@ def test_rows_say_what_their_grid_is(tmp_path: Path) -> None:
     grids.adopt(Path("results"))
     assert STUDIES["own"].specs("smoke") == known
     assert report.build("own", "smoke", Path("results")).missing == len(known) - len(rows) == 2
+
+
+def test_a_script_brings_its_grid_to_workers_and_is_told_of_its_methods(
+    tmp_path: Path, python: Callable[..., tuple[int, str, str]]
+) -> None:
+    script = """
+from bench import run
+from bench.studies import STUDIES
+from models.objectives import OBJECTIVES
+
+STUDIES["hand"] = STUDIES["toy_grid"].derive("hand", axes={"epochs": [1]}, lams=[0.1])
+if __name__ == "__main__":
+    options = ["hand", "--scale", "smoke", "--workers", "2", "--no-report"]
+    assert run.main(options) == 0
+    OBJECTIVES["mine"] = OBJECTIVES["alice"]
+    assert run.main([*options, "--only", "method=mine"]) == 1
+"""
+    (tmp_path / "script.py").write_text(script)
+    status, _, err = python("script.py")
+    assert status == 0 and "the worker knows no mine; give its file with --plugin (3 times)" in err

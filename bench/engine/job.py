@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench import plugins
+from bench.cli import UsageError
 from bench.engine.progress import Heartbeat
 from bench.spec import Spec, columns, protocol
 from bench.store import provenance, source
 from bench.store.atomic import at_once
-from bench.studies import STUDIES, cuda
-from bench.studies.study import Job, Rows
+from bench.studies import STUDIES, cuda, grids
+from bench.studies.study import Job, Rows, Study
 from models.precision import allow_tf32
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def run_job(job: Job) -> Verdict:
 
 def _attempt(job: Job, beat: Heartbeat) -> Verdict:
     try:
-        plugins.install(job.texts)
-        study = STUDIES[job.specs[0].study]
+        study = study_of(job)
         rows, samples = _train(job, beat)
     except cuda.Unrecorded as error:
         return Verdict(job, "unrecorded", reason=error.why, methods=error.methods)
@@ -86,10 +86,29 @@ def _attempt(job: Job, beat: Heartbeat) -> Verdict:
     return Verdict(job, "done", statuses, seconds=beat.seconds())
 
 
+def study_of(job: Job) -> Study[Any]:
+    """Returns the study of a job, with the job's plug-ins. Raises UsageError for what is not here.
+
+    A process that calls `bench.run.main` may have added to its own tables by hand.
+    """
+    plugins.install(job.texts)
+    name = job.specs[0].study
+    if job.grid is not None and name not in STUDIES:
+        grids.learn(name, job.grid)
+    if name not in STUDIES:
+        raise UsageError(f"the worker knows no study {name}; give its file with --plugin")
+    known = STUDIES[name].every_method()
+    for spec in job.specs:
+        if spec.method not in known:
+            raise UsageError(f"the worker knows no {spec.method}; give its file with --plugin")
+    return STUDIES[name]
+
+
 def _raised(job: Job, error: Exception) -> Verdict:
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = plugins.place(error) or f"({Path(last.filename).name}:{last.lineno})"
     reason = f"{type(error).__name__}: {error} {where}"
+    reason = str(error) if isinstance(error, UsageError) else reason
     return Verdict(job, "raised", {}, reason, spoiled=cuda.unusable(error))
 
 

@@ -322,6 +322,7 @@ def job_of(
         args.data and str(args.data.absolute()),
         weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
         keep_weights,
+        grid=STUDIES[specs[0].study].grid,
     )
 
 

@@ -285,6 +285,7 @@ def _jobs(
             inception=weights if by_imagenet else None,
             rows=tuple(rows[spec.id] for spec in stack),
             wanted=wanted,
+            grid=study.grid,
         )
         for (wanted, by_imagenet), specs in groups.items()
         for stack in study.stacks(specs, args.device)
@@ -306,11 +307,10 @@ def score_job(job: ScoreJob) -> list[Outcome]:
     """
     import torch
 
-    from bench.engine.job import keep_freed_memory
+    from bench.engine.job import keep_freed_memory, study_of
     from bench.scores.metrics import ANCHORS
 
-    plugins.install(job.texts)
-    study = STUDIES[job.specs[0].study]
+    study = study_of(job)
     torch.set_num_threads(1)  # as in training, so that scores have the same bits
     keep_freed_memory()
     store = study.store(Path(job.results), job.specs[0].scale)

@@ -22,7 +22,6 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,10 +69,13 @@ def adopt(results: Path) -> None:
     """
     for name, path in [*unknown(results)]:
         with suppress(OSError, pa.ArrowException, TypeError, ValueError, KeyError):
-            told = _newest(path)
-            base = STUDIES[told.pop("base")]
-            if base.name in bases():
-                STUDIES[name] = base.derive(name, **told)
+            learn(name, _newest(path))
+
+
+def learn(name: str, grid: str) -> None:
+    """Adds the study that `Study.grid` tells to STUDIES. Raises ValueError, TypeError, KeyError."""
+    told = json.loads(grid)
+    STUDIES[name] = STUDIES[told.pop("base")].derive(name, **told)
 
 
 def unknown(results: Path) -> Iterator[tuple[str, Path]]:
@@ -83,11 +85,11 @@ def unknown(results: Path) -> Iterator[tuple[str, Path]]:
             yield path.parent.name, path
 
 
-def _newest(path: Path) -> dict[str, Any]:
-    """Returns the last grid that these rows say. Raises ValueError or KeyError for none."""
+def _newest(path: Path) -> str:
+    """Returns the last grid that these rows say. Raises ValueError if they say none."""
     found = []
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         with suppress(OSError, pa.ArrowException, KeyError), file.open("rb") as content:
             found += pq.read_table(content, columns=["grid", "finished"]).to_pylist()
     rows = [row for row in found if row["grid"]]
-    return json.loads(max(rows, key=lambda row: row["finished"])["grid"])
+    return max(rows, key=lambda row: row["finished"])["grid"]

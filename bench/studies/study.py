@@ -107,6 +107,7 @@ class Job:
     weights: str = "none"  # whose weights are kept: none, shown or all
     eager: tuple[str, ...] = ()  # methods whose updates can't be recorded as a CUDA graph
     texts: tuple[plugins.Text, ...] = field(default_factory=plugins.carried)
+    grid: str | None = None  # Study.grid
 
     @property
     def key(self) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 from bench.cli import UsageError, one_line, to_path
 
 VARIABLE = "SVAE_BENCH_PLUGINS"
-"""Names plug-ins of every command, between colons (on Windows semicolons)."""
+"""Names plug-ins of the commands that train, score or report; between them is a colon."""
 ENDINGS = (".py", ".toml")
 
 Text = tuple[str, str]
@@ -72,7 +72,7 @@ LOADED: dict[str, Plugin] = {}
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Adds the option --plugin to a command."""
     about = f"""loads a file that adds methods, metrics, data sets or studies, see bench/README.md.
-        The option may be repeated. ${VARIABLE} names plug-ins of every command."""
+        The option may be repeated. ${VARIABLE} names further plug-ins."""
     options: dict[str, Any] = {"action": "append", "default": [], "type": to_path}
     parser.add_argument("--plugin", metavar="FILE", help=about, **options)
 

@@ -5,8 +5,14 @@
 It measures products, makes a training step of every method, trains toy stacks for a few batches,
 looks for data, weights and room, and estimates how long every study takes. It downloads nothing.
 
-Exit status: 0, 1 if something that a study needs is broken (a line each on standard error), 2 for
-wrong usage.
+    python -m bench.check --plugin my.py        takes seconds
+
+It holds the methods and metrics of my.py to the contracts of the suite's own, and looks at nothing
+else. It says in the method's terms what is wrong. What is allowed but may be a slip is a note, for
+example a term of the paper's that the method leaves out.
+
+Exit status: 0, 1 if something that a study needs is broken or a contract is (a line each on
+standard error), 2 for wrong usage and for a file that can't be loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from pathlib import Path
 from joblib import cpu_count
 
 from bench import run
-from bench.check import machine
+from bench.check import machine, own
 from bench.check.children import Found, Task, results_of
 from bench.check.page import broken, text
 from bench.check.scores import scores
@@ -43,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", choices=("cpu", "cuda"), help=about)
     about = "looks whether results can be kept in this folder (default: results)"
     p.add_argument("--results", type=to_path, default=run.RESULTS, metavar="DIR", help=about)
+    about = "checks what this file adds to the suite, and nothing else; may be given several times"
+    p.add_argument("--plugin", type=to_path, action="append", metavar="FILE", help=about)
     return p
 
 
@@ -70,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     start, found = time.monotonic(), {}
     try:
-        for part in look(choose_device(args.device), args.results):
+        device, children = choose_device(args.device), min(CHILDREN, cpu_count())
+        plugins = args.plugin and own.look_at(args.plugin, device, children)
+        for part in plugins or look(device, args.results):
             found |= part
             for line in () if args.json else text(part):
                 print(line, flush=True)

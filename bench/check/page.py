@@ -26,6 +26,8 @@ def broken(found: Found) -> list[str]:
     lines += [(f"classifier {each['name']}", each) for each in found.get("weights", ())]
     for each in found.get("times", ()):
         lines.append((f"estimate of {each['study']} at scale {each['scale']}", each))
+    for each in found.get("contracts", ()):
+        lines.append((f"{each['plugin']}, {each['about']}", each))
     return [f"{name}: {each['failure']}" for name, each in lines if each["failure"]]
 
 
@@ -35,6 +37,10 @@ def _kind(stack: Found) -> str:
 
 def text(found: Found) -> Iterator[str]:
     """Yields the lines that tell a part of what was found."""
+    if "plugins" in found:
+        yield from _plugin_lines(found["plugins"])
+    if "contracts" in found:
+        yield from _contract_lines(found["contracts"])
     if "versions" in found:
         yield from _machine_lines(found)
     if "products" in found:
@@ -59,6 +65,27 @@ def text(found: Found) -> Iterator[str]:
         yield from ("", "data and weights", *_table(rows))
     if "times" in found:
         yield from _time_lines(found["times"])
+
+
+def _plugin_lines(found: Sequence[Found]) -> Iterator[str]:
+    for each in found:
+        kinds = ("methods", "metrics", "data", "studies")
+        added = "; ".join(f"{kind} {', '.join(each[kind])}" for kind in kinds if each[kind])
+        yield f"{each['name']} ({each['digest']}) adds {added or 'nothing'}"
+        if each["data"] or each["studies"]:
+            yield "  data sets and studies have no contracts: a run at scale smoke tries them"
+
+
+def _contract_lines(found: Sequence[Found]) -> Iterator[str]:
+    for about in dict.fromkeys((each["plugin"], each["about"]) for each in found):
+        yield from ("", ", ".join(about))
+        rows, last = list[list[str]](), ""
+        for each in found:
+            if (each["plugin"], each["about"]) == about:
+                note = f"note: {each['note']}" if each["note"] else "ok"
+                start, last = "" if each["contract"] == last else each["contract"], each["contract"]
+                rows.append([start, _or_why(each, note)])
+        yield from _table(rows)
 
 
 def _machine_lines(found: Found) -> Iterator[str]:

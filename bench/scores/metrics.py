@@ -289,6 +289,11 @@ def _images(without: Iterable[str]) -> Outputs:
     return Outputs(**{**known, **real, **dict.fromkeys(without)})
 
 
+def made_up(of_images: bool) -> Outputs:
+    """Returns outputs that no model made, of images or else of points, always the same."""
+    return _images(()) if of_images else _points()
+
+
 def high_quality(outputs: Outputs) -> float:
     """Quality is the share of samples within 3 standard deviations of a centre."""
     return float((_distance(outputs).min(1) <= NEAR).mean())

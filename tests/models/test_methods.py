@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from bench.check import contract
+from bench.check.contract import KINDS, Kind
+from bench.studies.images.train import Draws
 from models import colour, mnist
 from models.batch import generate
 from models.flows import AutoregressiveFlow, PlanarFlow
 from models.methods import DENSITY_SD, MARGIN, METHODS, PENALTY, _contrast, label
 from models.mnist import (
-    PARTS,
     ImageNetworks,
     ImageShape,
     Part,
@@ -24,102 +26,43 @@ from models.mnist import (
 )
 from models.objectives import OBJECTIVES
 
-SHAPE = ImageShape(channels=1, size=28, d_z=6, width=1 / 16)
-COLOUR = ImageShape(channels=3, size=32, d_z=6, width=1 / 16)
-N = 8
+SHAPE, N = KINDS["grey"].shape, contract.IMAGES
 PIXELS = 28 * 28
 LN2 = math.log(2)
 ALL = pytest.mark.parametrize("name", METHODS)
 
 
-@dataclass
-class Batch:
-    """Noise by name, from a generator of its own for each."""
-
-    x: Tensor
-    drawn: dict[str, Tensor] = field(default_factory=dict)
-
-    def _draw(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
-        rng = torch.Generator().manual_seed(len(name) + 31 * sum(name.encode()))
-        make = torch.randn if kind == "normal" else torch.rand
-        drawn = make((len(self.x), *shape), generator=rng, dtype=torch.float64)
-        return self.drawn.setdefault(name, drawn)
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        return self._draw("normal", name, shape)
-
-    noise = normal
-
-    def uniform(self, name: str, *shape: int) -> Tensor:
-        return self._draw("uniform", name, shape)
+def kind_of(name: str) -> Kind:
+    """Grey images where the method can be trained on them, else colour images."""
+    return KINDS[contract.kinds(METHODS[name])[0]]
 
 
-def batch(shape: ImageShape = SHAPE) -> Batch:
-    rng = torch.Generator().manual_seed(0)
-    size = (N, shape.channels, shape.size, shape.size)
-    return Batch(torch.rand(size, generator=rng, dtype=torch.float64))
+def batch(kind: Kind = KINDS["grey"]) -> Draws:
+    return contract.batch(kind)
 
 
 def networks(name: str) -> ImageNetworks:
-    """MNIST's where a method can be trained on it, else those of colour images."""
-    parts = METHODS[name].parts
-    grey = set(parts.values()) <= set(PARTS)
-    shape, table = (SHAPE, PARTS) if grey else (COLOUR, colour.PARTS)
-    return ImageNetworks(parts, shape, lambda role: len(role), table).double()
+    return contract.networks(METHODS[name], kind_of(name))
 
 
 def losses(name: str, nets: ImageNetworks, lam: float = 0.1) -> list[Tensor]:
     method = METHODS[name]
-    found = [] if method.critic is None else [method.critic(nets, batch(nets.shape))]
-    return [*found, method.model(nets, batch(nets.shape), lam)]
+    found = [] if method.critic is None else [method.critic(nets, batch(kind_of(name)))]
+    return [*found, method.model(nets, batch(kind_of(name)), lam)]
 
 
 class TestContract:
-    @ALL
-    @pytest.mark.parametrize("lam", [0.0, 0.1])
-    def test_losses_are_finite_numbers_and_reach_their_own_parameters(
-        self, name: str, lam: float
-    ) -> None:
-        nets = networks(name)
-        *critic, model = losses(name, nets, lam)
-        assert bool(critic) == bool(nets.critics())
-        for loss, mine in [*((each, nets.critics()) for each in critic), (model, nets.models())]:
-            assert loss.shape == () and loss.isfinite()
-            grads = torch.autograd.grad(loss, mine, allow_unused=True)
-            reached = [g for g in grads if g is not None]
-            assert reached and all(g.isfinite().all() for g in reached)
-            assert sum(float(g.abs().sum()) for g in reached) > 0
+    """What every method of the registry keeps; a new one is covered by being there."""
 
     @ALL
-    def test_each_loss_falls_while_its_opponent_stands_still(self, name: str) -> None:
-        method = METHODS[name]
-        for side in ("critic", "model"):
-            if side == "critic" and method.critic is None:
-                continue
-            nets = networks(name)
-            adam = torch.optim.Adam(nets.critics() if side == "critic" else nets.models(), 1e-3)
-            seen = []
-            for _ in range(15):
-                if method.critic is not None and side == "critic":
-                    loss = method.critic(nets, batch(nets.shape))
-                else:
-                    loss = method.model(nets, batch(nets.shape), 0.1)
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-                seen.append(float(loss.detach()))
-            assert seen[-1] < seen[0] - 1e-4, (side, seen)
+    def test_its_entry_and_its_losses_keep_all_contracts(self, name: str) -> None:
+        kind, *_ = contract.kinds(METHODS[name])
+        found = contract.of_method(name) + contract.of_images(name, kind)
+        assert {each.contract for each in found} == {*contract.ENTRY, *contract.IMAGE_LOSS}
+        assert not [each for each in found if each.text]
 
     @ALL
-    def test_lambda_matters_exactly_where_it_has_a_name(self, name: str) -> None:
-        nets = networks(name)
-        at_zero, above = (float(losses(name, nets, lam)[-1].detach()) for lam in (0.0, 0.1))
-        assert (at_zero != above) == bool(METHODS[name].label_cycle)
-
-    @ALL
-    def test_parts_exist_and_weights_are_those_of_the_role(self, name: str) -> None:
-        assert any(set(METHODS[name].parts.values()) <= set(t) for t in (PARTS, colour.PARTS))
-        assert "decoder" in METHODS[name].parts
+    def test_weights_are_those_of_the_role(self, name: str) -> None:
         one, other = networks(name), networks("svae_r")
         if METHODS[name].parts["decoder"] == "conv":
             for a, b in zip(
@@ -161,7 +104,7 @@ def test_networks_take_images_of_many_sizes(
     for method in METHODS.values():
         if set(method.parts.values()) <= set(table):
             nets = ImageNetworks(method.parts, shape, lambda role: 0, table).double()
-            some = batch(shape)
+            some = batch(Kind(table, shape))
             assert generate(nets, some).shape == some.x.shape
             assert method.model(nets, some, 0.1).isfinite()
             assert method.critic is None or method.critic(nets, some).isfinite()

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from bench import run
+from bench.check.contract import Elsewhere
 from bench.data import load as data
 from bench.engine.job import run_job
 from bench.scores import ais, classifiers
@@ -182,25 +182,6 @@ def test_clipping_holds_after_every_step() -> None:
     assert max(float(p.detach().abs().max()) for p in one.critics) <= 0.01 + 1e-9
 
 
-class Elsewhere(TorchDispatchMode):
-    """Notes operations that a CUDA graph can't hold: on another device than "meta", which stands
-    for the GPU, or waiting for a number of it."""
-
-    WAITING = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves = tree_leaves((args, kwargs))
-        devices = {each.device.type for each in leaves if isinstance(each, Tensor)}
-        devices |= {each.type for each in leaves if isinstance(each, torch.device)}
-        if devices - {"meta"} or func._overloadpacket in self.WAITING:
-            self.found.add(str(func))
-        return func(*args, **(kwargs or {}))
-
-
 class TestReplay:
     @pytest.mark.parametrize("study", [name for name in STUDIES if name in data.DATASETS])
     def test_updates_are_on_their_device_alone(
@@ -215,7 +196,7 @@ class TestReplay:
             draws = [meta.draws(meta.batch(0), name) for name in meta.update_names(0)]
             with Elsewhere() as mode, monkeypatch.context() as patch:
                 for maker in ("tensor", "as_tensor"):  # to "meta" they make no copy, to a GPU one
-                    patch.setattr(torch, maker, lambda *_, **__: mode.found.add("from the CPU"))
+                    patch.setattr(torch, maker, lambda *_, **__: mode.found.update(copy=""))
                 meta.updates(draws)
             assert not mode.found, (method, mode.found)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.check.contract import gap_in_a_stack
 from bench.data.ahead import ahead
 from bench.engine.job import run_job
 from bench.spec import generator
@@ -95,46 +96,12 @@ class DroppingTrainer(PlainTrainer):
             assert all(next(own, None) is None for own in self.masks)
 
 
-def plain_row(plain: PlainTrainer) -> torch.Tensor:
-    """The plain loop's parameters laid out as a stacked member's."""
-    parts = []
-    for network in (plain.encoder, plain.decoder, plain.critic):
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.Linear):
-                parts += [layer.weight.detach().flatten(), layer.bias.detach()]
-    return torch.cat(parts)
-
-
-def largest_difference(
-    specs: Sequence[ToySpec],
-    dtype: torch.dtype,
-    batches: int,
-    loop: type[PlainTrainer] = PlainTrainer,
-) -> float:
-    """Largest parameter difference between a stack and plain loops after so many batches."""
-    stack = Trainer(specs, dtype=dtype)
-    source = stack.epochs()
-    per_epoch = 16
-    for _ in range(batches // per_epoch):
-        for batch in next(source):
-            stack.updates(batch)
-    for batch in next(source)[: batches % per_epoch]:
-        stack.updates(batch)
-    rows, worst = parameters(stack), 0.0
-    for spec in specs:
-        plain = loop(spec, dtype)
-        for batch in islice(plain.batches(), batches):
-            plain.updates(*batch)
-        worst = max(worst, (rows[spec.id] - plain_row(plain)).abs().max().item())
-    return worst
-
-
 def test_float64_parity_with_plain_loops_over_300_steps() -> None:
-    assert largest_difference(mixed(), torch.float64, batches=16 * EPOCHS) <= 1e-9
+    assert gap_in_a_stack(mixed(), torch.float64, batches=16 * EPOCHS) <= 1e-9
 
 
 def test_float32_parity_with_plain_loops_over_10_steps() -> None:
-    assert largest_difference(mixed(), torch.float32, batches=2) <= 1e-5
+    assert gap_in_a_stack(mixed(), torch.float32, batches=2) <= 1e-5
 
 
 def dropping(specs: Sequence[ToySpec], share: float = 0.2) -> list[ToySpec]:
@@ -144,7 +111,7 @@ def dropping(specs: Sequence[ToySpec], share: float = 0.2) -> list[ToySpec]:
 @pytest.mark.parametrize("cycle", [True, False])
 def test_float64_parity_with_plain_loops_that_drop_units(cycle: bool) -> None:
     specs = [spec for spec in dropping(mixed()) if cycle or spec.lam == 0]
-    found = largest_difference(specs, torch.float64, 16 * EPOCHS, DroppingTrainer)
+    found = gap_in_a_stack(specs, torch.float64, 16 * EPOCHS, DroppingTrainer)
     assert found <= 1e-9
 
 
@@ -152,7 +119,7 @@ class TestMutations:
     """Parity must notice each of the mistakes that a stacked trainer invites."""
 
     def broken(self) -> float:
-        return largest_difference(mixed(["svae_r", "alice"]), torch.float64, batches=16)
+        return gap_in_a_stack(mixed(["svae_r", "alice"]), torch.float64, batches=16)
 
     def test_unbroken(self) -> None:
         assert self.broken() <= 1e-9

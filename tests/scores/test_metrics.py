@@ -22,6 +22,7 @@ from bench.scores.metrics import (
     inception_score,
     measure,
 )
+from bench.studies import STUDIES
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.data import posterior_logits
 from bench.studies.toy_grid.evaluate import toy_metrics
@@ -247,3 +248,14 @@ def test_a_metric_that_is_wrong_fails_before_a_training(metric: Metric, message:
         with pytest.raises(UsageError, match=message) as caught:
             check([*registry, metric], ["steps"])
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["id", "precision", "n_samples", "real_score", "commit"])
+def test_a_metric_takes_no_column_of_a_row(column: str) -> None:
+    """Of its identity, of the spec, of the study's own, of where it came from."""
+    study = STUDIES["toy_grid" if column == "n_samples" else "mnist"]
+    mine = Metric((column,), lambda outputs: 1.0, "mine")
+    with pytest.raises(UsageError, match=f"fills column {column}, which is another's"):
+        check([*study.metrics(), mine], study.taken())
+    for each in STUDIES.values():
+        check(each.metrics(), each.taken())

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bench.spec import Spec, columns
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
 DEFAULT = "bench.default"

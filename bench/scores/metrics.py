@@ -303,8 +303,8 @@ def _distance(outputs: Outputs) -> np.ndarray:
 
 def precision(outputs: Outputs) -> tuple[float, int]:
     """Precision is the share of samples that lie in the ball of a real test image. A ball reaches
-    to the fifth nearest neighbour in its own set, in the classifier's features. Both sets have the
-    same number of images, at most 10,000 (Kynkäänniemi et al. 2019, Naeem et al. 2020).
+    to the fifth nearest neighbour in its own set, in the features of our classifier. Both sets have
+    the same number of images, at most 10,000 (Kynkäänniemi et al. 2019, Naeem et al. 2020).
 
     The second number is that of the images of each set.
     """

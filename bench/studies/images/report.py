@@ -27,6 +27,7 @@ from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
 from bench.studies.images.figures import KINDS
 from bench.studies.images.runs import Asked, diverged, first
+from bench.studies.images.study import SHARES
 from bench.studies.images.tables import APART
 
 TEXT = texts("bench.studies.images")
@@ -187,14 +188,13 @@ def comparison(
         digests = ", ".join(sorted(each[:12] for each in others - images))
         name += f" (whose images are not all ours: {digests})"
     how = TEXT["compared"].format(freedom=freedom)
-    if frame[SHARES].notna().any(axis=None):
+    if frame[list(SHARES)].notna().any(axis=None):
         how += TEXT["compared_plain"]
     gone = [_divergence(*both) for both in common if any(map(diverged, both))]
     return compare.comparison(mine, theirs, statistics, name, how, heads, gone)
 
 
 _NATS = "log_likelihood"
-SHARES = [f"neighbour_{name}" for name in ("precision", "recall", "density", "coverage")]
 PLAIN = (_NATS, *SHARES)
 """Columns that are compared as they are: a share may be 0, which has no logarithm."""
 

@@ -247,6 +247,10 @@ def test_a_row_comes_out_the_same_again(
         kept.write([changed | {"decoder_gradient": traces}], [])
         assert run.main(again) == status
         assert "decoder_gradient: " in capsys.readouterr().out
+    kept.write([changed | {"modes": None}], [])  # as if the metric were younger than the row
+    assert run.main(again) == 0
+    out = capsys.readouterr().out
+    assert "the stored row lacks: modes\n" in out and "the same: all" in out
     kept.write([changed | {"status": "diverged"}], [])
     assert run.main(again) == 1
     assert "status: 'diverged' then, 'ok' now" in capsys.readouterr().out

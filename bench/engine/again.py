@@ -53,7 +53,11 @@ def again(args: argparse.Namespace) -> int:
     print(f"now: {_made(now)}")
     if why := study.today().stale(row):
         print(f"the stored row was made by {why}")
+    if younger := _younger(study, row, now):
+        print(f"the stored row lacks: {', '.join(younger)}")
     compared = [n for n in _numbers(study) if row[n] is not None or now[n] is not None]
+    compared = [name for name in compared if name not in younger]
+    now = _of_known_names(study, row, now)
     differing = [name for name in compared if not _equal(row[name], now[name])]
     for name in differing:
         print(f"  {name}: {_difference(row[name], now[name])}")
@@ -115,6 +119,23 @@ def _numbers(study: Study[Any]) -> Iterator[str]:
     for name in (*metrics.columns(study.metrics()), *study.columns()):
         if name not in TIMES:
             yield name
+
+
+def _younger(study: Study[Any], row: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns the metrics that were added after the row was stored."""
+    if row["status"] != "ok":
+        return []
+    names = metrics.columns(study.metrics())
+    return [name for name in names if row[name] is None and now[name] is not None]
+
+
+def _of_known_names(
+    study: Study[Any], row: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns today's row, whose numbers by name are those that the stored row has as well."""
+    maps = [n for n, kind in study.columns().items() if kind == "numbers by name"]
+    found = {n: [pair for pair in now[n] or () if pair[0] in dict(row[n] or ())] for n in maps}
+    return {**now, **{n: pairs if now[n] is not None else None for n, pairs in found.items()}}
 
 
 def _equal(a: Any, b: Any) -> bool:

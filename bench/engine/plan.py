@@ -126,7 +126,7 @@ class Plan:
         if args.data or not args.status:
             self.specs = self.study.check(self.specs, args.data, args.inception_weights)
             imagenet = args.inception_weights is not None
-            metrics.check(self.study.metrics(), self.study.columns(), imagenet)
+            metrics.check(self.study.metrics(), self.study.taken(), imagenet)
         self.store = self.study.store(args.results, self.scale)
         if not elsewhere:
             # A process without a job is idle.

@@ -84,7 +84,7 @@ def command(args: argparse.Namespace) -> int:
         tallies = []
         for study, scale, wanted in asked:
             study.check([], args.data, args.inception_weights)
-            metrics.check(study.metrics(), study.columns(), imagenet)
+            metrics.check(study.metrics(), study.taken(), imagenet)
             tally = score(study, scale, wanted, args)
             print("\n".join(tally.lines(f"{study.name} at scale {scale}")), flush=True)
             tallies.append(tally)

@@ -1,8 +1,10 @@
 """Measures the sliced Wasserstein distance between patches of two sets of images.
 
 Karras et al. 2018, *Progressive Growing of GANs*, section 5: each level of a Laplacian pyramid,
-down to 16 pixels, shows structure of one size. Patches of 7 x 7 of a set are normalised by channel
-and compared with another set's as distributions on random lines. No network judges. torchvision and
+down to 16 pixels, shows structure of one size. A level halves the size of the level before it where
+that is even and at least 32. So images of 32 pixels have levels of 32 and 16, those of 36 have 36
+and 18, and MNIST's 28 have one level. Patches of 7 x 7 of a set are normalised by channel and
+compared with another set's as distributions on random lines. No network judges. torchvision and
 torch-fidelity have no such distance.
 """
 

@@ -329,6 +329,12 @@ class Study(Generic[S]):
         """Returns this study's own columns, with types of `bench.store.schema`."""
         raise NotImplementedError
 
+    def taken(self) -> list[str]:
+        """Returns the columns of rows that no metric may fill."""
+        from bench.store.schema import IDENTITY, PROVENANCE
+
+        return [*IDENTITY, *columns(self.kind), *self.columns(), *PROVENANCE]
+
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of what is kept of a training for figures, beside its id."""
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -22,6 +23,7 @@ from bench.scores.metrics import (
     inception_score,
     measure,
 )
+from bench.studies import STUDIES
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.data import posterior_logits
 from bench.studies.toy_grid.evaluate import toy_metrics
@@ -107,6 +109,28 @@ def test_modes_and_quality_count_what_they_say() -> None:
     found = scored(samples)
     assert found["modes"] == 1
     assert found["high_quality"] == pytest.approx(0.39)
+
+
+def test_mode_coverage_is_the_overlap_with_the_mixture() -> None:
+    """Half of the samples at one centre count as a fifth, a tenth at another as a tenth."""
+    near = data.CENTRES[[1] * 50 + [2] * 10] + [0.59, 0.0]
+    far = data.CENTRES[[3] * 40] + [0.61, 0.0]
+    assert scored(np.concatenate([near, far]))["mode_coverage"] == pytest.approx(0.3)
+    assert scored(np.repeat(data.CENTRES, 20, axis=0))["mode_coverage"] == pytest.approx(1)
+    assert scored(np.repeat(data.CENTRES[:4], 20, axis=0))["mode_coverage"] == pytest.approx(0.8)
+
+
+def test_mode_coverage_of_real_data_is_as_documented() -> None:
+    """A count near a centre is binomial, and what exceeds a fifth is lost."""
+    near, n = 1 - np.exp(-9 / 2), 1024
+    count = np.arange(n + 1)
+    kept = np.minimum(count / n, 1 / 5) @ stats.binom.pmf(count, n, near / 5)
+    assert 5 * kept == pytest.approx(0.969, abs=0.0005)
+    assert "real data .969" in next(m for m in TOY if "mode_coverage" in m.columns).explanation
+    found = [scored(data.mixture(n, RNG))["mode_coverage"] for _ in range(50)]
+    assert np.mean(found) == pytest.approx(5 * kept, abs=0.005)
+    many = scored(data.mixture(400_000, RNG))["mode_coverage"]
+    assert many == pytest.approx(near, abs=0.003) and f"{near:.3f}" == "0.989"
 
 
 def test_mse_is_over_points_and_coordinates() -> None:
@@ -247,3 +271,14 @@ def test_a_metric_that_is_wrong_fails_before_a_training(metric: Metric, message:
         with pytest.raises(UsageError, match=message) as caught:
             check([*registry, metric], ["steps"])
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["id", "precision", "n_samples", "real_score", "commit"])
+def test_a_metric_takes_no_column_of_a_row(column: str) -> None:
+    """Of its identity, of the spec, of the study's own, of where it came from."""
+    study = STUDIES["toy_grid" if column == "n_samples" else "mnist"]
+    mine = Metric((column,), lambda outputs: 1.0, "mine")
+    with pytest.raises(UsageError, match=f"fills column {column}, which is another's"):
+        check([*study.metrics(), mine], study.taken())
+    for each in STUDIES.values():
+        check(each.metrics(), each.taken())

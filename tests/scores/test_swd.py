@@ -22,8 +22,9 @@ def noise(seed: int, size: int = 32, n: int = N) -> Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("size", "levels"), [(16, 1), (32, 2), (64, 3)])
+@pytest.mark.parametrize(("size", "levels"), [(16, 1), (28, 1), (32, 2), (36, 2), (64, 3), (68, 3)])
 def test_the_pyramid_holds_the_whole_image(size: int, levels: int) -> None:
+    """Of sizes of colour images, and of grey images, which no power of two may divide."""
     x = noise(0, size, 4).double()
     found = pyramid(x)
     assert [level.shape[2] for level in found] == [size >> i for i in range(levels)]

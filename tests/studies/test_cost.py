@@ -132,12 +132,15 @@ def test_trainings_that_share_a_gpu_are_corrected_by_steps_side_by_side(
 
 @pytest.mark.parametrize(
     ("study", "method", "training", "scores"),
-    [("mnist", "svae_r", 125, 38), ("cifar10", "svae_r", 420, 3), ("mnist", "gan", 40, 15)],
+    [("mnist", "svae_r", 125, 43), ("cifar10", "svae_r", 420, 8), ("mnist", "gan", 40, 20)],
 )
 def test_by_products_a_gpu_is_foreseen_within_a_factor_of_two(
     study: str, method: str, training: float, scores: float
 ) -> None:
-    """Of what the kernels should take on one H100, whose products run at 40 TFLOP/s."""
+    """Of what the kernels should take on one H100, whose products run at 40 TFLOP/s.
+
+    A core takes 5 s for the neighbours of 10,000 samples.
+    """
     spec = STUDIES[study].specs("paper", [method], [0.1])[0]
     assert training / 2 < images.training_seconds(spec, 4e13, images.GPU) < 2 * training
     assert scores / 2 < images.evaluation_seconds(spec, 4e13, images.GPU) < 2 * scores

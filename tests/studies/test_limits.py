@@ -141,17 +141,20 @@ def test_a_smaller_folder_takes_the_place_of_a_study_that_limits_its_images(
 def test_named_images_of_ones_own_have_the_same_limits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Grey images without a classifier are scored by their MSE, so one test image is enough."""
+    """Grey images without a classifier have a distance, which compares two test images."""
     entry = images_in(str(tmp_path / "m.npz"), channels=1, size=16)
     monkeypatch.setitem(DATASETS, "mine", entry)
-    noise = np.random.default_rng(0).integers(256, size=(10, 16, 16), dtype=np.uint8)
-    np.savez(tmp_path / "m.npz", images=noise)
+    noise = np.random.default_rng(0).integers(256, size=(20, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "m.npz", images=noise[:10])
     asked = [*MNIST, "--set", "data=mine", *NETS, "--only", "method=svae_r", "--lam", "0"]
     asked += ["--set", "ais_images=0", "--set"]
-    assert "batch is 10; allowed: 2 to 9" in refused([*asked, "batch=10"], tmp_path, capsys)
-    (row,) = trained([*asked, "batch=9"], tmp_path).to_dict("records")
+    said = refused([*asked, "batch=9"], tmp_path, capsys)
+    assert "number of test images is 1; allowed: at least 2" in said
+    np.savez(tmp_path / "m.npz", images=noise)
+    assert "batch is 19; allowed: 2 to 18" in refused([*asked, "batch=19"], tmp_path, capsys)
+    (row,) = trained([*asked, "batch=18"], tmp_path).to_dict("records")
     assert (row["status"], row["steps"]) == ("ok", 1)
-    assert np.isfinite(row["mse_x"])
+    assert np.isfinite([row["mse_x"], row["swd"], row["swd_real"]]).all()
 
 
 @pytest.mark.usefixtures("cache")
@@ -162,6 +165,10 @@ def test_a_training_on_a_folder_is_trained_again_on_that_folder_alone(
         "records"
     )
     capsys.readouterr()
+    rows = STUDIES["cifar10"].store(tmp_path, "smoke").rows
+    (stored,) = rows.read()[0].to_pylist()
+    (_, *others) = stored["anchors"]
+    assert rows.change(stored, {"anchors": dict(others)})  # as if a metric were younger
     again = ["cifar10", "--id", row["id"], "--results", str(tmp_path), "--data"]
     assert run.main([*again, str(tmp_path / "own")]) == 0
     assert "the same: all" in capsys.readouterr().out

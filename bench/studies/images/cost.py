@@ -28,11 +28,11 @@ class Costs(NamedTuple):
     efficiency: float  # least share of the speed of plain matrix products, see also `Domain`
     annealing: float  # the share that annealing reaches
     update: float  # seconds that an update takes beside its products
-    sample: float  # seconds for a sample: its reconstruction and the classifier
+    sample: float  # seconds for a sample: its reconstruction, classifier and neighbours
 
 
-CORE = Costs(0.0, 0.25, 1.5e-3, 15.0 / 10_000)  # a sample is MNIST's at a quarter of the width
-GPU = Costs(0.5, 0.5, 1e-4, 3.0 / 10_000)  # not measured yet, but reckoned from the kernels
+CORE = Costs(0.0, 0.25, 1.5e-3, 20.0 / 10_000)  # a sample is MNIST's at a quarter of the width
+GPU = Costs(0.5, 0.5, 1e-4, 8.0 / 10_000)  # not measured yet, but reckoned from the kernels
 TURNS = 20  # steps of each training that are timed on a GPU
 LONG, TIMING = 5.0, 1.0
 """Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""

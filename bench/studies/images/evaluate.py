@@ -4,6 +4,7 @@ By the same protocol it scores images that no model made, see `anchored`.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
 from pathlib import Path
@@ -36,9 +37,8 @@ STATISTICS = 100  # frozen batch norm has the statistics of so many training bat
 PICTURES, SHOWN = 64, ("x", "x_rec", "samples")
 """The suite keeps so many images of each of these kinds for pictures."""
 CHUNK = 500  # images in one pass
-BY_OWN = ("logits", "features", "real")
-OF_COLOUR = ("patches", "real_patches", "swd_real")
-"""What `Outputs` has of the suite's classifier, and of colour images alone."""
+BY_OWN = ("logits", "features", "real", "real_features")
+"""What `Outputs` has of the suite's classifier."""
 OF_SEEDS = (BY_OWN, *(tuple(f"{name}_{seed}" for name in BY_OWN) for seed in metrics.OTHERS))
 """What it has of the classifier of each seed."""
 
@@ -52,10 +52,7 @@ def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
     name = entry.classifier if entry else ""
     there = classifiers.seeds(name) if name else 0
     found += [each for i, names in enumerate(OF_SEEDS) if i >= there for each in names]
-    colour = domain(spec.data).channels == 3
-    if not colour:
-        found += OF_COLOUR
-    if not (colour and imagenet):
+    if not (imagenet and domain(spec.data).channels == 3):
         found += metrics.BY_IMAGENET
     return found
 
@@ -181,13 +178,12 @@ def _judged(
     """
     known: dict[str, Any] = {}
     for seed in seeds:
-        logits, features, real = OF_SEEDS[seed]
+        logits, features, *real = OF_SEEDS[seed]
         known[logits], known[features] = own(classifier_of(images), device, seed)(samples)
-        known[real] = _real(images, device, seed)[1]
-    if samples.shape[1] == 3:
-        n = min(len(samples), len(images.test), len(images.train))
-        known["patches"] = Patches.of(samples, n)
-        known["real_patches"], known["swd_real"] = _real_patches(images, n, device)
+        known |= zip(real, _real(images, device, seed)[1:], strict=True)
+    n = min(len(samples), len(images.test), len(images.train))
+    known["patches"] = Patches.of(samples, n)
+    known["real_patches"], known["swd_real"] = _real_patches(images, n, device)
     if weights is not None:
         network = imagenet(weights, device)
         known["imagenet_logits"], known["imagenet_features"] = network(samples)
@@ -213,7 +209,14 @@ def differences(device: str, study: str = "cifar10") -> dict[str, float]:
         model.nets.eval()
         found.append(scores(model, images, metrics.IMAGES)[0])
     here, there = found
-    return {name: abs(there[name] - value) / abs(value) for name, value in here.items()}
+    return {name: apart(value, there[name]) for name, value in here.items()}
+
+
+def apart(value: float, other: float) -> float:
+    """Returns by which share of it a value differs from another, infinity where it alone is 0."""
+    if value == other:
+        return 0.0
+    return abs(other - value) / abs(value) if value else math.inf
 
 
 def classifier_of(images: Images) -> str:
@@ -279,10 +282,11 @@ def anchored(
 
 
 @_once
-def _real(images: Images, device: str, seed: int = 0) -> tuple[float, metrics.Gaussian]:
-    """Returns the test images' inception score and the moments of their features."""
+def _real(images: Images, device: str, seed: int = 0) -> tuple[float, metrics.Gaussian, np.ndarray]:
+    """Returns the test images' inception score, the moments of their features, and these."""
     logits, features = own(classifier_of(images), device, seed)(images.test)
-    return metrics.inception_score(logits, metrics.SPLITS)[0], metrics.Gaussian.of(features)
+    score = metrics.inception_score(logits, metrics.SPLITS)[0]
+    return score, metrics.Gaussian.of(features), features
 
 
 @_once

@@ -8,7 +8,6 @@ from bench.cli import UsageError
 from bench.data.load import Images
 from bench.scores.metrics import SPLITS
 from bench.spec import option
-from bench.studies.images.domain import domain
 from bench.studies.images.evaluate import classifier_of, static
 from bench.studies.images.spec import ImageSpec
 
@@ -27,7 +26,7 @@ def check(spec: ImageSpec, images: Images, imagenet: bool, own: int = 0) -> None
     place = images.name if images.stand_in else images.origin
     asked = min(own, train) if spec.images == own else spec.images
     used = asked or train
-    needed, score = _needed(images, domain(spec.data).channels == 3, imagenet)
+    needed, score = _needed(images, imagenet)
     bits = STATIC if static(spec, images) else test
     norm, those = "for batch norm", f"the training images of {place}"
     for name, given, least, most, why, change in (
@@ -43,10 +42,10 @@ def check(spec: ImageSpec, images: Images, imagenet: bool, own: int = 0) -> None
             raise UsageError(f"{name} is {given}; allowed: {allowed}, {why} ({change})")
 
 
-def _needed(images: Images, colour: bool, imagenet: bool) -> tuple[int, str]:
+def _needed(images: Images, imagenet: bool) -> tuple[int, str]:
     """Returns how many test images the scores need, and which score needs the most."""
     if classifier_of(images):
         return SPLITS, "one for each split of the inception score"
     if imagenet:
         return 2, "for FID and KID"
-    return (2, "for the sliced Wasserstein distance") if colour else (1, "for the MSE")
+    return 2, "for the sliced Wasserstein distance"

@@ -27,6 +27,7 @@ from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
 from bench.studies.images.figures import KINDS
 from bench.studies.images.runs import Asked, diverged, first
+from bench.studies.images.study import SHARES
 from bench.studies.images.tables import APART
 
 TEXT = texts("bench.studies.images")
@@ -177,7 +178,7 @@ def comparison(
     for column, heading in (compared | {_NATS: "log p(x) ≥, nats"}).items():
         values = partial(_values, column=column)
         if found := Spread.pooled(values(runs).dropna() for runs in theirs.values()):
-            shown = _nats if column == _NATS else _ratios
+            shown = _differences if column in PLAIN else _ratios
             statistics.append(Statistic(heading, values, lambda _, found=found: found, shown))
             freedom = max(freedom, found.freedom)
     if not statistics:
@@ -187,20 +188,24 @@ def comparison(
         digests = ", ".join(sorted(each[:12] for each in others - images))
         name += f" (whose images are not all ours: {digests})"
     how = TEXT["compared"].format(freedom=freedom)
+    if frame[list(SHARES)].notna().any(axis=None):
+        how += TEXT["compared_plain"]
     gone = [_divergence(*both) for both in common if any(map(diverged, both))]
     return compare.comparison(mine, theirs, statistics, name, how, heads, gone)
 
 
 _NATS = "log_likelihood"
+PLAIN = (_NATS, *SHARES)
+"""Columns that are compared as they are: a share may be 0, which has no logarithm."""
 
 
 def _values(runs: pd.DataFrame, column: str) -> pd.Series:
     """A score of each run on the scale on which it is compared."""
     values = runs[column].astype(float)
-    return values if column == _NATS else values.clip(lower=LEAST).map(math.log)
+    return values if column in PLAIN else values.clip(lower=LEAST).map(math.log)
 
 
-def _nats(a: float, b: float, difference: float, tolerance: float) -> list[str]:
+def _differences(a: float, b: float, difference: float, tolerance: float) -> list[str]:
     return [f"{a:.2f}", f"{b:.2f}", f"{difference:+.2f}", f"{tolerance:.2f}"]
 
 

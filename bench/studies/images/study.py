@@ -25,7 +25,8 @@ OWN_LAMS = {
     "svae_r_density": (0.0, 1e-4, 1e-3),  # this lambda weighs nats
 }
 SCORES = ("inception_score", "frechet")
-"""Scores by the suite's classifiers."""
+SHARES = tuple(f"neighbour_{name}" for name in ("precision", "recall", "density", "coverage"))
+"""Scores by the suite's classifiers, and those by the classifier of seed 0 alone."""
 NO_AIS = {"ais_images": [0]}
 TINY = {**NO_AIS, "width": [0.125], "lr": [1e-3], "epochs": [1], "samples": [500]}
 
@@ -63,6 +64,7 @@ class ImageStudy(Study[ImageSpec]):
     def score_source(self) -> Mapping[str, Sequence[str]]:
         """Returns what log p(x) and anchors call, and pins of the classifiers behind scores."""
         from bench.data.sources import DATASETS
+        from bench.scores.metrics import OTHERS
 
         places = {
             "log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"],
@@ -70,9 +72,11 @@ class ImageStudy(Study[ImageSpec]):
         }
         data = next(iter(self.axes.values()))["data"][0]
         if name := DATASETS[data].classifier if data in DATASETS else "":
-            for table, ends in (("PINNED", [""]), ("FURTHER", ["_1", "_2"])):
-                pins = [f"bench.scores.classifiers:{table}[{name}]"]
-                places |= {f"{score}{e}": pins for e in ends for score in SCORES}
+            first, others = (
+                [f"bench.scores.classifiers:{table}[{name}]"] for table in ("PINNED", "FURTHER")
+            )
+            places |= dict.fromkeys((*SCORES, *SHARES), first)
+            places |= {f"{score}_{seed}": others for seed in OTHERS for score in SCORES}
         return places
 
     def metrics(self) -> Sequence[Metric]:

@@ -129,8 +129,9 @@ def _scores(
     name: str, caption: str, published: pd.DataFrame, frame: pd.DataFrame, metrics: Sequence[Metric]
 ) -> Table:
     """A row for each method and lambda: what is published, ALICE's own sweep, all our scores."""
-    names = ["inception_score", "frechet", "mse_x"]
-    more, words = extra(metrics, frame, [*names, *tables.APART], spread)
+    names = [each.columns[0] for each in metrics if each.columns[0] not in tables.APART]
+    known = ["inception_score", "frechet", "swd", "mse_x", *tables.APART]
+    words = extra(metrics, frame, known)[1]
     columns: Cells = [
         *METHOD,
         told("paper log p(x) ≥", "{log_likelihood:g}", paper=True),
@@ -141,7 +142,6 @@ def _scores(
         told("ALICE's own IS", "{own_score:.2f} ± {own_sd:.2f}", paper=True),
         told("ALICE's own MSE", "{mse:.3f} ± {mse_sd:.3f}", paper=True),
         *scored(metrics, names),
-        *(ours(head.name, cell) for head, cell in more),
         *NUMBERS,
     ]
     own = paper("mnist", "alice_mnist.csv").assign(method="alice")
@@ -210,7 +210,7 @@ def _rise(runs: pd.DataFrame, every: pd.DataFrame) -> str:
 
 def _protocol(frame: pd.DataFrame) -> str:
     one = first(frame)
-    mnist = one["data"] == "mnist"
+    mnist, real = one["data"] == "mnist", frame["swd_real"].dropna()
     return report.protocol(
         frame,
         TEXT,
@@ -219,6 +219,7 @@ def _protocol(frame: pd.DataFrame) -> str:
         binarized=TEXT["binarized"][one["bits"] if mnist else "dynamic"],
         simulated=int(max(frame["simulated"].dropna(), default=0)),
         converged=CONVERGED,
+        patches=TEXT["patches"].format(**one, floor=real.mean()) if len(real) else "",
         # What lambda means to this method, if it is there.
         nats=TEXT["nats"] if "svae_r_density" in set(frame["method"]) else "",
     )

@@ -18,7 +18,9 @@ from bench.studies.images.train import Draws, Model, Trainer
 from models.batch import decode, encode
 from tests.studies.images.test_train import DIGITS, spec
 
+SWD = [metric for metric in IMAGES if metric.columns[0] == "swd"]
 OF_SAMPLES = ("phase-randomised", "noise", "real images")
+NEIGHBOURS = [f"neighbour_{each}" for each in ("precision", "n", "recall", "density", "coverage")]
 
 
 class TestAnchors:
@@ -67,7 +69,7 @@ class TestAnchors:
             for method in ("svae_r", "gan")
         )
         assert found == other
-        scores = ("inception_score", "inception_sd", "frechet")
+        scores = ("inception_score", "inception_sd", "frechet", "swd", "swd_real", *NEIGHBOURS)
         expected = {f"{kind}: {score}" for kind in OF_SAMPLES for score in scores}
         kinds = ("mean image", "class mean", "unrelated images")
         assert found.keys() == expected | {f"{kind}: mse_x" for kind in kinds}
@@ -78,6 +80,14 @@ class TestAnchors:
         score = {kind: found[f"{kind}: inception_score"] for kind in OF_SAMPLES}
         assert score["noise"] < score["phase-randomised"] < score["real images"] / 2
         assert found["real images: frechet"] < found["phase-randomised: frechet"] / 5
+        assert found["real images: swd"] < found["phase-randomised: swd"] / 5
+        for name in NEIGHBOURS:
+            value = {kind: found[f"{kind}: {name}"] for kind in OF_SAMPLES}
+            if name == "neighbour_n":
+                assert {*value.values()} == {200}  # as many as samples, of 500 test images
+            else:
+                assert value["noise"] == 0 and value["phase-randomised"] < 0.05
+                assert 0.85 < value["real images"] < 1.15
         more = evaluate.anchored(spec(samples=200, images=0), DIGITS, IMAGES, "cpu")
         assert {name for name in found if more[name] != found[name]} == {
             "mean image: mse_x",
@@ -88,9 +98,17 @@ class TestAnchors:
         photos = data.load("stand-in photos")
         one = spec(data="stand-in photos", samples=60)
         reach = Metric(("reach",), lambda o: o.samples.max(), "reach")
-        found = evaluate.anchored(one, photos, [IMAGES[2], reach], "cpu")
+        found = evaluate.anchored(one, photos, [*SWD, reach], "cpu")
         assert found["noise: swd"] > found["phase-randomised: swd"] > found["real images: swd"]
         assert 0.99 < found["noise: reach"] < 1 == found["real images: reach"]
+
+
+def test_scores_differ_by_a_share_of_their_size() -> None:
+    """An untrained model has a precision of 0 on every device."""
+    assert evaluate.apart(2.0, 2.1) == pytest.approx(0.05)
+    assert evaluate.apart(0.0, 0.0) == 0 and evaluate.apart(0.0, 0.01) == np.inf
+    found = evaluate.differences("cpu", "mnist")
+    assert {"neighbour_precision", "swd"} <= found.keys() and not any(found.values())
 
 
 class TestBatchStatistics:

@@ -112,6 +112,31 @@ def test_table_1_keeps_the_papers_order_and_its_own_columns(page: report.Page) -
     assert by_name["ALI"]["ALICE's own IS"] == "9.26 ± 0.04"  # at λ = 0.1
 
 
+def test_scores_that_are_younger_than_rows_have_columns_where_there_are_values(
+    page: report.Page,
+) -> None:
+    known, before = page.frame, page.tables["table1"]
+    heads = ["precision", "recall", "density", "coverage", "SWD × 1000"]
+    columns = [m.columns[0] for m in IMAGES if m.heading in heads]
+    assert len(columns) == 5 and not {*heads} & {*before.names}
+    assert not any(word in before.caption for word in ("SWD", "Precision", "Coverage"))
+    noise = dict.fromkeys((f"noise: {name}" for name in columns), 0.0)
+    anchors = pd.Series([[*(ANCHORS | noise).items()]] * len(known))
+    scores = dict.fromkeys(columns[:4], 0.5) | {"swd": 40.0, "swd_real": 7.0}
+    after = table1(known.assign(**scores, anchors=anchors), IMAGES)
+    first = before.names.index("MSE of x")
+    assert after.names == [*before.names[:first], *heads, *before.names[first:]]
+    by_name = {row[0]: dict(zip(after.names, row, strict=True)) for row in after.rows}
+    assert [by_name["uniform noise"][head] for head in heads] == ["0.00"] * 4 + ["0.0"]
+    assert by_name["GAN"]["coverage"] == "0.50 ± 0.00" and by_name["PixelRNN"]["recall"] == ""
+    said = (*(f"{head.capitalize()} is" for head in heads[:4]), "training images have 7.0")
+    assert all(words in after.caption for words in said)
+    some = known.assign(neighbour_recall=pd.Series([0.5]))
+    assert (
+        f"{len(some) - 2} of {len(some)} trainings have no recall" in table1(some, IMAGES).caption
+    )
+
+
 def verdicts(frame: pd.DataFrame) -> dict[str, str]:
     return {claim.id: claim.verdict for claim in mnist_claims(frame)}
 
@@ -255,6 +280,23 @@ def test_against_agrees_within_seeds_and_sees_a_real_difference() -> None:
     assert "> × 1000" in {row[6] for row in comparison(wild, wild, IMAGES, "there").rows}
     with pytest.raises(UsageError, match=r"width is 0\.125, not 0\.5"):
         compared(5, width=0.5)
+
+
+def test_shares_are_compared_as_they_are() -> None:
+    """A recall of 0 has no logarithm; that of another method is found to differ all the same."""
+    rng = np.random.default_rng(0)
+
+    def runs(lift: float) -> pd.DataFrame:
+        found = _again(rng, 5)
+        recall = np.where(found["method"] == "gan", 0.0, 0.4 + lift * (found["method"] == "vae"))
+        return found.assign(neighbour_recall=recall + rng.uniform(0, 0.02, len(found)))
+
+    table = comparison(runs(0.2), runs(0.0), IMAGES, "there")
+    found = {row[1]: row for row in table.rows if row[2] == "recall"}
+    assert [label for label, row in found.items() if row[-1] == "DIFFERS"] == ["VAE"]
+    assert float(found["VAE"][5]) == pytest.approx(0.2, abs=0.02)
+    assert 0 <= float(found["GAN"][3]) <= 0.02 and "coverage have plain means" in table.caption
+    assert "coverage" not in comparison(_again(rng, 5), _again(rng, 5), IMAGES, "there").caption
 
 
 def test_another_precision_stands_beside_and_nowhere_else(

@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+BASELINE = """compares every other method with this one, in a table of pairs and at equal
+    reconstruction. METHOD is the name or a label of a method with results. Without the option a
+    report compares what the paper compares. Verdicts on claims are the same either way"""
+"""What the option --baseline of bench.run and bench.report does."""
+
 
 class UsageError(Exception):
     """The user asked for something impossible; one line says what is wrong and what is allowed."""

@@ -3,6 +3,7 @@
     python -m bench.report                       every study and scale that has results
     python -m bench.report toy_grid --scale quick
     python -m bench.report --against results/reference
+    python -m bench.report toy_grid --baseline alice   every other method beside this one
     python -m bench.report --check               the committed reports against the committed rows
 
 Each report is a folder: report.html, report.md, every table as .md, .tex and .csv, every figure
@@ -33,11 +34,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench import plugins
-from bench.cli import Parser, UsageError, complain, to_path
+from bench.cli import BASELINE, Parser, UsageError, complain, to_path
 from bench.process import command
 from bench.render.claims import OURS, PAPER, QUESTIONS, WEIGHT, Claims
 from bench.render.compare import agrees
 from bench.render.figures import Picture
+from bench.render.front import find_baseline
 from bench.render.page import FIGURES, HTML, Page, sha256
 from bench.render.tables import Table, markdown, unbroken
 from bench.scores.metrics import Metric
@@ -63,10 +65,12 @@ STALE = "STALE: these trainings are shown, but not today's source made them: {}.
 def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None = None) -> Page:
     """The report of what is stored, beside the results in `other` if given.
 
-    Its pictures are drawn when it is written. Raises StoreError if nothing is stored, and
-    UsageError if there is nothing in `other` to compare with.
+    Its pictures are drawn when it is written. Raises StoreError if nothing is stored. Raises
+    UsageError if there is nothing in `other` to compare with, or no run of the study's baseline.
     """
     chosen = STUDIES[study] if isinstance(study, str) else study
+    if chosen.baseline and not chosen.compares:
+        raise UsageError(f"{chosen.name} compares no methods in pairs and takes no --baseline")
     kept = STUDIES[chosen.name].store(results, scale)
     left_out, theirs = kept.left_out(), [Metric.stored(told) for told in kept.metrics()]
     chosen = replace(chosen, stored_metrics=theirs)
@@ -426,6 +430,7 @@ def parser() -> argparse.ArgumentParser:
     checked += "any difference"
     stale = "also show stale trainings: other source of a method or metric made their rows"
     p.add_argument("--stale", action="store_true", help=stale)
+    p.add_argument("--baseline", metavar="METHOD", default="", help=BASELINE)
     p.add_argument("--check", action="store_true", help=checked)
     made = "make the results of STUDY at --scale the reference. Refused are rows of uncommitted "
     made += "code and incomplete studies"
@@ -449,6 +454,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown study {unknown[0]!r}; allowed: {other}")
         for name in sorted(theirs) if not args.studies else ():
             print(f"no report of {name}: {NEEDS_PLUGIN.format(name)}", file=sys.stderr)
+        published = out_folder(args.out, args.results) == REFERENCE_REPORTS
+        if args.baseline and (args.check or args.publish or published):
+            raise UsageError("published reports take no --baseline: --out names another folder")
         if args.check or args.publish:
             need_checkout("--check" if args.check else "--publish")
         if args.check:
@@ -477,9 +485,9 @@ def _reports(args: argparse.Namespace) -> int:
     wanted = [each for each in asked if args.scale or each in there]
     if not wanted:
         raise UsageError(f"no results in {args.results}: python -m bench.run {next(iter(STUDIES))}")
+    studies = _with_baseline(wanted, args)
     pages, agree, compared = {}, True, False
-    for study, scale in wanted:
-        chosen = replace(STUDIES[study], stale=args.stale)
+    for (study, scale), chosen in zip(wanted, studies, strict=True):
         try:
             page, compared = build(chosen, scale, args.results, args.against), True
         except StoreError as error:
@@ -498,6 +506,33 @@ def _reports(args: argparse.Namespace) -> int:
     if out_folder(args.out, args.results) == REFERENCE_REPORTS:
         _renew_documents(pages)
     return 0 if agree else 1
+
+
+def _with_baseline(wanted: Sequence[tuple[str, str]], args: argparse.Namespace) -> list[Study[Any]]:
+    """Returns the study of each report; those have the baseline that compare methods with it.
+
+    Raises UsageError if none has.
+    """
+    studies = [replace(STUDIES[study], stale=args.stale) for study, _ in wanted]
+    if not args.baseline:
+        return studies
+    if len(studies) == 1:  # its report says what is wrong
+        return [replace(studies[0], baseline=args.baseline)]
+    found, lacking = [], []
+    for chosen, (study, scale) in zip(studies, wanted, strict=True):
+        columns = ["method", "label"]
+        rows = chosen.load(args.results, scale)[0].select(columns).to_pandas()
+        try:
+            if chosen.compares and find_baseline(rows, args.baseline):
+                chosen = replace(chosen, baseline=args.baseline)
+        except UsageError as error:
+            lacking.append(f"{study} at scale {scale}: {error}")
+        found.append(chosen)
+    if not any(chosen.baseline for chosen in found):
+        raise UsageError(lacking[0] if lacking else "these studies take no --baseline")
+    for line in lacking:
+        print(f"{line}; it is reported without one", file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import plugins
-from bench.cli import Parser, UsageError, complain, duration, positive, to_path
+from bench.cli import BASELINE, Parser, UsageError, complain, duration, positive, to_path
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
 from bench.process import command, stopped, terminate
 from bench.studies import STUDIES
@@ -126,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     add("--redo", **redo, help=about)
     about = "counts and shows stale trainings as if today's source had made them"
     add("--stale", action="store_true", help=about)
+    add("--baseline", metavar="METHOD", default="", help=BASELINE)
     add("--fail-fast", action="store_true", help="stops at the first training that fails")
     about = "prints a table of what the command would train, and writes nothing"
     add("--dry-run", action="store_true", help=about)

@@ -478,7 +478,7 @@ def test_every_claim_stands_in_one_table_with_its_report() -> None:
     pages = {("toy_grid", scale): page for scale in ("smoke", "quick", "paper")}
     found, ours = (report.verdicts(pages, whose) for whose in (PAPER, OURS))
     *lines, blank, notes = found.splitlines()
-    says = "At λ = 0.1 both methods reconstruct.".replace(
+    says = "At λ = 0.1 sVAE-r and ALICE reconstruct.".replace(
         " = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
     )
     verdict = "undecided (no evidence; on 2 of 2 configurations)"

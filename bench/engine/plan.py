@@ -106,7 +106,8 @@ class Plan:
         from models.precision import allow_tf32
 
         self.crowd, self.start = Crowd(), time.monotonic()
-        self.args, self.study = args, replace(STUDIES[args.study], stale=args.stale)
+        self.args = args
+        self.study = replace(STUDIES[args.study], stale=args.stale, baseline=args.baseline)
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
         self.device = choose_device(args.device, elsewhere)
         if args.precision == "tf32" and self.device != "cuda":
@@ -128,11 +129,25 @@ class Plan:
             imagenet = args.inception_weights is not None
             metrics.check(self.study.metrics(), self.study.taken(), imagenet)
         self.store = self.study.store(args.results, self.scale)
+        if args.baseline:
+            self.check_baseline()
         if not elsewhere:
             # A process without a job is idle.
             self.workers = min(self.workers, len(self.specs))
         if not args.status:
             self.check_room()
+
+    def check_baseline(self) -> None:
+        """Raises UsageError for a --baseline that is neither stored nor to be trained."""
+        name, study = self.args.baseline, self.study
+        if not study.compares:
+            raise UsageError(f"{study.name} compares no methods in pairs and takes no --baseline")
+        stored = self.store.load()[0]
+        pairs = {*zip(stored["method"].to_pylist(), stored["label"].to_pylist(), strict=True)}
+        pairs |= {(spec.method, study.label(spec.method, spec.lam)) for spec in self.specs}
+        if not any(name in pair for pair in pairs):
+            allowed = ", ".join(sorted({method for method, _ in pairs}))
+            raise UsageError(f"--baseline {name}; allowed: {allowed}")
 
     def check_room(self) -> None:
         """Raises UsageError for trainings with clearly too little memory here, or disk."""

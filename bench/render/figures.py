@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,7 +46,14 @@ _LONG = re.compile(r"(\d\.\d\d)\d+")
 # After Okabe & Ito: colour-blind readers tell them apart, and all read on white and on black.
 COLOURS = {"svae_r": "#0072B2", "alice": "#D55E00", "alice_sigmoid": "#009E73"}
 COLOURS |= {"alice_minimax": "#C0639D", "critic": "#7A5CC7", "model": "#A87400"}
-OTHER = ["#2E8FC4", "#8A8A00", "#B04A4A", "#5F7F5F"]
+OTHER = ("#7A5CC7", "#A87400", "#B0413E", "#7C8B00", "#8C6E63", "#B84FD0")
+"""Colours of methods that have none of their own."""
+DASHES = ((0, (5, 1.5)), (0, (5, 1.2, 1.2, 1.2)), (0, (1.2, 1.2)))
+MARKS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "h", "*")
+"""Styles of lines and marks of points, which tell methods apart without colours.
+
+The first two methods of ORDER have whole lines.
+"""
 ORDER = ("svae_r", "alice", "alice_sigmoid", "alice_minimax", "svae_r_density")
 """The methods that come first in every table, legend and figure."""
 
@@ -74,9 +81,34 @@ def rank(method: str) -> int:
     return ORDER.index(method) if method in ORDER else len(ORDER)
 
 
-def colour(method: str) -> str:
-    """The method's own colour; a method without one always gets the same of OTHER."""
-    return COLOURS.get(method) or OTHER[sum(method.encode()) % len(OTHER)]
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn: the colour, the style of its lines, the mark of its points."""
+
+    colour: str
+    line: Any = "-"
+    mark: str = "o"
+
+
+def looks(methods: Iterable[str], own: Mapping[str, str] = COLOURS) -> dict[str, Look]:
+    """Returns a look of each method, no two alike, in the order of tables.
+
+    Equal sets of methods have equal looks. A method with a colour in `own` has it in every report.
+    The others share what is left of OTHER, and share it again where they are more.
+    """
+    order = sorted({*methods}, key=lambda method: (rank(method), method))
+    paint = {method: own[method] for method in order if method in own}
+    free, left = [each for each in OTHER if each not in paint.values()], []
+    for method in (method for method in order if method not in own):
+        left = left or [*free]
+        paint[method] = left.pop(sum(method.encode()) % len(left))
+    places = [*ORDER, *(method for method in order if method not in ORDER)]
+
+    def look(method: str, place: int) -> Look:
+        line = "-" if place < 2 else DASHES[(place - 2) % len(DASHES)]
+        return Look(paint[method], line, MARKS[place % len(MARKS)])
+
+    return {method: look(method, places.index(method)) for method in order}
 
 
 def panels(
@@ -86,41 +118,55 @@ def panels(
     height: float,
     narrow: int = 1,
     least: float = 0.65,
+    groups: Sequence[int] = (),
     **kw: Any,
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its n axes, (n,), so many `across`, of panels of this size in inches.
 
-    On a phone `narrow` of the same panels stand in a row. Each shows its own ticks there, and is at
-    `least` so high for its width.
+    Each of `groups`, sizes that add up to n, begins a row. On a phone `narrow` of the same panels
+    stand in a row, whatever their group. Each shows its own ticks there, and is at `least` so high
+    for its width.
     """
     if _narrow.get():
-        across = narrow
+        across, groups = narrow, ()
         width, height = _PHONE / across, _PHONE / across * max(height / width, least)
-    across = min(across, n)
-    down = -(-n // across)
-    figure = Figure(figsize=(across * width, down * height), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, **kw).flatten()
-    for axes in grid[n:]:
-        axes.remove()
-    for axes in grid[:n] if _narrow.get() else ():
+    groups = groups or [n]
+    across = min(across, max(groups))
+    downs = [-(-size // across) for size in groups]
+    figure = Figure(figsize=(across * width, sum(downs) * height), layout="constrained")
+    grid = figure.subplots(sum(downs), across, squeeze=False, **kw)
+    parts = np.split(grid, np.cumsum(downs)[:-1])
+    kept = [part.flatten()[:size] for part, size in zip(parts, groups, strict=True)]
+    for part, size in zip(parts, groups, strict=True):
+        for axes in part.flatten()[size:]:
+            axes.remove()
+    found = np.concatenate(kept)
+    for axes in found if _narrow.get() else ():
         axes.tick_params(labelbottom=True, labelleft=True)
-    return figure, grid[:n]
+    return figure, found
 
 
-def key(axes: Axes, colours: Mapping[str, str]) -> None:
-    """Gives the legend a line of each colour, by label, without drawing it."""
-    for label, paint in colours.items():
-        axes.plot([], [], color=paint, label=label)
+def balanced(n: int, most: int) -> int:
+    """Returns how many of n panels stand in a row of at most so many, in rows of equal lengths."""
+    return -(-n // -(-n // most))
+
+
+def key(axes: Axes, named: Mapping[str, Look]) -> None:
+    """Gives the legend a line of each look, by label, without drawing it."""
+    for label, look in named.items():
+        axes.plot([], [], color=look.colour, linestyle=look.line, label=label)
 
 
 def legend(figure: Figure, grid: Iterable[Axes], ncols: int) -> None:
-    """One legend above all panels, each label once; on a phone it has fewer columns."""
+    """One legend above all panels, each label once, in fewer columns where the labels are long."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid]
     named = {label: handle for pair in pairs for handle, label in pair}
-    if _narrow.get():
-        ncols = 2 if max(map(len, named), default=0) < 24 else 1
-    place: Any = "outside upper center"
-    figure.legend(named.values(), named.keys(), loc=place, ncols=ncols, fontsize=8, markerscale=2)
+    style: dict[str, Any] = {"loc": "outside upper center", "fontsize": 8, "markerscale": 2}
+    for columns in range(2 if _narrow.get() else ncols, 0, -1):
+        made = figure.legend(named.values(), named.keys(), ncols=columns, **style)
+        if columns == 1 or made.get_window_extent().width <= figure.bbox.width:
+            return
+        made.remove()
 
 
 @dataclass(frozen=True)

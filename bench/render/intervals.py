@@ -56,6 +56,20 @@ def student(values: np.ndarray, tests: int = 1) -> Estimate:
     return Estimate(mean, mean - error, mean + error)
 
 
+def t_test(values: np.ndarray) -> float:
+    """Returns the two-sided p of Student's t-test on values (n,) of mean 0; NaN for fewer than two.
+
+    It is 0 where all values are equal and not 0, and 1 where all are 0.
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
+    if not error:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, n - 1))
+
+
 @dataclass(frozen=True)
 class Resampled:
     """A value and what the bootstrap gave for it, (RESAMPLES,)."""

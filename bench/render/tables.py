@@ -129,6 +129,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:g}" if math.isinf(value) else f"{value:.{digits}f}"
 
 
+def p_value(p: float) -> str:
+    """A p for a cell: blank where there is none."""
+    return "< 0.001" if p < 0.001 else number(p)
+
+
 def mean(values: pd.Series, digits: int) -> str:
     """The mean of those values that there are, for a cell."""
     return number(float(values.astype(float).mean()), digits)

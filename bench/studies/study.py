@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 from bench import plugins
 from bench.cli import UsageError
@@ -133,6 +133,8 @@ class Study(Generic[S]):
     they are called, so that listing the studies is quick.
     """
 
+    compares: ClassVar[bool] = False
+    """Whether reports compare methods in pairs, so that they take a `baseline`."""
     name: str
     title: str
     kind: type[S]
@@ -144,6 +146,7 @@ class Study(Generic[S]):
     cost_of_size: Mapping[int, float] = field(default_factory=dict)
     """Ratio of a member's time in a stack of this size to its time in a larger one (1)."""
     stale: bool = False  # whether results hold rows that were made by other source than today's
+    baseline: str = ""  # the method, or its label, that a report compares all others with
     base: str = ""  # the study of which this one is a grid, see `derive`
     given: Mapping[str, Any] = field(default_factory=dict)  # what `derive` was given
     stored_metrics: Sequence[Metric] = ()  # of plug-ins that are not loaded, for reports
@@ -392,6 +395,8 @@ class Study(Generic[S]):
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
         """Returns the page of the stored results, perhaps compared with the results in `other`.
 
-        Raises UsageError if there is nothing in `other` to compare with.
+        A study that `compares` its methods compares them with its `baseline` if it has one, and
+        else as the paper does. Raises UsageError if there is nothing in `other` to compare with, or
+        no run of the baseline.
         """
         raise NotImplementedError

@@ -21,7 +21,7 @@ from bench.render.front import Equal
 from bench.render.intervals import Estimate, critical, student
 from bench.render.text import texts
 from bench.scores.metrics import OURS
-from bench.studies.images.runs import SWEPT, diverged, gone, judged
+from bench.studies.images.runs import SWEPT, diverged, gone, judged, swept
 
 TEXT = texts("bench.studies.images")
 WORDS = TEXT["claims"]
@@ -288,16 +288,19 @@ def targets(frame: pd.DataFrame) -> dict[str, float]:
     return {} if math.isnan(error) else {name: part * error for name, part in TARGETS.items()}
 
 
-def equals(frame: pd.DataFrame, scores: Sequence[Score]) -> list[Equal]:
+def equals(frame: pd.DataFrame, scores: Sequence[Score], baseline: str = "") -> list[Equal]:
     """What sVAE-r and each rival score at equal errors, see `bench.render.front.equals`.
+
+    With a `baseline` all methods of figures over lambda stand against that one instead.
 
     A path has those lambdas at which its method has all of its seeds, so that paths of seeds are
     interpolated alike.
     """
-    runs, headings = frame[frame["method"].isin(SWEPT)], {s.column: s.name for s in scores}
+    runs = swept(frame) if baseline else frame[frame["method"].isin(SWEPT)]
+    headings = {s.column: s.name for s in scores}
     every = runs.groupby("method")["seed"].transform("nunique")
     runs = runs[runs.groupby(["method", "lam"])["seed"].transform("nunique") == every]
-    return front.equals(runs, headings, ERROR, targets(frame))
+    return front.equals(runs, headings, ERROR, targets(frame), baseline)
 
 
 def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -> Claim:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
-from bench.render.figures import COLOURS, GREY, colour, key, legend, panels, rank
+from bench.render.figures import COLOURS, GREY, Look, key, legend, looks, panels, rank
 from bench.render.tables import lam
-from bench.studies.images.runs import SWEPT, cells, gone, names
+from bench.studies.images.runs import cells, gone, names, swept
 
 COLUMNS = 3
 KINDS = {"figure4": "dots", "samples": "images", "reconstructions": "images"}
@@ -26,6 +26,8 @@ STEMS = {"ALICE": "alice", "sVAE-r": "svaer", "inception_score": "_IS", "mse_x":
 """Parts of the columns of the digitised Figure 7."""
 SIDE = 6
 """Images a row in a panel over lambda, of up to 36."""
+SHORT = 18
+"""Letters of a label that leave room for lambda in a panel over lambda."""
 ALONE = 4
 """Panels a row, where no method has several lambdas."""
 SCORES = {
@@ -51,10 +53,20 @@ def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _draw(
-    axes: Axes, run: Any, stored: pd.DataFrame, kind: str, lay: Callable[..., np.ndarray]
+    axes: Axes,
+    run: Any,
+    stored: pd.DataFrame,
+    kind: str,
+    lay: Callable[..., np.ndarray],
+    letters: int = 40,
 ) -> None:
-    """A run's images, uint8 (n, c, h, w) by name, as `lay` lays them out, or why there are none."""
-    axes.set_title(f"{run['label']}, λ = {lam(run['lam'])}", loc="left", fontsize=8, pad=2)
+    """A run's images, uint8 (n, c, h, w) by name, as `lay` lays them out, or why there are none.
+
+    Above them stands lambda beside a label of so many `letters`, or else below it.
+    """
+    between = "\n" if len(run["label"]) > letters else ", "
+    title = f"{run['label']}{between}λ = {lam(run['lam'])}"
+    axes.set_title(title, loc="left", fontsize=8, pad=2)
     images = {
         name: np.frombuffer(kept[name], np.uint8).reshape(-1, *map(int, kept["shape"]))
         for kept in stored[stored.index == run["id"]].to_dict("records")
@@ -93,18 +105,18 @@ def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
     smallest = float(published["lam"].iloc[1]) / 10
     theirs, ours = (each.assign(lam=each["lam"].clip(smallest)) for each in (published, frame))
     known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
-    called = {name: label for name, label in names(frame).items() if name in SWEPT}
-    paint = {name: colour(name) for name in sorted(called, key=rank)}
-    style: dict[str, Any] = {"x": "lam", "hue": "method", "legend": False}
-    style |= {"hue_order": [*paint], "palette": paint}
+    called, found = names(swept(frame)), looks(frame["method"])
+    found = {method: look for method, look in found.items() if method in called}
     for axes, column, (value, sd) in zip(grid, ("inception_score", "mse_x"), known, strict=True):
         bars = theirs["lam"], theirs[value], theirs[sd]
         axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
-        runs = ours[ours["method"].isin(called)]
-        if called:
-            sns.lineplot(runs, y=column, errorbar=None, ax=axes, **style)
-            sns.scatterplot(runs, y=column, s=16, alpha=0.7, linewidth=0, ax=axes, **style)
-        key(axes, {called[name]: paint[name] for name in paint})
+        for method, look in found.items():
+            runs = ours[ours["method"] == method]
+            style: dict[str, Any] = {"x": "lam", "y": column, "color": look.colour, "legend": False}
+            sns.lineplot(runs, errorbar=None, linestyle=look.line, ax=axes, **style)
+            style |= {"s": 16, "alpha": 0.7, "linewidth": 0, "marker": look.mark}
+            sns.scatterplot(runs, ax=axes, **style)
+        key(axes, {called[method]: look for method, look in found.items()})
         axes.set(xscale="log", xlabel=f"λ (0 drawn at {smallest:g})", ylabel=SCORES[column])
     legend(figure, grid, ncols=4)
     return figure
@@ -143,7 +155,7 @@ class Boxes:
     def draw(self, axes: Axes, places: Sequence[float], width: float) -> None:
         """Draws them at these places; the paper's have quartiles alone, and no caps."""
         line = {"color": self.paint}
-        key(axes, {self.label: self.paint})
+        key(axes, {self.label: Look(self.paint)})
         axes.bxp(  # seaborn draws boxes of samples alone, and the paper gives quartiles
             list(self.stats.values()),
             positions=places,
@@ -172,7 +184,7 @@ def boxes(
     `scored` has the runs by score. Published inception scores have a panel of their own, as they
     are by ImageNet's classifier.
     """
-    here = frame[frame["method"].isin(SWEPT)]
+    here, found = swept(frame), looks(frame["method"])
     called, known = names(here), [] if published is None else published["likely_true_lambda"]
     lams = sorted({*known, *here["lam"]})
     drawn: list[tuple[str, str, list[Boxes]]] = []
@@ -180,7 +192,7 @@ def boxes(
         ours = []
         for method in sorted(called, key=rank):
             stats = _quartiles(runs[runs["method"] == method], column)
-            ours.append(Boxes(called[method], colour(method), stats))
+            ours.append(Boxes(called[method], found[method].colour, stats))
         theirs = []
         if published is not None and column != "swd":
             theirs = [
@@ -247,7 +259,7 @@ def panels_over_lambda(frame: pd.DataFrame, load: Callable[[], pd.DataFrame], ki
     for row, ids in zip(grid.reshape(-1, across), rows, strict=True):
         for axes, id in zip(row, ids, strict=False):
             for run in picked[picked["id"] == id].to_dict("records"):
-                _draw(axes, run, stored, kind, lay)
+                _draw(axes, run, stored, kind, lay, SHORT)
     return figure
 
 

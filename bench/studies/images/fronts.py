@@ -26,7 +26,7 @@ def scored(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Score]]:
     return (scored if inception in found else frame), found
 
 
-def draw(frame: pd.DataFrame, published: Published | None = None) -> Figure:
+def draw(frame: pd.DataFrame, published: Published | None = None, baseline: str = "") -> Figure:
     """Each score against the error, with lambda as the path of each method."""
     runs, found = scored(frame)
     noise = {s.column: {TEXT["noise"]: s.noise} for s in found if not math.isnan(s.noise)}
@@ -34,14 +34,19 @@ def draw(frame: pd.DataFrame, published: Published | None = None) -> Figure:
     if published is not None and published.score not in headings:
         published = None
     where = {TEXT["targets"].format(part=name): e for name, e in targets(frame).items()}
-    return front.front(runs, headings, ERROR, where, TEXT["axes"][ERROR], noise, published)
+    axes = TEXT["axes"][ERROR]
+    return front.front(runs, headings, ERROR, where, axes, noise, published, baseline=baseline)
 
 
-def tables(frame: pd.DataFrame) -> list[Table]:
-    """sVAE-r against ALICE's reductions at equal errors, if any run has an error and a score."""
-    found = equals(*scored(frame))
+def tables(frame: pd.DataFrame, baseline: str = "") -> list[Table]:
+    """sVAE-r against ALICE's reductions at equal errors, if any run has an error and a score.
+
+    With a `baseline` every other method with a path stands against that one instead.
+    """
+    found = equals(*scored(frame), baseline)
 
     def estimate(each: Equal) -> Estimate:
         return student(each.differences.to_numpy(), len(found))
 
-    return [front.table(found, estimate, TEXT["equal"].format(n=len(found)))] if found else []
+    caption = TEXT["equal"].format(n=len(found)) + ("" if baseline else TEXT["undecided"])
+    return [front.table(found, estimate, caption, baseline=baseline)] if found else []

@@ -10,13 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.render.claims import Claim
-from bench.render.front import Published
+from bench.render.front import Published, find_baseline
 from bench.render.page import Page
 from bench.render.tables import Table, extra, tabulate
 from bench.scores.metrics import Metric
 from bench.studies.images import figures, fronts, report, tables
+from bench.studies.images import runs as frames
 from bench.studies.images.report import TEXT
-from bench.studies.images.runs import SWEPT, Asked, elsewhere, first, gone, judged, samples
+from bench.studies.images.runs import Asked, elsewhere, first, gone, judged, samples
 from bench.studies.images.spec import own_critic
 from bench.studies.images.tables import METHOD, NUMBERS, Cell
 
@@ -38,10 +39,11 @@ def build(
     `private` are drawn from one's own results only.
     """
     load, panels = partial(samples, asked), figures.panels_over_lambda
+    baseline = find_baseline(frame, asked.study.baseline)
     encoded, here = frame[frame["mse_x"].notna() | gone(frame)], swept(frame)
     drawn: dict[str, Callable[[], Figure]] = {}
     if here:  # else these are Table 2's other methods alone
-        drawn["front"] = partial(fronts.draw, frame, points)
+        drawn["front"] = partial(fronts.draw, frame, points, baseline)
         drawn["figure7"] = partial(figures.boxes, frame, here, published)
     published_file = asked.results / asked.study.name / f"{asked.scale}.parquet"
     if not (private and published_file.is_file()):
@@ -58,7 +60,8 @@ def build(
         found,
         [
             table,
-            *fronts.tables(frame),
+            *fronts.tables(frame, baseline),
+            *tables.pairs(frame, asked.study.metrics(), baseline),
             *tables.batch_norm(frame),
             *tables.rankings(frame),
             *tables.settings(elsewhere(asked, frame)),
@@ -77,7 +80,7 @@ def swept(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs that are compared over lambda, by each score that there is of them."""
     scored = judged(frame)[0]
     runs = {name: scored if name == "inception_score" else frame for name in figures.SCORES}
-    here = {name: each[each["method"].isin(SWEPT)] for name, each in runs.items()}
+    here = {name: frames.swept(each) for name, each in runs.items()}
     return {name: each for name, each in here.items() if each[name].notna().any()}
 
 

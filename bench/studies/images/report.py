@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.cli import UsageError
-from bench.render import claims, compare
+from bench.render import claims, compare, front
 from bench.render.claims import Claim
 from bench.render.compare import LEVEL, Spread, Statistic, named, verdict
 from bench.render.figures import Picture
@@ -74,7 +74,9 @@ def page(
 
     The study's `text` has their titles and captions, which `values` fill in; notes are `about` it.
     """
-    words: dict[str, Any] = {**TEXT, **text, **values}
+    baseline = front.find_baseline(frame, asked.study.baseline)
+    broad = TEXT["broad"].format(labels=front.labels_of(frame, baseline)) if baseline else ""
+    words: dict[str, Any] = {**TEXT, **text, **values, "broad": broad}
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
     pictures = [
         Picture(name, draw, titles[name], captions[name].format(**words), KINDS.get(name, "lines"))

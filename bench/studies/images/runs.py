@@ -22,7 +22,9 @@ CELL = ("method", "lam", "seed", "precision")
 SETTINGS = [name for name in columns(ImageSpec) if name not in CELL]
 """What they share."""
 SWEPT = ("svae_r", "alice", "alice_sigmoid")
-"""Methods that are compared over lambda."""
+"""Methods whose claims and questions are about lambda."""
+OWN_UNITS = ("svae_r_density",)
+"""Methods whose lambda weighs something else."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,15 @@ def cells(frame: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
     """The runs of each method and lambda, by both, in the order of the frame."""
     groups = (rows for _, rows in frame.groupby(["method", "lam"], sort=False))
     return {(str(rows["method"].iloc[0]), float(rows["lam"].iloc[0])): rows for rows in groups}
+
+
+def swept(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that figures over lambda show: those of SWEPT and of all methods of several lambdas.
+
+    A method of OWN_UNITS has no place beside them.
+    """
+    several = frame.groupby("method")["lam"].transform("nunique") > 1
+    return frame[(several | frame["method"].isin(SWEPT)) & ~frame["method"].isin(OWN_UNITS)]
 
 
 def names(frame: pd.DataFrame) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import plugins
 from bench.studies.images.spec import ImageSpec
@@ -38,6 +38,7 @@ class ImageStudy(Study[ImageSpec]):
     `page` makes the report, see `Study.report`.
     """
 
+    compares: ClassVar[bool] = True
     kind: type[ImageSpec] = ImageSpec
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=lambda: OWN_LAMS)
     page: Callable[[Asked], Page]

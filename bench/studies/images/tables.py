@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.render import intervals
 from bench.render.figures import ORDER, rank
-from bench.render.tables import Column, Table, lam, number, spread, tabulate
+from bench.render.front import labels_of
+from bench.render.tables import Column, Table, lam, number, p_value, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import IMAGES, Metric
 from bench.studies.images.claims import ERROR, anchors
-from bench.studies.images.runs import cells, diverged
+from bench.studies.images.runs import cells, diverged, gone
 
 TEXT = texts("bench.studies.images")
 CLASSIFIERS = {
@@ -133,7 +135,7 @@ NUMBERS += [ours("diverged", lambda runs: str(diverged(runs)))]
 
 NAMED: list[Group] = [
     (Column("method", text=True), lambda runs: str(runs["label"].iloc[0])),
-    ("λ", lambda runs: lam(float(runs["lam"].iloc[0]))),
+    ("λ", lambda runs: _lam(runs)),
 ]
 SCORED: list[Group] = [
     spreads(each) for each in IMAGES if each.columns[0] in ("inception_score", "frechet", ERROR)
@@ -203,6 +205,57 @@ def rankings(frame: pd.DataFrame) -> list[Table]:
         columns.append((f"ranks by {heading}", places(ranks)))
     caption = TEXT["rankings"].format(taus=" and ".join(agree))
     return [tabulate("rankings", TEXT["titles"]["rankings"], caption, columns, range(len(groups)))]
+
+
+def pairs(frame: pd.DataFrame, metrics: Sequence[Metric], baseline: str) -> list[Table]:
+    """Each method and lambda against the `baseline`, paired by seed, if the user names one.
+
+    Lambdas of a pair are equal, unless one of its methods has a single lambda.
+    """
+    if not baseline:
+        return []
+    theirs, lams = frame[frame["method"] == baseline], frame.groupby("method")["lam"].nunique()
+    rows = [
+        (runs, others)
+        for (method, value), runs in cells(frame[frame["method"] != baseline]).items()
+        for (_, other), others in cells(theirs).items()
+        if value == other or 1 in (lams[method], lams[baseline])
+    ]
+    names = {m.columns[0]: (m.heading, m.digits) for m in metrics if m.columns[0] not in APART}
+    names = {**names, "log_likelihood": ("log p(x) ≥, nats", 2)}
+
+    def gains(row: tuple[pd.DataFrame, pd.DataFrame], column: str) -> np.ndarray:
+        known = intervals.both(*row, column).dropna()
+        return (known.iloc[:, 0] - known.iloc[:, 1]).to_numpy()
+
+    def score(column: str, digits: int) -> Callable[[Any], str]:
+        def cell(row: Any) -> str:
+            found = gains(row, column)
+            return format(intervals.student(found), f"+.{digits}f") if len(found) else "–"
+
+        return cell
+
+    def p(column: str) -> Callable[[Any], str]:
+        return lambda row: p_value(intervals.t_test(gains(row, column)))
+
+    def count(row: tuple[pd.DataFrame, pd.DataFrame], lost: bool) -> str:
+        ended = intervals.both(*(each.assign(gone=gone(each)) for each in row), "gone")
+        return str(int((ended.any(axis=1) == lost).sum()))
+
+    label = labels_of(frame, baseline)
+    columns = [*through(NAMED, lambda row: row[0]), (f"λ of {label}", lambda row: _lam(row[1]))]
+    for column, (heading, digits) in names.items():
+        if column in frame and frame[column].notna().any():
+            columns += [(heading, score(column, digits)), (f"p of {heading}", p(column))]
+    columns.append(("pairs", lambda row: count(row, lost=False)))
+    columns.append(("with a diverged run", lambda row: count(row, lost=True)))
+    title, caption = TEXT["titles"]["pairs"], TEXT["pairs"]
+    title, caption = (words.format(labels=label) for words in (title, caption))
+    return [tabulate("pairs", title, caption, columns, rows, hide_empty=True)]
+
+
+def _lam(runs: pd.DataFrame) -> str:
+    return lam(float(runs["lam"].iloc[0]))
 
 
 def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[Table]:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from bench.render.claims import Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
-from bench.render.front import Published
+from bench.render.front import Published, find_baseline
 from bench.render.page import Page
 from bench.render.tables import Column, Table, extra, number, spread, tabulate
 from bench.render.text import texts
@@ -51,15 +51,19 @@ BERNOULLI = "‡"
 def build(asked: Asked) -> Page:
     """The page of what is stored, see `Study.report`."""
     frame = runs(asked.study, asked.results, asked.scale)
+    baseline = find_baseline(frame, asked.study.baseline)
     main = headline(frame, asked.study, asked.scale)
     others, metrics = frame[~frame["id"].isin(main["id"])], asked.study.metrics()
     apart: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
     for differ, rows in elsewhere(asked, frame):
         apart.setdefault(_about(differ, rows), []).append((differ, rows))
-    drawn = {"front": partial(fronts.draw, frame, points())} if fronts.scored(frame)[1] else {}
+    drawn = {}
+    if fronts.scored(frame)[1]:
+        drawn["front"] = partial(fronts.draw, frame, points(), baseline)
     found = [
         table1(main, metrics),
-        *fronts.tables(frame),
+        *fronts.tables(frame, baseline),
+        *tables.pairs(frame, metrics, baseline),
         *([sweep(others, metrics)] if len(others) else []),
         *critics(frame, [rows for _, rows in apart.get("critics", [])]),
         *annealing(frame, [rows for _, rows in apart.get("annealing", [])]),

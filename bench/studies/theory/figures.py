@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from bench.render.figures import GREY, colour, key, legend, panels, rank
+from bench.render.figures import COLOURS, GREY, Look, key, legend, looks, panels
 from bench.render.text import texts
 from bench.studies.theory.runs import LEAST, most_updates, part, traces
 from bench.studies.theory.spec import (
@@ -48,20 +48,23 @@ def modes(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     figure, grid = panels(len(groups), 3, 3.4, 2.2, sharex=True, narrow=2)
     x = np.linspace(*LINE)
     data = np.exp(-((x[:, None] - [-2, 2]) ** 2) / (2 * 0.25)).sum(1) / np.sqrt(2 * np.pi)
+    paint = _paint(here)
     for axes, (_, runs) in zip(grid, groups, strict=True):
         method = str(runs["method"].iloc[0])
         axes.fill_between(x, data, color=GREY, alpha=0.3, linewidth=0, label="data q(x)")
         for id in runs["id"]:
             if id in stored.index:
-                axes.plot(x, stored[id], color=_paint(method), linewidth=1, label="model p(x)")
+                axes.plot(x, stored[id], color=paint[method], linewidth=1, label="model p(x)")
         axes.set_title(_objective(runs.iloc[0]), loc="left", fontsize=8)
         axes.set(ylim=(0, 0.85), xlabel="x", ylabel="density")
     legend(figure, grid, ncols=2)
     return figure
 
 
-def _paint(method: str) -> str:
-    return OWN.get(method) or colour(method)
+def _paint(frame: pd.DataFrame) -> dict[str, str]:
+    """Returns the colour of each method of the frame."""
+    found = looks(frame["method"], COLOURS | OWN)
+    return {method: look.colour for method, look in found.items()}
 
 
 def _objective(run: pd.Series) -> str:
@@ -94,11 +97,11 @@ def shown(frame: pd.DataFrame) -> set[str]:
 
 
 def _pairs(here: pd.DataFrame, samples: pd.DataFrame) -> Figure:
-    stored = samples.set_index("id")
+    stored, paint = samples.set_index("id"), _paint(here)
     figure, grid = panels(2 * len(here), 4, 2.6, 2.7, narrow=2)
     for (left, right), (_, run) in zip(grid.reshape(-1, 2), here.iterrows(), strict=True):
-        _map(left, stored, run, "density_x")
-        _map(right, stored, run, "density_z")
+        _map(left, stored, run, "density_x", paint[run["method"]])
+        _map(right, stored, run, "density_z", paint[run["method"]])
         for centre in CENTRES:
             left.add_patch(Circle(centre, 0.6, fill=False, color=GREY, linewidth=0.8))
         for radius in (1, 2, 3):
@@ -109,7 +112,7 @@ def _pairs(here: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     return figure
 
 
-def _map(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> None:
+def _map(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str, paint: str) -> None:
     ends = SQUARE[:2]
     axes.set(xlim=ends, ylim=ends, aspect="equal", xticks=[], yticks=[])
     if run["id"] not in stored.index or stored.loc[run["id"], column] is None:
@@ -117,7 +120,6 @@ def _map(axes: Axes, stored: pd.DataFrame, run: pd.Series, column: str) -> None:
         return
     values = np.asarray(stored.loc[run["id"], column], dtype=float)
     side = round(np.sqrt(len(values)))
-    paint = _paint(str(run["method"]))
     shades = LinearSegmentedColormap.from_list("", [f"{paint}00", paint])
     # The root shows what is thin; a hundredth of the peak has a tenth of the colour.
     image = np.sqrt(np.nan_to_num(values.reshape(side, side)))
@@ -137,7 +139,7 @@ def descent(frame: pd.DataFrame) -> Figure:
         found[[*names]] = found[[*names]].clip(lower=LEAST_DRAWN)  # an estimate may be negative
         for name in names:
             _band(axes, found, name, PAINT[name])
-        key(axes, {label: PAINT[name] for name, label in names.items()})
+        key(axes, {label: Look(PAINT[name]) for name, label in names.items()})
         title = "{label}, {dimension} dimensions".format(**runs.iloc[0])
         axes.set_title(title, loc="left", fontsize=8)
         axes.set(
@@ -166,7 +168,7 @@ def cosines(frame: pd.DataFrame) -> Figure:
         for axes, player in zip(row, PLAYERS, strict=True):
             for name in DIVERGENCES:
                 _band(axes, found, f"{player} follows {name}", PAINT[name])
-            key(axes, {label: PAINT[name] for name, label in DIVERGENCES.items()})
+            key(axes, {label: Look(PAINT[name]) for name, label in DIVERGENCES.items()})
             axes.set_title(f"{runs['label'].iloc[0]}: {player}", loc="left", fontsize=8)
             axes.set(ylim=(-1.05, 1.05), xlabel="updates of the model", ylabel="cosine")
             axes.axhline(0, color=GREY, linewidth=0.8)
@@ -182,12 +184,13 @@ def vanishing(frame: pd.DataFrame) -> Figure:
     for axes, (distance, runs) in zip(grid, groups, strict=True):
         middle = traces(runs).groupby("batch").median()
         names = [name.split()[1] for name in map(str, middle) if name.startswith("gradient ")]
-        methods = sorted(names, key=rank)
-        for method in methods:
-            style: dict[str, Any] = {"color": colour(method), "marker": ".", "linewidth": 1.2}
+        found = looks(names)
+        for method, look in found.items():
+            style: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
+            style |= {"marker": look.mark, "markersize": 3, "linewidth": 1.2}
             size = middle[f"gradient {method}"].clip(lower=1e-12)
             axes.plot(middle["excess"].clip(lower=1e-6), size, **style)
-        key(axes, {REDUCTIONS.get(m, m): colour(m) for m in methods})
+        key(axes, {REDUCTIONS.get(method, method): look for method, look in found.items()})
         axes.plot([], [], ":", color=GREY, label="here (18) falls under a tenth of (14)")
         if (place := falls(middle)) is not None:
             axes.axvline(max(place, 1e-6), color=GREY, linestyle=":")

@@ -24,7 +24,7 @@ from bench.render.front import Equal
 from bench.render.intervals import Estimate, Resampled
 from bench.render.page import Page, counted, damage
 from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, percent, spread
-from bench.render.text import texts
+from bench.render.text import all_of, texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
 from bench.studies.toy_grid import factors, figures
@@ -75,6 +75,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     """
     frame = runs(study, results, scale)
     mine, grid = at_own_rate(frame), own(study, scale, frame)
+    baseline = front.find_baseline(mine, study.baseline)
     gaps = _gaps(frame, grid)
     notes = [TEXT["baselines"]]
     there = [name for name, own in SETTINGS.items() if {*frame.get(name, [own])} != {own}]
@@ -88,13 +89,16 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         return figures.points(frame, study.store(results, scale).load_samples().to_pandas())
 
     draw = {name: getattr(figures, name) for name in TEXT["figures"]} | {"points": points}
+    draw["front"] = partial(figures.front, baseline=baseline)
     counts = {
         "updates": per_cell(mine, "critic_steps", "model_steps"),
         "ratios": per_cell(mine, "ratio", "updates"),
     }
 
+    words = _words(mine, baseline)
+
     def picture(name: str, text: dict[str, str]) -> Picture:
-        caption = text["caption"].format(runs=counts.get(name))
+        caption = text["caption"].format(runs=counts.get(name), broad=words["broad"])
         return Picture(name, partial(draw[name], mine), **{**text, "caption": caption})
 
     first, path, *others = (picture(*each) for each in TEXT["figures"].items())
@@ -102,8 +106,9 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     found = toy_claims(mine, resting) + equal_claims(equal, resting)
     family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
     rules = TEXT["rules"].format(**family)
-    parts = [first, scores(frame, study.metrics()), path, equal_table(equal), *others]
-    parts += [claims.table(found, scale, rules), pairs(mine), gradients(mine)]
+    beside = at_equal_error(mine, baseline) if baseline else equal
+    parts = [first, scores(frame, study.metrics()), path, equal_table(beside, baseline), *others]
+    parts += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
     parts += factors.tables(frame, mine, LAM)
     parts.append(claims.changes(TEXT["changes"]))
     if other is not None:
@@ -177,28 +182,43 @@ def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
     return tables.tabulate("scores", TEXT["titles"]["scores"], caption, columns, groups)
 
 
-def pairs(frame: pd.DataFrame) -> Table:
+def pairs(frame: pd.DataFrame, baseline: str = "") -> Table:
     """sVAE-r against each other method, at each lambda, over equal configurations and seeds.
 
-    A score is compared by how often it is better, a share by its mean difference.
+    With a `baseline` each other method stands against that one instead. A score is compared by how
+    often it is better, a share by its mean difference.
     """
-    others = sorted({*frame["method"]} - {"svae_r"}, key=lambda name: (rank(name), name))
-    asked = product(others, sorted(frame["lam"].unique()), (SCORES | SHARES).items())
+    fixed = baseline or "svae_r"
+    others = sorted({*frame["method"]} - {fixed}, key=lambda name: (rank(name), name))
+    both = [(other, baseline) if baseline else (fixed, other) for other in others]
+    asked = product(both, sorted(frame["lam"].unique()), (SCORES | SHARES).items())
     with ThreadPoolExecutor() as pool:  # resampling takes nearly all of the time, without Python
-        rows = pool.map(lambda each: _pair(frame, *each), asked)
+        found = [*pool.map(lambda each: _pair(frame, *each), asked)]
+    rows = [[labels[0 if baseline else 1], *cells] for labels, cells in filter(None, found)]
     heads = ("value", "95 % interval", "p", "detectable", "configurations")
-    columns = [Column("against", text=True), Column("λ"), Column("comparison", text=True)]
-    columns += map(Column, heads)
-    return Table("pairs", TEXT["titles"]["pairs"], TEXT["pairs"], columns, [*filter(None, rows)])
+    name = Column("method" if baseline else "against", text=True)
+    columns = [name, Column("λ"), Column("comparison", text=True), *map(Column, heads)]
+    words = _words(frame, baseline)
+    return Table("pairs", words["title"], TEXT["pairs"].format(**words), columns, rows)
 
 
-def _pair(frame: pd.DataFrame, other: str, value: float, what: tuple[str, str]) -> list[str]:
-    """Returns a row of `pairs`, empty where the methods have no pair at this lambda."""
-    a, b = (at(frame, method, value) for method in ("svae_r", other))
+def _words(frame: pd.DataFrame, baseline: str, n: int = 0) -> dict[str, str]:
+    """Returns what titles and captions say of who is compared, in `n` intervals."""
+    labels = front.labels_of(frame, baseline)
+    values = {"labels": labels, "reduction": TEXT["reductions"].get(baseline, baseline), "n": n}
+    words = TEXT["baseline" if baseline else "paper"]
+    return {name: text.format(**values) for name, text in words.items()}
+
+
+def _pair(
+    frame: pd.DataFrame, methods: tuple[str, str], value: float, what: tuple[str, str]
+) -> tuple[tuple[str, str], list[str]] | None:
+    """Returns both labels and cells of a row of `pairs`, None without a pair at this lambda."""
+    a, b = (at(frame, method, value) for method in methods)
     name, column = what
     x, y = intervals.paired(a, b, column)
     if not len(x):
-        return []
+        return None
     if name in SHARES:
         words, form = f"{name}: difference", "+.3f"
         found, least = intervals.difference(x, y), number(intervals.detectable(x, y))
@@ -207,27 +227,36 @@ def _pair(frame: pd.DataFrame, other: str, value: float, what: tuple[str, str]) 
         found, least = intervals.improvement(a, b, column, larger=column != "mse"), ""
     gain = found.interval()
     middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
-    p = intervals.wilcoxon(x, y)
-    ends = [f"{low} to {high}", "< 0.001" if p < 0.001 else f"{p:.3f}", least, str(len(x))]
-    return [b["label"].iloc[0], lam(value), words, middle, *ends]
+    p = tables.p_value(intervals.wilcoxon(x, y))
+    ends = [f"{low} to {high}", p, least, str(len(x))]
+    labels = str(a["label"].iloc[0]), str(b["label"].iloc[0])
+    return labels, [lam(value), words, middle, *ends]
 
 
-def gradients(frame: pd.DataFrame) -> Table:
-    """Gradient that reaches the decoder at the end of training, by reduction of the logit."""
-    rows = []
+def gradients(frame: pd.DataFrame, baseline: str = "") -> Table:
+    """Gradient that reaches the decoder at the end of training, by reduction of the logit.
+
+    It stands relative to that of sVAE-r, or of the `baseline`.
+    """
+    fixed, rows = baseline or "svae_r", []
     for label, value, group in cells(frame):
         ends = [{method: trace[-1] for method, trace in each} for each in group["decoder_gradient"]]
         last = pd.DataFrame(ends).astype(float)
+        whole = last.get(fixed, pd.Series(np.nan, last.index))  # older rows may lack it
         for method in sorted(map(str, last), key=rank):
-            ratio = (last[method] / last["svae_r"]).dropna()
+            ratio = (last[method] / whole).dropna()
             name = TEXT["reductions"].get(method, method)
             sizes = [number(last[method].median(), 4), number(ratio.median())]
             sizes += [number(float(ratio.quantile(0.1))), percent((ratio < 0.1).mean())]
             rows.append([lam(value), label, name, *sizes])
-    heads = ("median size", "median ratio to (14)", "10th percentile", "runs below a tenth")
+    words = _words(frame, baseline)
+    ratio = f"median ratio to {words['to']}"
+    heads = ("median size", ratio, "10th percentile", "runs below a tenth")
     texts = [Column(head, text=True) for head in ("trained as", "reduction")]
     columns = [Column("λ"), *texts, *map(Column, heads)]
-    return Table("gradients", TEXT["titles"]["gradients"], TEXT["gradients"], columns, rows)
+    every = all_of(len({row[2] for row in rows})).capitalize()
+    caption = TEXT["gradients"].format(all=every, **words)
+    return Table("gradients", TEXT["titles"]["gradients"], caption, columns, rows)
 
 
 # Claim 1 of the paper in parts and our questions about it, each as a rule
@@ -409,9 +438,9 @@ EQUAL_TESTS = len(EQUAL) * len(TARGETS) * len(MEASURES)
 """The family: so many intervals share one level, whatever is trained already."""
 
 
-def at_equal_error(frame: pd.DataFrame) -> dict[Equal, Resampled | None]:
-    """sVAE-r against every other method at each target: the difference, None without pairs."""
-    found = front.equals(frame, figures.GENERATED, "mse", TARGETS)
+def at_equal_error(frame: pd.DataFrame, baseline: str = "") -> dict[Equal, Resampled | None]:
+    """Every two methods of `front.equals` at each target: the difference, None without pairs."""
+    found = front.equals(frame, figures.GENERATED, "mse", TARGETS, baseline)
 
     def resampled(each: Equal) -> Resampled | None:
         return intervals.difference(*each.means.to_numpy().T) if len(each.means) else None
@@ -420,15 +449,18 @@ def at_equal_error(frame: pd.DataFrame) -> dict[Equal, Resampled | None]:
         return dict(zip(found, pool.map(resampled, found), strict=True))
 
 
-def equal_table(found: Mapping[Equal, Resampled | None]) -> Table:
+def equal_table(found: Mapping[Equal, Resampled | None], baseline: str = "") -> Table:
     """The table of what `at_equal_error` found, with family-wise intervals."""
+    tests = len(found) if baseline else EQUAL_TESTS
 
     def interval(each: Equal) -> Estimate:
         difference = found[each]
         assert difference
-        return difference.interval(EQUAL_TESTS)
+        return difference.interval(tests)
 
-    return front.table([*found], interval, TEXT["equal"].format(mean=MEAN_POINT))
+    level = TEXT["baseline" if baseline else "paper"]["level"].format(n=tests)
+    caption = TEXT["equal"].format(mean=MEAN_POINT, level=level)
+    return front.table([*found], interval, caption, baseline=baseline)
 
 
 def equal_claims(

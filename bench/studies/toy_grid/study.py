@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import plugins
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study, refuse_images
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class ToyStudy(Study[ToySpec]):
     """Trains stacks of small networks on points of the plane."""
+
+    compares: ClassVar[bool] = True
 
     def every_method(self) -> dict[str, bool]:
         from models.objectives import OBJECTIVES
@@ -130,7 +132,7 @@ _RATIOS = list(product((1, 3, 5), repeat=2))
 TOY_GRID = ToyStudy(
     name="toy_grid",
     kind=ToySpec,
-    title="Toy study: five Gaussians, sVAE-r against ALICE over a grid of configurations",
+    title="Toy study: five Gaussians over a grid of configurations",
     axes={
         "smoke": {
             f"{_DEPTHS},{_WIDTHS}": [(2, 2, 2, 32, 32, 32), (2, 3, 2, 32, 64, 32)],

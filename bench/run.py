@@ -241,6 +241,9 @@ def _begin(plan: Plan) -> None:
         print(f"stale: {line}; {do}", file=sys.stderr)
     if due := len(plan.store.due()):
         print(f"again: an earlier --redo all has left {due} trainings", file=sys.stderr)
+    if plan.less:
+        less = ", ".join(plan.less)
+        print(f"few images: {less}, which is the study's own value", file=sys.stderr)
     print(plan.line(), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Chooses the images of a folder or zip by what they are, and counts what it leaves out.
+"""Chooses the images of a folder, zip or tar by what they are, and counts what it leaves out.
 
 Hidden files and folders, thumbnails and lists are no images. A link is followed once.
 """
@@ -6,17 +6,20 @@ Hidden files and folders, thumbnails and lists are no images. A link is followed
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import re
 import stat
+import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from bench.data.files import DataError, reason
+from bench.data.files import BYTES_LIMIT, DataError, no_room, reason
 
 P = TypeVar("P", Path, str)
 ALLOWED = ".jpg, .png, .webp, .bmp, .tif or .ppm"  # the endings that a message names
@@ -56,12 +59,18 @@ class Chosen:
     left_out: Counter[str]
     lists: tuple[str, ...] = ()  # files or members that are lists of CelebA's parts
     notes: Counter[str] = field(default_factory=Counter)
+    packed: Path | None = None  # the tar whose images were unpacked to `place`
+
+    @property
+    def given(self) -> Path:
+        """Returns the place that the user knows."""
+        return self.packed or self.place
 
     def counted(self) -> str:
         """Returns how many files were taken, and how many were left out and why."""
         kinds = ", ".join(_number(n, kind) for kind, n in sorted(self.left_out.items()))
         total = self.left_out.total()
-        taken = f"{len(self.files)} image{'s' * (len(self.files) != 1)} taken from {self.place}"
+        taken = f"{len(self.files)} image{'s' * (len(self.files) != 1)} taken from {self.given}"
         files = f"{total} other file{'s' * (total != 1)} left out"
         return f"{taken}, {files}{f' ({kinds})' if kinds else ''}"
 
@@ -76,12 +85,19 @@ class Chosen:
         return archive.read(file) if archive else (self.place / file).read_bytes()
 
 
-def choose(place: Path) -> Chosen:
-    """Returns the images of a folder or zip. Raises DataError for a place that can't be read."""
+def choose(place: Path, unpacked: Path | None = None) -> Chosen:
+    """Returns the images of a folder or zip, or of a tar, which are written to `unpacked`.
+
+    Raises DataError for a place that can't be read.
+    """
     files: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     lists = []
-    for name, file, why in _in_zip(place) if place.is_file() else _in_folder(place):
+    if unpacked:
+        found = _in_tar(place, unpacked)
+    else:
+        found = _in_zip(place) if place.is_file() else _in_folder(place)
+    for name, file, why in found:
         why = why or _no_image(name)
         if why == "list" and may_be_partition(name):
             lists.append(file)
@@ -94,6 +110,8 @@ def choose(place: Path) -> Chosen:
     left_out["thumbnail"] += len(small)
     files = {name: files[name] for name in sorted(files) if name not in small}
     lists.sort(key=lambda file: (file.count("/"), file))
+    if unpacked:
+        return Chosen(unpacked, files, +left_out, packed=place)
     return Chosen(place, files, +left_out, tuple(lists))
 
 
@@ -129,12 +147,17 @@ def _hidden(part: str) -> bool:
     return part not in (".", "..") and (part.startswith(".") or _HIDDEN.fullmatch(part) is not None)
 
 
+def is_image(name: str) -> bool:
+    """Returns whether a file's name has the ending of an image that is read."""
+    return _IMAGES.fullmatch(PurePosixPath(name).suffix.lower()) is not None
+
+
 def _no_image(name: str) -> str:
     """Returns why a file is none of the images, by its name; "" if it is one."""
     if any(map(_hidden, re.split(r"[/\\]", name))):
         return "hidden"
     ending = PurePosixPath(name).suffix.lower()
-    if _IMAGES.fullmatch(ending):
+    if is_image(name):
         return ""
     if _OTHER_IMAGES.fullmatch(ending):
         return f"in a format that is not read: {ending}"
@@ -170,6 +193,36 @@ def _in_zip(place: Path) -> Iterator[tuple[str, str, str]]:
             continue
         link = stat.S_ISLNK(member.external_attr >> 16)
         yield name, member.filename, "link in a zip" if link else ""
+
+
+def _in_tar(place: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields what `_in_zip` yields of a tar, whose images it writes to a folder, by number.
+
+    No name of a member is used as a path, and no link is followed.
+    """
+    try:
+        with tarfile.open(place) as archive:
+            for number, member in enumerate(archive):
+                if member.isdir():
+                    continue
+                name, file = member.name.removeprefix("./"), str(number)
+                why = "" if member.isfile() else "link in an archive"
+                if not (why or _no_image(name)):
+                    content = archive.extractfile(member)
+                    assert content is not None  # of a file
+                    with content, (folder / file).open("wb") as copy:
+                        # A larger image is refused by its size, which a byte more shows.
+                        copy.write(content.read(BYTES_LIMIT + 1))
+                yield name, file, why
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        raise DataError(
+            f"{place} can't be read as a tar: {reason(error)}; allowed: a whole .tar, .tar.gz, "
+            ".tar.bz2 or .tar.xz, or a folder of what is in it; give another place with --data"
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise no_room(error) from None
+        raise DataError(f"{place} can't be read as a tar: {reason(error)}") from None
 
 
 def _in_folder(place: Path) -> Iterator[tuple[str, str, str]]:

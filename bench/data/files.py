@@ -76,6 +76,8 @@ MNIST_SHA256 = {
 """SHA-256s of the arrays, images uint8 and labels int64, read from the files whose MD5s torchvision
 publishes. torchvision checks its own downloads only."""
 IDX_LIMIT, NPZ_LIMIT = 2**26, 2**33
+BYTES_LIMIT = 2**26
+"""Bytes of the file of an image."""
 
 
 def _read(path: Path) -> bytes:
@@ -151,7 +153,7 @@ def mnist(files: dict[str, Path]) -> Arrays:
                 else:
                     arrays[name] = read_image_file(str(plain)).numpy().reshape(-1, 1, 28, 28)
         except OSError as error:
-            raise _no_room(error) from None
+            raise no_room(error) from None
         except Exception:  # torchvision asserts, casts and reshapes
             raise DataError(
                 f"{path} is damaged, or not MNIST's: it can't be read as idx data; {_ELSEWHERE}"
@@ -167,7 +169,8 @@ def mnist(files: dict[str, Path]) -> Arrays:
 _ELSEWHERE = "allowed: the published files; give their folder with --data, or move this file away"
 
 
-def _no_room(error: OSError) -> DataError:
+def no_room(error: OSError) -> DataError:
+    """Returns what to say where no temporary file can be written."""
     return DataError(f"no temporary folder can be written ({reason(error)}): name one in $TMPDIR")
 
 
@@ -175,6 +178,11 @@ CIFAR10 = ("cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "te
 """The folder in the archive, and its files."""
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 """SHA-256 of cifar-10-python.tar.gz, as Keras and torchvision's prototypes pin it."""
+CIFAR10_LABELS = {
+    "train_labels": "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
+    "test_labels": "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
+}
+"""SHA-256s of CIFAR-10's labels in the published order, int64. Copies of its images differ."""
 
 
 def cifar10_archive(path: Path) -> Arrays:
@@ -190,7 +198,7 @@ def cifar10_archive(path: Path) -> Arrays:
             shutil.unpack_archive(path, folder, "gztar", filter="data")
             return cifar10_batches(Path(folder) / CIFAR10[0])
     except OSError as error:
-        raise _no_room(error) from None
+        raise no_room(error) from None
 
 
 def cifar10_batches(folder: Path) -> Arrays:
@@ -290,18 +298,18 @@ def _planes(path: Path, name: str, images: np.ndarray, channels: int, size: int)
         turned = wide.ndim == 4 and wide.shape[1:] == (channels, size, size)
         hint = "; images.transpose(0, 2, 3, 1) has this shape" if turned and len(wide) else ""
         raise DataError(f"{given}; allowed: {allowed} (n, {size}, {size}, {channels}){hint}")
-    if _is_uint16(wide) and wide.max() < 256:
+    if is_uint16(wide) and wide.max() < 256:
         raise DataError(f"{given}, but no value is above 255; allowed: uint8 for such values")
     pixels = np.empty((len(wide), channels, size, size), np.uint8)
     try:
         for at in range(0, len(wide), 1000):  # floats need memory
             pixels[at : at + 1000] = to_uint8(wide[at : at + 1000]).transpose(0, 3, 1, 2)
     except ValueError as error:
-        raise DataError(f"{given}, with {error}; allowed: {_PIXELS}") from None
+        raise DataError(f"{given}, with {error}; allowed: {PIXELS}") from None
     return pixels
 
 
-_PIXELS = "uint8, uint16 (divided by 65,535), floats in [0, 1], bool"
+PIXELS = "uint8, uint16 (divided by 65,535), floats in [0, 1], bool"
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
@@ -314,7 +322,7 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
         return values
     if values.dtype == bool:
         return values * np.uint8(255)
-    if _is_uint16(values):
+    if is_uint16(values):
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if values.dtype.kind != "f":
         raise ValueError(f"pixels of type {values.dtype}")
@@ -325,7 +333,8 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
 
 
-def _is_uint16(values: np.ndarray) -> bool:
+def is_uint16(values: np.ndarray) -> bool:
+    """Returns whether numbers are 16 bits without a sign."""
     return values.dtype.kind == "u" and values.dtype.itemsize == 2  # of either byte order
 
 

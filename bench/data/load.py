@@ -30,7 +30,7 @@ from filelock import FileLock
 from bench.cli import one_line
 from bench.data import download, files
 from bench.data.files import Arrays, DataError, Lacking, fingerprint, reason
-from bench.data.pictures import Pictures, Rows
+from bench.data.pictures import Rows
 from bench.data.sources import DATASETS, Dataset, Source, find
 from bench.store.atomic import write_atomically
 
@@ -53,7 +53,8 @@ class Images:
     train_labels: np.ndarray | None = None  # int64 (n,)
     test_labels: np.ndarray | None = None  # int64 (m,)
     origin: str = ""  # a folder, a file, or "drawn"
-    said: str = ""  # of a folder or zip of images: what was taken, left out and converted
+    said: str = ""  # of a user's own images: what was taken, left out and converted
+    pixels: str = ""  # SHA-256 as above, without labels
 
 
 class Damaged(DataError):
@@ -96,7 +97,7 @@ def load(name: str, data: Path | None = None) -> Images:
         key = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
         folder = cache() / "prepared" / f"{name}-{key}"
         found = read(place / "prepared" / name)
-        images, new = (found, False) if found else _prepare(name, place, folder)
+        images, new = (found, False) if found else _prepare(name, place, folder, other=True)
     if new and images.said:
         print(one_line(images.said), file=sys.stderr)
     return images
@@ -125,17 +126,17 @@ def _named(name: str, data: Path | None = None, mend: bool = False) -> tuple[Ima
             source = entry.locate(cache())
         if entry.download and not source:
             entry.download(cache())
-    return _prepare(name, _existing(data or cache()), folder)
+    return _prepare(name, _existing(data or cache()), folder, other=data is not None)
 
 
-def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
+def _prepare(name: str, place: Path, folder: Path, other: bool) -> tuple[Images, bool]:
     """Returns the data set in `place`, prepared in the folder unless that was done before.
 
-    It says as well whether that was done now. Raises DataError if the place can't be read or the
-    folder can't be written.
+    `other` images may take its place. It says as well whether that was done now. Raises DataError
+    if the place can't be read or the folder can't be written.
     """
     with _reading(place):
-        source = find(name, place)
+        source = find(name, place, other)
         stamp = source.stamp()
     draft = folder / ".draft"
     if found := _known(folder, stamp):  # also in a cache that can only be read
@@ -148,7 +149,7 @@ def _prepare(name: str, place: Path, folder: Path) -> tuple[Images, bool]:
             shutil.rmtree(draft, ignore_errors=True)  # a killed process may have left it
             draft.mkdir()
             try:
-                _write(folder, draft, source, stamp)
+                _write(name, folder, draft, source, stamp)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
             found = read(folder)
@@ -168,7 +169,8 @@ def _known(folder: Path, stamp: str) -> Images | None:
     return None
 
 
-def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
+def _write(name: str, folder: Path, draft: Path, source: Source, stamp: str) -> None:
+    """Writes a source's images; those that are the data set `name` by its hashes have its name."""
     with _reading(source.place):
         rows = source.read()
     train, test = len(rows["train"]), len(rows["test"])
@@ -182,9 +184,11 @@ def _write(folder: Path, draft: Path, source: Source, stamp: str) -> None:
         _save(path, *(rows[part] for part in PARTS[kind]))
     arrays = _arrays(drafts, train)
     sha256, hashes = fingerprint(arrays)
-    about = {"version": VERSION, "name": source.name, "origin": str(source.place)}
+    known = _entry(name).hashes
+    whose = name if known and known.items() <= hashes.items() else source.name
+    about = {"version": VERSION, "name": whose, "origin": str(source.place)}
     about |= {"stamp": stamp, "train": train, "hashes": hashes, "sha256": sha256}
-    if isinstance(rows["train"], Pictures):
+    if whose == source.name and not isinstance(rows["train"], np.ndarray):
         about["said"] = rows["train"].said()
     about["bytes"] = {kind: path.stat().st_size for kind, path in drafts.items()}
     new = _files(folder, drafts, sha256)
@@ -247,6 +251,7 @@ def read(folder: Path, check: bool = False, stamp: str | None = None) -> Images 
         found = fingerprint(arrays, None if check else known["hashes"])
         if sizes == known["bytes"] and found == (known["sha256"], known["hashes"]):
             about = {"origin": known["origin"], "said": known.get("said", "")}
+            about["pixels"] = fingerprint({p: arrays[p] for p in PARTS["images"]}, found[1])[0]
             return Images(known["name"], known["sha256"], False, **arrays, **about)
         why = "another size, shape or SHA-256 than recorded"
     except DataError:

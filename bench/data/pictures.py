@@ -1,4 +1,4 @@
-"""Decodes images of a folder or zip, and keeps what their pixels mean.
+"""Decodes images of a folder, zip or tar, and keeps what their pixels mean.
 
 16-bit greys are divided by 65,535, and floats are taken in [0, 1]. Tags of orientation are applied.
 Transparency lies on white. An image of several frames gives its first. What is none of these, or
@@ -11,7 +11,10 @@ import io
 import logging
 import os
 import re
+import shutil
+import tempfile
 import warnings
+import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,17 +29,19 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from bench.data.choose import Chosen
-from bench.data.files import DataError, reason, to_uint8
+from bench.data.choose import Chosen, choose
+from bench.data.files import BYTES_LIMIT, DataError, no_room, reason, to_uint8
+from bench.data.own import Pixels, Target, recoloured, square
 
-RULES = "pixels 3"
+RULES = "pixels 4"
 """Images that were prepared under other rules are prepared again."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-BYTES_LIMIT, PIXELS_LIMIT, CHUNK = 2**26, 2**26, 1000
+PIXELS_LIMIT, CHUNK = 2**26, 1000
 RATIO = 100
 """A longer image would be scaled to hundreds of megabytes, of which the middle square is used."""
 WHITE = "with transparency, composited on white"
 _MODES = frozenset(("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"))
+_GREY = frozenset(("1", "L", "LA", "La", "I", "F"))
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,6 +68,7 @@ class Pictures:
     channels: int
     size: int
     split: str  # how images were parted into training and test, in words
+    scaled: str = ""  # what became of their size, in words
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,7 +80,7 @@ class Pictures:
         label = f"{len(self)} images"
         with (
             warnings.catch_warnings(),
-            self._archive() as archive,
+            _archive(self.chosen.place) as archive,
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         ):
             # What matters of pillow's warnings is refused or said, in one line.
@@ -86,21 +92,22 @@ class Pictures:
                     self.chosen.notes.update(notes)
                     yield square
 
-    def _archive(self) -> zipfile.ZipFile | nullcontext[None]:
-        try:
-            place = self.chosen.place
-            return zipfile.ZipFile(place) if place.is_file() else nullcontext()
-        except Exception as error:  # it was chosen from before, so it has changed
-            raise DataError(f"{self.chosen.place} can't be read: {reason(error)}") from None
-
     def said(self) -> str:
         """Returns one line: files taken and left out, the split, what became of pixels."""
         notes = [f"{n} {note}" for note, n in sorted(self.chosen.notes.items())]
-        return "; ".join([self.chosen.counted(), self.split, *notes])
+        scaled = [self.scaled] if self.scaled else []
+        return "; ".join([self.chosen.counted(), self.split, *scaled, *notes])
 
 
-Rows = np.ndarray | Pictures
-"""Images in an array, or images that are decoded when their turn comes."""
+Rows = np.ndarray | Pictures | Pixels
+"""Images in an array, or images that are decoded or converted when their turn comes."""
+
+
+def _archive(place: Path) -> zipfile.ZipFile | nullcontext[None]:
+    try:
+        return zipfile.ZipFile(place) if place.is_file() else nullcontext()
+    except Exception as error:  # it was chosen from before, so it has changed
+        raise DataError(f"{place} can't be read: {reason(error)}") from None
 
 
 def _decode(
@@ -108,7 +115,7 @@ def _decode(
 ) -> tuple[np.ndarray, list[str]]:
     """Returns an image and notes of what became of its pixels."""
     chosen, size = pictures.chosen, pictures.size
-    where = f"{name} in {chosen.place}"
+    where = f"{name} in {chosen.given}"
     try:
         if chosen.size(name, archive) > BYTES_LIMIT:
             raise DataError(f"{where} is larger than {BYTES_LIMIT >> 20} MiB: refused")
@@ -130,13 +137,10 @@ def _decode(
                 )
             with _silence() if image.format == "TIFF" else nullcontext():
                 pixels, notes = _converted(image, content, "RGB" if pictures.channels == 3 else "L")
-        width, height = pixels.size
-        short = min(width, height)
-        sides = [max(size, round(side * size / short)) for side in (width, height)]
-        left, top = ((side - size) // 2 for side in sides)
-        scaled = pixels.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
-        square = scaled.crop((left, top, left + size, top + size))
-        return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1), notes
+                given = 1 if image.mode in _GREY or image.mode.startswith("I;16") else 3
+                notes += [recoloured(given)] if given != pictures.channels else []
+        found = np.asarray(square(pixels, size))
+        return found.reshape(size, size, -1).transpose(2, 0, 1), notes
     except DataError:
         raise
     except Image.DecompressionBombError:
@@ -276,7 +280,7 @@ def _converted(
 
 
 def pictures(
-    chosen: Chosen, partition: Path | str | None, channels: int, size: int
+    chosen: Chosen, partition: Path | str | None, target: Target
 ) -> dict[str, Pictures]:
     """Returns training and test images: parts 0 and 2 of CelebA's official `partition`.
 
@@ -301,8 +305,48 @@ def pictures(
         else:
             lacking = "test" if official[0] else "training"
             split = f"{split}, because {partition} puts no image into the {lacking} part"
-    parted = {"train": train, "test": test}
-    return {part: Pictures(chosen, each, channels, size, split) for part, each in parted.items()}
+    size, scaled = target.size, ""
+    if len(target.sizes) > 1 and names:
+        size, scaled = target.of(_sides(chosen))
+    parted, how = {"train": train, "test": test}, (target.channels, size)
+    return {part: Pictures(chosen, each, *how, split, scaled) for part, each in parted.items()}
+
+
+def of_tar(place: Path, target: Target) -> dict[str, Pictures]:
+    """Returns training and test images of a tar, which is unpacked while they are in use.
+
+    Raises DataError for a tar that can't be read.
+    """
+    try:
+        folder = tempfile.mkdtemp()
+    except OSError as error:
+        raise no_room(error) from None
+    try:
+        chosen = choose(place, Path(folder))
+        found = pictures(chosen, None, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(chosen, shutil.rmtree, folder, ignore_errors=True)
+    return found
+
+
+def _sides(chosen: Chosen) -> tuple[int, int] | None:
+    """Returns height and width of the images if all have the same, by the heads of their files.
+
+    An image whose head can't be read has none: it is refused when it is decoded.
+    """
+    found: set[tuple[int, int]] = set()
+    with _archive(chosen.place) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for file in chosen.files.values():
+            with suppress(Exception):  # a damaged file may raise anything
+                source = archive.open(file) if archive else (chosen.place / file).open("rb")
+                with source, Image.open(source, formats=FORMATS) as image:
+                    found.add((image.height, image.width))
+            if len(found) > 1:
+                return None
+    return next(iter(found), None)
 
 
 def _stem(name: str) -> str:

@@ -12,13 +12,14 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from bench.data import choose, download, files, pictures, synthetic
+from bench.data import choose, download, files, own, pictures, synthetic
 from bench.data.files import Arrays, DataError, Lacking
+from bench.data.own import Target
 from bench.data.pictures import Rows
 
 
@@ -61,43 +62,81 @@ class Dataset:
     draw: Callable[[], Arrays] | None = None
     classifier: str = ""  # of bench.scores, trained on these images
     path: str = ""  # where the images are without --data; "": in the cache
+    real: str = ""  # the data set that a synthetic data set stands for, which --data replaces
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256s of arrays by which other files of the same data set are known."""
+    by_name: bool = True  # whether names of files tell the data set, or their content alone
 
     @property
     def networks(self) -> str:
         """Whose networks the images take: "mnist" or "colour" of `models`."""
         return "mnist" if self.channels == 1 else "colour"
 
+    def target(self) -> Target:
+        """Returns what other images become that take this data set's place.
+
+        They keep their size if the networks take it. An entry for one's own images has one size.
+        """
+        if self.path:
+            return Target(self.channels, self.size, (self.size,))
+        from models import colour, mnist  # they import torch
+
+        sizes = mnist.SIZES if self.networks == "mnist" else colour.SIZES
+        return Target(self.channels, self.size, sizes)
+
 
 def images_in(
     path: str, *, channels: int, size: int, train: int = 10_000, d_z: int = 64
 ) -> Dataset:
-    """Returns an entry for your own images: a folder or zip of images of any size, or an .npz.
+    """Returns an entry for your own images: all that --data takes, see `own.FORMS`.
 
-    `channels` is 1 (grey) or 3; `size` is height and width, from 16 to 256. An .npz has `images`,
-    (n, size, size, channels), or (n, size, size) if grey, as `files.to_uint8` takes them. Every
-    tenth image is for the test. Specs and rows name these images with their digest.
+    `channels` is 1 (grey) or 3; `size` is height and width, from 16 to 256, which all images
+    become. Specs and rows name these images with their digest.
     """
     return Dataset(channels, size, train, d_z, path=path)
 
 
-def find(name: str, place: Path) -> Source:
-    """Returns the data set of this name in `place`, or images in its place. Raises DataError."""
+def find(name: str, place: Path, other: bool = True) -> Source:
+    """Returns the data set of this name in `place`, or `other` images in its place.
+
+    Raises DataError.
+    """
     entry = DATASETS[name]
-    source = entry.locate(place) or _images("folder", place, entry.channels, entry.size)
+    source = entry.locate(place) if entry.by_name or not other else None
+    source = source or (_own(place, entry) if other else None)
     if source is None:
-        archives = [each for each in files.names(place) if each.lower().endswith((".zip", ".npz"))]
-        other = place / min(archives) if archives else "another place"
+        archives = [each for each in files.names(place) if each.lower().endswith(_ARCHIVES)]
+        there = place / min(archives) if archives else "another place"
         raise DataError(
-            f"no {name} in {place}: {choose.choose(place).counted()}; allowed: {entry.allowed}, or "
-            f"a folder or .zip of images ({choose.ALLOWED}); give {other} with --data"
+            f"no {name} in {place}: {choose.choose(place).counted()}; allowed: {entry.allowed}, "
+            f"{own.FORMS} ({choose.ALLOWED}); give {there} with --data"
         )
     return source
 
 
-def _named(place: Path, name: str, *ends: str) -> Path | None:
-    """Returns `place` if it is a file with one of these endings, and else the file `name` in it."""
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_ARCHIVES = (*_TAR, ".zip", ".npz", ".npy")
+
+
+def _own(place: Path, entry: Dataset) -> Source | None:
+    """Returns a user's own images, None for a folder without any."""
+    named, rules = place.name.lower(), f"{pictures.RULES} {entry.size}"
+    if place.is_file() and named.endswith((".npz", ".npy")):
+        return Source("folder", place, [place], lambda: own.from_numpy(place, entry.target()), rules)
+    if place.is_file() and named.endswith(_TAR):
+        return Source("folder", place, [place], lambda: pictures.of_tar(place, entry.target()), rules)
+    if not named.endswith(".zip") and (found := own.idx_files(place)):
+        if any(len(each.shape) > 1 for each in found):
+            paths = [each.path for each in found]
+            read = partial(own.from_idx, place, found)
+            return Source("folder", place, paths, lambda: read(entry.target()), rules)
+    return _images("folder", place, entry.target)
+
+
+def _named(place: Path, name: str) -> Path | None:
+    """Returns `place` if it is the file of this name, and else the file `name` in it."""
     if place.is_file():
-        return place if place.name.lower().endswith(ends) else None
+        return place if place.name.lower() == name else None
     found = files.within(place, name)
     return found if found and found.is_file() else None
 
@@ -113,7 +152,7 @@ def _mnist(place: Path) -> Source:
 
 
 def _cifar10(place: Path) -> Source | None:
-    npz = _named(place, "cifar10.npz", ".npz")
+    npz = _named(place, "cifar10.npz")
     if npz:
         return Source("cifar10", npz, [npz], partial(files.cifar10_npz, npz))
     for folder in (place, files.within(place, files.CIFAR10[0])):
@@ -121,7 +160,7 @@ def _cifar10(place: Path) -> Source | None:
         found = [folder / name for name in names if folder and (folder / name).is_file()]
         if folder and found:
             return Source("cifar10", folder, found, partial(files.cifar10_batches, folder))
-    archive = _named(place, "cifar-10-python.tar.gz", ".tar.gz", ".tgz")
+    archive = _named(place, "cifar-10-python.tar.gz")
     if archive:
         return Source("cifar10", archive, [archive], partial(files.cifar10_archive, archive))
     return None
@@ -137,41 +176,47 @@ _CELEBA_PLACES = [
 
 
 def _celeba(place: Path) -> Source | None:
-    npz = _named(place, "celeba64.npz", ".npz")
+    npz = _named(place, "celeba64.npz")
     if npz:
-        return _images("celeba", npz, 3, 64)
+        return Source("celeba", npz, [npz], partial(files.unlabelled_npz, npz, 3, 64))
     below = (files.within(place, *parts) for parts in _CELEBA_PLACES)
     paths = chain([place] if _CELEBA_NAME.fullmatch(place.stem) else [], below)
-    sources = (_images("celeba", path, 3, 64) for path in paths if path)
+    sources = (_images("celeba", path, _faces) for path in paths if path)
     if found := next(filter(None, sources), None):
         return found
     is_zip = place.is_file() and place.suffix.lower() == ".zip"
     if is_zip or (place.is_dir() and any(map(choose.may_be_partition, files.names(place)))):
         chosen = choose.choose(place)
         if chosen.lists:  # they tell what the images are
-            return _images("celeba", place, 3, 64, chosen)
+            return _images("celeba", place, _faces, chosen)
     return None
 
 
+def _faces() -> Target:
+    return Target(3, 64, (64,))
+
+
 def _images(
-    name: str, place: Path, channels: int, size: int, chosen: choose.Chosen | None = None
+    name: str, place: Path, target: Callable[[], Target], chosen: choose.Chosen | None = None
 ) -> Source | None:
-    """Returns images without labels in an .npz, a folder or a zip; CelebA's have a partition."""
-    ending = place.suffix.lower()
-    if place.is_file() and ending == ".npz":
-        return Source(name, place, [place], partial(files.unlabelled_npz, place, channels, size))
-    if not place.is_dir() and not (place.is_file() and ending == ".zip"):
+    """Returns images of a folder or a zip, None without any; CelebA's have a partition."""
+    if not place.is_dir() and not (place.is_file() and place.suffix.lower() == ".zip"):
         what = "no file of images" if place.is_file() else "neither a folder nor a file"
         raise DataError(
-            f"{place} is {what}; allowed: a folder, a .zip or an .npz; unpack another archive, and "
-            "give its folder with --data"
+            f"{place} is {what}; allowed: {own.FORMS}; unpack another archive, and give its folder "
+            "with --data"
         )
     chosen = chosen or choose.choose(place)
     official = _partition(chosen) if name == "celeba" else None
     inside = [place] if place.is_file() else [place / file for file in chosen.files.values()]
     lists = [official] if isinstance(official, Path) else []
-    read = partial(pictures.pictures, chosen, official, channels, size)
-    return Source(name, place, [*inside, *lists], read, pictures.RULES) if chosen.files else None
+    if not chosen.files:
+        return None
+
+    def read() -> Mapping[str, Rows]:
+        return pictures.pictures(chosen, official, target())
+
+    return Source(name, place, [*inside, *lists], read, pictures.RULES)
 
 
 def _partition(chosen: choose.Chosen) -> Path | str | None:
@@ -201,6 +246,8 @@ _MNIST = Dataset(
     locate=_mnist,
     download=download.mnist,
     classifier="mnist",
+    hashes=files.MNIST_SHA256,
+    by_name=False,
 )
 _CIFAR10 = Dataset(
     channels=3,
@@ -211,6 +258,7 @@ _CIFAR10 = Dataset(
     allowed="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz",
     download=download.cifar10,
     classifier="cifar10",
+    hashes=files.CIFAR10_LABELS,
 )
 _CELEBA = Dataset(
     channels=3,
@@ -221,12 +269,18 @@ _CELEBA = Dataset(
     allowed="celeba64.npz, img_align_celeba (a folder or .zip)",
     download=download.celeba,
 )
+
+
+def _drawn(real: str, entry: Dataset, draw: Callable[[], Arrays]) -> Dataset:
+    return replace(entry, train=synthetic.N_TRAIN, draw=draw, real=real)
+
+
 DATASETS: dict[str, Dataset] = {
     "mnist": _MNIST,
     "cifar10": _CIFAR10,
     "celeba": _CELEBA,
-    "stand-in digits": replace(_MNIST, train=synthetic.N_TRAIN, draw=synthetic.digits),
-    "stand-in photos": replace(_CIFAR10, train=synthetic.N_TRAIN, draw=synthetic.photos),
-    "stand-in faces": replace(_CELEBA, train=synthetic.N_TRAIN, draw=partial(synthetic.photos, 64)),
+    "stand-in digits": _drawn("mnist", _MNIST, synthetic.digits),
+    "stand-in photos": _drawn("cifar10", _CIFAR10, synthetic.photos),
+    "stand-in faces": _drawn("celeba", _CELEBA, partial(synthetic.photos, 64)),
 }
 """Data sets by the name that specs and rows carry."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cli import UsageError, duration
 from bench.spec import Spec, option
 from bench.studies import STUDIES
-from bench.studies.selection import select
+from bench.studies.selection import given, select, shrunk
 from bench.studies.study import Job, Needs, Study
 
 if TYPE_CHECKING:
@@ -124,8 +124,11 @@ class Plan:
         if args.scale is None:
             self.scale, self.why = self.choose_scale()
         self.specs: Sequence[Spec] = select(self.study, self.scale, args)
+        self.less: Sequence[str] = ()
         if args.data or not args.status:
-            self.specs = self.study.check(self.specs, args.data, args.inception_weights)
+            asked = self.specs
+            self.specs = self._checked(asked)
+            self.less = shrunk(asked, self.specs)
             imagenet = args.inception_weights is not None
             metrics.check(self.study.metrics(), self.study.taken(), imagenet)
         self.store = self.study.store(args.results, self.scale)
@@ -224,7 +227,12 @@ class Plan:
             return self.specs
         args = argparse.Namespace(**{**vars(self.args), "shard": None})
         whole = select(self.study, self.scale, args)
-        return self.study.check(whole, args.data, args.inception_weights)
+        return self._checked(whole)
+
+    def _checked(self, specs: Sequence[Spec]) -> Sequence[Spec]:
+        """Returns the specs as they will be trained, see `Study.check`."""
+        args = self.args
+        return self.study.check(specs, args.data, args.inception_weights, given(args))
 
     def line(self) -> str:
         """Returns a line: the selection, how much of it is done, how long the rest will take."""
@@ -245,7 +253,10 @@ class Plan:
 
     def choose_scale(self) -> tuple[str, str]:
         """Returns the scale of a command without --scale, and the reason."""
-        stacks = self.study.stacks(self.study.specs("paper"), self.device)
+        specs: Sequence[Spec] = self.study.specs("paper")
+        if self.args.data:
+            specs = self._checked(specs)  # of few images the paper's own size is short
+        stacks = self.study.stacks(specs, self.device)
 
         def side_by_side(costs: Collection[float]) -> float:
             return together(costs, self.workers) / self._share()

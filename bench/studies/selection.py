@@ -114,6 +114,22 @@ def _seeds(seeds: Collection[int]) -> str:
     return ", ".join(map(str, sorted(seeds)))
 
 
+def given(args: argparse.Namespace) -> set[str]:
+    """Returns the fields whose values the user gave by --set."""
+    return {text.partition("=")[0] for text in args.set}
+
+
+def shrunk(before: Sequence[Spec], after: Sequence[Spec]) -> list[str]:
+    """Returns in words what a study's check has made smaller, such as "batch 58 instead of 64"."""
+    found = (
+        f"{name} {getattr(new, name)} instead of {getattr(old, name)}"
+        for old, new in zip(before, after, strict=True)
+        for name, kind in columns(type(old)).items()
+        if kind is int and getattr(new, name) != getattr(old, name)
+    )
+    return [*dict.fromkeys(found)]
+
+
 def _assignments(
     option: str, texts: Sequence[str], fields: Collection[str]
 ) -> dict[str, list[str]]:

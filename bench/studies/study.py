@@ -342,8 +342,17 @@ class Study(Generic[S]):
         """Returns columns of what is kept of a training for figures, beside its id."""
         return {}
 
-    def check(self, specs: Sequence[S], data: Path | None, weights: str | None) -> Sequence[S]:
-        """Returns the specs as they will be trained. Raises UsageError before any training."""
+    def check(
+        self,
+        specs: Sequence[S],
+        data: Path | None,
+        weights: str | None,
+        given: Collection[str] = (),
+    ) -> Sequence[S]:
+        """Returns the specs as they will be trained. Raises UsageError before any training.
+
+        `given` are the fields whose values are the user's, so that nothing else may change them.
+        """
         return specs
 
     def needs(self, spec: S) -> Needs:

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.studies.cost import cpu_seconds, matmul_rate
 from bench.studies.cuda import Unrecorded
+from bench.data.sources import DATASETS
 from bench.studies.images.domain import domain as domain_of
+from bench.studies.images.evaluate import STATISTICS
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.train import Draws, Trainer, learn
 from bench.studies.study import Needs
@@ -28,11 +30,16 @@ class Costs(NamedTuple):
     efficiency: float  # least share of the speed of plain matrix products, see also `Domain`
     annealing: float  # the share that annealing reaches
     update: float  # seconds that an update takes beside its products
-    sample: float  # seconds for a sample: its reconstruction, classifier and neighbours
+    sample: float  # seconds for a sample by the suite's classifiers, with its neighbours
+    forward: float  # share of the speed of plain products that passes without gradients reach
+    batch: float  # seconds that such a pass takes beside its products
+    patches: float  # seconds for a number of an image, of the sliced Wasserstein distance
+    anchors: float  # the same of the images that no model made, which a process scores once
 
 
-CORE = Costs(0.0, 0.25, 1.5e-3, 20.0 / 10_000)  # a sample is MNIST's at a quarter of the width
-GPU = Costs(0.5, 0.5, 1e-4, 8.0 / 10_000)  # not measured yet, but reckoned from the kernels
+CORE = Costs(0.0, 0.25, 1.5e-3, 20.0 / 10_000, 0.6, 5e-3, 2e-7, 7e-8)
+# Not measured yet, but reckoned from the kernels.
+GPU = Costs(0.5, 0.5, 1e-4, 8.0 / 10_000, 0.5, 5e-4, 2e-8, 7e-8)
 TURNS = 20  # steps of each training that are timed on a GPU
 LONG, TIMING = 5.0, 1.0
 """Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""
@@ -81,6 +88,19 @@ def step_flops(
         learn(nets.models(), nets.critics())
         found.model(nets, Draws(x, "", ""), float(cycle)).backward()
     return (counter.total + (critic_steps - 1) * once) / len(x)
+
+
+@cache
+def forward_flops(
+    method: str, width: float, data: str, kind: str = "suite", critic: str = ""
+) -> float:
+    """Returns multiplications and additions of the model's loss alone, per image of the batch."""
+    found, domain = METHODS[method], domain_of(data)
+    nets = domain.networks(found, width, lambda role: 0, kind, critic).double()
+    x = torch.zeros(2, domain.channels, domain.size, domain.size, dtype=torch.float64)
+    with _as_defined(), torch.no_grad(), _Flops() as counter:
+        found.model(nets, Draws(x, "", ""), 0.0)
+    return counter.total / len(x)
 
 
 @cache
@@ -147,10 +167,13 @@ def estimate(stacks: Sequence[Sequence[ImageSpec]], device: str) -> list[float]:
         if foreseen[kind] < LONG and time.perf_counter() < stop:
             found[kind] = _step_seconds(kind) / foreseen[kind]
     mean = sum(found.values()) / len(found) if found else 1.0
+    anchored: set[tuple[str, int]] = set()
 
     def seconds(spec: ImageSpec) -> float:
         training = found.get(_kind(spec), mean) * training_seconds(spec, rate)
-        return training + evaluation_seconds(spec, rate)
+        first = (spec.data, spec.samples) not in anchored
+        anchored.add((spec.data, spec.samples))
+        return training + evaluation_seconds(spec, rate) + first * anchors_seconds(spec)
 
     return [sum(map(seconds, stack)) for stack in stacks]
 
@@ -212,8 +235,34 @@ def _turn_seconds(stack: Sequence[ImageSpec], device: str) -> float:
 
 
 def evaluation_seconds(spec: ImageSpec, rate: float = 8e10, costs: Costs = CORE) -> float:
-    """Returns the seconds of the scores; annealed importance sampling takes most of them."""
+    """Returns the seconds of batch norm's statistics and of all scores but those of anchors.
+
+    Of few images the statistics take the most, of others annealed importance sampling.
+    """
+    domain, where = domain_of(spec.data), (spec.method, spec.width, spec.data)
     rows = spec.chains * (spec.ais_images + 2 * spec.simulated)
     gradients = rows * spec.temperatures * spec.leapfrog
-    flops = 2 * decoder_flops(spec.method, spec.width, spec.data) * gradients
-    return costs.sample * spec.samples + flops / (rate * costs.annealing)
+    decoder = decoder_flops(*where)
+    # A test image is encoded and decoded, twice: by both statistics of batch norm.
+    images = decoder * (spec.samples + 4 * domain.test)
+    images += STATISTICS * spec.batch * forward_flops(*where, spec.networks, spec.critic)
+    seconds = STATISTICS * costs.batch + images / (rate * costs.forward)
+    seconds += 2 * decoder * gradients / (rate * costs.annealing)
+    return seconds + _judged_seconds(spec, costs)
+
+
+def _judged_seconds(spec: ImageSpec, costs: Costs) -> float:
+    """Returns the seconds in which samples are scored by classifiers and by their patches."""
+    domain, entry = domain_of(spec.data), DATASETS.get(spec.data)
+    seconds = costs.sample * spec.samples if entry and entry.classifier else 0.0
+    if domain.channels == 3:
+        n = min(spec.samples, domain.test, domain.train)
+        seconds += costs.patches * n * domain.channels * domain.size**2
+    return seconds
+
+
+def anchors_seconds(spec: ImageSpec, costs: Costs = CORE) -> float:
+    """Returns the seconds of a process for the scores of images that no model made."""
+    domain = domain_of(spec.data)
+    made = costs.anchors * spec.samples * domain.channels * domain.size**2
+    return made + _judged_seconds(spec, costs)

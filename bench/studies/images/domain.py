@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.cli import UsageError
 from bench.data.load import DATASETS, Images
 from bench.spec import option
-from bench.studies.images.spec import FOLDER, ImageSpec, dataset
+from bench.studies.images.spec import FOLDER, ImageSpec, dataset, own_size
 from models import colour, mnist
 from models.methods import METHODS, Method
 from models.mnist import JOINT, ImageNetworks, ImageShape, Part
@@ -18,9 +18,10 @@ from models.mnist import JOINT, ImageNetworks, ImageShape, Part
 
 @dataclass(frozen=True)
 class Domain:
-    """Describes a data set of `train` images (channels, size, size) and how they are modelled."""
+    """Describes a data set of images (channels, size, size) and how they are modelled."""
 
-    train: int
+    train: int  # images for training
+    test: int  # images for the test
     channels: int
     size: int
     d_z: int
@@ -69,14 +70,19 @@ class Domain:
 
 def domain(data: str) -> Domain:
     """Returns the domain of `ImageSpec.data`, by the entry of its data set."""
-    entry = DATASETS[dataset(data)]
-    shape = entry.train, entry.channels, entry.size, entry.d_z
+    entry, size = DATASETS[dataset(data)], own_size(data)
+    size = entry.size if size is None else size
+    shape = *_NUMBERS.get(data, (entry.train, entry.train // 6)), entry.channels, size, entry.d_z
     if entry.networks == "mnist":
         return Domain(*shape, {"suite": mnist.PARTS}, 0.0, False, 0.25, mnist.SIZES)
     kinds = {"suite": colour.PARTS}
-    if entry.size in colour.PAPER_SIZES:
+    if size in colour.PAPER_SIZES:
         kinds["paper"] = colour.PAPER
-    return Domain(*shape, kinds, -1.0, True, 0.7 if entry.size <= 32 else 0.55, colour.SIZES)
+    return Domain(*shape, kinds, -1.0, True, 0.7 if size <= 32 else 0.55, colour.SIZES)
+
+
+_NUMBERS: dict[str, tuple[int, int]] = {}
+"""Numbers of training and test images by `ImageSpec.data`, of what this process has loaded."""
 
 
 def check(spec: ImageSpec) -> None:
@@ -84,7 +90,7 @@ def check(spec: ImageSpec) -> None:
     name, ais = dataset(spec.data), spec.ais_images
     if name not in DATASETS:
         raise UsageError(f"data is {name}; allowed: {', '.join(DATASETS)} ({option('data')})")
-    found = domain(name)
+    found = domain(spec.data)
     entry = "its entry in DATASETS"
     for field, value, allowed, wrong, change in (
         ("channels", found.channels, (1, 3), f"of {name} are", entry),
@@ -115,7 +121,13 @@ def check(spec: ImageSpec) -> None:
 def data_of(asked: str, images: Images) -> str:
     """Returns `ImageSpec.data` of images that were asked for by the name of a data set.
 
-    The images of a folder are another experiment, so their name has their digest.
+    A user's own images are another experiment, so their name has their digest. It has their size as
+    well if that is not the data set's own. Their numbers are kept for estimates.
     """
-    known = images.name in DATASETS
-    return dataset(asked) if known else f"{dataset(asked)}{FOLDER}{images.sha256[:12]}"
+    name, size = dataset(asked), images.train.shape[-1]
+    found = name
+    if images.name not in DATASETS:
+        found = f"{name}{FOLDER}{images.pixels[:12]}"
+        found += f" {size}" if size != DATASETS[name].size else ""
+    _NUMBERS[found] = len(images.train), len(images.test)
+    return found

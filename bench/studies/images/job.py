@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,14 +37,21 @@ Nobody has measured yet how many trainings fill one H100 best.
 
 
 def check(
-    specs: Sequence[ImageSpec], folder: Path | None, weights: str | None, own: int = 0
+    specs: Sequence[ImageSpec],
+    folder: Path | None,
+    weights: str | None,
+    own: Mapping[str, int] = MappingProxyType({}),
 ) -> list[ImageSpec]:
-    """Returns the specs, with a folder's images named by their digest.
+    """Returns the specs, with a user's images named by their digest.
 
-    `own` is the study's own number of images, see `limits.check`. Raises UsageError, before
+    `own` are the study's own values, which get smaller for few images, see `limits.fitted`. A
+    `folder` takes the place of synthetic images if `own` has "data". Raises UsageError, before
     anything is trained, for images or weights that can't be used, and for trainings that ask for
     more images than there are.
     """
+    if folder is not None and "data" in own:
+        reals = {name: entry.real for name, entry in data.DATASETS.items() if entry.draw}
+        specs = [replace(spec, data=reals.get(spec.data, spec.data)) for spec in specs]
     for spec in specs:
         domain.check(spec)
     names = {spec.data for spec in specs}
@@ -54,24 +62,27 @@ def check(
     drawn = {name for name in names if data.DATASETS[domain.dataset(name)].draw}
     if folder is not None and drawn and drawn == names:
         raise UsageError(
-            "--data goes with real images, and this selection draws synthetic images; allowed: "
-            "--scale quick or paper"
+            "--data goes with real images, and --set data=... names synthetic images; allowed: "
+            "one of both"
         )
-    found: dict[str, str] = {}
+    kept: dict[ImageSpec, ImageSpec] = {}
     try:
         for name in names:
             images = data.load(domain.dataset(name), folder)
-            found[name] = domain.data_of(name, images)
-            if FOLDER in name and found[name] != name:
+            found = domain.data_of(name, images)
+            if FOLDER in name and found != name:
                 raise UsageError(f"{images.origin} has other images than {name}: see --data")
-            mine = [spec for spec in specs if spec.data == name]
+            asked = [spec for spec in specs if spec.data == name]
+            mine = [replace(limits.fitted(spec, images, own), data=found) for spec in asked]
+            kept |= zip(asked, mine, strict=True)
             for spec in mine:
-                limits.check(spec, images, weights is not None, own)
+                domain.check(spec)
+                limits.check(spec, images, weights is not None, own.get("images"))
             for spec in {spec.bits: spec for spec in mine if spec.ais_images}.values():
                 evaluate.test_bits(spec, images, folder)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return [replace(spec, data=found[spec.data]) for spec in specs]
+    return [kept[spec] for spec in specs]
 
 
 def stacks(specs: Sequence[ImageSpec]) -> list[list[ImageSpec]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 from bench.cli import UsageError
 from bench.data.load import Images
@@ -16,7 +18,22 @@ STATIC = 10_000
 MORE = "--data with more images; every tenth is for the test"
 
 
-def check(spec: ImageSpec, images: Images, imagenet: bool, own: int = 0) -> None:
+def fitted(spec: ImageSpec, images: Images, own: Mapping[str, int]) -> ImageSpec:
+    """Returns the training with less of the study's `own` values where the images allow less.
+
+    The study's own number of images takes what there is of a smaller data set, and stays as it is.
+    """
+    train, bits = len(images.train), STATIC if static(spec, images) else len(images.test)
+    most = {"batch": max(train, 2), "ais_images": bits}
+    less = {
+        field: n
+        for field, n in most.items()
+        if getattr(spec, field) == own.get(field) and getattr(spec, field) > n
+    }
+    return replace(spec, **less)
+
+
+def check(spec: ImageSpec, images: Images, imagenet: bool, own: int | None = None) -> None:
     """Raises UsageError for a training that these images can't train, or whose scores they lack.
 
     `imagenet` says whether ImageNet's classifier scores as well. The study's `own` number of images
@@ -24,7 +41,7 @@ def check(spec: ImageSpec, images: Images, imagenet: bool, own: int = 0) -> None
     """
     train, test = len(images.train), len(images.test)
     place = images.name if images.stand_in else images.origin
-    asked = min(own, train) if spec.images == own else spec.images
+    asked = min(spec.images, train) if spec.images == own else spec.images
     used = asked or train
     needed, score = _needed(images, imagenet)
     bits = STATIC if static(spec, images) else test

@@ -8,6 +8,7 @@ from typing import ClassVar
 from bench.spec import Spec
 
 FOLDER = " folder "
+"""In `ImageSpec.data` a user's own images have this between a data set's name and their digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,12 @@ class ImageSpec(Spec):
 def dataset(data: str) -> str:
     """Returns the data set that `ImageSpec.data` names, or that a folder's images replace."""
     return data.partition(FOLDER)[0]
+
+
+def own_size(data: str) -> int | None:
+    """Returns the size in `ImageSpec.data`, in pixels; None for the data set's own."""
+    size = data.rpartition(FOLDER)[2].partition(" ")[2]
+    return int(size) if size.isdecimal() else None
 
 
 def own_critic(data: str, networks: str) -> str:

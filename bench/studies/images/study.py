@@ -131,12 +131,18 @@ class ImageStudy(Study[ImageSpec]):
         return {"shape": "ints", **dict.fromkeys(("x", "x_rec", "samples"), bytes)}
 
     def check(
-        self, specs: Sequence[ImageSpec], data: Path | None, weights: str | None
+        self,
+        specs: Sequence[ImageSpec],
+        data: Path | None,
+        weights: str | None,
+        given: Collection[str] = (),
     ) -> list[ImageSpec]:
         from bench.studies.images.job import check
 
-        given = (self.axes[spec.scale].get("images", [0]) for spec in specs)
-        own = max(map(max, given), default=0)
+        own: dict[str, Any] = {}
+        for name in ("data", "images", "batch", "ais_images"):
+            for scale in {spec.scale for spec in specs} if name not in given else ():
+                own[name] = self.axes[scale].get(name, [getattr(ImageSpec, name)])[0]
         return check(specs, data, weights, own)
 
     def needs(self, spec: ImageSpec) -> Needs:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,11 @@ class TheoryStudy(Study[TheorySpec]):
         return dict.fromkeys(("density_x", "density_z"), "float32s")
 
     def check(
-        self, specs: Sequence[TheorySpec], data: Path | None, weights: str | None
+        self,
+        specs: Sequence[TheorySpec],
+        data: Path | None,
+        weights: str | None,
+        given: Collection[str] = (),
     ) -> Sequence[TheorySpec]:
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         refuse_images(self.name, data, weights)

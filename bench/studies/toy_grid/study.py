@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -63,7 +63,11 @@ class ToyStudy(Study[ToySpec]):
         return dict.fromkeys(("x", "x_rec", "samples"), "float32s")
 
     def check(
-        self, specs: Sequence[ToySpec], data: Path | None, weights: str | None
+        self,
+        specs: Sequence[ToySpec],
+        data: Path | None,
+        weights: str | None,
+        given: Collection[str] = (),
     ) -> Sequence[ToySpec]:
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         refuse_images(self.name, data, weights)

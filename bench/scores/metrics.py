@@ -400,13 +400,13 @@ _IMAGENET = ("inception_score_imagenet", "inception_sd_imagenet")
 IMAGES = [
     Metric(_OWN, lambda o: inception_score(o.logits), f"IS ({OURS})", 2),
     Metric(("frechet",), lambda o: frechet_distance(o.features, o.real), f"Fréchet ({OURS})", 2),
+    Metric(("swd", "swd_real"), sliced_wasserstein, "SWD × 1000", 1),
+    Metric(("mse_x",), image_error, "MSE of x"),
+    Metric(("mse_x_batch",), batch_error, "MSE of x, batch statistics"),
     Metric(("neighbour_precision", "neighbour_n"), precision, "precision", 2),
     Metric(("neighbour_recall",), recall, "recall", 2),
     Metric(("neighbour_density",), density, "density", 2),
     Metric(("neighbour_coverage",), coverage, "coverage", 2),
-    Metric(("swd", "swd_real"), sliced_wasserstein, "SWD × 1000", 1),
-    Metric(("mse_x",), image_error, "MSE of x"),
-    Metric(("mse_x_batch",), batch_error, "MSE of x, batch statistics"),
     Metric(_IMAGENET, lambda o: inception_score(o.imagenet_logits, seed=SEED), "IS (ImageNet)", 2),
     Metric(("fid",), lambda o: frechet_distance(o.imagenet_features, o.imagenet_real), "FID", 1),
     Metric(

@@ -233,7 +233,7 @@ def test_images_that_are_not_at_hand_are_counted(
     np.savez("other.npz", images=draw(256, size=(400, 64, 64, 3), dtype=np.uint8))
     asked = ["--set=data=celeba", "--data=mine.npz", *SMALL, "--only=method=svae_r", "--lam=0.1"]
     before = trained("celeba", tmp_path, *asked)
-    blank("celeba", tmp_path, IMAGES[:8], list(before))
+    blank("celeba", tmp_path, IMAGES[:4], list(before))
     for place in ([], ["--data", "nowhere"], ["--data", "other.npz"]):
         status, said = scored("celeba", *place)
         assert status == 1 and "  the images are not at hand: " in said

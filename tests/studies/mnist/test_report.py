@@ -122,10 +122,11 @@ def test_scores_that_are_younger_than_rows_have_columns_where_there_are_values(
     assert not any(word in before.caption for word in ("SWD", "Precision", "Coverage"))
     noise = dict.fromkeys((f"noise: {name}" for name in columns), 0.0)
     anchors = pd.Series([[*(ANCHORS | noise).items()]] * len(known))
-    scores = dict.fromkeys(columns[:4], 0.5) | {"swd": 40.0, "swd_real": 7.0}
+    scores = dict.fromkeys(columns, 0.5) | {"swd": 40.0, "swd_real": 7.0}
     after = table1(known.assign(**scores, anchors=anchors), IMAGES)
-    first = before.names.index("MSE of x")
-    assert after.names == [*before.names[:first], *heads, *before.names[first:]]
+    at = before.names.index("MSE of x")
+    assert after.names[: at + 2] == [*before.names[:at], "SWD × 1000", "MSE of x"]
+    assert after.names[at + 2 :] == [*heads[:4], *before.names[at + 1 :]]
     by_name = {row[0]: dict(zip(after.names, row, strict=True)) for row in after.rows}
     assert [by_name["uniform noise"][head] for head in heads] == ["0.00"] * 4 + ["0.0"]
     assert by_name["GAN"]["coverage"] == "0.50 ± 0.00" and by_name["PixelRNN"]["recall"] == ""

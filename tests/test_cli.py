@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from bench import report, run
 from bench.cli import complain
 from bench.speed import __main__ as speed
 from bench.speed import simulate
+from tests import mini
 from tests.rows import SMOKE
 
 
@@ -60,3 +62,37 @@ def test_a_folder_to_compare_with_has_to_be_there(
 ) -> None:
     assert report.main(["toy_grid", "--against", str(tmp_path / "none")]) == 2
     assert "--against" in capsys.readouterr().err
+
+
+def said(main: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a refusal."""
+    assert main([*arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_baseline_that_has_no_results_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["--results", str(mini.FOLDER), "--out", str(tmp_path)]
+    line = said(report.main, capsys, "toy_grid", *here, "--baseline", "gan")
+    assert line.endswith("--baseline gan; allowed: methods with results here: svae_r, alice\n")
+    line = said(report.main, capsys, *here, "--baseline", "gan")  # of every study
+    assert "allowed: methods with results here: svae_r, alice" in line
+    line = said(report.main, capsys, "theory", "--scale", "smoke", *here, "--baseline", "alice")
+    assert "theory compares no methods in pairs" in line
+    line = said(report.main, capsys, "--check", "--baseline", "alice")
+    assert "published reports take no --baseline" in line
+    assert not [*tmp_path.iterdir()]
+
+
+def test_bench_run_refuses_a_baseline_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = [*SMOKE, "--results", str(tmp_path), "--baseline"]
+    line = said(run.main, capsys, *here, "alice_minimax")
+    assert line.endswith("--baseline alice_minimax; allowed: alice, svae_r\n")
+    assert "theory" in said(run.main, capsys, "theory", *here[1:], "alice")
+    assert run.main([*here, "ALICE", "--status"]) == 0
+    assert not [*tmp_path.rglob("*.parquet")]

@@ -153,3 +153,19 @@ def test_a_study() -> None:
     assert "| sVAE-r | 0.25 |" in page
     stored = STUDIES[added].store(Path("results"), "smoke").load_samples().to_pandas()
     assert [list(throws) for throws in stored["throws"]] == [[0, 1]] * 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last report has every other method beside the baseline; the verdicts are the same."""
+    (before,) = Recipe.of("Compare with what you care about").follow(tmp_path, monkeypatch)
+    after = (tmp_path / "reports" / "toy_grid" / "smoke" / "report.md").read_text("utf-8")
+    verdicts = [
+        [line for line in page.splitlines() if line.startswith("- **1")] for page in (before, after)
+    ]
+    assert verdicts[0] == verdicts[1] != []
+    assert "sVAE-r against each baseline, paired" in before
+    pairs = after.split("## Each method against ALI, ALICE, paired")[1].split("##")[0]
+    assert {line.split("|")[1].strip() for line in pairs.splitlines() if line[:2] == "| "} == {
+        *("method", "---", "sVAE", "sVAE-r", "ALI-minimax", "ALICE-minimax")
+    }

@@ -293,8 +293,10 @@ def front(
             axes.axvline(value, color=GREY, linewidth=0.8)
             place = {"ha": "right", "va": "bottom", "rotation": "vertical", "fontsize": SIZE}
             axes.text(value, 0.02, name, transform=axes.get_xaxis_transform(), **place)
-        _name(axes, drawn[axes])
     legend(figure, grid, ncols=4)
+    figure.draw_without_rendering()  # says where the points lie
+    for axes in grid:
+        _name(axes, drawn[axes])
     return figure
 
 
@@ -357,7 +359,6 @@ def _name(axes: Axes, drawn: Sequence[_Path]) -> None:
     A word that covers another on every side is left out.
     """
     scale = 72 / cast(Figure, axes.get_figure()).dpi
-    axes.get_ylim()  # settles the scale
     taken: list[Box] = []
     for path in drawn:
         for i, word in path.words.items():

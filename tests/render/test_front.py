@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from bench.cli import UsageError
 from bench.render import front, intervals
 from bench.render.figures import Picture
 from bench.render.intervals import Estimate
@@ -142,6 +143,27 @@ def test_rivals_are_the_methods_with_a_path_in_their_order() -> None:
     found = [row["against"] for row in cells(frame[~one], half=0.5, quarter=0.25)]
     assert found == ["the alice", "the alice_sigmoid"] * 2
     assert not cells(frame[frame["method"] != "svae_r"])
+
+
+def test_with_a_baseline_every_other_method_stands_against_it() -> None:
+    """The difference is that of the other method minus the baseline."""
+    methods = {"svae_r": 5.0, "alice": 3.0, "alice_sigmoid": 9.0, "mine": 1.0}
+    frame = study(dict.fromkeys(methods, (0.125, 0.1)), methods)
+    assert front.find_baseline(frame, "the alice") == "alice" != front.find_baseline(frame, "")
+    found = front.equals(frame, {"is": "IS"}, "mse", HALF, "alice")
+    table = front.table(found, student, "More.", baseline="alice")
+    rows = [dict(zip(table.names, row, strict=True)) for row in table.rows]
+    assert [row["method"] for row in rows] == ["the svae_r", "the alice_sigmoid", "the mine"]
+    assert {row["the alice"] for row in rows} == {"1.963"} and "against the alice" in table.title
+    signs = [row["difference"].split()[0] for row in rows]
+    assert signs[:2] == ["+0.963", "+2.888"] and signs[2] == "-0.963"
+    assert not front.equals(frame[frame["method"] != "alice"], {"is": "IS"}, "mse", HALF, "alice")
+
+
+def test_a_baseline_without_runs_is_refused_with_those_there_are() -> None:
+    frame = study({"svae_r": [0.1], "alice": [0.1]}, {"svae_r": 1, "alice": 2})
+    with pytest.raises(UsageError, match=r"--baseline vae; allowed: .*: svae_r, alice$"):
+        front.find_baseline(frame, "vae")
 
 
 def test_configurations_weigh_alike_whatever_their_seeds() -> None:

@@ -214,44 +214,49 @@ def pairs(frame: pd.DataFrame, metrics: Sequence[Metric], baseline: str) -> list
     """
     if not baseline:
         return []
+    names = {m.columns[0]: (m.heading, m.digits) for m in metrics if m.columns[0] not in APART}
+    names |= {"log_likelihood": ("log p(x) ≥, nats", 2)}
+    names = {name: names[name] for name in names if name in frame and frame[name].notna().any()}
     theirs, lams = frame[frame["method"] == baseline], frame.groupby("method")["lam"].nunique()
     rows = [
-        (runs, others)
+        (runs, others, _differences(runs, others, names))
         for (method, value), runs in cells(frame[frame["method"] != baseline]).items()
         for (_, other), others in cells(theirs).items()
         if value == other or 1 in (lams[method], lams[baseline])
     ]
-    names = {m.columns[0]: (m.heading, m.digits) for m in metrics if m.columns[0] not in APART}
-    names = {**names, "log_likelihood": ("log p(x) ≥, nats", 2)}
-
-    def gains(row: tuple[pd.DataFrame, pd.DataFrame], column: str) -> np.ndarray:
-        known = intervals.both(*row, column).dropna()
-        return (known.iloc[:, 0] - known.iloc[:, 1]).to_numpy()
 
     def score(column: str, digits: int) -> Callable[[Any], str]:
         def cell(row: Any) -> str:
-            found = gains(row, column)
+            found = row[2][column].dropna().to_numpy()
             return format(intervals.student(found), f"+.{digits}f") if len(found) else "–"
 
         return cell
 
     def p(column: str) -> Callable[[Any], str]:
-        return lambda row: p_value(intervals.t_test(gains(row, column)))
-
-    def count(row: tuple[pd.DataFrame, pd.DataFrame], lost: bool) -> str:
-        ended = intervals.both(*(each.assign(gone=gone(each)) for each in row), "gone")
-        return str(int((ended.any(axis=1) == lost).sum()))
+        return lambda row: p_value(intervals.t_test(row[2][column].dropna().to_numpy()))
 
     label = labels_of(frame, baseline)
     columns = [*through(NAMED, lambda row: row[0]), (f"λ of {label}", lambda row: _lam(row[1]))]
     for column, (heading, digits) in names.items():
-        if column in frame and frame[column].notna().any():
-            columns += [(heading, score(column, digits)), (f"p of {heading}", p(column))]
-    columns.append(("pairs", lambda row: count(row, lost=False)))
-    columns.append(("with a diverged run", lambda row: count(row, lost=True)))
-    title, caption = TEXT["titles"]["pairs"], TEXT["pairs"]
-    title, caption = (words.format(labels=label) for words in (title, caption))
+        columns += [(heading, score(column, digits)), (f"p of {heading}", p(column))]
+    columns.append(("pairs", lambda row: str(int((~row[2]["lost"]).sum()))))
+    columns.append(("with a diverged run", lambda row: str(int(row[2]["lost"].sum()))))
+    title, caption = (
+        words.format(labels=label) for words in (TEXT["titles"]["pairs"], TEXT["pairs"])
+    )
+    caption += TEXT["pathless"] if lams[baseline] == 1 else ""
     return [tabulate("pairs", title, caption, columns, rows, hide_empty=True)]
+
+
+def _differences(a: pd.DataFrame, b: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """These columns of a minus those of b, a row a seed that both have.
+
+    The column `lost` says whether either run diverged.
+    """
+    x, y = (each.assign(lost=gone(each)).set_index(["config", "seed"]) for each in (a, b))
+    both = x.index.intersection(y.index)
+    x, y = (each.loc[both, [*names, "lost"]].astype(float) for each in (x, y))
+    return (x - y).assign(lost=(x["lost"] + y["lost"]) > 0)
 
 
 def _lam(runs: pd.DataFrame) -> str:

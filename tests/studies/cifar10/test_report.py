@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,18 @@ def test_no_image_of_a_person_is_published(tmp_path: Path) -> None:
     (folder / "smoke.parquet").write_bytes(to_bytes(table))
     page = report.build("celeba", "smoke", tmp_path / "reference")
     assert {picture.name for picture in page.pictures} == {"front", "figure7", "curves"}
+
+
+@pytest.mark.parametrize("name", ["alice_sigmoid", "ALI-sigmoid", "wgan_gp"])
+def test_a_baseline_changes_comparisons_alone(name: str) -> None:
+    """Verdicts and all other tables of the published runs are what they are without one."""
+    study = STUDIES["cifar10"]
+    page = report.build(study, "quick", report.REFERENCE)
+    other = report.build(replace(study, baseline=name), "quick", report.REFERENCE)
+    changed = {each for each, table in other.tables.items() if table != page.tables.get(each)}
+    assert changed == ({"pairs"} if name == "wgan_gp" else {"pairs", "equal"})
+    methods = {row[0] for row in other.tables["pairs"].rows}
+    assert {"sVAE", "sVAE-r", "ALI", "ALICE", "DCGAN"} <= methods
+    assert not methods & ({"WGAN-GP"} if name == "wgan_gp" else {"ALI-sigmoid", "ALICE-sigmoid"})
+    (caption,) = (each.caption for each in other.pictures if each.name == "front")
+    assert "the baseline" in caption

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bench.render.tables import Table
+from bench.studies import STUDIES
+from bench.studies.images import runs as frames
 from bench.studies.images import tables
 from bench.studies.mnist.report import annealing, critics
 
@@ -135,3 +137,67 @@ def test_a_row_of_anchors_is_no_method_that_was_not_run() -> None:
     ((known, none),) = tables.with_anchors([], frame)
     assert known["label"] == "mean image"
     assert [cell((known, none)) for _, cell in tables.NUMBERS] == ["", ""]
+
+
+class TestPairs:
+    """Scores of seeds 0, 1 and 2; the GAN has one lambda, and no error."""
+
+    METRICS = STUDIES["cifar10"].metrics()
+
+    def frame(self) -> pd.DataFrame:
+        rows = []
+        for method, lam, score in (
+            *(("svae_r", 0.0, 6.0), ("svae_r", 1.0, 5.0)),
+            *(("alice", 0.0, 4.0), ("alice", 1.0, 2.0), ("gan", 0.0, 3.0)),
+        ):
+            for seed, more in enumerate((0.0, 0.1, 0.3)):
+                gain = more if method == "alice" else 2 * more
+                each = {"method": method, "label": f"{method} {lam:g}", "lam": lam, "seed": seed}
+                error = np.nan if method == "gan" else 0.2
+                rows.append(each | {"inception_score": score + gain, "mse_x": error})
+        return runs(**{name: [r[name] for r in rows] for name in rows[0]})
+
+    def test_differences_are_of_equal_seeds_and_minus_the_baseline(self) -> None:
+        (table,) = tables.pairs(self.frame(), self.METRICS, "alice")
+        assert table.title == "Each method against alice 0, alice 1, paired"
+        rows = by_heading(table)
+        lams = [(r["method"], r["λ"], r["λ of alice 0, alice 1"]) for r in rows]
+        assert lams == [
+            *(("svae_r 0", "0", "0"), ("svae_r 1", "1", "1")),
+            *(("gan 0", "0", "0"), ("gan 0", "0", "1")),
+        ]
+        gains = [r["IS (our classifier)"].split()[0] for r in rows]
+        assert gains == ["+2.13", "+3.13", "-0.87", "+1.13"]
+        # By hand: mean 2.1333 and sd 0.1528 of three, t = 24.2 at two degrees of freedom.
+        assert rows[0]["IS (our classifier)"] == "+2.13 [+1.75, +2.51]"
+        assert "equal reconstruction" not in table.caption
+        assert rows[0]["p of IS (our classifier)"] == "0.002" and rows[0]["pairs"] == "3"
+        assert [r["MSE of x"].split()[0] for r in rows] == ["+0.000", "+0.000", "–", "–"]
+
+    def test_another_baseline_turns_the_sign_and_none_has_no_table(self) -> None:
+        (table,) = tables.pairs(self.frame(), self.METRICS, "gan")
+        found = {
+            (r["method"], r["λ of gan 0"]): r["IS (our classifier)"] for r in by_heading(table)
+        }
+        assert "no table compares at equal reconstruction" in table.caption
+        assert found["alice 0", "0"].startswith("+0.87")
+        assert found["alice 1", "0"].startswith("-1.13") and len(found) == 4
+        assert tables.pairs(self.frame(), self.METRICS, "") == []
+
+    def test_a_pair_of_which_a_run_diverged_is_counted_apart(self) -> None:
+        frame = self.frame()
+        lost = (frame["label"] == "alice 0") & (frame["seed"] == 2)
+        frame["status"] = frame["status"].mask(lost, "diverged")
+        frame["inception_score"] = frame["inception_score"].mask(lost)
+        first = by_heading(tables.pairs(frame, self.METRICS, "alice")[0])[0]
+        assert (first["pairs"], first["with a diverged run"]) == ("2", "1")
+        assert first["IS (our classifier)"].startswith("+2.05")
+
+
+def test_a_method_that_the_suite_does_not_know_is_in_figures_over_lambda() -> None:
+    frame = runs(
+        method=["svae_r", "mine", "mine", "dcgan", "svae_r_density", "svae_r_density"],
+        lam=[0.0, 0.0, 1.0, 0.0, 0.0, 1e-3],
+        seed=[0] * 6,
+    )
+    assert {*frames.swept(frame)["method"]} == {"svae_r", "mine"}

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 
 from bench import report
 from bench.render import intervals
@@ -563,6 +565,83 @@ def test_pairs_name_the_baseline_of_each_row(tmp_path: Path) -> None:
         ["alice_minimax", "1", "1.000"],
     ]
     assert len(table.rows) == 5 * 6
+
+
+class TestBaseline:
+    def test_pairs_are_of_each_other_method_with_the_baseline(self, tmp_path: Path) -> None:
+        """The sigmoid has runs at lambda 1 alone; ALICE is better than every other method."""
+        specs = [s for s in TOY.specs("smoke", METHODS, [0, 1]) if s.lam or s.method != METHODS[3]]
+        scores = dict(zip(METHODS, (4.7, 4.8, 4.0, 4.7), strict=True))
+        frame = loaded(tmp_path, (row(s, scores[s.method]) for s in specs), "smoke")
+        table = toy.pairs(frame, "alice")
+        assert (
+            table.names[0] == "method" and table.title == "Each method against ALI, ALICE, paired"
+        )
+        found = {(*r[:2], r[2]): r[3] for r in table.rows}
+        assert {key[:2] for key in found} == {
+            *(("sVAE", "0"), ("sVAE-r", "1"), ("alice_sigmoid", "1")),
+            *(("alice_minimax", "0"), ("alice_minimax", "1")),
+        }
+        assert found["sVAE-r", "1", "inception score: P(sVAE-r better)"] == "0.000"
+        assert found["alice_minimax", "1", "share IS > 4.6: difference"] == "-1.000"
+        assert found["sVAE-r", "1", "share IS > 4.6: difference"] == "+0.000"
+        turned = toy.pairs(frame, "alice_minimax")
+        (gain,) = (r[3] for r in turned.rows if r[:2] == ["ALICE", "1"] and "IS > 4.6: d" in r[2])
+        assert gain == "+1.000"
+
+    def test_at_equal_error_the_sign_is_that_of_the_other_method(self) -> None:
+        frame = pd.concat([over_lambda(0.5), over_lambda(0.5, rival="mine")])
+        frame = frame.drop_duplicates(["method", "lam", "config"])
+        found = toy.at_equal_error(frame, "alice")
+        assert {each.labels[0] for each in found} == {"sVAE-r", "the rival"}
+        read = {each: gain for each, gain in found.items() if gain and each.score == "score"}
+        gains = {each.labels: gain.value for each, gain in read.items()}
+        assert all((gain > 0.1) == (ours == "sVAE-r") for (ours, _), gain in gains.items())
+        turned = toy.at_equal_error(over_lambda(0.5), "svae_r")
+        values = [gain.value for each, gain in turned.items() if gain and each.score == "score"]
+        assert values == [pytest.approx(-0.5, abs=0.1)] * 2
+        words = toy.equal_table(found, "alice").caption
+        assert f"the {len(found)} here cover together" in words and "claims" not in words
+
+    def test_gradients_stand_relative_to_the_baseline_and_are_counted(self) -> None:
+        frame = mini.build().frame
+        assert "Both are asked" in toy.gradients(frame).caption
+        table = toy.gradients(frame, "alice")
+        assert "median ratio to non-saturating (19)" in table.names
+        ratios = {r[2]: r[4] for r in table.rows}
+        assert ratios == {"mean of f (14)": "2.000", "non-saturating (19)": "1.000"}
+        four = {name: [0.1, 1.0] for name in METHODS}
+        more = frame.assign(decoder_gradient=pd.Series([[*four.items()]] * len(frame), frame.index))
+        assert "All four are asked" in toy.gradients(more).caption
+
+    @pytest.mark.parametrize("name", ["alice", "ALI", "ALICE"])
+    def test_all_else_is_the_same(self, name: str) -> None:
+        page = mini.build()
+        other = report.build(replace(TOY, baseline=name), "smoke", mini.FOLDER)
+        changed = {n for n, table in other.tables.items() if table != page.tables[n]}
+        assert changed == {"pairs", "equal", "gradients"}
+        captions = [{p.name: p.caption for p in each.pictures} for each in (page, other)]
+        assert {n for n in captions[0] if captions[0][n] != captions[1][n]} == {"front"}
+        assert "ALI, ALICE, the baseline" in captions[1]["front"]
+
+
+def test_six_methods_have_panels_of_their_own_in_figure_3(tmp_path: Path) -> None:
+    """Each panel holds all runs of its method, also on a phone; words say what no bar shows."""
+    names = [*METHODS, "hinge", "my_square"]
+    specs = TOY.specs("smoke", names, [0.0, 1.0])
+    frame = loaded(tmp_path, (row(s, label=f"{s.method} of {s.lam:g}") for s in specs), "smoke")
+    figure = figures.figure3(frame)
+    assert len(figure.axes) == 2 * 2 * 6
+    for axes in figure.axes[::2]:
+        heights = [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)]
+        assert sum(heights) == pytest.approx(100)
+        assert axes.texts[0].get_text().endswith("100% of 2") and axes.get_legend() is None
+    titles = [axes.get_title("left") for axes in figure.axes[::2]]
+    assert titles[0] == "svae_r of 0, λ = 0" and len({*titles}) == 12
+    colours = {to_hex(axes.patches[0].get_facecolor()) for axes in figure.axes[:12:2]}
+    assert len(colours) == 6
+    few = frame[frame["method"].isin(METHODS)]
+    assert len(figures.figure3(few).axes) == 2 * 2
 
 
 # Other settings

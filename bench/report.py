@@ -78,7 +78,7 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     warnings = [form.format(line) for line in left_out]
     if loss := chosen.store(results, scale).loss():
         warnings.append(f"{loss[0].upper()}{loss[1:]}.")
-    title = f"{chosen.title} ({scale})"
+    title = page.title or f"{chosen.title} ({scale})"
     return replace(page, title=title, warnings=[*warnings, *page.warnings])
 
 
@@ -110,6 +110,8 @@ def tell(page: Page, folder: Path) -> None:
         print(warning, file=sys.stderr)
     if page.main:
         show(page.main)
+    if every := page.tables.get("data_sets"):
+        show(every)
     for id, verdict, says, evidence in claims_of(page):
         print(f"{id} {verdict}: {says} {evidence}")
     if against := page.tables.get("against"):

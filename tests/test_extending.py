@@ -20,7 +20,7 @@ import pytest
 
 from bench import report, run
 from bench import results as stored_results
-from bench.data.sources import DATASETS
+from bench.data.sources import DATASETS, images_in
 from bench.scores.metrics import IMAGES, TOY, Metric
 from bench.studies import STUDIES
 from models.methods import METHODS
@@ -146,14 +146,15 @@ def test_a_metric_that_fails_is_told_before_any_training(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Studies of images take it by its name, and no report calls it its own data."""
-    known = {*DATASETS}
-    pages = Recipe.of("Add a data set").follow(tmp_path, monkeypatch)
-    added = [name for name in DATASETS if name not in known]
-    assert [DATASETS[name].channels for name in added] == [3, 1]
-    for name, page in zip(added, pages, strict=True):
-        assert "| sVAE-r |" in page and f"{name} folder" in page
+def test_images_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command trains on them, and so does an entry that a plug-in adds."""
+    (page,) = Recipe.of("Train on your own images").follow(tmp_path, monkeypatch)
+    assert "| sVAE-r |" in page and "flowers.npz (celeba folder " in page
+    assert "paper" not in page.split("## How these")[0].replace("is about the paper", "")
+    DATASETS["flowers"] = images_in("flowers.npz", channels=3, size=32)
+    flowers = ["--scale", "smoke", "--set", "data=flowers", "--only", "method=svae_r"]
+    page = ran(tmp_path / "named", "celeba", *flowers)
+    assert "| sVAE-r |" in page and "(flowers folder " in page
 
 
 def test_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     warnings = [form.format(line) for line in left_out]
     if loss := chosen.store(results, scale).loss():
         warnings.append(f"{loss[0].upper()}{loss[1:]}.")
-    title = f"{chosen.title} ({scale})"
+    title = page.title or f"{chosen.title} ({scale})"
     if chosen.base:
         warnings.append(OWN_GRID.format(chosen.base))
         page = replace(page, parts=[*_questions(page.parts)])
@@ -134,6 +134,8 @@ def tell(page: Page, folder: Path) -> None:
         print(warning, file=sys.stderr)
     if page.main:
         show(page.main)
+    if every := page.tables.get("data_sets"):
+        show(every)
     for id, verdict, says, evidence in claims_of(page):
         print(f"{id} {verdict}: {says} {evidence}")
     if against := page.tables.get("against"):

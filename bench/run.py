@@ -53,9 +53,9 @@ def parser() -> argparse.ArgumentParser:
     about = """trains the spec of one stored row again, which stays as it is, and says whether all
         numbers came out the same. The row is in --results or among the published results."""
     add("--id", metavar="ID", help=about)
-    about = """smoke takes a minute or less and draws its images. quick trains narrow networks on
-        real data. paper has the paper's own size. The default is quick, or paper where its
-        estimate is under 30 minutes."""
+    about = """smoke takes a minute or less and draws its images unless there is --data. quick
+        trains narrow networks on real data. paper has the paper's own size. The default is quick,
+        or paper where its estimate is under 30 minutes."""
     add("--scale", choices=SCALES, help=about)
     many: dict[str, Any] = {"action": "append", "default": [], "metavar": "FIELD=VALUE[,VALUE]"}
     about = """keeps trainings whose field, or label, has one of these values. The option may be
@@ -71,8 +71,9 @@ def parser() -> argparse.ArgumentParser:
         encoder_width=64,128 or bits=dynamic (the suite's own binarization). A report prefers the
         study's own settings, so give other settings a --results folder of their own."""
     add("--set", **many, help=about)
-    about = """takes images from this place: the published files, an .npz or, in colour, any folder
-        or zip of images. Without it the command uses its cache, or downloads the files."""
+    about = """takes images from this place: the published files, or images of your own. These are
+        idx files, an .npz or .npy, or a folder, .zip or .tar of images. Without it the command uses
+        its cache, or downloads the files."""
     add("--data", type=to_path, metavar="DIR|FILE", help=about)
     about = f"""also scores colour images by ImageNet's classifier: inception score, FID of as many
         samples as --set samples=N says, and KID. FILE is torch-fidelity's

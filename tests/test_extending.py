@@ -19,7 +19,7 @@ import pytest
 from bench import plugins, report, run, spec
 from bench import results as stored_results
 from bench.check import __main__ as check
-from bench.data.sources import DATASETS
+from bench.data.sources import DATASETS, images_in
 from bench.scores.metrics import IMAGES, TOY, Metric
 from bench.studies import STUDIES
 from models import colour, mnist
@@ -145,6 +145,18 @@ def test_a_grid() -> None:
     assert tables[0] == tables[1]
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_images_of_ones_own() -> None:
+    """One command trains on them, and so does an entry that a plug-in adds."""
+    (page,) = Recipe.of("Train on your own images").follow()
+    assert "| sVAE-r |" in page and "flowers.npz (celeba folder " in page
+    assert "paper" not in page.split("## How these")[0].replace("is about the paper", "")
+    DATASETS["flowers"] = images_in("flowers.npz", channels=3, size=32)
+    flowers = ["--scale", "smoke", "--set", "data=flowers", "--only", "method=svae_r"]
+    page = ran("celeba", *flowers, "--results", "named")
+    assert "| sVAE-r |" in page and "(flowers folder " in page
+
+
 def test_a_study() -> None:
     """Nothing else of the suite knows of its kind."""
     known = {*STUDIES}
@@ -156,10 +168,10 @@ def test_a_study() -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison() -> None:
     """The last report has every other method beside the baseline; the verdicts are the same."""
-    (before,) = Recipe.of("Compare with what you care about").follow(tmp_path, monkeypatch)
-    after = (tmp_path / "reports" / "toy_grid" / "smoke" / "report.md").read_text("utf-8")
+    (before,) = Recipe.of("Compare with what you care about").follow()
+    after = Path("reports/toy_grid/smoke/report.md").read_text("utf-8")
     verdicts = [
         [line for line in page.splitlines() if line.startswith("- **1")] for page in (before, after)
     ]

@@ -2,9 +2,9 @@
 
     python -m bench.data prepare mnist|cifar10|celeba|NAME [--from DIR|FILE] [--cache DIR]
 
-Trainings then need no --data. The files are torchvision's, an .npz, or a folder or zip of images.
-The suite scales other images, cuts out the middle square and tests on every tenth image. It leaves
-out hidden files and what is no image, and says how many.
+Trainings then need no --data. The files are torchvision's, or images of your own: idx files, an
+.npz or .npy, a folder, .zip or .tar of images. The suite tests on every tenth image if the files
+have no split. It leaves out hidden files and what is no image, and says how many.
 """
 
 from __future__ import annotations

@@ -216,8 +216,9 @@ def _in_tar(place: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
                 yield name, file, why
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         raise DataError(
-            f"{place} can't be read as a tar: {reason(error)}; allowed: a whole .tar, .tar.gz, "
-            ".tar.bz2 or .tar.xz, or a folder of what is in it; give another place with --data"
+            f"{place} can't be read as a tar: {reason(error).splitlines()[0]}; allowed: a whole "
+            ".tar, .tar.gz, .tar.bz2, .tar.xz or .zip, or a folder of what is in it; give another "
+            "place with --data"
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

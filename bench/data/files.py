@@ -14,6 +14,7 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -132,6 +133,11 @@ def _idx(path: Path) -> str:
     return name if name.removesuffix(".gz") in MNIST.values() else ""
 
 
+def is_mnist(hashes: Mapping[str, str]) -> bool:
+    """Returns whether arrays of these SHA-256s, by name, are MNIST."""
+    return dict(hashes) == MNIST_SHA256
+
+
 def mnist(files: dict[str, Path]) -> Arrays:
     """Reads what `mnist_files` found. Raises DataError unless it is MNIST, bit for bit."""
     from torchvision.datasets.mnist import read_image_file, read_label_file  # costs a second
@@ -183,6 +189,11 @@ CIFAR10_LABELS = {
     "test_labels": "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
 }
 """SHA-256s of CIFAR-10's labels in the published order, int64. Copies of its images differ."""
+
+
+def is_cifar10(hashes: Mapping[str, str]) -> bool:
+    """Returns whether arrays of these SHA-256s, by name, are CIFAR-10, by its labels."""
+    return CIFAR10_LABELS.items() <= hashes.items()
 
 
 def cifar10_archive(path: Path) -> Arrays:

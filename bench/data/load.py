@@ -89,7 +89,8 @@ def load(name: str, data: Path | None = None) -> Images:
     """
     if draw := _entry(name).draw:
         arrays = draw()
-        return Images(name, fingerprint(arrays)[0], True, **arrays, origin="drawn", said="")
+        about = {"origin": "drawn", "said": "", "pixels": ""}
+        return Images(name, fingerprint(arrays)[0], True, **arrays, **about)
     if data is None:
         images, new = _named(name)
     else:
@@ -170,7 +171,7 @@ def _known(folder: Path, stamp: str) -> Images | None:
 
 
 def _write(name: str, folder: Path, draft: Path, source: Source, stamp: str) -> None:
-    """Writes a source's images; those that are the data set `name` by its hashes have its name."""
+    """Writes a source's images; those known as the data set `name` have its name."""
     with _reading(source.place):
         rows = source.read()
     train, test = len(rows["train"]), len(rows["test"])
@@ -184,8 +185,7 @@ def _write(name: str, folder: Path, draft: Path, source: Source, stamp: str) -> 
         _save(path, *(rows[part] for part in PARTS[kind]))
     arrays = _arrays(drafts, train)
     sha256, hashes = fingerprint(arrays)
-    known = _entry(name).hashes
-    whose = name if known and known.items() <= hashes.items() else source.name
+    whose = name if _entry(name).known(hashes) else source.name
     about = {"version": VERSION, "name": whose, "origin": str(source.place)}
     about |= {"stamp": stamp, "train": train, "hashes": hashes, "sha256": sha256}
     if whose == source.name and not isinstance(rows["train"], np.ndarray):

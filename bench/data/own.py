@@ -7,12 +7,10 @@ One line says what became of them.
 from __future__ import annotations
 
 import gzip
-import io
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +21,6 @@ from bench.data.choose import is_image
 from bench.data.files import (
     NPZ_LIMIT,
     PIXELS,
-    Arrays,
     DataError,
     is_uint16,
     names,
@@ -51,6 +48,7 @@ _KINDS = {
 _X = frozenset(("x", "image", "images", "img", "imgs", "data", "pixels", "arr"))
 _Y = frozenset(("y", "label", "labels", "target", "targets", "class", "classes"))
 """Words in the names of arrays of images, and of labels."""
+_NAMED = re.compile(r"idx[1-4]-ubyte(\.gz)?$")
 _PART = re.compile(r"t10k|train(?:ing)?|test(?:ing)?|val(?:id|idation)?")
 _PARTS = {"tr": "train", "te": "test", "t1": "test", "va": "validation"}
 
@@ -258,7 +256,14 @@ def idx_files(place: Path) -> list[Idx]:
         inner = [path for path in inner if "idx" in path.name.lower()]
         paths += [path / name for path in (*raw, *inner) for name in sorted(names(path))]
     taken = [path for path in paths if not is_image(path.name) and path.is_file()]
-    return [found for path in taken if (found := _idx(path))]
+    read = {path: _idx(path) for path in taken}
+    for path, found in read.items():
+        if found is None and _NAMED.search(path.name.lower()):
+            raise DataError(
+                f"{path} is damaged: it does not begin as an idx file does; allowed: the whole "
+                "file, or none of such a name; give another place with --data"
+            )
+    return [found for found in read.values() if found]
 
 
 def from_idx(place: Path, found: Sequence[Idx], target: Target) -> dict[str, Any]:
@@ -304,12 +309,9 @@ def from_numpy(place: Path, target: Target) -> dict[str, Any]:
     Names of arrays tell images from labels, and training from test. Raises DataError for a damaged
     file, and for one where no array, or more than one, may be meant.
     """
-    if place.suffix.lower() == ".npy":
-        shapes = {"arr_0": _npy(place).shape}
-    else:
-        shapes = _shapes(place)
-    parts, labels, unused = _meant(place, shapes)
     read = _npy(place) if place.suffix.lower() == ".npy" else None
+    shapes = {"arr_0": read.shape} if read is not None else _shapes(place)
+    parts, labels, unused = _meant(place, shapes)
 
     def array(name: str) -> np.ndarray:
         return read if read is not None else _npz(place, name)
@@ -332,39 +334,41 @@ def from_numpy(place: Path, target: Target) -> dict[str, Any]:
 def _meant(
     place: Path, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Returns the arrays of images by part, those of labels, and the names of all others."""
+    """Returns the arrays of images by part, those of labels, and the names of all others.
+
+    Raises DataError where no array, or more than one, may be the images of a part.
+    """
     images: dict[str, list[str]] = {}
     labels: dict[str, list[str]] = {}
+    named: set[str] = set()  # as images are
     for name, shape in shapes.items():
-        spaced = _PART.sub(r" \g<0> ", name.lower())
-        words, part = {*re.findall(r"[a-z]+", spaced)}, _PART.search(name.lower())
+        part = _PART.search(name.lower())
+        words = {*re.findall(r"[a-z]+", _PART.sub(" ", name.lower()))}
         which = _PARTS[part[0][:2]] if part else ""
         if len(shape) in (3, 4):
             images.setdefault(which, []).append(name)
+            named |= {name} if words & _X else set()
         elif len(shape) in (1, 2) and (words & _Y or name == "arr_1"):
             labels.setdefault(which, []).append(name)
-    for which, found in images.items():
-        named = [n for n in found if {*re.findall(r"[a-z]+", _PART.sub(" ", n.lower()))} & _X]
-        images[which] = named or found
+    images = {part: [n for n in found if n in named] or found for part, found in images.items()}
     split = {"train", "test"} <= images.keys()
-    whole = ["train", "test"] if split else [p for p in images if p != "validation"] or [*images]
-    if split and "" in images:
-        whole = ["", "train", "test"]
-    taken = {part: images[part] for part in whole}
-    if (len(taken) != 1 and not (split and len(taken) == 2)) or any(
-        len(found) != 1 for found in taken.values()
-    ):
+    if split and not named & {*images.get("", ())}:
+        images.pop("", None)
+    if split or len(images) > 1:
+        images.pop("validation", None)
+    if len(images) != 1 + split or any(len(found) != 1 for found in images.values()):
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no array"
         raise DataError(
             f"{place} has {listed}: not one array of images; allowed: images, x, data or arr_0, or "
             "x_train and x_test, or train_images and test_images, each (n, h, w), (n, h, w, c) or "
             "(n, c, h, w), perhaps with labels, y, y_train and the like; rename the arrays"
         )
-    kept = {part: found[0] for part, found in labels.items() if len(found) == 1 and part in taken}
+    kept = {part: found[0] for part, found in labels.items() if len(found) == 1 and part in images}
     every = [name for found in labels.values() for name in found]
-    if len(taken) == 1 and not kept and len(every) == 1:
-        kept = {next(iter(taken)): every[0]}
-    parts = {part: found[0] for part, found in taken.items()}
+    if len(images) == 1 and not kept and len(every) == 1:
+        kept = {next(iter(images)): every[0]}
+    order = ("train", "test") if split else tuple(images)
+    parts = {part: images[part][0] for part in order}
     unused = [name for name in shapes if name not in {*parts.values(), *kept.values()}]
     return parts, kept, unused
 

@@ -279,9 +279,7 @@ def _converted(
     return found.transpose(turn), [*notes, "turned as their tags of orientation say"]
 
 
-def pictures(
-    chosen: Chosen, partition: Path | str | None, target: Target
-) -> dict[str, Pictures]:
+def pictures(chosen: Chosen, partition: Path | str | None, target: Target) -> dict[str, Pictures]:
     """Returns training and test images: parts 0 and 2 of CelebA's official `partition`.
 
     The partition is the authors' list or a .csv copy: a file, or by a string a member of the chosen

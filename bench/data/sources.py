@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -57,14 +57,14 @@ class Dataset:
     train: int  # images for training, for estimates of how long a training takes
     d_z: int  # dimension of codes
     locate: Callable[[Path], Source | None] = lambda place: None
-    allowed: str = "an .npz"  # what an error names, beside a folder or zip of images
+    allowed: str = ""  # what an error names, beside a user's own images
     download: Callable[[Path], None] | None = None
     draw: Callable[[], Arrays] | None = None
     classifier: str = ""  # of bench.scores, trained on these images
     path: str = ""  # where the images are without --data; "": in the cache
     real: str = ""  # the data set that a synthetic data set stands for, which --data replaces
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256s of arrays by which other files of the same data set are known."""
+    known: Callable[[Mapping[str, str]], bool] = lambda hashes: False
+    """Whether arrays of these SHA-256s, by name, are this data set."""
     by_name: bool = True  # whether names of files tell the data set, or their content alone
 
     @property
@@ -108,8 +108,8 @@ def find(name: str, place: Path, other: bool = True) -> Source:
         archives = [each for each in files.names(place) if each.lower().endswith(_ARCHIVES)]
         there = place / min(archives) if archives else "another place"
         raise DataError(
-            f"no {name} in {place}: {choose.choose(place).counted()}; allowed: {entry.allowed}, "
-            f"{own.FORMS} ({choose.ALLOWED}); give {there} with --data"
+            f"no {name} in {place}: {choose.choose(place).counted()}; allowed: "
+            f"{entry.allowed}{own.FORMS} ({choose.ALLOWED}); give {there} with --data"
         )
     return source
 
@@ -121,16 +121,22 @@ _ARCHIVES = (*_TAR, ".zip", ".npz", ".npy")
 def _own(place: Path, entry: Dataset) -> Source | None:
     """Returns a user's own images, None for a folder without any."""
     named, rules = place.name.lower(), f"{pictures.RULES} {entry.size}"
+    paths, read = [place], None
     if place.is_file() and named.endswith((".npz", ".npy")):
-        return Source("folder", place, [place], lambda: own.from_numpy(place, entry.target()), rules)
-    if place.is_file() and named.endswith(_TAR):
-        return Source("folder", place, [place], lambda: pictures.of_tar(place, entry.target()), rules)
-    if not named.endswith(".zip") and (found := own.idx_files(place)):
+        read = partial(own.from_numpy, place)
+    elif place.is_file() and named.endswith(_TAR):
+        read = partial(pictures.of_tar, place)
+    elif not named.endswith(".zip"):
+        found = own.idx_files(place)
         if any(len(each.shape) > 1 for each in found):
-            paths = [each.path for each in found]
-            read = partial(own.from_idx, place, found)
-            return Source("folder", place, paths, lambda: read(entry.target()), rules)
-    return _images("folder", place, entry.target)
+            paths, read = [each.path for each in found], partial(own.from_idx, place, found)
+    if read is None:
+        return _images("folder", place, entry.target)
+    return Source("folder", place, paths, partial(_converted, read, entry), rules)
+
+
+def _converted(read: Callable[[Target], Mapping[str, Rows]], entry: Dataset) -> Mapping[str, Rows]:
+    return read(entry.target())
 
 
 def _named(place: Path, name: str) -> Path | None:
@@ -246,7 +252,7 @@ _MNIST = Dataset(
     locate=_mnist,
     download=download.mnist,
     classifier="mnist",
-    hashes=files.MNIST_SHA256,
+    known=files.is_mnist,
     by_name=False,
 )
 _CIFAR10 = Dataset(
@@ -255,10 +261,10 @@ _CIFAR10 = Dataset(
     train=50_000,
     d_z=256,
     locate=_cifar10,
-    allowed="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz",
+    allowed="cifar10.npz, cifar-10-batches-py, cifar-10-python.tar.gz, ",
     download=download.cifar10,
     classifier="cifar10",
-    hashes=files.CIFAR10_LABELS,
+    known=files.is_cifar10,
 )
 _CELEBA = Dataset(
     channels=3,
@@ -266,7 +272,7 @@ _CELEBA = Dataset(
     train=162_770,
     d_z=64,
     locate=_celeba,
-    allowed="celeba64.npz, img_align_celeba (a folder or .zip)",
+    allowed="celeba64.npz, img_align_celeba (a folder or .zip), ",
     download=download.celeba,
 )
 

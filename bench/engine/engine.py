@@ -170,11 +170,14 @@ class Engine:
         """Shows what a job gave, unless the report follows at once."""
         metrics = STUDIES[job.specs[0].study].metrics()
         if metrics and self.monitor.pending:
-            columns = ["id", "lam", "label", metrics[0].columns[0]]
+            columns = ["id", "lam", "label", *(metric.columns[0] for metric in metrics)]
             ids = {spec.id for spec in job.specs}
             rows = self.store.load()[0].select(columns).to_pylist()
             rows = [row for row in rows if row["id"] in ids]
-            self.monitor.note(first_result(rows, metrics[0], self.monitor.total))
+            # Of a user's own images no classifier of the suite gives a score.
+            known = (m for m in metrics if any(row[m.columns[0]] is not None for row in rows))
+            metric = next(known, metrics[0])
+            self.monitor.note(first_result(rows, metric, self.monitor.total))
 
     def _halves(self, job: Job) -> list[Job]:
         return self._parts(job, len(job.specs) // 2)

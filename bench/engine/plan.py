@@ -244,7 +244,8 @@ class Plan:
             f"{counts.pending} to go"
         )
         if self.jobs:
-            estimate = duration(together(self.costs.values(), self.workers))
+            start = START if self.args.engine == "loky" and self.workers > 1 else 0.0
+            estimate = duration(start + together(self.costs.values(), self.workers))
             line += f" in {len(self.jobs)} stacks; about {estimate} on "
             line += f"{self.workers} x {self.device}"
             if self.share < CROWDED:

@@ -242,8 +242,8 @@ def test_a_pipe_is_never_opened(tmp_path: Path, capsys: pytest.CaptureFixture[st
     os.mkfifo(place / "pipe.png")
     linked(place / "link.png", place / "pipe.png")
     assert count(load("cifar10", place)) == 10
-    assert "allowed: a folder" in refused(place / "pipe.png", capsys)
-    assert "allowed: a folder" in refused(Path("/dev/null"), capsys)
+    assert "neither a folder nor a file" in refused(place / "pipe.png", capsys)
+    assert "neither a folder nor a file" in refused(Path("/dev/null"), capsys)
 
 
 def test_a_folder_that_cannot_be_read_is_named(
@@ -295,8 +295,8 @@ def test_a_file_that_cannot_be_read_or_goes_meanwhile_is_named(
         assert "000007.png" in refused(place, capsys)
     find = data.find
 
-    def gone(name: str, where: Path) -> data.Source:
-        source = find(name, where)
+    def gone(name: str, where: Path, other: bool) -> data.Source:
+        source = find(name, where, other)
         (place / "000003.png").unlink()
         return source
 
@@ -1075,11 +1075,18 @@ def test_mnists_files_are_found_however_they_were_unpacked(tmp_path: Path, form:
     assert "images" in found["train"].name and "t10k" in found["test_labels"].name
 
 
-@pytest.mark.parametrize("place", ["m", "m/train-images.idx3-ubyte", "nothing", "nowhere"])
-def test_what_is_not_mnist_is_answered_with_the_files_wanted(
-    tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("m", "idx3-ubyte is damaged"),
+        ("m/train-images.idx3-ubyte", "idx3-ubyte is damaged"),
+        ("nothing", "allowed: idx files, an .npz"),
+        ("nowhere", "nowhere does not exist"),
+    ],
+)
+def test_what_is_no_data_set_is_answered_with_what_is_allowed(
+    tmp_path: Path, place: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mnist(tmp_path / "m", ["train-images.idx3-ubyte"])
     (tmp_path / "nothing").mkdir()
-    line = refused(tmp_path / place, capsys, "mnist")
-    assert "nowhere" in line or "train-labels-idx1-ubyte" in line
+    assert says in refused(tmp_path / place, capsys, "mnist")

@@ -108,7 +108,7 @@ def of_folder(path: Path, number: int, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "more", "given", "option"),
     [
-        (10, (), "batch is 64; allowed: 2 to 9", "--set batch"),
+        (10, ("--set", "batch=64"), "batch is 64; allowed: 2 to 9", "--set batch"),
         (19, ("--set", "batch=9"), "number of test images is 1; allowed: at least 2", "--data"),
         (40, ("--set", "images=37", "--set", "batch=2"), "images is 37; allowed: 0 to 36", "--set"),
     ],

@@ -13,9 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from bench.data.sources import DATASETS
 from bench.studies.cost import cpu_seconds, matmul_rate
 from bench.studies.cuda import Unrecorded
-from bench.data.sources import DATASETS
 from bench.studies.images.domain import domain as domain_of
 from bench.studies.images.evaluate import STATISTICS
 from bench.studies.images.spec import ImageSpec
@@ -35,11 +35,12 @@ class Costs(NamedTuple):
     batch: float  # seconds that such a pass takes beside its products
     patches: float  # seconds for a number of an image, of the sliced Wasserstein distance
     anchors: float  # the same of the images that no model made, which a process scores once
+    first: float  # seconds that a process needs once, for imports
 
 
-CORE = Costs(0.0, 0.25, 1.5e-3, 20.0 / 10_000, 0.6, 5e-3, 2e-7, 7e-8)
+CORE = Costs(0.0, 0.25, 1.5e-3, 20.0 / 10_000, 0.6, 5e-3, 2e-7, 7e-8, 1.0)
 # Not measured yet, but reckoned from the kernels.
-GPU = Costs(0.5, 0.5, 1e-4, 8.0 / 10_000, 0.5, 5e-4, 2e-8, 7e-8)
+GPU = Costs(0.5, 0.5, 1e-4, 8.0 / 10_000, 0.5, 5e-4, 2e-8, 7e-8, 1.0)
 TURNS = 20  # steps of each training that are timed on a GPU
 LONG, TIMING = 5.0, 1.0
 """Foreseen seconds of a step too long to be timed, and seconds until the last timing begins."""
@@ -264,5 +265,5 @@ def _judged_seconds(spec: ImageSpec, costs: Costs) -> float:
 def anchors_seconds(spec: ImageSpec, costs: Costs = CORE) -> float:
     """Returns the seconds of a process for the scores of images that no model made."""
     domain = domain_of(spec.data)
-    made = costs.anchors * spec.samples * domain.channels * domain.size**2
+    made = costs.first + costs.anchors * spec.samples * domain.channels * domain.size**2
     return made + _judged_seconds(spec, costs)

@@ -52,6 +52,14 @@ def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return tiles.reshape(rows * h, columns * w, c).squeeze()
 
 
+def _row(images: np.ndarray, start: int, n: int) -> np.ndarray:
+    """n of the images (n, c, h, w) from `start` on, white where there are none."""
+    row = np.full((n, *images.shape[1:]), 255, np.uint8)
+    found = images[start : start + n]
+    row[: len(found)] = found
+    return row
+
+
 def _draw(
     axes: Axes,
     run: Any,
@@ -87,7 +95,7 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
         if not len(x_rec):
             return left
         gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
-        pairs = np.concatenate([x[:8], x_rec[:8], x[8:16], x_rec[8:16]])
+        pairs = np.concatenate([_row(each, i, 8) for i in (0, 8) for each in (x, x_rec)])
         return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
 
     stored, picked = load(), shown(frame)
@@ -99,17 +107,24 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
     return figure
 
 
-def sweep(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Inception score and MSE over lambda, every seed a dot, ALICE's own sweep in grey."""
-    figure, grid = panels(2, 2, 5.0, 3.4)
-    smallest = float(published["lam"].iloc[1]) / 10
-    theirs, ours = (each.assign(lam=each["lam"].clip(smallest)) for each in (published, frame))
-    known = (("inception_score", "inception_sd"), ("mse", "mse_sd"))
+def sweep(frame: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
+    """Inception score and MSE over lambda, every seed a dot, ALICE's own sweep in grey.
+
+    Nothing is `published` of other images than MNIST. A score that no run has has no panel.
+    """
+    known = {"inception_score": ("inception_score", "inception_sd"), "mse_x": ("mse", "mse_sd")}
+    if published is None:
+        known = {name: each for name, each in known.items() if frame[name].notna().any()}
+    figure, grid = panels(len(known), 2, 5.0, 3.4)
+    lams = frame["lam"] if published is None else published["lam"]
+    smallest = float(lams[lams > 0].min()) / 10 if (lams > 0).any() else 1e-3
+    ours = frame.assign(lam=frame["lam"].clip(smallest))
     called, found = names(swept(frame)), looks(frame["method"])
     found = {method: look for method, look in found.items() if method in called}
-    for axes, column, (value, sd) in zip(grid, ("inception_score", "mse_x"), known, strict=True):
-        bars = theirs["lam"], theirs[value], theirs[sd]
-        axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
+    for axes, (column, (value, sd)) in zip(grid, known.items(), strict=True):
+        if published is not None:
+            bars = published["lam"].clip(smallest), published[value], published[sd]
+            axes.errorbar(*bars, color=GREY, label="ALICE's own (paper)")
         for method, look in found.items():
             runs = ours[ours["method"] == method]
             style: dict[str, Any] = {"x": "lam", "y": column, "color": look.colour, "legend": False}
@@ -247,7 +262,7 @@ def panels_over_lambda(frame: pd.DataFrame, load: Callable[[], pd.DataFrame], ki
         sheet = samples[: SIDE * SIDE]
         if kind == "x_rec":  # every row of real images above its reconstructions
             starts = range(0, 3 * SIDE, SIDE)
-            sheet = np.concatenate([each[i : i + SIDE] for i in starts for each in (x, x_rec)])
+            sheet = np.concatenate([_row(each, i, SIDE) for i in starts for each in (x, x_rec)])
         return mosaic(sheet, SIDE, SIDE)
 
     stored, picked = load(), shown(frame)

@@ -158,6 +158,7 @@ def _scored(
         "critic_loss": list(critic_losses),
         "model_loss": list(model_losses),
         "data_sha256": images.sha256,
+        "data_place": Path(images.origin).name if FOLDER in spec.data else None,
         "stand_in": images.stand_in,
         **evaluate.classifier_columns(images, job.device),
     }

@@ -17,8 +17,17 @@ from bench.scores.metrics import Metric
 from bench.studies.images import figures, fronts, report, tables
 from bench.studies.images import runs as frames
 from bench.studies.images.report import TEXT
-from bench.studies.images.runs import Asked, elsewhere, first, gone, judged, samples
-from bench.studies.images.spec import own_critic
+from bench.studies.images.runs import (
+    Asked,
+    elsewhere,
+    first,
+    foreign,
+    gone,
+    judged,
+    name_of,
+    samples,
+)
+from bench.studies.images.spec import FOLDER, own_critic
 from bench.studies.images.tables import METHOD, NUMBERS, Cell
 
 
@@ -38,6 +47,9 @@ def build(
     The study's `text` explains the `published` boxes, and `points` on the front. Images that are
     `private` are drawn from one's own results only.
     """
+    other = foreign(frame, asked.study)
+    if other:  # nothing of the paper stands beside other images
+        text, published, points, private = {}, None, None, False
     load, panels = partial(samples, asked), figures.panels_over_lambda
     baseline = find_baseline(frame, asked.study.baseline)
     encoded, here = frame[frame["mse_x"].notna() | gone(frame)], swept(frame)
@@ -52,6 +64,7 @@ def build(
             drawn["reconstructions"] = partial(panels, encoded, load, "x_rec")
     drawn["curves"] = partial(figures.curves, frame)
     one = first(frame)
+    additive = not other and own_critic(one["data"], one["networks"]) == "additive"
     whose = TEXT["judged"].format(judge=judged(frame)[1]) if "inception_score" in here else ""
     return report.page(
         asked,
@@ -70,9 +83,9 @@ def build(
         [TEXT["faithful"], *([text["private"]] if private else [])],
         () if private else figures.shown(frame)["id"],
         rules,
-        intro=TEXT["additive"] if own_critic(one["data"], one["networks"]) == "additive" else "",
+        intro=TEXT["additive"] if additive else "",
         judged=whose,
-        published=text["published"]["front"],
+        published=text["published"]["front"] if text else "",
     )
 
 
@@ -108,9 +121,11 @@ def scores(
 def protocol(frame: pd.DataFrame) -> str:
     """How the numbers of this frame were made, from its own columns."""
     one, known = first(frame), frame[frame["fid"].notna()]
-    images = TEXT["some"].format(**one) if one["images"] else "all images"
-    if " folder " in one["data"]:
-        images += TEXT["folder"].format(**one)
+    own = FOLDER in one["data"]
+    some = TEXT["upto" if own else "some"]
+    images = some.format(**one) if one["images"] else "all images"
+    if own:
+        images += TEXT["folder"].format(named=name_of(one))
     imagenet = TEXT["imagenet"].format(**first(known)) if len(known) else ""
     values = {"whose": TEXT["networks"][one["networks"]], "floor": frame["swd_real"].mean()}
     return report.protocol(frame, TEXT, images=images, imagenet=imagenet, **values)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ from bench.render.tables import Table
 from bench.render.text import texts
 from bench.scores.metrics import Metric
 from bench.studies.images import runs as frames
-from bench.studies.images.figures import KINDS
-from bench.studies.images.runs import Asked, diverged, first
+from bench.studies.images.figures import KINDS, panels_over_lambda
+from bench.studies.images.figures import shown as shown_of
+from bench.studies.images.runs import Asked, diverged, first, name_of
+from bench.studies.images.spec import FOLDER
 from bench.studies.images.study import SHARES
-from bench.studies.images.tables import APART
+from bench.studies.images.tables import APART, datasets
 
 TEXT = texts("bench.studies.images")
 MOST = 1000
@@ -76,8 +78,10 @@ def page(
     """
     baseline = front.find_baseline(frame, asked.study.baseline)
     broad = TEXT["broad"].format(labels=front.labels_of(frame, baseline)) if baseline else ""
+    other, name = frames.foreign(frame, asked.study), name_of(first(frame))
     words: dict[str, Any] = {**TEXT, **text, **values, "broad": broad}
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
+    titles |= text.get("own_titles", {}) if other else {}
     pictures = [
         Picture(name, draw, titles[name], captions[name].format(**words), KINDS.get(name, "lines"))
         for name, draw in drawn.items()
@@ -87,15 +91,28 @@ def page(
     if missing:
         warnings.append(TEXT["incomplete"].format(n=missing, all=len(own)))
         found = [replace(each, part=_part(each, own, frame)) for each in found]
-    verdicts = claims.table(found, asked.scale, rules)
-    changed = claims.changes(text["changes"])
+    first_tables, last_tables = list[Table](), list[Table]()
+    if not other:  # no claim of the paper is about other images
+        first_tables.append(claims.table(found, asked.scale, rules))
+        last_tables.append(claims.changes(text["changes"]))
+    groups = frames.datasets(asked, frame)
+    every = datasets(groups, asked.study.metrics())
+    others = [each for each in groups if FOLDER in each[2]["data"].iloc[0] and each[0] != name]
+    if others and not (asked.results / asked.study.name / f"{asked.scale}.parquet").is_file():
+        kept = cache(partial(frames.samples, asked))
+        for i, (whose, apart, rows) in enumerate(others):
+            draw = partial(panels_over_lambda, rows, kept, "samples")
+            title = ", ".join([TEXT["titles"]["others"].format(named=whose), *apart])
+            pictures.append(Picture(f"others_{i}", draw, title, TEXT["others_shown"], "images"))
+            shown = {*shown, *shown_of(rows)["id"]}
     return Page(
         frame,
-        [*pictures, verdicts, *tables, changed, *comparisons(frame, asked)],
+        [*pictures, *first_tables, *tables, *every, *last_tables, *comparisons(frame, asked)],
         warnings,
         [*about, *left_out(frame)],
         missing,
         {*shown},
+        title=TEXT["foreign"].format(**first(frame), named=name) if other else "",
         intro=intro,
     )
 
@@ -112,7 +129,8 @@ def remarks(frame: pd.DataFrame) -> list[str]:
     if frame["stand_in"].any():
         return [*damage(frame), TEXT["drawn"]]
     one = first(frame)
-    return [*damage(frame), *([TEXT["own"].format(**one)] if one["data"] != one["study"] else [])]
+    own = [TEXT["own"].format(named=name_of(one))] if one["data"] != one["study"] else []
+    return [*damage(frame), *own]
 
 
 def left_out(frame: pd.DataFrame) -> list[str]:

@@ -79,14 +79,37 @@ def at_precisions(asked: Asked) -> list[tuple[pd.DataFrame, pd.DataFrame, list[s
 
 
 def elsewhere(asked: Asked, frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """The rows at each other setting than the frame's, at its precision, and how they differ."""
+    """The rows at each other setting than the frame's, at its precision, and how they differ.
+
+    Rows of other images are not among them, see `datasets`.
+    """
     rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
-    rows = rows[rows["precision"] == frame["precision"].iloc[0]]
+    for name in ("precision", "data"):
+        rows = rows[rows[name] == frame[name].iloc[0]]
     found = []
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
         if apart := _apart(settings, first(frame)):
             found.append((apart, alike.sort_values(["method", "lam", "seed"])))
     return found
+
+
+def datasets(asked: Asked, frame: pd.DataFrame) -> list[tuple[str, list[str], pd.DataFrame]]:
+    """The rows of each data set: its name, how settings differ from the frame's, rows alike.
+
+    The frame's own data set is the first. There are none if all rows are of one data set.
+    """
+    rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
+    if rows["data"].nunique() < 2:
+        return []
+    base, found = first(frame), []
+    for settings, alike in rows.groupby([*SETTINGS, "precision"], dropna=False):
+        *values, precision = settings
+        apart = {name: value for name, value in _apart(values, base).items() if name != "data"}
+        words = [f"{name} {value}" for name, value in apart.items()]
+        words += [str(precision)] if precision != base["precision"] else []
+        found.append((name_of(first(alike)), words, alike.sort_values(["method", "lam", "seed"])))
+    mine = name_of(base)
+    return sorted(found, key=lambda each: (each[0] != mine, each[0], each[1]))
 
 
 def _apart(settings: Iterable[Any], others: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,10 +150,29 @@ def own_settings(study: Study, scale: str) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in columns(ImageSpec)}
 
 
+def foreign(frame: pd.DataFrame, study: Study) -> bool:
+    """Returns whether the images are neither the study's own nor those drawn in their place."""
+    return first(frame)["data"] not in {axes["data"][0] for axes in study.axes.values()}
+
+
+def name_of(one: Mapping[str, Any]) -> str:
+    """Returns the name of a run's images; a user's own have that of their folder or file."""
+    place = one.get("data_place")
+    return f"{place} ({one['data']})" if isinstance(place, str) else str(one["data"])
+
+
 def own(frame: pd.DataFrame, study: Study, scale: str) -> dict[str, tuple[str, float]]:
-    """Returns method and lambda of the study's own trainings, by id, at the frame's precision."""
-    precision = frame["precision"].iloc[0]
-    known = {"precision": precision} if precision in ImageSpec.PRECISIONS else {}
+    """Returns method and lambda of the study's own trainings, by id, at the frame's precision.
+
+    Of other images they are the same trainings on these images.
+    """
+    one, precision = first(frame), frame["precision"].iloc[0]
+    known: dict[str, Any] = {}
+    if precision in ImageSpec.PRECISIONS:
+        known["precision"] = precision
+    if foreign(frame, study):
+        fitted = ("data", "batch", "ais_images")  # what the images decide
+        known["given"] = {name: [one[name]] for name in fitted}
     return {spec.id: (spec.method, spec.lam) for spec in study.specs(scale, **known)}
 
 

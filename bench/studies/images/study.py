@@ -115,6 +115,7 @@ class ImageStudy(Study[ImageSpec]):
             "simulated": int,  # number of simulated images
             "acceptance": float,  # of the trajectories
             "data_sha256": str,  # of the images
+            "data_place": str,  # the last name in the path of a user's own images
             "stand_in": bool,  # whether the suite drew the images
             "steps": int,
             "trace_step": "ints",  # the steps of the two losses

@@ -274,6 +274,31 @@ def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[T
     return [tabulate("settings", title, caption, columns, rows, hide_empty=True)]
 
 
+def datasets(
+    groups: Sequence[tuple[str, Sequence[str], pd.DataFrame]], metrics: Sequence[Metric]
+) -> list[Table]:
+    """Scores of every data set of the results, if there are several; `groups` of `datasets`."""
+    rows = [(name, apart, runs) for name, apart, some in groups for runs in cells(some).values()]
+    if not rows:
+        return []
+    shown = [each for each in metrics if each.columns[0] not in APART]
+    columns = [
+        (Column("images", text=True), lambda row: row[0]),
+        (Column("settings", text=True), lambda row: ", ".join(row[1])),
+        *through(
+            [
+                *NAMED,
+                ("log p(x) ≥, nats", lambda runs: spread(runs["log_likelihood"], 2)),
+                *map(spreads, shown),
+                *COUNTED,
+            ],
+            lambda row: row[2],
+        ),
+    ]
+    title, caption = TEXT["titles"]["data_sets"], TEXT["data_sets"]
+    return [tabulate("data_sets", title, caption, columns, rows, hide_empty=True)]
+
+
 def words(apart: Mapping[str, Any]) -> str:
     """Settings in words."""
     return ", ".join(f"{name} {value}" for name, value in apart.items())

@@ -26,7 +26,9 @@ from bench.studies.images.runs import (
     diverged,
     elsewhere,
     first,
+    foreign,
     headline,
+    name_of,
     paper,
     runs,
     samples,
@@ -57,14 +59,19 @@ def build(asked: Asked) -> Page:
     apart: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
     for differ, rows in elsewhere(asked, frame):
         apart.setdefault(_about(differ, rows), []).append((differ, rows))
+    other = foreign(frame, asked.study)
+    published = {"published": TEXT["published"]["front"], "grey": TEXT["published"]["sweep"]}
+    if other:
+        published = dict.fromkeys(published, "")
+    grey, own = (None, None) if other else (points(), paper("mnist", "alice_mnist.csv"))
     drawn = {}
     if fronts.scored(frame)[1]:
-        drawn["front"] = partial(fronts.draw, frame, points(), baseline)
+        drawn["front"] = partial(fronts.draw, frame, grey, baseline)
     found = [
-        table1(main, metrics),
+        table1(main, metrics, other),
         *fronts.tables(frame, baseline),
         *tables.pairs(frame, metrics, baseline),
-        *([sweep(others, metrics)] if len(others) else []),
+        *([sweep(others, metrics, other)] if len(others) else []),
         *critics(frame, [rows for _, rows in apart.get("critics", [])]),
         *annealing(frame, [rows for _, rows in apart.get("annealing", [])]),
         *tables.batch_norm(frame),
@@ -80,13 +87,13 @@ def build(asked: Asked) -> Page:
         {
             **drawn,
             "figure4": partial(figures.figure4, main, partial(samples, asked)),
-            "sweep": partial(figures.sweep, frame, paper("mnist", "alice_mnist.csv")),
+            "sweep": partial(figures.sweep, frame, own),
             "curves": partial(figures.curves, main),
         },
         [TEXT["notes"]],
         figures.shown(main)["id"],
         rules.rules(TESTS, rules.questions(scores=1)),
-        published=TEXT["published"]["front"],
+        **published,
     )
 
 
@@ -118,19 +125,27 @@ def _likelihood(row: Row) -> str:
     return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
 
 
-def table1(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
-    """Table 1: the paper's rows, and every other method that was trained."""
+def table1(frame: pd.DataFrame, metrics: Sequence[Metric], other: bool = False) -> Table:
+    """Table 1: the paper's rows, and every other method that was trained.
+
+    Beside `other` images than MNIST stands nothing that is published.
+    """
     published = paper("mnist", "table1.csv")
-    return _scores("table1", _protocol(frame), published, frame, metrics)
+    return _scores("table1", _protocol(frame), published, frame, metrics, other)
 
 
-def sweep(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
+def sweep(frame: pd.DataFrame, metrics: Sequence[Metric], other: bool = False) -> Table:
     """The runs at lambdas that Table 1 does not have."""
-    return _scores("over_lambda", TEXT["over_lambda"], pd.DataFrame(), frame, metrics)
+    return _scores("over_lambda", TEXT["over_lambda"], pd.DataFrame(), frame, metrics, other)
 
 
 def _scores(
-    name: str, caption: str, published: pd.DataFrame, frame: pd.DataFrame, metrics: Sequence[Metric]
+    name: str,
+    caption: str,
+    published: pd.DataFrame,
+    frame: pd.DataFrame,
+    metrics: Sequence[Metric],
+    other: bool,
 ) -> Table:
     """A row for each method and lambda: what is published, ALICE's own sweep, all our scores."""
     names = [each.columns[0] for each in metrics if each.columns[0] not in tables.APART]
@@ -150,10 +165,11 @@ def _scores(
     ]
     own = paper("mnist", "alice_mnist.csv").assign(method="alice")
     own = own.rename(columns={"inception_score": "own_score", "inception_sd": "own_sd"})
-    rows = tables.beside(tables.joined(published, frame, own), frame)
+    known = pd.DataFrame() if other else tables.joined(published, frame, own)
+    rows = tables.beside(known, frame)
     if name == "table1":
         rows = tables.with_anchors(rows, frame)
-    title = TEXT["titles"][name]
+    title = tables.TEXT["titles"]["scores"] if other and name == "table1" else TEXT["titles"][name]
     return tabulate(name, title, caption + words, columns, rows, hide_empty=True)
 
 
@@ -215,10 +231,12 @@ def _rise(runs: pd.DataFrame, every: pd.DataFrame) -> str:
 def _protocol(frame: pd.DataFrame) -> str:
     one = first(frame)
     mnist, real = one["data"] == "mnist", frame["swd_real"].dropna()
+    own = not (mnist or frame["stand_in"].any())
     return report.protocol(
         frame,
         TEXT,
-        own="" if mnist or frame["stand_in"].any() else TEXT["own"].format(**one),
+        own=TEXT["own"].format(named=name_of(one)) if own else "",
+        cited="" if own else TEXT["cited"],
         # Of MNIST alone there is a static binarization.
         binarized=TEXT["binarized"][one["bits"] if mnist else "dynamic"],
         simulated=int(max(frame["simulated"].dropna(), default=0)),

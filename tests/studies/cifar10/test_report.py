@@ -235,8 +235,9 @@ def test_a_folder_of_images_is_another_experiment(
     assert done(folders[0]) == 1 and done(folders[1]) == 0
     runs = frames.runs(STUDIES["cifar10"], tmp_path / "results", "quick")
     assert runs["data"][0] == f"cifar10 folder {runs['data_sha256'][0][:12]}"
-    assert "of a folder" in over_lambda.protocol(runs)
-    assert f"The images are {runs['data'][0]}" in "".join(images_report.remarks(runs))
+    whose = f"one ({runs['data'][0]})"
+    assert f"all images of {whose}" in over_lambda.protocol(runs)
+    assert f"The images are {whose}" in "".join(images_report.remarks(runs))
 
 
 def test_methods_at_one_lambda_fill_rows_below_the_sweep() -> None:

@@ -58,6 +58,10 @@ class Finding(NamedTuple):
     note: bool = False
 
 
+NUMBER, NUMBERS = "gives one finite number", "gives one number for each member of a stack"
+SAME, SAME_NOISE = "depends on the logits alone", "draws noise by name"
+UNCHANGED = "changes neither batch nor networks"
+FIRST = (NUMBER, NUMBERS, UNCHANGED, SAME, SAME_NOISE)
 Lines = Iterator[str]
 Contracts = Mapping[str, Callable[[Any], Lines]]
 
@@ -65,21 +69,20 @@ Contracts = Mapping[str, Callable[[Any], Lines]]
 def _findings(contracts: Contracts, players: Mapping[str, Any]) -> list[Finding]:
     """Returns what the contracts find of each player.
 
-    A player who breaks the first contract is not tried by others, which rest on it. What several
-    contracts find, such as an error, is told once.
+    The contracts rest on those of `FIRST`: a player who breaks one of these is not tried by the
+    rest. What several contracts find, such as an error, is told once.
     """
-    found, told, first = [], set[str](), next(iter(contracts))
-    left = dict(players)
+    found, told, left = [], set[str](), dict(players)
     for contract, check in contracts.items():
         lines: list[str] = []
         for name, player in [*left.items()]:
             own = _tried(check, player)
-            if contract == first and any(not isinstance(line, Note) for line in own):
+            if contract in FIRST and any(not isinstance(line, Note) for line in own):
                 del left[name]
                 own.append(Note("no other contract is tried until this is mended"))
             start = f"{name}: " if name else ""
             lines += [type(line)(f"{start}{line}") for line in own]
-        if left and not lines:
+        if len(left) == len(players) and not lines:
             found.append(Finding(contract))
         new = [line for line in dict.fromkeys(lines) if line not in told]
         found += [Finding(contract, str(line), isinstance(line, Note)) for line in new]
@@ -370,11 +373,11 @@ def _reduces_on_a_gpu(of: _Reduction) -> Lines:
 
 
 REDUCTION: Contracts = {
-    "gives one number for each member of a stack": _a_number_each,
+    NUMBERS: _a_number_each,
+    SAME: _repeats,
     "is finite": _finite,
     "averages over the batch": _averages,
     "mixes no members of a stack": _mixes_nothing,
-    "depends on the logits alone": _repeats,
     "pushes f the paper's way": _points_f,
     "falls down its gradient": _falls,
     "uses both logits": _uses_both,
@@ -619,11 +622,11 @@ def _trains_on_a_gpu(of: _Player) -> Lines:
 
 
 IMAGE_LOSS: Contracts = {
-    "gives one finite number": _a_number,
+    NUMBER: _a_number,
+    UNCHANGED: _changes_nothing,
+    SAME_NOISE: _draws_by_name,
     "reaches its own networks": _reaches,
     "falls by its own updates": _learns,
-    "draws noise by name": _draws_by_name,
-    "changes neither batch nor networks": _changes_nothing,
     "λ matters where it has a name": _lambda_has_a_name,
     "works on a GPU": _trains_on_a_gpu,
 }

@@ -203,6 +203,12 @@ def test_an_error_is_told_with_its_player_and_line(written: Load) -> None:
     assert wrong == [f"critic: raises ZeroDivisionError: division by zero {place}"]
 
 
+@pytest.mark.parametrize("scale", ["(1 + torch.rand(()))", "(SEEN.append(1) or len(SEEN))"])
+def test_what_only_chance_or_a_kept_state_breaks_is_not_told(scale: str, written: Load) -> None:
+    plugins.load([written(objective(f"return ({GAP}) * {scale}"))])
+    assert len(told(contract.of_objective("own"))) == 1
+
+
 def test_an_error_that_comes_late_is_told_once_and_no_contract_it_stops_is_ok(
     written: Load,
 ) -> None:

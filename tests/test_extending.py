@@ -153,7 +153,7 @@ def test_images_of_ones_own() -> None:
     assert "paper" not in page.split("## How these")[0].replace("is about the paper", "")
     DATASETS["flowers"] = images_in("flowers.npz", channels=3, size=32)
     flowers = ["--scale", "smoke", "--set", "data=flowers", "--only", "method=svae_r"]
-    page = ran("celeba", *flowers, "--results", "named")
+    page = ran("celeba", *flowers)
     assert "| sVAE-r |" in page and "(flowers folder " in page
 
 

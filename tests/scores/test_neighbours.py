@@ -72,9 +72,9 @@ def test_a_set_and_itself_agree_to_the_last_bit() -> None:
 
 
 def test_a_ball_of_no_size_holds_nothing() -> None:
-    """Of eight equal features the fifth neighbour is no distance away, also after rounding."""
-    x = np.repeat(features(0, 150), 8, axis=0)
-    assert compare(x, x[::-1]) == (0, 0, 0, 0, 1200)
+    """Of seven equal features the fifth neighbour is no distance away, also after rounding."""
+    x = np.repeat(features(0, 171), 7, axis=0)
+    assert compare(x, x[::-1]) == (0, 0, 0, 0, 1197)
 
 
 def test_sets_that_are_far_apart_share_nothing() -> None:

@@ -71,6 +71,12 @@ def test_a_set_and_itself_agree_to_the_last_bit() -> None:
         assert compare(x, np.array(copy)) == (1, 1, 1, 1, 1200)
 
 
+def test_a_ball_of_no_size_holds_nothing() -> None:
+    """Of seven equal features the fifth neighbour is no distance away, also after rounding."""
+    x = np.repeat(features(0, 171), 7, axis=0)
+    assert compare(x, x[::-1]) == (0, 0, 0, 0, 1197)
+
+
 def test_sets_that_are_far_apart_share_nothing() -> None:
     assert compare(features(0, 50), features(1, 50, shift=100.0)) == (0, 0, 0, 0, 50)
 

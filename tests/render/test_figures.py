@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,9 @@ def test_the_paper_s_methods_look_alike_in_every_report() -> None:
 def test_looks_differ_where_methods_outnumber_colours() -> None:
     many = looks([*ORDER, *(f"method {i}" for i in range(30))]).values()
     assert len({(look.colour, str(look.line), look.mark) for look in many}) == len(many)
-    free = looks(f"method {i}" for i in range(len(figures.OTHER))).values()
+    alike = ["".join(letters) for letters in permutations("abc")]  # of one sum of letters
+    assert len(alike) == len(figures.OTHER)
+    free = looks(alike).values()
     assert len({look.colour for look in free}) == len(free)
 
 

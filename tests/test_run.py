@@ -66,7 +66,7 @@ def test_reporting_imports_no_torch(python: Callable) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "invalid choice: 'nothing'"),
+        (["nothing"], "unknown study 'nothing'; allowed: toy_grid"),
         (["toy_grid", "--scale", "huge"], "choose from"),
         ([*SMOKE, "--only", "method=foo"], "allowed: method in this selection: alice, "),
         ([*SMOKE, "--only", "colour=red"], "allowed fields: label, study, scale, method"),

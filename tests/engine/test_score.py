@@ -237,7 +237,7 @@ def test_images_that_are_not_at_hand_are_counted(
     for place in ([], ["--data", "nowhere"], ["--data", "other.npz"]):
         status, said = scored("celeba", *place)
         assert status == 1 and "  the images are not at hand: " in said
-        assert said.endswith(": swd (1), mse_x (1)\n") and "1 lack a metric" in said
+        assert ": swd (1), mse_x (1)\n" in said and "1 lack a metric" in said
     status, said = scored("celeba", "--data", "mine.npz")
     assert status == 0, said
     assert rows("celeba", tmp_path) == before

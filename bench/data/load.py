@@ -89,8 +89,8 @@ def load(name: str, data: Path | None = None) -> Images:
     """
     if draw := _entry(name).draw:
         arrays = draw()
-        about = {"origin": "drawn", "said": "", "pixels": ""}
-        return Images(name, fingerprint(arrays)[0], True, **arrays, **about)
+        sha256 = fingerprint(arrays)[0]
+        return Images(name, sha256, True, **arrays, origin="drawn", said="", pixels="")
     if data is None:
         images, new = _named(name)
     else:

@@ -41,14 +41,16 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     """One row a finished training, all at the same settings and at one precision.
 
     The settings are those of `like` where there are such rows, else the study's own, else the
-    most frequent; the precision is the first of `ImageSpec.PRECISIONS` that there is.
-    `attrs["others"]` counts the rows at other settings, `attrs["precisions"]` those at each other
-    precision, `attrs["bad"]` the files that could not be read.
+    most frequent of the images that were trained on last; the precision is the first of
+    `ImageSpec.PRECISIONS` that there is. `attrs["others"]` counts the rows at other settings,
+    `attrs["precisions"]` those at each other precision, `attrs["bad"]` the files that could not be
+    read.
     """
     table, bad = study.load(results, scale)
     frame = table.to_pandas()
     theirs = [] if like is None else like[SETTINGS].head(1).to_dict("records")
-    common = frame[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
+    last = frame[frame["data"].isin(frame.sort_values("finished")["data"].tail(1))]
+    common = last[SETTINGS].value_counts().reset_index().head(1).to_dict("records")
     found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
     alike = next(filter(len, found), frame)
     kept, *rounded = _by_precision(alike)

@@ -714,7 +714,7 @@ def test_a_study_killed_in_training_and_in_annealing_ends_the_same(
     ("arguments", "message"),
     [
         (["mnist", "--scale", "quick", "--data", "nowhere"], "nowhere does not exist"),
-        (["mnist", "--scale", "quick", "--data", "."], "no MNIST in"),
+        (["mnist", "--scale", "quick", "--data", "."], "no mnist in"),
         (["mnist", "--set", "colour=red", "--scale", "smoke"], "allowed: FIELD=VALUE"),
         (["mnist", "--set", "epochs=few", "--scale", "smoke"], "allowed: values of type int"),
         (["mnist", "--set", "bits=wet", "--scale", "smoke"], "allowed: static, dynamic"),

@@ -15,7 +15,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +59,10 @@ class Plugin:
         """Returns how a command names the file."""
         return f"{'--study' if self.path.endswith('.toml') else '--plugin'} {self.name}"
 
+    def wrong(self, name: str, what: str) -> UsageError:
+        """Returns the error of a name that the plug-in adds, with the line that has the name."""
+        return UsageError(f"{self.option}{_line(self, name)}: {what}")
+
     @property
     def module(self) -> str:
         """Returns the name under which Python and `bench.store.source` know it."""
@@ -91,7 +95,7 @@ def _read(path: Path) -> Text:
     if path.suffix not in ENDINGS:
         raise UsageError(f"--plugin {path}; allowed: a file that ends in {' or '.join(ENDINGS)}")
     try:
-        return str(path.absolute()), path.read_text("utf-8")
+        return str(path.absolute()), path.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"--plugin {path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -143,7 +147,7 @@ def _installed(plugin: Plugin) -> Plugin:
 
     python = plugin.path.endswith(".py")
     tables = [*_tables(python)]
-    before = [table.copy() for _, table in tables]
+    before = [table.copy() for _, table, _ in tables]
     try:
         if python:
             source.add(plugin.module, Path(plugin.path), plugin.text)
@@ -153,21 +157,27 @@ def _installed(plugin: Plugin) -> Plugin:
 
             add(plugin.text)
         added: dict[str, list[str]] = {}
-        for (kind, table), old in zip(tables, before, strict=True):
+        # Methods lie in two tables, and a name means one method.
+        methods = {
+            name
+            for (k, *_), old in zip(tables, before, strict=True)
+            if k == "methods"
+            for name in old
+        }
+        for (kind, table, type_), old in zip(tables, before, strict=True):
             now, then = _by_name(table), _by_name(old)
             new = [name for name in now if name not in then]
-            # Methods lie in two tables, and a name means one method.
-            others = [_by_name(b) for (k, _), b in zip(tables, before, strict=True) if k == kind]
-            taken = {name for other in others for name in other} if kind == "methods" else then
             lost = [name for name in then if now.get(name) is not then[name]]
-            if lost := [*lost, *(name for name in new if name in taken)]:
-                what = f"{KINDS[kind]} {lost[0]} exists already; allowed: another name"
-                raise UsageError(f"{plugin.option}{_line(plugin, lost[0])}: {what}")
-            if kind == "studies" and python:
-                _check_studies(plugin, [table[name] for name in new])
+            lost += [name for name in new if kind == "methods" and name in methods]
+            for name in lost:
+                raise plugin.wrong(
+                    name, f"{KINDS[kind]} {name} exists already; allowed: another name"
+                )
+            for name in new:
+                _check(plugin, kind, name, now[name], type_)
             added.setdefault(kind, []).extend(new)
     except BaseException as error:
-        for (_, table), old in zip(tables, before, strict=True):
+        for (_, table, _), old in zip(tables, before, strict=True):
             table.clear()
             table.extend(old) if isinstance(table, list) else table.update(old)
         sys.modules.pop(plugin.module, None)
@@ -187,41 +197,47 @@ KINDS = {
 """What a message calls a name of each kind."""
 
 
-def _tables(python: bool) -> Iterator[tuple[str, Any]]:
-    """Yields the suite's tables to which a plug-in may add; a grid adds a study alone."""
-    from bench.studies import STUDIES
+def _tables(python: bool) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the suite's tables to which a plug-in may add, and the type of their entries.
 
-    yield "studies", STUDIES
+    A grid adds a study alone.
+    """
+    from bench.studies import STUDIES
+    from bench.studies.study import Study
+
+    yield "studies", STUDIES, Study
     if python:
-        from bench.data.sources import DATASETS
-        from bench.scores.metrics import IMAGES, TOY
+        from bench.data.sources import DATASETS, Dataset
+        from bench.scores.metrics import IMAGES, TOY, Metric
         from models import colour, mnist
-        from models.methods import METHODS
-        from models.objectives import OBJECTIVES
+        from models.methods import METHODS, Method
+        from models.objectives import OBJECTIVES, Objective
 
         own: Any = METHODS
-        yield from (("methods", OBJECTIVES), ("methods", own.maps[0]))
-        yield from (("metrics", TOY), ("metrics", IMAGES))
-        yield from (("networks", mnist.PARTS), ("networks", colour.PARTS))
-        yield "data", DATASETS
+        yield from (("methods", OBJECTIVES, Objective), ("methods", own.maps[0], Method))
+        yield from (("metrics", TOY, Metric), ("metrics", IMAGES, Metric))
+        yield from (("networks", mnist.PARTS, Callable), ("networks", colour.PARTS, Callable))
+        yield "data", DATASETS, Dataset
 
 
 def _by_name(table: Any) -> dict[str, Any]:
     """Returns the entries of a table by name; a metric stands under each of its columns."""
     if isinstance(table, list):
-        return {name: metric for metric in table for name in metric.columns}
+        return {name: each for each in table for name in getattr(each, "columns", [str(each)])}
     return table
 
 
-def _check_studies(plugin: Plugin, studies: Iterable[Any]) -> None:
-    """Raises UsageError for a study whose specs a worker could not read."""
-    for study in studies:
-        if study.kind.__module__ == plugin.module:
-            line = _line(plugin, study.name)
-            raise UsageError(
-                f"{plugin.option}{line}: study {study.name} has specs of its own kind; "
-                "allowed: ToySpec, ImageSpec or Spec of the suite"
-            )
+def _check(plugin: Plugin, kind: str, name: str, entry: Any, wanted: Any) -> None:
+    """Raises UsageError for an entry that no command or no worker could use."""
+    if not isinstance(entry, wanted):
+        of = "a function" if wanted is Callable else wanted.__name__
+        what = f"{KINDS[kind]} {name} is of type {type(entry).__name__}; allowed: {of}"
+        raise plugin.wrong(name, what)
+    if kind == "studies" and entry.name != name:
+        raise plugin.wrong(name, f"study {name} is named {entry.name}; allowed: one name")
+    if kind == "studies" and entry.kind.__module__ == plugin.module:
+        what = f"study {name} has specs of its own kind, which no worker could read"
+        raise plugin.wrong(name, f"{what}; allowed: ToySpec, ImageSpec or Spec of the suite")
 
 
 def _run(plugin: Plugin) -> None:

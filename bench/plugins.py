@@ -71,6 +71,8 @@ class Plugin:
 
 LOADED: dict[str, Plugin] = {}
 """Plug-ins of this process by their file's name."""
+_ADDED: dict[str, list[tuple[Any, Any]]] = {}
+"""What each has added: tables, and keys of dicts or entries of lists."""
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -118,12 +120,24 @@ def install(texts: Iterable[Text]) -> list[Plugin]:
     for path, text in texts:
         plugin = Plugin(path, text)
         known = LOADED.get(plugin.name)
-        if known is None:
-            known = LOADED[plugin.name] = _installed(plugin)
-        elif known.text != text:
-            raise UsageError(f"--plugin {path}; {known.path} has the same name: rename a file")
-        found.append(known)
+        if known and known.text != text:
+            if known.path != path:
+                raise UsageError(f"--plugin {path}; {known.path} has the same name: rename a file")
+            unload(known.name)  # somebody has edited it, in a notebook for example
+            known = None
+        found.append(known or _installed(plugin))
+        LOADED[plugin.name] = found[-1]
     return found
+
+
+def unload(name: str) -> None:
+    """Takes back all that the plug-in of this file's name has added."""
+    del LOADED[name]
+    for table, entry in _ADDED.pop(name):
+        if isinstance(table, list):
+            table[:] = [each for each in table if each is not entry]
+        else:
+            table.pop(entry, None)
 
 
 def home(kind: str, name: str) -> str:
@@ -184,6 +198,12 @@ def _installed(plugin: Plugin) -> Plugin:
         if isinstance(error, UsageError | KeyboardInterrupt):
             raise
         raise UsageError(_told(plugin, error)) from None
+    _ADDED[plugin.name] = [
+        (table, each)
+        for (_, table, _), old in zip(tables, before, strict=True)
+        for each in table
+        if each not in old
+    ]
     return replace(plugin, **{kind: tuple(dict.fromkeys(each)) for kind, each in added.items()})
 
 

@@ -92,6 +92,7 @@ def ran(*options: str) -> str:
     return newest.read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_joint_matching_method() -> None:
     """Its runs stand beside runs that are older than the method."""
     older, known = ran("toy_grid", "--scale", "smoke", "--lam", "0.1"), {*OBJECTIVES}
@@ -103,6 +104,7 @@ def test_a_joint_matching_method() -> None:
         assert all(f"| {label} |" in page for page in pages)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_method_of_images() -> None:
     known = {*OWN_METHODS}
     pages = Recipe.of("Add a method of images").follow()

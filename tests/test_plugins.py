@@ -12,7 +12,6 @@ import pytest
 from bench import plugins, report, run
 from bench.cli import UsageError
 from bench.engine.job import run_job
-from bench.scores.metrics import TOY
 from bench.spec import PROTOCOLS
 from bench.store import source
 from bench.studies import STUDIES, grids
@@ -42,13 +41,8 @@ GRID = 'name = "own"\nbase = "toy_grid"\n'
 
 def unload() -> None:
     """Makes this process one that knows no plug-in."""
-    for plugin in plugins.LOADED.values():
-        for kind in ("methods", "studies"):
-            for name in getattr(plugin, kind):
-                OBJECTIVES.pop(name, None)
-                STUDIES.pop(name, None)
-        TOY[:] = [metric for metric in TOY if metric.columns[0] not in plugin.metrics]
-    plugins.LOADED.clear()
+    for name in [*plugins.LOADED]:
+        plugins.unload(name)
 
 
 def write(text: str, name: str = "my.py") -> Path:
@@ -168,6 +162,24 @@ def test_rows_of_plug_ins_are_not_published(tmp_path: Path) -> None:
     plugins.load([EXAMPLE])
     with pytest.raises(UsageError, match="only the suite's own"):
         report.publish("blobs", "smoke", tmp_path)
+
+
+def test_an_edited_file_takes_the_place_of_what_it_was(tmp_path: Path) -> None:
+    """In a notebook a file is loaded many times. Another file of its name is refused."""
+    before = [each.copy() for each in REGISTRIES]
+    plugins.load([write(METHOD.format(doc="", loss="f_p.mean(-1)"))])
+    first = OBJECTIVES["mine"]
+    plugins.load([write(METHOD.format(doc="", loss="f_q.mean(-1)"))])
+    assert OBJECTIVES["mine"] is not first and "mine" in METHODS
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match="has the same name"):
+        plugins.load([write("", str(tmp_path / "other" / "my.py"))])
+    unload()
+    plugins.load([EXAMPLE])
+    unload()
+    assert [each for each in REGISTRIES if each is not PROTOCOLS] == [
+        then for each, then in zip(REGISTRIES, before, strict=True) if each is not PROTOCOLS
+    ]
 
 
 # Grids

@@ -730,7 +730,7 @@ def _has_own_columns(of: _Metric) -> Lines:
     table = metrics.IMAGES if of.of_images else metrics.TOY
     taken = {*metrics.columns([each for each in table if each is not of.metric])}
     for study in STUDIES.values():
-        taken |= {*study.columns()} if study.metrics() is table else {*()}
+        taken |= {*study.taken()} if of.metric in study.metrics() else {*()}
     if double := taken & {*of.metric.columns}:
         yield f"fills column {min(double)}, which is another's"
     if not of.metric.explanation:

@@ -359,7 +359,7 @@ METRICS = {
     metric("return float('nan')"): "own is nan of made-up samples: return a finite number",
     metric("return np.random.rand()"): "uses numpy's own random numbers",
     metric("outputs.samples[:] = 0; return 1.0"): "changes outputs.samples, which later metrics",
-    metric("return 1.0", column="mse_x"): "fills column mse_x, which is another's",
+    metric("return 1.0", column="lam"): "fills column lam, which is another's",
     metric("return outputs.sample.max()"): "asks for sample, which points do not have",
     metric("return 'a'"): "raises ValueError: returned str; allowed: 1 number(s) for own",
     metric("return 1 / 0"): "raises ZeroDivisionError: division by zero (my.py:",

@@ -96,12 +96,13 @@ def load(paths: Iterable[Path] = ()) -> list[Plugin]:
 def _read(path: Path) -> Text:
     if path.suffix not in ENDINGS:
         raise UsageError(f"--plugin {path}; allowed: a file that ends in {' or '.join(ENDINGS)}")
+    option = Plugin(str(path), "").option
     try:
         return str(path.absolute()), path.read_text("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"--plugin {path} can't be read: {error.strerror}") from None
+        raise UsageError(f"{option} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"--plugin {path} can't be read: it is no text in UTF-8") from None
+        raise UsageError(f"{option} can't be read: it is no text in UTF-8") from None
 
 
 def carried() -> tuple[Text, ...]:
@@ -189,6 +190,8 @@ def _installed(plugin: Plugin) -> Plugin:
                 )
             for name in new:
                 _check(plugin, kind, name, now[name], type_)
+                if kind == "methods":
+                    _check_labels(plugin, name, now[name])
             added.setdefault(kind, []).extend(new)
     except BaseException as error:
         for (_, table, _), old in zip(tables, before, strict=True):
@@ -260,11 +263,27 @@ def _check(plugin: Plugin, kind: str, name: str, entry: Any, wanted: Any) -> Non
         raise plugin.wrong(name, f"{what}; allowed: ToySpec, ImageSpec or Spec of the suite")
 
 
+def _check_labels(plugin: Plugin, name: str, entry: Any) -> None:
+    """Raises UsageError for a method whose name in tables is another method's."""
+    from models.methods import METHODS
+
+    for other in METHODS:
+        known = {METHODS[other].label, METHODS[other].label_cycle} - {""}
+        if other != name and (same := known & {entry.label, entry.label_cycle}):
+            what = f"method {name} has the label {min(same)} of {other}"
+            raise plugin.wrong(name, f"{what}; allowed: a label of its own")
+
+
 def _run(plugin: Plugin) -> None:
     """Runs a plug-in as a module."""
     module = sys.modules[plugin.module] = ModuleType(plugin.module)
     module.__file__ = plugin.path
-    exec(compile(plugin.text, plugin.path, "exec"), vars(module))
+    beside, paths = {os.getcwd(), "", str(Path(plugin.path).parent)}, sys.path[:]
+    sys.path[:] = [path for path in paths if path not in beside]  # workers have no file beside it
+    try:
+        exec(compile(plugin.text, plugin.path, "exec"), vars(module))
+    finally:
+        sys.path[:] = paths
 
 
 def _told(plugin: Plugin, error: BaseException) -> str:

@@ -57,7 +57,10 @@ REFERENCE_REPORTS = ROOT / "reports" / "reference"
 VERDICTS = {"claims.md": PAPER, "questions.md": OURS}
 """Files with the verdicts of all studies: the paper's claims, and our questions."""
 NEEDS_PLUGIN = "{} with the --plugin that has the study"
-OWN_GRID = "This is a grid of your own, based on {}: the paper's claims are not judged by it."
+OWN_GRID = """\
+This is a grid of your own, based on {}: the paper's claims are not judged by it. Values of the \
+paper that stand in grey are of the paper's own settings."""
+OUTSIDE = "{} of {} trainings have settings that the grid does not have; they count in all numbers."
 LEFT_OUT = "Stale trainings were left out: {}. bench.run --redo trains them again."
 STALE = "STALE: these trainings are shown, but not today's source made them: {}."
 
@@ -93,6 +96,10 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
     if chosen.base:
         warnings.append(OWN_GRID.format(chosen.base))
         page = replace(page, parts=[*_questions(page.parts)])
+        configs, own = page.frame["config"], {spec.config for spec in chosen.specs(scale)}
+        outside = int((~configs.isin(own)).sum())
+        if outside and "data" not in page.frame:  # other images are told of otherwise
+            warnings.append(OUTSIDE.format(outside, len(configs)))
     return replace(page, title=title, warnings=[*warnings, *page.warnings])
 
 

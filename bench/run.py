@@ -28,7 +28,7 @@ from bench import plugins
 from bench.cli import BASELINE, Parser, UsageError, complain, duration, positive, to_path
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
 from bench.process import command, stopped, terminate
-from bench.studies import STUDIES
+from bench.studies import STUDIES, grids
 from bench.studies.images.spec import ImageSpec
 from bench.studies.selection import Shard, configurations
 from bench.studies.study import SCALES
@@ -172,10 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.study is None:
             raise UsageError(f"a STUDY is missing; allowed: {', '.join(STUDIES)}")
         if args.study not in STUDIES:
+            grids.adopt(args.results)
+        if args.study not in STUDIES:
             raise UsageError(f"unknown study {args.study!r}; allowed: {', '.join(STUDIES)}")
         return _run(args)
     except UsageError as error:
         return complain("bench.run", error)
+    except Exception as error:
+        if not (where := plugins.place(error)):
+            raise
+        return complain("bench.run", f"{type(error).__name__}: {error} {where}")
     except KeyboardInterrupt as stop:
         print(f"stopped; {AGAIN}", file=sys.stderr)
         return stopped(stop)
@@ -246,6 +252,10 @@ def _begin(plan: Plan) -> None:
         less = ", ".join(plan.less)
         print(f"few images: {less}, which is the study's own value", file=sys.stderr)
     print(plan.line(), flush=True)
+    if plan.counts.failed:
+        known = plan.store.failures()
+        why = next((known[spec.id]["reason"] for spec in plan.specs if spec.id in known), "")
+        print(f"failed before: {why}; --retry-failed tries again", file=sys.stderr)
 
 
 def _train(plan: Plan, executor: Sequential) -> int:

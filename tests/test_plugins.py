@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import plugins, report, run
+from bench import plugins, report, results, run
 from bench.cli import UsageError
 from bench.engine.job import run_job
 from bench.spec import PROTOCOLS
@@ -93,10 +93,10 @@ WRONG = {
     "from bench.scores.metrics import *\nTOY.append(Metric(('mse_x',), len, 'x'))": "column mse_x",
     "from models.mnist import PARTS\nPARTS['f(x)'] = 0": "my.py:2: network f(x) exists already",
     "from bench.studies import STUDIES\nSTUDIES['toy_grid'].derive('Wide')": "my.py:2: ValueError",
-    HEAD
-    + 'OBJECTIVES["mine"] = density_ratio': "my.py:2: method mine is of type function; allowed",
-    "from bench.scores.metrics import TOY\nTOY.append(len)": "is of type builtin_function",
-    "from bench.studies import STUDIES\nSTUDIES['a'] = STUDIES['mnist'].derive('b')": "is named b",
+    HEAD + 'OBJECTIVES["mine"] = Objective(density_ratio, density_ratio, "A", "sVAE-r")': (
+        "my.py:2: method mine has the label sVAE-r of svae_r; allowed: a label of its own"
+    ),
+    "from bench.scores.metrics import *\nTOY.append(Metric('mine', len, 'x'))": "columns is 'mine'",
 }
 
 
@@ -182,15 +182,98 @@ def test_an_edited_file_takes_the_place_of_what_it_was(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    {
+        "outputs.nothing": "asks for nothing, which this study never has",
+        "np.nan": "mine is nan",
+    }.items(),
+)
+def test_a_metric_is_tried_before_any_training(
+    body: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(METRIC.replace("1 / (len(outputs.samples) < 100)", body))
+    assert run.main([*SMOKE, "method=svae_r", "--plugin", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert f"metric 'mine', tried on made-up samples: {told}" in err and err.count("\n") == 1
+
+
+def test_no_file_beside_a_plug_in_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    """No worker would have it, and no digest covers it."""
+    write("x = 1\n", "helper.py")
+    assert run.main([*SMOKE, "method=svae_r", "--plugin", str(write("import helper\n"))]) == 2
+    assert "my.py:1: ModuleNotFoundError: No module named 'helper'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_method_that_raises_costs_no_training_of_another() -> None:
+    path = write(METHOD.format(doc="", loss="f_q.nothing()"))
+    assert run.main([*SMOKE, "method=svae_r", "--plugin", str(path)]) == 0
+    rows = STUDIES["toy_grid"].load(Path("results"), "smoke")[0].to_pylist()
+    assert rows and all("mine" not in dict(row["decoder_gradient"]) for row in rows)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_metric_that_raises_leaves_its_column_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    """It passes on made-up points, of which there are few, and fails on a model's."""
+    path = write(METRIC)
+    options = [*SMOKE, "method=svae_r", "--plugin", str(path), "--keep-weights", "all"]
+    assert run.main([*options, "--engine", "sequential"]) == 0
+    assert "no mine: ZeroDivisionError: division by zero (my.py:5)" in capsys.readouterr().err
+    rows = STUDIES["toy_grid"].load(Path("results"), "smoke")[0].to_pylist()
+    assert len(rows) == 2 and all(row["mine"] is None and row["mse_x"] for row in rows)
+    assert results.main(["score", "--metric", "mine"]) == 1
+    assert "raises, as told above" in capsys.readouterr().out
+
+
+METRIC = """from bench.scores.metrics import *
+
+
+def mine(outputs):
+    return 1 / (len(outputs.samples) < 100)
+
+
+TOY.append(Metric(("mine",), mine, "mine"))
+"""
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_mended_plug_in_is_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """What failed with another text counts for nothing; else the command says what to do."""
+    options = [*SMOKE, "method=mine", "--engine", "sequential", "--plugin"]
+    path = str(write(METHOD.format(doc="", loss="f_q.nothing()")))
+    assert run.main([*options, path]) == 1
+    capsys.readouterr()
+    assert run.main([*options, path]) == 1
+    err = capsys.readouterr().err
+    assert "failed before: AttributeError" in err and "--retry-failed tries again" in err
+    write(METHOD.format(doc="", loss="f_p.mean(-1)"))
+    assert run.main([*options, path]) == 0
+
+
+def test_a_network_that_raises_is_told_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    text = """from models import mnist
+from models.methods import METHODS, gan, gan_critic, Method
+
+mnist.PARTS["own"] = lambda shape: shape.nothing
+METHODS["mine"] = Method(gan_critic, gan, {"decoder": "conv", "critic": "own"}, "Mine")
+"""
+    options = ["mnist", "--scale", "smoke", "--only", "method=mine", "--plugin", str(write(text))]
+    assert run.main(options) == 2
+    err = capsys.readouterr().err
+    assert "AttributeError" in err and "(my.py:4)" in err and err.count("\n") == 1
+
+
 # Grids
 
 WRONG_GRIDS = {
     GRID + "[axes]\nheight = [1]": "--study own.toml:4: axis 'height'; allowed: critic_steps, lr",
     GRID + "[axes]\nencoder_width = [1.5]": "own.toml:4: axis encoder_width has 1.5",
     GRID + "[axes]\nencoder_width = []": "own.toml:4: axis encoder_width is []",
+    GRID + '[axes]\nlr = [0.1]\n"lr,batch" = [[0.1, 2]]': "axis 'lr' stands twice",
     GRID + '[axes]\n"critic_steps,model_steps" = [[1]]': "own.toml:4: axis critic_steps,model_",
     GRID + "[axes]\nlr = [-1.0]": "lr is -1.0; allowed: a number from",
-    GRID + 'methods = ["nobody"]': "unknown method 'nobody'; allowed: svae_r, alice",
+    GRID + 'methods = ["nobody"]': "own.toml:3: methods has 'nobody'; allowed: svae_r, alice",
     GRID + 'methods = "alice"': "own.toml:3: methods is 'alice'; allowed: a list",
     GRID + "seeds = -1": "own.toml:3: seeds is -1",
     GRID + 'kind = "images"': "own.toml:3: kind is 'images'; toy_grid has kind toy",
@@ -235,6 +318,33 @@ def test_set_takes_any_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lr 0.01" in lines[5] and ": 4 trainings" in lines[6]
     assert run.main(["toy_grid", "--set", "lam=1", "--lam", "2", "--dry-run"]) == 2
     assert "--set lam and --lam mean the same" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_grid_of_images_shows_every_configuration() -> None:
+    """Axes that are joined, and nothing of the paper."""
+    text = """
+name = "own"
+base = "mnist"
+title = "Does a larger batch help?"
+methods = ["svae_r", "dcgan"]
+lams = [0.0, 1.0]
+
+[axes]
+"batch,lr" = [[16, 1e-3], [32, 2e-3]]
+width = [0.0625]
+images = [160]
+samples = [100]
+ais_images = [0]
+"""
+    assert run.main(["--study", str(write(text, "own.toml")), "--scale", "smoke"]) == 0
+    page = Path("reports/own/smoke/report.md").read_text("utf-8")
+    table = pd.read_csv("reports/own/smoke/grid.csv")
+    for settings in ("lr 0.001, batch 16", "lr 0.002, batch 32"):
+        rows = table[table["settings"] == settings]
+        assert [*rows["method"]] == ["DCGAN", "sVAE", "sVAE-r"] and rows["SWD × 1000"].notna().all()
+    assert page.startswith("# Does a larger batch help? (smoke)")
+    assert "of the study are not run" not in page and "*paper" not in page and "Table 1" not in page
 
 
 @pytest.mark.usefixtures("no_pictures")

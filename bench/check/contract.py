@@ -318,7 +318,7 @@ def _repeats(of: _Reduction) -> Lines:
     one = of.call(f_q, f_p)
     drawn = [*_drawn(before, "compute it from f_q and f_p alone")]
     yield from drawn
-    if not drawn and not torch.equal(one, of.call(f_q, f_p)):
+    if not drawn and not torch.allclose(one, of.call(f_q, f_p), 0, 0, equal_nan=True):
         yield "gives another number for the same logits: compute it from f_q and f_p alone"
 
 
@@ -653,8 +653,8 @@ def _has_networks(name: str) -> Lines:
         if part not in everywhere:
             yield (
                 f"there is no network {part!r} for its {role}; allowed: "
-                f"{', '.join(sorted(everywhere))}, or one more in PARTS of models.mnist or "
-                "models.colour"
+                f"{', '.join(map(repr, sorted(everywhere)))}, or one more in PARTS of "
+                "models.mnist or models.colour"
             )
             return
     if not kinds(method):

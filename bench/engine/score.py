@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 NEEDS_IMAGENET = "needs --inception-weights"
 NO_WEIGHTS = "no weights are kept"
 NEVER = "asks for what this model or its images do not have"
+RAISES = "raises, as told above, or asks for what this model or its images do not have"
 STALE = "the training is stale"
 OTHER_CODE = "the suite can't make this training any more"
 OTHER_CLASSIFIER = "another classifier than today's made the scores"
@@ -357,7 +358,8 @@ def _stored(
     id = row["id"]
     for name in job.wanted:
         if name not in found:
-            yield id, OTHER_CLASSIFIER if name == "anchors" else NEVER, (name,)
+            own = RAISES if plugins.home("metrics", name) else NEVER
+            yield id, OTHER_CLASSIFIER if name == "anchors" else own, (name,)
     if done := tuple(name for name in job.wanted if name in found):
         assert store.today is not None
         made = store.today.of(row)

@@ -5,8 +5,8 @@ the function's docstring explains it in captions.
 """
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,6 +160,10 @@ class Metric:
     digits: int = 3
     kind: type = float
 
+    def __post_init__(self) -> None:
+        if isinstance(self.columns, str):
+            raise ValueError(f"columns is {self.columns!r}; allowed: a tuple of names")
+
     @property
     def explanation(self) -> str:
         """Says what the first column means."""
@@ -202,8 +206,16 @@ def measure(metrics: Sequence[Metric], outputs: Outputs) -> dict[str, Any]:
     """Returns the part of a row that these metrics make, without metrics that lack something."""
     row: dict[str, Any] = {}
     for metric in metrics:
-        with suppress(Absent):
+        try:
             row |= metric.values(outputs)
+        except Absent:
+            continue
+        except Exception as error:
+            if not plugins.home("metrics", metric.columns[0]):
+                raise
+            # A training is worth more than a number of a user's own: `results score` makes it.
+            why = f"{type(error).__name__}: {error} {plugins.place(error)}"
+            print(f"no {metric.heading}: {' '.join(why.split())}", file=sys.stderr, flush=True)
     return row
 
 
@@ -235,10 +247,12 @@ def _failures(
     found = []
     for metric in metrics:
         try:
-            metric.values(example)
-            wrong = ""
+            values = metric.values(example)
+            bad = [name for name, value in values.items() if value != value]
+            wrong = f"{bad[0]} is nan" if bad else ""
         except Absent as absent:
-            wrong = "" if str(absent) in later else "asks for what this study never has"
+            wrong = f"asks for {absent}, which this study never has"
+            wrong = "" if str(absent) in later else wrong
         except Exception as error:  # a user's function may raise anything
             wrong = " ".join(f"{type(error).__name__}: {error} {plugins.place(error)}".split())
         if double := taken & set(metric.columns):

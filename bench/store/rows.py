@@ -43,6 +43,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
+from bench import plugins
 from bench.cli import UsageError
 from bench.spec import protocol
 from bench.store import schema
@@ -670,20 +671,24 @@ class Store:
     def failures(self) -> dict[str, dict[str, Any]]:
         """Returns {"times": n, "reason": text} by id of every training that has failed.
 
-        A torn note counts for nothing: the training runs again.
+        A torn note counts for nothing: the training runs again. Nor does a failure count that other
+        plug-ins were loaded at, or one of another text.
         """
         found = {}
         for path in sorted(self.failed.glob("*.json")):
             note = _noted(path)
             times, reason = note.get("times") or note.get("deaths"), note.get("reason")
-            if isinstance(times, int) and isinstance(reason, str):  # "deaths": by earlier versions
+            if not (isinstance(times, int) and isinstance(reason, str)):  # "deaths": once so called
+                continue
+            if note.get("plugins", {}) == plugins.digests():  # others may do better
                 found[path.stem] = {"times": times, "reason": reason}
         return found
 
     def note_failure(self, id: str, reason: str) -> int:
         """Remembers one more failure of a training; returns how many there are."""
         times = self.failures().get(id, {}).get("times", 0) + 1
-        note = json.dumps({"times": times, "reason": reason}).encode()
+        told = {"times": times, "reason": reason, "plugins": plugins.digests()}
+        note = json.dumps(told).encode()
         self.failed.mkdir(parents=True, exist_ok=True)
         write_atomically(self.failed / f"{id}.json", note, self.work / "tmp")
         return times

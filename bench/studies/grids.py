@@ -59,6 +59,10 @@ def add(text: str) -> None:
     study = STUDIES[base].derive(given.pop("name"), **given)
     if study.name in STUDIES:
         raise UsageError(f"study {study.name} exists already; allowed: another name")
+    known = study.every_method()
+    for method in study.methods:
+        if method not in known:
+            raise ValueError(f"methods has {method!r}; allowed: {', '.join(known)}")
     STUDIES[study.name] = study
 
 

@@ -170,6 +170,9 @@ class Study(Generic[S]):
         if not NAME.fullmatch(str(name)):
             allowed = "up to 41 small letters, digits and _, a letter first"
             raise ValueError(f"name is {name!r}; allowed: {allowed}")
+        names = [name for axis in axes for name in axis.split(",")]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"axis {twice[0]!r} stands twice; allowed: each field in one axis")
         axes = {axis: _checked(self.kind, axis, values) for axis, values in axes.items()}
         if not (isinstance(seeds, int) and seeds >= 0):
             raise ValueError(f"seeds is {seeds!r}; allowed: the number of seeds")
@@ -232,6 +235,13 @@ class Study(Generic[S]):
             for spec in grid(self.kind, **axes, lam=values, method=names)
         )
         return list(dict.fromkeys(specs))  # values of two spellings may give equal specs
+
+    def first_of(self, scale: str, field: str) -> Any:
+        """Returns the first value of a field at this scale, its default if no axis has it."""
+        for axis, values in self.axes[scale].items():
+            if field in (names := axis.split(",")):
+                return values[0][names.index(field)] if len(names) > 1 else values[0]
+        return getattr(self.kind, field)
 
     def seeds_at(self, scale: str, asked: int | None) -> range:
         """Returns the seeds from 0 on, as many as asked or as the scale has.

@@ -24,7 +24,7 @@ from bench.studies.images.claims import (
     pooled,
     retention,
 )
-from bench.studies.images.runs import Asked, foreign, paper, runs
+from bench.studies.images.runs import Asked, paper, runs, unpublished
 from bench.studies.images.tables import told
 
 TEXT = texts("bench.studies.cifar10")
@@ -42,7 +42,7 @@ def build(asked: Asked) -> Page:
     frame = runs(asked.study, asked.results, asked.scale)
     boxes = paper("cifar10", "fig7_digitised.csv")
     table = scores(frame, asked.study.metrics())
-    if foreign(frame, asked.study):
+    if unpublished(frame, asked.study):
         table = over_lambda.scores(frame, asked.study.metrics(), "Scores")
     found, grey = cifar10_claims(frame), points(boxes)
     rules = claims.rules(TESTS, claims.questions(SCORES))

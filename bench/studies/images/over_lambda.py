@@ -21,11 +21,11 @@ from bench.studies.images.runs import (
     Asked,
     elsewhere,
     first,
-    foreign,
     gone,
     judged,
     name_of,
     samples,
+    unpublished,
 )
 from bench.studies.images.spec import FOLDER, own_critic
 from bench.studies.images.tables import METHOD, NUMBERS, Cell
@@ -47,7 +47,7 @@ def build(
     The study's `text` explains the `published` boxes, and `points` on the front. Images that are
     `private` are drawn from one's own results only.
     """
-    other = foreign(frame, asked.study)
+    other = unpublished(frame, asked.study)
     if other:  # nothing of the paper stands beside other images
         text, published, points, private = {}, None, None, False
     load, panels = partial(samples, asked), figures.panels_over_lambda

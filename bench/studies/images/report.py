@@ -31,6 +31,7 @@ from bench.studies.images.runs import Asked, diverged, first, name_of
 from bench.studies.images.spec import FOLDER
 from bench.studies.images.study import SHARES
 from bench.studies.images.tables import APART, datasets
+from bench.studies.study import Study
 
 TEXT = texts("bench.studies.images")
 MOST = 1000
@@ -78,7 +79,8 @@ def page(
     """
     baseline = front.find_baseline(frame, asked.study.baseline)
     broad = TEXT["broad"].format(labels=front.labels_of(frame, baseline)) if baseline else ""
-    other, name = frames.foreign(frame, asked.study), name_of(first(frame))
+    study, name = asked.study, name_of(first(frame))
+    other = frames.unpublished(frame, study)
     words: dict[str, Any] = {**TEXT, **text, **values, "broad": broad}
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
     titles |= text.get("own_titles", {}) if other else {}
@@ -87,7 +89,7 @@ def page(
         for name, draw in drawn.items()
     ]
     missing = frames.missing(frame, asked.study, asked.scale)
-    own, warnings = frames.own(frame, asked.study, asked.scale), remarks(frame)
+    own, warnings = frames.own(frame, asked.study, asked.scale), remarks(frame, study)
     if missing:
         warnings.append(TEXT["incomplete"].format(n=missing, all=len(own)))
         found = [replace(each, part=_part(each, own, frame)) for each in found]
@@ -96,7 +98,10 @@ def page(
         first_tables.append(claims.table(found, asked.scale, rules))
         last_tables.append(claims.changes(text["changes"]))
     groups = frames.datasets(asked, frame)
-    every = datasets(groups, asked.study.metrics())
+    every = datasets(groups, study.metrics(), bool(study.base))
+    if study.base and every:  # a grid is about its configurations
+        tables = [*every, *(each for each in tables if each.name != "settings")]
+        every = []
     others = [each for each in groups if FOLDER in each[2]["data"].iloc[0] and each[0] != name]
     if others and not (asked.results / asked.study.name / f"{asked.scale}.parquet").is_file():
         kept = cache(partial(frames.samples, asked))
@@ -112,7 +117,9 @@ def page(
         [*about, *left_out(frame)],
         missing,
         {*shown},
-        title=TEXT["foreign"].format(**first(frame), named=name) if other else "",
+        title=TEXT["foreign"].format(**first(frame), named=name)
+        if other and not study.base
+        else "",
         intro=intro,
     )
 
@@ -124,12 +131,12 @@ def _part(one: Claim, own: Mapping[str, tuple[str, float]], frame: pd.DataFrame)
     return "" if n == len(asked) else TEXT["rests"].format(n=n, all=len(asked))
 
 
-def remarks(frame: pd.DataFrame) -> list[str]:
+def remarks(frame: pd.DataFrame, study: Study[Any]) -> list[str]:
     """What a reader must know of the runs before any number: damage, and images not the paper's."""
     if frame["stand_in"].any():
         return [*damage(frame), TEXT["drawn"]]
     one = first(frame)
-    own = [TEXT["own"].format(named=name_of(one))] if one["data"] != one["study"] else []
+    own = [TEXT["own"].format(named=name_of(one))] if frames.foreign(frame, study) else []
     return [*damage(frame), *own]
 
 

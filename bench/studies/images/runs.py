@@ -44,7 +44,7 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     most frequent of the images that were trained on last; the precision is the first of
     `ImageSpec.PRECISIONS` that there is. `attrs["others"]` counts the rows at other settings,
     `attrs["precisions"]` those at each other precision, `attrs["bad"]` the files that could not be
-    read.
+    read; `attrs["ids"]` are those of all rows.
     """
     table, bad = study.load(results, scale)
     frame = table.to_pandas()
@@ -54,7 +54,7 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
     alike = next(filter(len, found), frame)
     kept, *rounded = _by_precision(alike)
-    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
+    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike), "ids": {*frame["id"]}}
     kept.attrs["precisions"] = {each["precision"].iloc[0]: len(each) for each in rounded}
     return kept
 
@@ -98,15 +98,19 @@ def elsewhere(asked: Asked, frame: pd.DataFrame) -> list[tuple[dict[str, Any], p
 def datasets(asked: Asked, frame: pd.DataFrame) -> list[tuple[str, list[str], pd.DataFrame]]:
     """The rows of each data set: its name, how settings differ from the frame's, rows alike.
 
-    The frame's own data set is the first. There are none if all rows are of one data set.
+    The frame's own data set is the first. There are none if all rows are of one data set. Of a
+    grid of one's own they are those of each configuration, with the settings that vary in it.
     """
     rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
-    if rows["data"].nunique() < 2:
+    names = [name for name in SETTINGS if rows[name].nunique(dropna=False) > 1]
+    if not names or (rows["data"].nunique() < 2 and not asked.study.base):
         return []
     base, found = first(frame), []
     for settings, alike in rows.groupby([*SETTINGS, "precision"], dropna=False):
         *values, precision = settings
         apart = {name: value for name, value in _apart(values, base).items() if name != "data"}
+        if asked.study.base:
+            apart = {name: alike[name].iloc[0] for name in names if name != "data"}
         words = [f"{name} {value}" for name, value in apart.items()]
         words += [str(precision)] if precision != base["precision"] else []
         found.append((name_of(first(alike)), words, alike.sort_values(["method", "lam", "seed"])))
@@ -147,14 +151,20 @@ def judged(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def own_settings(study: Study, scale: str) -> dict[str, Any]:
     """The value of every field at this scale that the study itself gives."""
-    given = {axis: values[0] for axis, values in study.axes[scale].items()}
+    fields = (field for axis in study.axes[scale] for field in axis.split(","))
+    given = {field: study.first_of(scale, field) for field in fields}
     spec = ImageSpec(study=study.name, scale=scale, method="", lam=0.0, **given)
     return {name: getattr(spec, name) for name in columns(ImageSpec)}
 
 
 def foreign(frame: pd.DataFrame, study: Study) -> bool:
     """Returns whether the images are neither the study's own nor those drawn in their place."""
-    return first(frame)["data"] not in {axes["data"][0] for axes in study.axes.values()}
+    return first(frame)["data"] not in {study.first_of(scale, "data") for scale in study.axes}
+
+
+def unpublished(frame: pd.DataFrame, study: Study) -> bool:
+    """Returns whether the paper has nothing of the kind: other images, or a grid of one's own."""
+    return bool(study.base) or foreign(frame, study)
 
 
 def name_of(one: Mapping[str, Any]) -> str:
@@ -173,14 +183,15 @@ def own(frame: pd.DataFrame, study: Study, scale: str) -> dict[str, tuple[str, f
     if precision in ImageSpec.PRECISIONS:
         known["precision"] = precision
     if foreign(frame, study):
-        fitted = ("data", "batch", "ais_images")  # what the images decide
-        known["given"] = {name: [one[name]] for name in fitted}
+        fitted = {"data", "batch", "ais_images"}  # what the images decide
+        fitted -= {name for axis in study.given.get("axes", {}) for name in axis.split(",")}
+        known["given"] = {name: [one[name]] for name in sorted(fitted)}
     return {spec.id: (spec.method, spec.lam) for spec in study.specs(scale, **known)}
 
 
 def missing(frame: pd.DataFrame, study: Study, scale: str) -> int:
-    """Returns how many of the study's own trainings are not in the frame."""
-    return len(own(frame, study, scale).keys() - set(frame["id"]))
+    """Returns how many of the study's own trainings are not stored, at whatever settings."""
+    return len(own(frame, study, scale).keys() - frame.attrs["ids"])
 
 
 def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:

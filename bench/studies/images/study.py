@@ -47,7 +47,7 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.domain import domain
         from models.methods import METHODS
 
-        data = next(iter(self.axes.values()))["data"][0]
+        data = self.first_of(next(iter(self.axes)), "data")
         return {name: bool(METHODS[name].label_cycle) for name in domain(data).methods()}
 
     def method_source(self, method: str) -> Sequence[str]:
@@ -71,7 +71,7 @@ class ImageStudy(Study[ImageSpec]):
             "log_likelihood": ["bench.scores.ais:AnnealedRun", "bench.scores.ais:mean_and_se"],
             "anchors": ["bench.studies.images.anchors:anchors"],
         }
-        data = next(iter(self.axes.values()))["data"][0]
+        data = self.first_of(next(iter(self.axes)), "data")
         if name := DATASETS[data].classifier if data in DATASETS else "":
             first, others = (
                 [f"bench.scores.classifiers:{table}[{name}]"] for table in ("PINNED", "FURTHER")
@@ -143,7 +143,7 @@ class ImageStudy(Study[ImageSpec]):
         own: dict[str, Any] = {}
         for name in ("data", "images", "batch", "ais_images"):
             for scale in {spec.scale for spec in specs} if name not in given else ():
-                own[name] = self.axes[scale].get(name, [getattr(ImageSpec, name)])[0]
+                own[name] = self.first_of(scale, name)
         return check(specs, data, weights, own)
 
     def needs(self, spec: ImageSpec) -> Needs:

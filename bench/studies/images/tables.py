@@ -99,6 +99,22 @@ def ours(heading: str, cell: Callable[[pd.DataFrame], str], absent: str = "") ->
     return Column(heading), lambda row: cell(row[1]) if len(row[1]) else absent
 
 
+CONVERGED = 3.0
+"""A log p(x) whose BDMC gap is larger, in nats, is printed as not converged."""
+
+
+def likelihood(runs: pd.DataFrame, mark: str = "") -> str:
+    """Mean and sd of log p(x) over seeds, and whether it is not converged.
+
+    The `mark` stands at the likelihood of a decoder that was trained as a Gaussian.
+    """
+    found = spread(runs["log_likelihood"], 2)
+    if mark and runs["method"].iloc[0] == "svae_r_density" and found != "–":
+        found += f" {mark}"
+    converged = found == "–" or float(runs["bdmc_gap"].mean()) <= CONVERGED
+    return found if converged else f"not converged ({found})"
+
+
 def spreads(metric: Metric) -> tuple[str, Callable[[pd.DataFrame], str]]:
     """A metric's heading, and its mean and sd over the seeds of a group of runs."""
     return metric.heading, lambda runs: spread(runs[metric.columns[0]], metric.digits)
@@ -214,6 +230,8 @@ def pairs(frame: pd.DataFrame, metrics: Sequence[Metric], baseline: str) -> list
     """
     if not baseline:
         return []
+    loose = frame["bdmc_gap"] > CONVERGED
+    frame = frame.assign(log_likelihood=frame["log_likelihood"].mask(loose))
     names = {m.columns[0]: (m.heading, m.digits) for m in metrics if m.columns[0] not in APART}
     names |= {"log_likelihood": ("log p(x) ≥, nats", 2)}
     names = {name: names[name] for name in names if name in frame and frame[name].notna().any()}
@@ -275,9 +293,14 @@ def settings(groups: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> list[T
 
 
 def datasets(
-    groups: Sequence[tuple[str, Sequence[str], pd.DataFrame]], metrics: Sequence[Metric]
+    groups: Sequence[tuple[str, Sequence[str], pd.DataFrame]],
+    metrics: Sequence[Metric],
+    grid: bool = False,
 ) -> list[Table]:
-    """Scores of every data set of the results, if there are several; `groups` of `datasets`."""
+    """Scores of every data set of the results, if there are several; `groups` of `datasets`.
+
+    Of a `grid` they are those of its configurations.
+    """
     rows = [(name, apart, runs) for name, apart, some in groups for runs in cells(some).values()]
     if not rows:
         return []
@@ -288,15 +311,16 @@ def datasets(
         *through(
             [
                 *NAMED,
-                ("log p(x) ≥, nats", lambda runs: spread(runs["log_likelihood"], 2)),
+                ("log p(x) ≥, nats", likelihood),
                 *map(spreads, shown),
                 *COUNTED,
             ],
             lambda row: row[2],
         ),
     ]
-    title, caption = TEXT["titles"]["data_sets"], TEXT["data_sets"]
-    return [tabulate("data_sets", title, caption, columns, rows, hide_empty=True)]
+    name = "grid" if grid else "data_sets"
+    title, caption = TEXT["titles"][name], TEXT[name]
+    return [tabulate(name, title, caption, columns, rows, hide_empty=True)]
 
 
 def words(apart: Mapping[str, Any]) -> str:

@@ -26,19 +26,17 @@ from bench.studies.images.runs import (
     diverged,
     elsewhere,
     first,
-    foreign,
     headline,
     name_of,
     paper,
     runs,
     samples,
+    unpublished,
 )
 from bench.studies.images.spec import own_critic
-from bench.studies.images.tables import METHOD, NUMBERS, Cells, Row, ours, scored, told
+from bench.studies.images.tables import CONVERGED, METHOD, NUMBERS, Cells, Row, ours, scored, told
 
 TEXT = texts("bench.studies.mnist")
-CONVERGED = 3.0
-"""A log p(x) whose BDMC gap is larger, in nats, is printed as not converged."""
 LAM = 0.1
 """The paper's samples of MNIST are at this lambda."""
 PIXEL_RNN = -79.2
@@ -59,7 +57,7 @@ def build(asked: Asked) -> Page:
     apart: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]] = {}
     for differ, rows in elsewhere(asked, frame):
         apart.setdefault(_about(differ, rows), []).append((differ, rows))
-    other = foreign(frame, asked.study)
+    other = unpublished(frame, asked.study)
     published = {"published": TEXT["published"]["front"], "grey": TEXT["published"]["sweep"]}
     if other:
         published = dict.fromkeys(published, "")
@@ -119,10 +117,7 @@ def _likelihood(row: Row) -> str:
     known, runs = row
     if not len(runs):
         return str(known.get("note", "not run"))
-    found = spread(runs["log_likelihood"], 2)
-    if runs["method"].iloc[0] == "svae_r_density" and found != "–":
-        found += f" {BERNOULLI}"
-    return found if found == "–" or _gap(runs) <= CONVERGED else f"not converged ({found})"
+    return tables.likelihood(runs, BERNOULLI)
 
 
 def table1(frame: pd.DataFrame, metrics: Sequence[Metric], other: bool = False) -> Table:

@@ -237,7 +237,7 @@ def test_a_folder_of_images_is_another_experiment(
     assert runs["data"][0] == f"cifar10 folder {runs['data_sha256'][0][:12]}"
     whose = f"one ({runs['data'][0]})"
     assert f"all images of {whose}" in over_lambda.protocol(runs)
-    assert f"The images are {whose}" in "".join(images_report.remarks(runs))
+    assert f"The images are {whose}" in "".join(images_report.remarks(runs, STUDIES["cifar10"]))
 
 
 def test_methods_at_one_lambda_fill_rows_below_the_sweep() -> None:

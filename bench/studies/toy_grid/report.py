@@ -222,7 +222,7 @@ def _pair(
     if name in SHARES:
         words, form = f"{name}: difference", "+.3f"
         found, size = intervals.difference(x, y), intervals.detectable(x, y)
-        least = number(size) if size <= 1 else "none"  # no two shares differ by more
+        least = "none" if size > 1 else number(size)  # no two shares differ by more
     else:
         words, form = f"{name}: P({a['label'].iloc[0]} better)", ".3f"
         found, least = intervals.improvement(a, b, column, larger=column != "mse"), ""

@@ -8,6 +8,7 @@ metrics. The suite's own methods keep the same contracts, without a note.
 
 from __future__ import annotations
 
+import math
 import random
 import sysconfig
 import traceback
@@ -481,11 +482,28 @@ class _Draws(Draws):
             super()._fill(name)
 
 
-def batch(kind: Kind, device: str = "cpu") -> Draws:
-    """Returns made-up images of this kind and their noise in float64, always the same."""
+class _Twice(_Draws):
+    """Draws noise whose second half repeats the first half, as the images do."""
+
+    def _fill(self, name: str) -> None:
+        kind, out = self._drawn[name]
+        first, second = out.chunk(2)
+        self._drawn[name] = kind, first
+        super()._fill(name)
+        second.copy_(first)
+        self._drawn[name] = kind, out
+
+
+def batch(kind: Kind, device: str = "cpu", twice: bool = False) -> Draws:
+    """Returns made-up images of this kind and their noise in float64, always the same.
+
+    With `twice` the whole batch stands there once more.
+    """
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(IMAGES, *kind.shape.image(), generator=rng, dtype=torch.float64)
-    return _Draws((x * (1 - kind.low) + kind.low).to(device), "contract", "0", kind.uniform)
+    x = (x * (1 - kind.low) + kind.low).to(device)
+    draws, x = (_Twice, torch.cat([x, x])) if twice else (_Draws, x)
+    return draws(x, "contract", "0", kind.uniform)
 
 
 def networks(method: Method, kind: Kind) -> ImageNetworks:
@@ -582,6 +600,18 @@ def _learns(of: _Player) -> Lines:
         )
 
 
+def _averages_images(of: _Player) -> Lines:
+    for lam in of.lams:
+        once = float(of.loss(of.networks(), lam).detach())
+        twice = float(of.loss(of.networks(), lam, batch(of.kind, twice=True)).detach())
+        if not math.isclose(once, twice, rel_tol=1e-6, abs_tol=1e-9):
+            doubles = math.isclose(2 * once, twice, rel_tol=1e-3)
+            change = "doubles" if doubles else f"goes from {once:.3g} to {twice:.3g}"
+            line = f"the loss {change} if the batch is repeated"
+            yield f"{line}: average over images, by .mean()" if doubles else Note(line)
+            return
+
+
 def _draws_by_name(of: _Player) -> Lines:
     nets = of.networks()
     before = _random_states()
@@ -631,13 +661,16 @@ IMAGE_LOSS: Contracts = {
     "works on a GPU": _trains_on_a_gpu,
 }
 """What both losses of a method of images are held to."""
+OWN_LOSS: Contracts = {"averages over the batch": _averages_images}
+"""The same, where they are no reductions of logits, of which the same is asked for anyway."""
 
 
 def of_images(name: str, kind: str) -> list[Finding]:
     """Returns what contracts find of this method's losses on images of a kind, see `KINDS`."""
     method = METHODS[name]
     players = PLAYERS if method.critic and _critics(method) else PLAYERS[1:]
-    return _findings(IMAGE_LOSS, {each: _Player(each, method, KINDS[kind]) for each in players})
+    contracts = {**IMAGE_LOSS, **({} if name in OBJECTIVES else OWN_LOSS)}
+    return _findings(contracts, {each: _Player(each, method, KINDS[kind]) for each in players})
 
 
 def _critics(method: Method) -> list[str]:
@@ -700,9 +733,6 @@ def _has_a_name(name: str) -> Lines:
         yield "its label is empty: tables need a name"
     elif METHODS[name].label_cycle == METHODS[name].label:
         yield f"label and label_cycle are both {own[0]!r}: tables would mix λ = 0 with λ > 0"
-    for other in METHODS:
-        for taken in {*own} & {label(other, lam) for lam in (0.0, LAM)} if other != name else ():
-            yield f"label {taken!r} is that of {other}: tables would mix both methods"
 
 
 ENTRY: Contracts = {

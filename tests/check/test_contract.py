@@ -308,7 +308,9 @@ FAULTY = {
     of_images(more="critic_steps=0"): "critic_steps is 0; allowed: a whole number >= 1",
     of_images(more="betas=(0.5, 1.0)"): "betas is (0.5, 1.0); allowed: two numbers from 0 to below",
     of_images(more="clip=-1"): "clip is -1; allowed: a number >= 0",
-    of_images(more="label='VAE'"): "label 'VAE' is that of vae: tables would mix both methods",
+    of_images(model=MODEL.replace(".mean()", ".sum()")): (
+        "model: the loss doubles if the batch is repeated: average over images, by .mean()"
+    ),
     of_images(more="label=''"): "its label is empty: tables need a name",
 }
 

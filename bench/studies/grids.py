@@ -23,9 +23,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from bench.cli import UsageError
 from bench.studies import STUDIES
 from bench.studies.study import SCALES
@@ -71,6 +68,8 @@ def adopt(results: Path) -> None:
 
     Other studies that are not known stay unknown. Of several grids of one name the newest counts.
     """
+    import pyarrow as pa
+
     for name, path in [*unknown(results)]:
         with suppress(OSError, pa.ArrowException, TypeError, ValueError, KeyError):
             learn(name, _newest(path))
@@ -91,6 +90,9 @@ def unknown(results: Path) -> Iterator[tuple[str, Path]]:
 
 def _newest(path: Path) -> str:
     """Returns the last grid that these rows say. Raises ValueError if they say none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     found = []
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         with suppress(OSError, pa.ArrowException, KeyError), file.open("rb") as content:

@@ -249,7 +249,7 @@ def test_what_needs_imagenets_classifier_is_tried_where_it_scores(
     with pytest.raises(pytest.fail.Exception, match="tried"):
         check(IMAGES, [], imagenet=True)
     mine = Metric(("a",), lambda o: o.imagenet_features.mean(), "A")
-    with pytest.raises(UsageError, match="asks for what this study never has"):
+    with pytest.raises(UsageError, match="asks for imagenet_features, which this study never has"):
         check([*TOY, mine], [])
 
 
@@ -260,7 +260,10 @@ def test_what_needs_imagenets_classifier_is_tried_where_it_scores(
         (Metric(("a",), lambda o: (1.0, 2.0), "A"), "returned float, float; allowed: 1 number"),
         (Metric(("a", "b"), lambda o: 1.0, "A"), "allowed: 2 number.s. for a, b"),
         (Metric(("a",), lambda o: o.samples, "A"), "returned ndarray"),
-        (Metric(("a",), lambda o: o.sample.mean(), "A"), "asks for what this study never has"),
+        (
+            Metric(("a",), lambda o: o.sample.mean(), "A"),
+            "asks for sample, which this study never has",
+        ),
         (Metric(("a",), lambda o: 1 / 0, "A"), "ZeroDivisionError: division by zero"),
         (Metric(("steps",), lambda o: 1.0, "A"), "fills column steps, which is another's"),
         (Metric(("mse_x",), lambda o: 1.0, "A"), "fills column mse_x, which is another's"),

@@ -44,7 +44,7 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     most frequent of the images that were trained on last; the precision is the first of
     `ImageSpec.PRECISIONS` that there is. `attrs["others"]` counts the rows at other settings,
     `attrs["precisions"]` those at each other precision, `attrs["bad"]` the files that could not be
-    read; `attrs["ids"]` are those of all rows.
+    read; `attrs["elsewhere"]` are the ids of rows at other settings.
     """
     table, bad = study.load(results, scale)
     frame = table.to_pandas()
@@ -54,7 +54,8 @@ def runs(study: Study, results: Path, scale: str, like: pd.DataFrame | None = No
     found = (_alike(frame, each) for each in (*theirs, own_settings(study, scale), *common))
     alike = next(filter(len, found), frame)
     kept, *rounded = _by_precision(alike)
-    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike), "ids": {*frame["id"]}}
+    kept.attrs |= {"bad": len(bad), "others": len(frame) - len(alike)}
+    kept.attrs["elsewhere"] = {*frame["id"]} - {*alike["id"]}
     kept.attrs["precisions"] = {each["precision"].iloc[0]: len(each) for each in rounded}
     return kept
 
@@ -191,7 +192,8 @@ def own(frame: pd.DataFrame, study: Study, scale: str) -> dict[str, tuple[str, f
 
 def missing(frame: pd.DataFrame, study: Study, scale: str) -> int:
     """Returns how many of the study's own trainings are not stored, at whatever settings."""
-    return len(own(frame, study, scale).keys() - frame.attrs["ids"])
+    elsewhere = frame.attrs.get("elsewhere", ())
+    return len(own(frame, study, scale).keys() - {*frame["id"], *elsewhere})
 
 
 def headline(frame: pd.DataFrame, study: Study, scale: str) -> pd.DataFrame:

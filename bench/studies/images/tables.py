@@ -230,8 +230,9 @@ def pairs(frame: pd.DataFrame, metrics: Sequence[Metric], baseline: str) -> list
     """
     if not baseline:
         return []
-    loose = frame["bdmc_gap"] > CONVERGED
-    frame = frame.assign(log_likelihood=frame["log_likelihood"].mask(loose))
+    if "bdmc_gap" in frame:
+        loose = frame["bdmc_gap"] > CONVERGED
+        frame = frame.assign(log_likelihood=frame["log_likelihood"].mask(loose))
     names = {m.columns[0]: (m.heading, m.digits) for m in metrics if m.columns[0] not in APART}
     names |= {"log_likelihood": ("log p(x) ≥, nats", 2)}
     names = {name: names[name] for name in names if name in frame and frame[name].notna().any()}

@@ -15,7 +15,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,10 +75,12 @@ _ADDED: dict[str, list[tuple[Any, Any]]] = {}
 """What each has added: tables, and keys of dicts or entries of lists."""
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
+ABOUT = f"""loads a file that adds methods, metrics, data sets or studies, see bench/README.md. The
+    option may be repeated. ${VARIABLE} names further plug-ins."""
+
+
+def add_option(parser: argparse.ArgumentParser, about: str = ABOUT) -> None:
     """Adds the option --plugin to a command."""
-    about = f"""loads a file that adds methods, metrics, data sets or studies, see bench/README.md.
-        The option may be repeated. ${VARIABLE} names further plug-ins."""
     options: dict[str, Any] = {"action": "append", "default": [], "type": to_path}
     parser.add_argument("--plugin", metavar="FILE", help=about, **options)
 
@@ -191,7 +193,7 @@ def _installed(plugin: Plugin) -> Plugin:
             for name in new:
                 _check(plugin, kind, name, now[name], type_)
                 if kind == "methods":
-                    _check_labels(plugin, name, now[name])
+                    _check_method(plugin, name)
             added.setdefault(kind, []).extend(new)
     except BaseException as error:
         for (_, table, _), old in zip(tables, before, strict=True):
@@ -263,13 +265,17 @@ def _check(plugin: Plugin, kind: str, name: str, entry: Any, wanted: Any) -> Non
         raise plugin.wrong(name, f"{what}; allowed: ToySpec, ImageSpec or Spec of the suite")
 
 
-def _check_labels(plugin: Plugin, name: str, entry: Any) -> None:
-    """Raises UsageError for a method whose name in tables is another method's."""
+def _check_method(plugin: Plugin, name: str) -> None:
+    """Raises UsageError for networks that are no dict, and for a label that another method has."""
     from models.methods import METHODS
 
-    for other in METHODS:
-        known = {METHODS[other].label, METHODS[other].label_cycle} - {""}
-        if other != name and (same := known & {entry.label, entry.label_cycle}):
+    own = METHODS[name]
+    if not isinstance(own.parts, Mapping):
+        kind = type(own.parts).__name__
+        raise plugin.wrong(name, f"method {name} has parts of type {kind}; allowed: a dict")
+    for other, method in METHODS.items():
+        same = {own.label, own.label_cycle} & {method.label, method.label_cycle} - {""}
+        if other != name and same:
             what = f"method {name} has the label {min(same)} of {other}"
             raise plugin.wrong(name, f"{what}; allowed: a label of its own")
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from joblib import cpu_count
 
-from bench import run
+from bench import plugins, run
 from bench.check import machine, own
 from bench.check.children import Found, Task, results_of
 from bench.check.page import broken, text
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     about = "looks whether results can be kept in this folder (default: results)"
     p.add_argument("--results", type=to_path, default=run.RESULTS, metavar="DIR", help=about)
     about = "checks what this file adds to the suite, and nothing else; may be given several times"
-    p.add_argument("--plugin", type=to_path, action="append", metavar="FILE", help=about)
+    plugins.add_option(p, about)
     return p
 
 
@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start, found = time.monotonic(), {}
     try:
         device, children = choose_device(args.device), min(CHILDREN, cpu_count())
-        plugins = args.plugin and own.look_at(args.plugin, device, children)
-        for part in plugins or look(device, args.results):
+        theirs = args.plugin and own.look_at(args.plugin, device, children)
+        for part in theirs or look(device, args.results):
             found |= part
             for line in () if args.json else text(part):
                 print(line, flush=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from bench.check import contract
 from bench.check.children import Found, results_of
 from bench.check.contract import Finding
 from bench.check.steps import step, steps
-from bench.cli import UsageError
 from bench.plugins import Plugin
 from bench.scores.metrics import IMAGES, TOY
-from models.methods import METHODS, Method
+from models.methods import METHODS
 from models.objectives import OBJECTIVES
 
 
@@ -27,8 +26,6 @@ def look_at(paths: Sequence[Path], device: str, children: int) -> Iterator[Found
     Raises UsageError for a file that can't be loaded.
     """
     loaded = plugins.load(paths)
-    for plugin in loaded:
-        _refuse(plugin)
     yield {"plugins": [_added(each) for each in loaded]}
     found, sound = list[Found](), list[str]()
     for plugin in loaded:
@@ -40,25 +37,12 @@ def look_at(paths: Sequence[Path], device: str, children: int) -> Iterator[Found
             found += _of_metric(plugin, name)
     yield {"contracts": found}
     calls = [
-        [replace(task, call=partial(_step, tuple(paths))) for task in group]
+        [replace(task, call=partial(_step, plugins.carried())) for task in group]
         for group in steps(device)
         if group[0].about["method"] in sound
     ]
     if calls:
         yield {"steps": results_of(calls, min(children, len(calls)))}
-
-
-def _refuse(plugin: Plugin) -> None:
-    """Raises UsageError for an entry that no study could read."""
-    for name in plugin.methods:
-        try:
-            entry: Any = METHODS[name]
-        except TypeError as error:  # a reduction without a hash
-            raise UsageError(f"{plugin.name}: method {name}: {error}") from error
-        if not isinstance(entry, Method) or not isinstance(entry.parts, Mapping):
-            kind = type(getattr(entry, "parts", entry)).__name__
-            allowed = "a Method with a dict of parts, or an Objective in OBJECTIVES"
-            raise UsageError(f"{plugin.name}: method {name} is {kind}; allowed: {allowed}")
 
 
 def _added(plugin: Plugin) -> Found:
@@ -95,12 +79,7 @@ def _told(plugin: Plugin, about: str, find: Callable[[], list[Finding]]) -> Iter
         yield {**about_it, "failure": failure, "note": said}
 
 
-@cache
-def _load(paths: tuple[Path, ...]) -> None:
-    """Adds in a child process, once, what these files add."""
-    plugins.load(paths)
-
-
-def _step(paths: tuple[Path, ...], *arguments: Any) -> Found:
-    _load(paths)
+def _step(texts: tuple[plugins.Text, ...], *arguments: Any) -> Found:
+    """Makes a step in a child process, which has no plug-in yet."""
+    plugins.install(texts)
     return step(*arguments)

@@ -107,8 +107,8 @@ def study_of(job: Job) -> Study[Any]:
 def _raised(job: Job, error: Exception) -> Verdict:
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = plugins.place(error) or f"({Path(last.filename).name}:{last.lineno})"
-    reason = f"{type(error).__name__}: {error} {where}"
-    reason = str(error) if isinstance(error, UsageError) else reason
+    told = isinstance(error, UsageError)  # in words that name a place themselves
+    reason = str(error) if told else f"{type(error).__name__}: {error} {where}"
     return Verdict(job, "raised", {}, reason, spoiled=cuda.unusable(error))
 
 

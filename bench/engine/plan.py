@@ -232,7 +232,7 @@ class Plan:
     def _checked(self, specs: Sequence[Spec]) -> Sequence[Spec]:
         """Returns the specs as they will be trained, see `Study.check`."""
         args = self.args
-        return self.study.check(specs, args.data, args.inception_weights, given(args))
+        return self.study.check(specs, args.data, args.inception_weights, given(self.study, args))
 
     def line(self) -> str:
         """Returns a line: the selection, how much of it is done, how long the rest will take."""

@@ -47,6 +47,7 @@ def digest(*places: str, root: Path = ROOT) -> str:
     return tracer.digest()
 
 
+@cache
 def there(place: str, root: Path = ROOT) -> bool:
     """Says whether there is a definition or an entry at this place, see `digest`."""
     module, trees = _found(root, place)

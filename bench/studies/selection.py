@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +45,14 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     kinds = columns(study.kind)
     asked = _assignments("--only", args.only, ["label", *kinds])
     every = study.every_method()
-    given = _given(kinds, args)
+    values = given(study, args)
     methods = list(every) if {"method", "label"} & asked.keys() else None
-    methods, lams = given.pop("method", methods), given.pop("lam", args.lam)
+    methods, lams = values.pop("method", methods), values.pop("lam", args.lam)
     for name in methods or study.methods:
         if name not in every:
             raise UsageError(f"unknown method {name!r}; allowed: {', '.join(every)}")
     try:
-        specs = study.specs(scale, methods, lams, args.lr, args.seeds, args.precision, given)
+        specs = study.specs(scale, methods, lams, args.lr, args.seeds, args.precision, values)
     except ValueError as error:
         raise UsageError(str(error)) from None
     specs = [spec for spec in specs if spec.lam == 0 or every[spec.method]]
@@ -65,19 +65,19 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     return specs
 
 
-def _given(kinds: Mapping[str, type], args: argparse.Namespace) -> dict[str, list[Any]]:
+def given(study: Study[Any], args: argparse.Namespace) -> dict[str, list[Any]]:
     """Returns the values of every field that --set names. Raises UsageError."""
-    given: dict[str, list[Any]] = {}
+    kinds, values = columns(study.kind), dict[str, list[Any]]()
     allowed = sorted(kinds.keys() - {"study", "scale", "precision"})
     for field, texts in _assignments("--set", args.set, allowed).items():
         if field in OPTIONS and getattr(args, OPTIONS[field].strip("-")) is not None:
             raise UsageError(f"--set {field} and {OPTIONS[field]} mean the same; allowed: one")
         try:
-            given[field] = list(dict.fromkeys(map(kinds[field], texts)))
+            values[field] = list(dict.fromkeys(map(kinds[field], texts)))
         except ValueError:
             of = f"allowed: values of type {kinds[field].__name__}"
             raise UsageError(f"--set {field}={','.join(texts)}; {of}") from None
-    return given
+    return values
 
 
 def configurations(study: Study[Any], specs: Sequence[Spec]) -> str:
@@ -112,11 +112,6 @@ def _seeds(seeds: Collection[int]) -> str:
     if len(seeds) > 2 and len(seeds) == last - first + 1:
         return f"{first} to {last}"
     return ", ".join(map(str, sorted(seeds)))
-
-
-def given(args: argparse.Namespace) -> set[str]:
-    """Returns the fields whose values the user gave by --set."""
-    return {text.partition("=")[0] for text in args.set}
 
 
 def shrunk(before: Sequence[Spec], after: Sequence[Spec]) -> list[str]:

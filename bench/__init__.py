@@ -1,7 +1,24 @@
-"""Reproduces the tables and figures of the Symmetric Variational Autoencoder paper."""
+"""Reproduces the tables and figures of the Symmetric Variational Autoencoder paper.
+
+    from bench import load, runs, specs, train
+
+`runs` returns stored rows as a data frame. `load` returns a trained model, and `train` trains one.
+`specs` says what can be trained. None of them loads torch or pandas before it is called.
+"""
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.frame import runs
+    from bench.model import load, specs, train
+
+__all__ = ["load", "runs", "specs", "train"]
+
+_PLACES = {"runs": "bench.frame", "load": "bench.model", "specs": "bench.model"}
+_PLACES["train"] = "bench.model"
 
 if sys.argv[:1] == ["-m"]:  # Python is looking for the command `python -m bench.NAME`
     from bench import process
@@ -17,3 +34,10 @@ try:
         raise ImportError(f"{models.__file__} is in the way of the suite's own package models")
 finally:
     del sys.path[0]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name of the public interface when it is first used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

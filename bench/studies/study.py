@@ -17,6 +17,7 @@ from bench.spec import PROTOCOLS, S, Spec, axes_with, columns, enough, grid, pro
 from bench.store.atomic import work_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from bench.render.page import Page
@@ -351,6 +352,13 @@ class Study(Generic[S]):
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of what is kept of a training for figures, beside its id."""
         return {}
+
+    def arrays(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns what is kept of a training, by name, as arrays that can be drawn."""
+        import numpy as np
+
+        kept = {name: sample[name] for name in self.sample_columns()}
+        return {name: np.asarray(each) for name, each in kept.items() if each is not None}
 
     def check(
         self,

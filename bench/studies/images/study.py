@@ -12,6 +12,8 @@ from bench.studies.images.spec import ImageSpec
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bench.render.page import Page
     from bench.scores.metrics import Metric
     from bench.studies.images.runs import Asked
@@ -130,6 +132,16 @@ class ImageStudy(Study[ImageSpec]):
         `x` are real test images; `x_rec` are their reconstructions, empty without an encoder.
         """
         return {"shape": "ints", **dict.fromkeys(("x", "x_rec", "samples"), bytes)}
+
+    def arrays(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the images of each kind that were kept, uint8 (n, c, h, w)."""
+        import numpy as np
+
+        kinds = {name: sample[name] for name in ("x", "x_rec", "samples") if sample[name]}
+        return {
+            name: np.frombuffer(each, np.uint8).reshape(-1, *sample["shape"])
+            for name, each in kinds.items()
+        }
 
     def check(
         self,

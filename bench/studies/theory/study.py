@@ -22,12 +22,15 @@ from bench.studies.theory.spec import (
     EXACT,
     JOINT,
     MODES,
+    SQUARE,
     SUPPORTS,
     VANISHING,
     TheorySpec,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bench.render.page import Page
 
 
@@ -117,6 +120,14 @@ class TheoryStudy(Study[TheorySpec]):
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of densities on the grids of `evaluate`."""
         return dict.fromkeys(("density_x", "density_z"), "float32s")
+
+    def arrays(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns densities, on a line or on a square (rows: second coordinate)."""
+        side = SQUARE[2]
+        return {
+            name: each.reshape(side, side) if len(each) == side**2 else each
+            for name, each in super().arrays(sample).items()
+        }
 
     def check(
         self,

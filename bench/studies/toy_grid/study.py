@@ -20,6 +20,8 @@ from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study, refuse_imag
 from bench.studies.toy_grid.spec import ToySpec
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bench.render.page import Page
     from bench.scores.metrics import Metric
 
@@ -61,6 +63,10 @@ class ToyStudy(Study[ToySpec]):
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of 256 points each, (x0, y0, x1, y1, ...)."""
         return dict.fromkeys(("x", "x_rec", "samples"), "float32s")
+
+    def arrays(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns points (n, 2), float32, of `x`, `x_rec` and `samples`."""
+        return {name: each.reshape(-1, 2) for name, each in super().arrays(sample).items()}
 
     def check(
         self,

@@ -1,0 +1,138 @@
+"""Stored rows as a data frame: `from bench import runs`.
+
+    runs("toy_grid", "quick").groupby(["label", "lam"])["inception_score"].mean()
+
+Imports no torch, and pandas only when it is asked.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench.cli import UsageError
+from bench.store.provenance import REFERENCE
+from bench.studies import STUDIES, grids
+from bench.studies.study import SCALES, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+RESULTS = Path("results")
+"""Where commands keep results, unless they are told otherwise."""
+SHORTEST = 4
+"""Digits of an id that may stand for all of it."""
+
+
+class Found(NamedTuple):
+    """A stored row, its study, and the folder of results that has it."""
+
+    study: Study[Any]
+    row: dict[str, Any]
+    folder: Path
+
+
+def runs(
+    study: str,
+    scale: str,
+    results: Path | str | None = None,
+    *,
+    samples: bool = False,
+    stale: bool = False,
+) -> pd.DataFrame:
+    """Returns one row for each finished training of a study at a scale, diverged ones included.
+
+    Columns are those of `python -m bench.show --columns`. Nested columns hold plain lists, and
+    columns of names hold dicts. With `samples` there is also a column `kept` of arrays by name,
+    None where nothing was kept: `x`, `x_rec` and `samples` are points (n, 2) or images (n, c, h, w)
+    of uint8; the theory study has densities.
+
+    Rows come from the folder `results`. None is the folder "results" if it has such rows, else the
+    published rows; `attrs["results"]` says which. Rows that other source than today's has made are
+    left out with a warning, unless `stale`. Raises UsageError where nothing is stored.
+    """
+    folders = [Path(results)] if results is not None else [RESULTS, REFERENCE]
+    for folder in folders:
+        grids.adopt(folder)
+    if study not in STUDIES:
+        raise UsageError(f"unknown study {study!r}; allowed: {', '.join(STUDIES)}")
+    if scale not in SCALES:
+        raise UsageError(f"unknown scale {scale!r}; allowed: {', '.join(SCALES)}")
+    chosen = replace(STUDIES[study], stale=stale)
+    for folder in folders:
+        store = chosen.store(folder, scale)
+        table, bad = store.load()
+        for path, reason in bad.items():
+            warnings.warn(f"not read: {path} {reason}", stacklevel=2)
+        for line in [] if stale else store.left_out():
+            warnings.warn(f"left out as stale: {line}", stacklevel=2)
+        if len(table):
+            break
+    else:
+        where = " or ".join(map(str, folders))
+        command = f"python -m bench.run {study} --scale {scale}"
+        raise UsageError(f"no rows of {study} at scale {scale} in {where}: {command}")
+    frame = plain(table)
+    if samples:
+        arrays = {each["id"]: chosen.arrays(each) for each in store.load_samples().to_pylist()}
+        frame["kept"] = [arrays.get(id) for id in frame["id"]]
+    frame.attrs["results"] = str(folder)
+    return frame
+
+
+def plain(table: pa.Table) -> pd.DataFrame:
+    """Returns a frame whose nested columns hold Python's own lists, and dicts of lists by name."""
+    import pandas as pd
+    import pyarrow as pa
+
+    frame = table.to_pandas()
+    for field in table.schema:
+        if pa.types.is_list(field.type) or pa.types.is_map(field.type):
+            values = [unnested(value) for value in table[field.name].to_pylist()]
+            if pa.types.is_map(field.type):
+                values = [value if value is None else dict(value) for value in values]
+            frame[field.name] = pd.Series(values, index=frame.index, dtype=object)
+    return frame
+
+
+def unnested(value: Any) -> Any:
+    """Returns a value of a row, where pairs of a column of names are a dict."""
+    pairs = isinstance(value, list) and value and all(isinstance(each, tuple) for each in value)
+    return dict(value) if pairs else value
+
+
+def find(
+    id: str, results: Path | None = None, study: str | None = None, scale: str | None = None
+) -> Found:
+    """Returns the stored row of an id, or of the beginning of an id that no other row shares.
+
+    The row is looked for in `results`, by default the folder "results", then among the published
+    rows. Stale rows are found as well. Raises UsageError for no such row, and for several.
+    """
+    own = RESULTS if results is None else results
+    grids.adopt(own)
+    names = [study] if study else list(STUDIES)
+    if study and study not in STUDIES:
+        raise UsageError(f"unknown study {study!r}; allowed: {', '.join(STUDIES)}")
+    for folder in (own, REFERENCE):
+        found = {}
+        for name, at in product(names, [scale] if scale else SCALES):
+            chosen = replace(STUDIES[name], stale=True)
+            for row in chosen.load(folder, at)[0].to_pylist():
+                if row["id"] == id or len(id) >= SHORTEST and row["id"].startswith(id):
+                    found[row["id"]] = Found(chosen, _named(row), folder)
+        if id in found or len(found) == 1:
+            return found[id] if id in found else next(iter(found.values()))
+        if found:
+            several = ", ".join(sorted(found)[:5])
+            raise UsageError(f"id {id!r} begins {len(found)} rows in {folder}, such as {several}")
+    raise UsageError(f"id {id!r}; allowed: the id of a row in {own} or {REFERENCE}")
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: unnested(value) for name, value in row.items()}

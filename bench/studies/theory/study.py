@@ -102,12 +102,11 @@ class TheoryStudy(Study[TheorySpec]):
         return found.label_cycle if lam > 0 and found.label_cycle else found.label
 
     def method_source(self, method: str) -> Sequence[str]:
-        from models.objectives import OBJECTIVES
+        from bench.store.source import there
 
-        objectives = "models.objectives"
-        if method in OBJECTIVES:
-            shared = [f"{objectives}:{name}" for name in ("squared_error", "regularised")]
-            return [f"{objectives}:OBJECTIVES[{method}]", *shared]
+        own = f"models.objectives:OBJECTIVES[{method}]"
+        if there(own):
+            return [own, *(f"models.objectives:{name}" for name in ("squared_error", "regularised"))]
         return [f"models.explicit:EXPLICIT[{method}]"]
 
     def columns(self) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def find(
         for name, at in product(names, [scale] if scale else SCALES):
             chosen = replace(STUDIES[name], stale=True)
             for row in chosen.load(folder, at)[0].to_pylist():
-                if row["id"] == id or len(id) >= SHORTEST and row["id"].startswith(id):
+                if row["id"] == id or (len(id) >= SHORTEST and row["id"].startswith(id)):
                     found[row["id"]] = Found(chosen, _named(row), folder)
         if id in found or len(found) == 1:
             return found[id] if id in found else next(iter(found.values()))

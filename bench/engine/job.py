@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +15,9 @@ import torch
 from bench import plugins
 from bench.cli import UsageError
 from bench.engine.progress import Heartbeat
-from bench.spec import Spec, columns, protocol
+from bench.spec import columns, protocol
 from bench.store import provenance, source
+from bench.store import weights as kept
 from bench.store.atomic import at_once
 from bench.studies import STUDIES, cuda, grids
 from bench.studies.study import Job, Rows, Study
@@ -122,24 +121,12 @@ def _keep_weights(job: Job, store: Store, rows: Rows) -> None:
     def keep(row: dict[str, Any]) -> None:
         weights = row.pop("weights", None)
         if weights is not None and job.weights != "none":
-            about = weights_about(specs[row["id"]], row) | {"keep": job.weights}
+            about = kept.about(specs[row["id"]], row) | {"keep": job.weights}
             store.keep_weights(row["id"], weights, about)
         else:
             store.weights_of(row["id"]).unlink(missing_ok=True)
 
     at_once(keep, rows)
-
-
-def weights_about(spec: Spec, row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what a file of weights says of its training: id, spec as JSON, method's digest.
-
-    It also says by which code and on what the training was made. Trainings that agree in all of it
-    have the same weights, whichever of several runners has trained them.
-    """
-    fields = {name: getattr(spec, name) for name in columns(type(spec))}
-    about = {"id": spec.id, "spec": json.dumps(fields), "digest": row.get("method_digest") or ""}
-    made = ("commit", "torch", "device", "device_name")
-    return about | {name: str(row.get(name)) for name in made}
 
 
 def _train(job: Job, beat: Heartbeat) -> tuple[Rows, Rows]:

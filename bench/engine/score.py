@@ -310,6 +310,7 @@ def score_job(job: ScoreJob) -> list[Outcome]:
 
     from bench.engine.job import keep_freed_memory, study_of
     from bench.scores.metrics import ANCHORS
+    from bench.store import weights
 
     study = study_of(job)
     torch.set_num_threads(1)  # as in training, so that scores have the same bits
@@ -321,34 +322,23 @@ def score_job(job: ScoreJob) -> list[Outcome]:
         if wanted == [ANCHORS]:
             kept: list[Kept] = [(row, {}) for _, row in pairs]
         else:
-            kept = [_kept(store, *pair) for pair in pairs]
+            kept = [(row, weights.read(store, spec, row)) for spec, row in pairs]
         found = study.score(job, kept, wanted)
     except Exception as error:  # a user's metric may raise anything
         if len(job.specs) > 1:
             return [outcome for part in job.parts for outcome in score_job(part)]
         reason = " ".join(str(error).split())
-        named = reason if isinstance(error, Unscorable) else f"{type(error).__name__}: {reason}"
+        named = (
+            reason
+            if isinstance(error, Unscorable | weights.Unusable)
+            else f"{type(error).__name__}: {reason}"
+        )
         anchors = _names([metric for metric in wanted if metric is ANCHORS and wanted != [ANCHORS]])
         left = tuple(name for name in job.wanted if name not in anchors)
         outcomes = [(spec.id, named, left) for spec in job.specs]
         return outcomes + (score_job(replace(job, wanted=anchors)) if anchors else [])
     pairs = zip(job.rows, found, strict=True)
     return [outcome for row, new in pairs for outcome in _stored(store, job, row, new)]
-
-
-def _kept(store: Store, spec: Spec, row: Mapping[str, Any]) -> Kept:
-    """Returns a row and its weights. Raises Unscorable for a damaged file or another training's."""
-    from bench.engine.job import weights_about
-    from bench.store import checkpoint
-
-    try:
-        weights, about = checkpoint.read(store.weights_of(spec.id))
-    except checkpoint.Damaged:
-        raise Unscorable("the file of weights is damaged") from None
-    about.pop("keep", None)
-    if about != weights_about(spec, row):
-        raise Unscorable("the weights are of another training")
-    return row, weights
 
 
 def _stored(

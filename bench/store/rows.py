@@ -479,7 +479,9 @@ class Store:
 
     @property
     def weights(self) -> Path:
-        """Returns the folder of kept weights."""
+        """Returns the folder of kept weights, those of published rows beside their file."""
+        if self.published("").is_file():
+            return self.folder.with_name(f"{self.folder.name}_weights")
         return self.work / "weights"
 
     def weights_of(self, id: str) -> Path:

@@ -106,7 +106,10 @@ class TheoryStudy(Study[TheorySpec]):
 
         own = f"models.objectives:OBJECTIVES[{method}]"
         if there(own):
-            return [own, *(f"models.objectives:{name}" for name in ("squared_error", "regularised"))]
+            return [
+                own,
+                *(f"models.objectives:{name}" for name in ("squared_error", "regularised")),
+            ]
         return [f"models.explicit:EXPLICIT[{method}]"]
 
     def columns(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def find(
             chosen = replace(STUDIES[name], stale=True)
             for row in chosen.load(folder, at)[0].to_pylist():
                 if row["id"] == id or (len(id) >= SHORTEST and row["id"].startswith(id)):
-                    found[row["id"]] = Found(chosen, _named(row), folder)
+                    found[row["id"]] = Found(chosen, named(row), folder)
         if id in found or len(found) == 1:
             return found[id] if id in found else next(iter(found.values()))
         if found:
@@ -134,5 +134,6 @@ def find(
     raise UsageError(f"id {id!r}; allowed: the id of a row in {own} or {REFERENCE}")
 
 
-def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+def named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored row whose columns of names are dicts."""
     return {name: unnested(value) for name, value in row.items()}

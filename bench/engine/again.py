@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bench.cli import UsageError, duration
-from bench.engine.plan import check_memory, choose_device, job_of
+from bench.engine.plan import DOWNLOAD, check_memory, choose_device
+from bench.frame import find, named
 from bench.scores import metrics
 from bench.spec import Spec
 from bench.store import provenance
-from bench.store.provenance import REFERENCE
 from bench.store.schema import TIMES
-from bench.studies import STUDIES, grids
-from bench.studies.study import SCALES, Study
+from bench.studies.study import Job, Study
 
 ROUNDING = 1e-9
 """Processors round apart: numbers that differ by no more than this share are the same."""
@@ -37,7 +33,7 @@ def again(args: argparse.Namespace) -> int:
     in the published results; it stays as it is.
     Raises UsageError if there is no such row or if it can't be trained here.
     """
-    study, row, folder = _stored(args)
+    study, row, folder = find(args.id, args.results, args.study, args.scale)
     spec = study.spec_of(row)
     if spec is None:
         raise UsageError(f"--id {args.id}; today's code gives the spec of this row another id")
@@ -49,7 +45,8 @@ def again(args: argparse.Namespace) -> int:
     what = f"{row['label']} at λ = {spec.lam:g}, seed {spec.seed}, of {spec.study} at {spec.scale}"
     print(f"{what}, stored in {folder}")
     print(f"stored: {duration(row['train_seconds'])} of training by {_made(row)}", flush=True)
-    now = _trained(study, spec, device, args)
+    with tempfile.TemporaryDirectory() as results:
+        now = train_once(study, spec, device, Path(results), args.data, args.inception_weights)
     print(f"now: {_made(now)}")
     if why := study.today().stale(row):
         print(f"the stored row was made by {why}")
@@ -75,36 +72,43 @@ def again(args: argparse.Namespace) -> int:
     return 1
 
 
-def _stored(args: argparse.Namespace) -> tuple[Study[Any], dict[str, Any], Path]:
-    """Returns the study of the row that is asked for, the row, and the results that have it."""
-    grids.adopt(args.results)
-    names = [args.study] if args.study else list(STUDIES)
-    scales = [args.scale] if args.scale else SCALES
-    for folder, name, scale in product((args.results, REFERENCE), names, scales):
-        study = replace(STUDIES[name], stale=True)
-        table, bad = study.load(folder, scale)
-        for path, reason in bad.items():
-            print(f"not read: {path} {reason}", file=sys.stderr)
-        for row in table.to_pylist():
-            if row["id"] == args.id:
-                return study, row, folder
-    places = f"{args.results} or {REFERENCE}"
-    raise UsageError(f"--id {args.id}; allowed: the id of a row in {places}")
-
-
-def _trained(
-    study: Study[Any], spec: Spec, device: str, args: argparse.Namespace
+def train_once(
+    study: Study[Any],
+    spec: Spec,
+    device: str,
+    results: Path,
+    data: Path | None = None,
+    inception: str | None = None,
+    weights: str = "none",
 ) -> dict[str, Any]:
-    """Returns the row that today's source makes of this spec."""
+    """Trains a spec in this process and stores its row in `results`; returns the row.
+
+    `weights` says whose are kept, see `Job`. Raises UsageError if the training fails.
+    """
+    import torch
+
     from bench.engine.job import run_job
 
-    with tempfile.TemporaryDirectory() as folder:
-        job = job_of(args, [spec], Path(folder), device, provenance.commit())
+    store = study.store(results, spec.scale)
+    store.prepare("another folder")
+    job = Job(
+        (spec,),
+        str(results.absolute()),
+        device,
+        provenance.commit(),
+        data=data and str(data.absolute()),
+        inception=inception if inception in (None, DOWNLOAD) else str(Path(inception).absolute()),
+        weights=weights,
+        grid=study.grid,
+    )
+    threads = torch.get_num_threads()
+    try:
         verdict = run_job(job)
-        if verdict.end != "done":
-            raise UsageError(f"--id {spec.id} could not be trained: {verdict.reason}")
-        (row,) = study.load(Path(folder), spec.scale)[0].to_pylist()
-        return row
+    finally:
+        torch.set_num_threads(threads)
+    if verdict.end != "done":
+        raise UsageError(f"training {spec.id} failed: {verdict.reason}")
+    return next(named(row) for row in store.every().to_pylist() if row["id"] == spec.id)
 
 
 def _made(row: Mapping[str, Any]) -> str:
@@ -134,8 +138,10 @@ def _of_known_names(
 ) -> dict[str, Any]:
     """Returns today's row, whose numbers by name are those that the stored row has as well."""
     maps = [n for n, kind in study.columns().items() if kind == "numbers by name"]
-    found = {n: [pair for pair in now[n] or () if pair[0] in dict(row[n] or ())] for n in maps}
-    return {**now, **{n: pairs if now[n] is not None else None for n, pairs in found.items()}}
+    both = {
+        n: {name: now[n][name] for name in now[n] or () if name in (row[n] or ())} for n in maps
+    }
+    return {**now, **{n: each if now[n] is not None else None for n, each in both.items()}}
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -144,6 +150,8 @@ def _equal(a: Any, b: Any) -> bool:
         return a == b or (a != a and b != b)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     return a == b
 
 
@@ -170,6 +178,8 @@ def _gap(then: Any, now: Any) -> float:
 
 def _flat(values: Any) -> list[float]:
     """Returns the numbers of nested lists and maps, in order."""
+    if isinstance(values, dict):
+        values = [*values.values()]
     if isinstance(values, list | tuple):
         return [number for each in values for number in _flat(each)]
     return [float(values)] if isinstance(values, int | float) else []

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.scores.metrics import Metric
     from bench.store.rows import Store
     from bench.store.source import Today
+    from bench.studies.trained import TrainedModel
 
 SCALES = ("smoke", "quick", "paper")
 
@@ -415,6 +416,21 @@ class Study(Generic[S]):
         Columns of settings that go with the metrics are returned as well. Raises Unscorable.
         """
         raise NotImplementedError
+
+    def model(
+        self,
+        spec: S,
+        weights: Mapping[str, Any],
+        about: Mapping[str, str],
+        row: Mapping[str, Any] | None,
+        device: str,
+    ) -> TrainedModel:
+        """Returns a trained model with these weights; `about` and `row` are what is stored of it.
+
+        Raises UsageError by default: a study need not keep weights. Raises `weights.Unusable` for
+        weights of other networks.
+        """
+        raise UsageError(f"{self.name} keeps no weights, so its models can't be loaded")
 
     def clear(self, job: Job) -> None:
         """Removes the files that a job has left, once its results are stored."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bench.render.page import Page
     from bench.scores.metrics import Metric
+    from bench.studies.images.model import ImageModel
     from bench.studies.images.runs import Asked
 
 AT_ZERO = ("vae", "avb", "avb_ac", "aae", "as_vae", "nf_vae", "iaf_vae", "gan", "dcgan", "wgan")
@@ -198,6 +199,18 @@ class ImageStudy(Study[ImageSpec]):
         from bench.studies.images.job import score
 
         return score(job, kept, wanted)
+
+    def model(
+        self,
+        spec: ImageSpec,
+        weights: Mapping[str, Any],
+        about: Mapping[str, str],
+        row: Mapping[str, Any] | None,
+        device: str,
+    ) -> ImageModel:
+        from bench.studies.images.model import ImageModel
+
+        return ImageModel(spec, weights, about, row, device)
 
     def clear(self, job: Job) -> None:
         from bench.studies.images.job import clear

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from bench.render.page import Page
     from bench.scores.metrics import Metric
+    from bench.studies.toy_grid.model import ToyModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,18 @@ class ToyStudy(Study[ToySpec]):
         from bench.studies.toy_grid.job import score
 
         return score(job, kept, wanted)
+
+    def model(
+        self,
+        spec: ToySpec,
+        weights: Mapping[str, Any],
+        about: Mapping[str, str],
+        row: Mapping[str, Any] | None,
+        device: str,
+    ) -> ToyModel:
+        from bench.studies.toy_grid.model import ToyModel
+
+        return ToyModel(spec, weights, about, row, device)
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
         from bench.studies.toy_grid.report import build

@@ -1,0 +1,171 @@
+"""A trained model that one can use: samples, codes, reconstructions, logits, networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.cli import UsageError
+from bench.spec import Spec
+from bench.store import checkpoint
+
+Through = Callable[[Tensor, str], Tensor]
+CHUNK = 500
+"""Rows in one pass through the networks."""
+
+
+class TrainedModel:
+    """Holds the networks of one training, and its row. A kind of study is a subclass.
+
+    Methods take arrays, tensors or lists, and return arrays of float32. Points x are (n, 2), images
+    x (n, c, h, w) in [0, 1] or uint8, codes z (n, d). All noise belongs to `seed`: the same seed
+    gives the same numbers, and `sample` of several models starts from the same codes. Methods raise
+    UsageError for what this model does not have, and for arrays of another shape.
+    """
+
+    shape: tuple[int, ...]
+    """The shape of one x."""
+    d_z: int
+    """The numbers in one z."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        networks: nn.ModuleDict,
+        about: Mapping[str, str],
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Takes networks by role, what their file of weights says, and the stored row if any."""
+        self.spec, self.networks, self.about = spec, networks.eval(), dict(about)
+        self.row = dict(row) if row is not None else None
+        self.device = next(networks.parameters()).device
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        what = f"{spec.method}, λ = {spec.lam:g}, seed {spec.seed}, {spec.study} at {spec.scale}"
+        return f"<{type(self).__name__} {spec.id}: {what}>"
+
+    # What a kind of study fills in. Tensors are on the model's device.
+
+    def _codes(self, n: int, seed: str) -> Tensor:
+        """Returns z ~ p(z), (n, d)."""
+        raise NotImplementedError
+
+    def _encode(self, x: Tensor, seed: str) -> Tensor:
+        raise NotImplementedError
+
+    def _decode(self, z: Tensor, seed: str) -> Tensor:
+        raise NotImplementedError
+
+    def _critic(self, x: Tensor | None, z: Tensor | None, seed: str) -> Tensor:
+        raise NotImplementedError
+
+    def test_data(self, data: Path | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns held-out x of this training, (m, ...), and labels (m,), None if there are none.
+
+        `data` is the place of images, if the training had one. Raises UsageError for images that
+        are not there or are not those of the training.
+        """
+        raise NotImplementedError
+
+    def _tensor(self, x: Any) -> Tensor:
+        """Returns x as the networks take it."""
+        return self._of_shape("x", x, self.shape)
+
+    # What a user calls.
+
+    @torch.no_grad()
+    def prior(self, n: int, seed: int = 0) -> np.ndarray:
+        """Returns n codes z ~ p(z), (n, d)."""
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise UsageError(f"n is {n!r}; allowed: a whole number >= 1")
+        return _array(self._codes(int(n), _seed(seed)))
+
+    def sample(self, n: int, seed: int = 0) -> np.ndarray:
+        """Returns n samples x ~ p(x), which are `decode(prior(n, seed), seed)`."""
+        return self.decode(self.prior(n, seed), seed)
+
+    @torch.no_grad()
+    def encode(self, x: Any, seed: int = 0) -> np.ndarray:
+        """Returns codes z ~ q(z|x), (n, d)."""
+        self._need("encoder")
+        return self._by_chunk(self._encode, self._tensor(x), seed)
+
+    @torch.no_grad()
+    def decode(self, z: Any, seed: int = 0) -> np.ndarray:
+        """Returns x ~ p(x|z), or its mean where the method's decoder gives the mean."""
+        self._need("decoder")
+        return self._by_chunk(self._decode, self._of_shape("z", z, (self.d_z,)), seed)
+
+    def reconstruct(self, x: Any, seed: int = 0) -> np.ndarray:
+        """Returns x ~ p(x|z) of z ~ q(z|x), which are `decode(encode(x, seed), seed)`."""
+        return self.decode(self.encode(x, seed), seed)
+
+    @torch.no_grad()
+    def critic(self, x: Any = None, z: Any = None, seed: int = 0) -> np.ndarray:
+        """Returns logits f(x, z), (n,), which estimate log p(x, z) - log q(x, z), see (11).
+
+        A method whose critic takes x alone, or z alone, is given that alone.
+        """
+        self._need("critic")
+        if x is None and z is None:
+            raise UsageError("critic() has neither x nor z; allowed: what the critic takes")
+        of_x = None if x is None else self._tensor(x)
+        of_z = None if z is None else self._of_shape("z", z, (self.d_z,))
+        if of_x is not None and of_z is not None and len(of_x) != len(of_z):
+            raise UsageError(f"{len(of_x)} x and {len(of_z)} z; allowed: as many of both")
+        return _array(self._critic(of_x, of_z, _seed(seed)))
+
+    def save(self, path: Path | str) -> None:
+        """Writes weights and spec to a file of safetensors, which `load` reads.
+
+        A file that is there is replaced.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise UsageError(f"{path}; allowed: a file that ends with .safetensors")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}; allowed: a file in a folder that is there")
+        checkpoint.save(path, self.networks.state_dict(), self.about)
+
+    def _need(self, role: str) -> None:
+        if role not in self.networks:
+            there = ", ".join(self.networks)
+            raise UsageError(f"{self.spec.method} has no {role}; its networks are: {there}")
+
+    def _of_shape(self, name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
+        try:
+            if isinstance(given, Tensor):
+                given = given.detach().cpu().numpy()
+            array = np.asarray(given, dtype=np.float32)
+        except (TypeError, ValueError):
+            array = np.empty(0)
+        if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
+            wanted = ", ".join(["n", *map(str, shape)])
+            raise UsageError(f"{name} is {np.shape(given)}; allowed: numbers ({wanted})")
+        if not np.isfinite(array).all():
+            raise UsageError(f"{name} is not finite; allowed: finite numbers")
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def _by_chunk(
+        self, through: Callable[[Tensor, str], Tensor], x: Tensor, seed: int
+    ) -> np.ndarray:
+        name = _seed(seed)
+        parts = [through(part, f"{name} {i}") for i, part in enumerate(x.split(CHUNK))]
+        return _array(torch.cat(parts))
+
+
+def _seed(seed: int) -> str:
+    """Returns the name of a seed's noise."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"seed is {seed!r}; allowed: a whole number >= 0")
+    return str(int(seed))
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.float().cpu().numpy()

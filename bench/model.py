@@ -274,6 +274,8 @@ def _arrays(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> Non
 def _table(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> None:
     heads, blocks = [], []
     for name, each in made.items():
+        if name == "x" and "x_rec" not in made and each.ndim > 2:
+            continue  # thousands of pixels beside a code
         flat = each.reshape(len(each), -1)
         one = each.ndim == 1
         heads += [name] if one else [f"{name}_{i}" for i in range(flat.shape[1])]
@@ -300,7 +302,8 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
             figure, (axes,) = panels(1, 1, 4.5, 4.5)
             if shown is not made.get("z"):
                 axes.plot(*made.get("x", model.test_data()[0]).T, ".", color=GREY, markersize=3)
-            axes.scatter(*shown.T, s=4, alpha=0.7, c=made.get("label"), cmap="viridis")
+            colours = {"c": made["label"], "cmap": "viridis"} if "label" in made else {}
+            axes.scatter(*shown.T, s=4, alpha=0.7, **colours)
             axes.set(aspect="equal", title=repr(model)[1:-1].split(": ", 1)[1])
             figure.savefig(path, dpi=DPI)
         return

@@ -46,7 +46,7 @@ from bench.scores.metrics import Metric
 from bench.store.atomic import write_atomically
 from bench.store.merge import merged
 from bench.store.provenance import REFERENCE, ROOT, need_checkout
-from bench.store.rows import StoreError, to_bytes
+from bench.store.rows import StoreError, to_bytes, without
 from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES, Study
 
@@ -203,11 +203,13 @@ def stored(results: Path) -> list[tuple[str, str]]:
 # The committed reference
 
 
-def publish(study: str, scale: str, results: Path, partial: bool = False) -> list[str]:
+def publish(
+    study: str, scale: str, results: Path, partial: bool = False, replacing: bool = False
+) -> list[str]:
     """Makes the stored results the committed reference: rows, points shown, report, documents.
 
     With `partial` finished rows of committed code join the published rows. A published row stays,
-    unless it is stale and a row of today's source takes its place.
+    unless it is stale and a row of today's source takes its place, or if `replacing`.
     Returns lines on what was not taken and on what is missing.
 
     Raises StoreError for rows of uncommitted code, which nobody could make again, and for a study
@@ -238,6 +240,9 @@ def publish(study: str, scale: str, results: Path, partial: bool = False) -> lis
         if not len(clean):
             raise StoreError(f"no row of committed code in {results}: nothing to publish")
         before, there = published.every(), published.load_samples()
+        if replacing:
+            every, before = before, without(before, clean["id"].to_pylist())
+            said.append(f"{len(every) - len(before)} published rows are replaced")
         found = merged(before, clean, chosen.today())
         clean = found.table
         for each in found.conflicts:
@@ -448,6 +453,8 @@ def parser() -> argparse.ArgumentParser:
     part = "with --publish: let finished rows of committed code join the published rows, and name "
     part += "what is missing"
     p.add_argument("--partial", action="store_true", help=part)
+    again = "with --partial: published rows of the same trainings give way to these rows"
+    p.add_argument("--replace", action="store_true", help=again)
     return p
 
 
@@ -475,11 +482,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.publish:
             if len(args.studies) != 1 or args.scale is None:
                 raise UsageError("--publish needs one STUDY and a --scale")
-            for line in publish(args.studies[0], args.scale, args.results, args.partial):
+            if args.replace and not args.partial:
+                raise UsageError("--replace goes with --partial")
+            for line in publish(
+                args.studies[0], args.scale, args.results, args.partial, args.replace
+            ):
                 print(line)
             return 0
-        if args.partial:
-            raise UsageError("--partial goes with --publish")
+        if args.partial or args.replace:
+            raise UsageError("--partial and --replace go with --publish")
         return _reports(args)
     except UsageError as error:
         return complain("bench.report", error)

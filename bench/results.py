@@ -2,6 +2,7 @@
 
     python -m bench.results merge A B --into DIR     rows of A and B, joined in DIR
     python -m bench.results score                    metrics that rows lack, from kept weights
+    python -m bench.results weights STUDY            publishes weights of published rows
 
 Exit status: 0, 1 if there were conflicts or files that can't be read, if rows could not be scored
 or if a folder takes no files, 2 usage.
@@ -17,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from bench.cli import Parser, UsageError, complain, to_path
-from bench.engine import score
+from bench.engine import publish, score
 from bench.process import command
 from bench.store.merge import merge
 from bench.store.rows import Store, Unwritable, tell_aside
@@ -120,6 +121,10 @@ def parser() -> argparse.ArgumentParser:
     scores = commands.add_parser("score", help=about, description=score.__doc__)
     score.add_arguments(scores)
     scores.set_defaults(command=score.command)
+    about = "publishes kept weights of published rows"
+    weights = commands.add_parser("weights", help=about, description=publish.__doc__)
+    publish.add_arguments(weights)
+    weights.set_defaults(command=publish.command)
     return p
 
 

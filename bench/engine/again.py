@@ -52,10 +52,8 @@ def again(args: argparse.Namespace) -> int:
         print(f"the stored row was made by {why}")
     if younger := _younger(study, row, now):
         print(f"the stored row lacks: {', '.join(younger)}")
-    compared = [n for n in _numbers(study) if row[n] is not None or now[n] is not None]
-    compared = [name for name in compared if name not in younger]
+    compared, differing = compare(study, row, now)
     now = _of_known_names(study, row, now)
-    differing = [name for name in compared if not _equal(row[name], now[name])]
     for name in differing:
         print(f"  {name}: {_difference(row[name], now[name])}")
     if not differing:
@@ -70,6 +68,16 @@ def again(args: argparse.Namespace) -> int:
         return 0
     print(f"NOT the same: {told}")
     return 1
+
+
+def compare(
+    study: Study[Any], row: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Returns the columns that a row and the same training made again have, and which differ."""
+    younger, known = _younger(study, row, now), _of_known_names(study, row, now)
+    names = [name for name in _numbers(study) if name not in younger]
+    compared = [name for name in names if row[name] is not None or now[name] is not None]
+    return compared, [name for name in compared if not _equal(row[name], known[name])]
 
 
 def train_once(
@@ -138,10 +146,10 @@ def _of_known_names(
 ) -> dict[str, Any]:
     """Returns today's row, whose numbers by name are those that the stored row has as well."""
     maps = [n for n, kind in study.columns().items() if kind == "numbers by name"]
-    both = {
-        n: {name: now[n][name] for name in now[n] or () if name in (row[n] or ())} for n in maps
-    }
-    return {**now, **{n: each if now[n] is not None else None for n, each in both.items()}}
+    found = dict(now)
+    for n in (name for name in maps if now[name] is not None):
+        found[n] = {name: each for name, each in now[n].items() if name in (row[n] or {})}
+    return found
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -3,6 +3,7 @@
     svae-bench run        trains what is not stored yet, then renders its report
     svae-bench report     renders figures, tables and claims of what is stored
     svae-bench results    merges folders of results, scores kept weights
+    svae-bench model      samples, encodes and reconstructs by trained models
     svae-bench data       prepares images
     svae-bench check      tells what this machine can do
     svae-bench speed      measures how fast the suite is here
@@ -18,6 +19,7 @@ from typing import NoReturn
 from bench import process
 
 COMMANDS = {"run": "bench.run", "report": "bench.report", "results": "bench.results"}
+COMMANDS["model"] = "bench.model"
 COMMANDS |= {name: f"bench.{name}.__main__" for name in ("data", "check", "speed")}
 
 

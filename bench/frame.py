@@ -56,6 +56,8 @@ def runs(
     published rows; `attrs["results"]` says which. Rows that other source than today's has made are
     left out with a warning, unless `stale`. Raises UsageError where nothing is stored.
     """
+    import pandas as pd
+
     folders = [Path(results)] if results is not None else [RESULTS, REFERENCE]
     for folder in folders:
         grids.adopt(folder)
@@ -80,7 +82,7 @@ def runs(
     frame = plain(table)
     if samples:
         arrays = {each["id"]: chosen.arrays(each) for each in store.load_samples().to_pylist()}
-        frame["kept"] = [arrays.get(id) for id in frame["id"]]
+        frame["kept"] = pd.Series([*map(arrays.get, frame["id"])], frame.index, dtype=object)
     frame.attrs["results"] = str(folder)
     return frame
 

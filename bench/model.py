@@ -298,7 +298,8 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
     shown = made.get("x_rec", made.get("samples", made.get("z")))
     assert shown is not None
     if shown.ndim == 2 and shown.shape[1] == 2:
-        with mpl.rc_context({**STYLE, "savefig.transparent": False, "axes.facecolor": "white"}):
+        white: dict[Any, Any] = {"savefig.transparent": False, "axes.facecolor": "white"}
+        with mpl.rc_context(STYLE | white):
             figure, (axes,) = panels(1, 1, 4.5, 4.5)
             if shown is not made.get("z"):
                 axes.plot(*made.get("x", model.test_data()[0]).T, ".", color=GREY, markersize=3)

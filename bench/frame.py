@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench import plugins
 from bench.cli import UsageError
 from bench.store.provenance import REFERENCE
 from bench.studies import STUDIES, grids
@@ -58,6 +59,7 @@ def runs(
     """
     import pandas as pd
 
+    plugins.load()
     folders = [Path(results)] if results is not None else [RESULTS, REFERENCE]
     for folder in folders:
         grids.adopt(folder)

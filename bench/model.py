@@ -17,7 +17,7 @@ import csv
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from bench.frame import find
 from bench.process import command
 from bench.spec import Spec, columns
 from bench.studies import STUDIES
-from bench.studies.study import SCALES
+from bench.studies.study import SCALES, Study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ def specs(study: str, scale: str, **fields: Any) -> list[Spec]:
     Fields are those of `bench.spec.Spec` and of the study's own kind of spec. Raises UsageError for
     unknown names, and for values that can't be trained.
     """
+    plugins.load()
     if study not in STUDIES:
         raise UsageError(f"unknown study {study!r}; allowed: {', '.join(STUDIES)}")
     if scale not in SCALES:
@@ -86,6 +87,7 @@ def train(
     from bench.engine.again import train_once
     from bench.engine.plan import choose_device
 
+    plugins.load()
     spec = _spec(what, None if results is None else Path(results))
     study = STUDIES[spec.study]
     place = None if data is None else Path(data)
@@ -107,6 +109,7 @@ def load(
     rows. Its weights must have been kept, see `bench.run --keep-weights`. Raises UsageError for no
     such row or file, and where no weights are kept.
     """
+    plugins.load()
     if isinstance(what, Path) or str(what).endswith(".safetensors"):
         return _from_file(Path(str(what)), device)
     id = what.id if isinstance(what, Spec) else str(what)
@@ -119,12 +122,15 @@ def load(
     return _load(found.study, spec, found.row, found.folder, device)
 
 
-def _load(study: Any, spec: Spec, row: Any, folder: Path, device: str | None) -> TrainedModel:
+def _load(
+    study: Study[Any], spec: Spec, row: Mapping[str, Any], folder: Path, device: str | None
+) -> TrainedModel:
     from bench.engine.plan import choose_device
     from bench.store import weights
 
     if row["status"] != "ok":
         raise UsageError(f"training {spec.id} has diverged, so it has no weights")
+    _know(study, spec)
     try:
         tensors = weights.read(study.store(folder, spec.scale), spec, row)
         return study.model(spec, tensors, weights.about(spec, row), row, choose_device(device))
@@ -146,6 +152,7 @@ def _from_file(path: Path, device: str | None) -> TrainedModel:
         spec = study.kind(**fields)
         if spec.id != about["id"]:
             raise weights.Unusable("is of a spec that today's code gives another id")
+        _know(study, spec)
         full = weights.full(tensors)
         return study.model(spec, full, about, None, choose_device(device))
     except checkpoint.Damaged:
@@ -158,10 +165,17 @@ def _from_file(path: Path, device: str | None) -> TrainedModel:
         raise UsageError(f"{path}: {error}") from None
 
 
+def _know(study: Study[Any], spec: Spec) -> None:
+    """Raises UsageError for a method of a plug-in that is not loaded."""
+    if spec.method not in study.every_method():
+        raise UsageError(f"{study.name} has no method {spec.method}; load the plug-in that has it")
+
+
 def _spec(what: Spec | str, results: Path | None) -> Spec:
     if isinstance(what, Spec):
         if what.study not in STUDIES:
             raise UsageError(f"unknown study {what.study!r}; allowed: {', '.join(STUDIES)}")
+        _know(STUDIES[what.study], what)
         return what
     found = find(str(what), results)
     spec = found.study.spec_of(found.row)
@@ -298,8 +312,9 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
     shown = made.get("x_rec", made.get("samples", made.get("z")))
     assert shown is not None
     if shown.ndim == 2 and shown.shape[1] == 2:
-        white: dict[Any, Any] = {"savefig.transparent": False, "axes.facecolor": "white"}
-        with mpl.rc_context(STYLE | white):
+        white = {"savefig.transparent": False, "axes.facecolor": "white"}
+        style: dict[Any, Any] = {**STYLE, **white}
+        with mpl.rc_context(style):
             figure, (axes,) = panels(1, 1, 4.5, 4.5)
             if shown is not made.get("z"):
                 axes.plot(*made.get("x", model.test_data()[0]).T, ".", color=GREY, markersize=3)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import plugins
 from bench.cli import Parser, UsageError, complain, positive, to_file, to_path
-from bench.frame import find
+from bench.frame import Found, find
 from bench.process import command
 from bench.spec import Spec, columns
 from bench.studies import STUDIES
@@ -114,9 +114,7 @@ def load(
         return _from_file(Path(str(what)), device)
     id = what.id if isinstance(what, Spec) else str(what)
     found = find(id, None if results is None else Path(results))
-    spec = found.study.spec_of(found.row)
-    if spec is None:
-        raise UsageError(f"today's code gives the spec of row {found.row['id']} another id")
+    spec = _spec_of(found)
     if why := found.study.today().stale(found.row):
         warnings.warn(f"row {spec.id} was made by {why}", stacklevel=2)
     return _load(found.study, spec, found.row, found.folder, device)
@@ -166,7 +164,9 @@ def _from_file(path: Path, device: str | None) -> TrainedModel:
 
 
 def _know(study: Study[Any], spec: Spec) -> None:
-    """Raises UsageError for a method of a plug-in that is not loaded."""
+    """Raises UsageError for a study without weights, and for a plug-in's method if it is unknown."""
+    if type(study).model is Study.model:
+        raise UsageError(f"{study.name} keeps no weights; its rows have all that it measures")
     if spec.method not in study.every_method():
         raise UsageError(f"{study.name} has no method {spec.method}; load the plug-in that has it")
 
@@ -178,8 +178,12 @@ def _spec(what: Spec | str, results: Path | None) -> Spec:
         _know(STUDIES[what.study], what)
         return what
     found = find(str(what), results)
-    spec = found.study.spec_of(found.row)
-    if spec is None:
+    _know(found.study, what := _spec_of(found))
+    return what
+
+
+def _spec_of(found: Found) -> Spec:
+    if (spec := found.study.spec_of(found.row)) is None:
         raise UsageError(f"today's code gives the spec of row {found.row['id']} another id")
     return spec
 

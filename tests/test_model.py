@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,8 @@ WRONG: list[Callable[[TrainedModel], Any]] = [
     lambda one: load("0"),
     lambda one: load("ffffffffffffffff"),
     lambda one: train("ffffffffffffffff"),
+    lambda one: train(specs("theory", "smoke")[0]),
+    lambda one: train(replace(one.spec, method="unheard-of")),
     lambda one: runs("toy", "quick"),
     lambda one: runs("toy_grid", "huge"),
     lambda one: runs("toy_grid", "paper"),

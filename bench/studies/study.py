@@ -427,10 +427,10 @@ class Study(Generic[S]):
     ) -> TrainedModel:
         """Returns a trained model with these weights; `about` and `row` are what is stored of it.
 
-        Raises UsageError by default: a study need not keep weights. Raises `weights.Unusable` for
+        A study need not keep weights, and then has no such models. Raises `weights.Unusable` for
         weights of other networks.
         """
-        raise UsageError(f"{self.name} keeps no weights, so its models can't be loaded")
+        raise NotImplementedError
 
     def clear(self, job: Job) -> None:
         """Removes the files that a job has left, once its results are stored."""

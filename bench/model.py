@@ -164,7 +164,7 @@ def _from_file(path: Path, device: str | None) -> TrainedModel:
 
 
 def _know(study: Study[Any], spec: Spec) -> None:
-    """Raises UsageError for a study without weights, and for a plug-in's method if it is unknown."""
+    """Raises UsageError for a study without weights, and for a method that nobody has loaded."""
     if type(study).model is Study.model:
         raise UsageError(f"{study.name} keeps no weights; its rows have all that it measures")
     if spec.method not in study.every_method():

@@ -9,10 +9,13 @@ from PIL import Image, ImageDraw
 
 REACH = 3.5
 """Points of the toy study are shown from -REACH to REACH on both axes."""
-SIDE = 300
-"""Pixels of a panel of points, each way."""
-BEHIND, FRONT = "#bdbdbd", "#0072B2"
-"""Colours of real points and of a model's points."""
+SIDE, TITLE = 300, 16
+"""Pixels of a panel of points, each way, and of the line above it."""
+PALETTE = bytes.fromhex("ffffff bdbdbd 0072b2 000000")
+BEHIND, FRONT, INK = 1, 2, 3
+"""Colours of real points, of a model's points and of words; 0 is the paper's."""
+DOT = [(i, j) for i in range(4) for j in range(4) if (i, j) not in ((0, 0), (0, 3), (3, 0), (3, 3))]
+"""Pixels of a point."""
 
 
 def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -43,19 +46,21 @@ def scatter(x: np.ndarray, samples: np.ndarray, x_rec: np.ndarray) -> bytes:
 
     All are (n, 2). Points that are not finite, or beyond REACH, are left out.
     """
-    sheet = Image.new("RGB", (2 * SIDE, SIDE + 16), "white")
-    draw = ImageDraw.Draw(sheet)
-    for at, (name, points) in enumerate((("samples", samples), ("reconstructions", x_rec))):
-        left = at * SIDE
-        draw.text((left + 6, 2), name, fill="black")
-        draw.rectangle((left + 2, 16, left + SIDE - 3, SIDE + 13), outline=BEHIND)
+    sheet = np.zeros((SIDE + TITLE, 2 * SIDE), np.uint8)  # numbers of colours in PALETTE
+    for at, points in enumerate((samples, x_rec)):
+        panel = sheet[TITLE:, at * SIDE : (at + 1) * SIDE]
+        panel[2:-2, [2, -3]] = panel[[2, -3], 2:-2] = BEHIND
         for some, colour in ((x, BEHIND), (points, FRONT)):
-            there = some[(np.abs(some) < REACH).all(1)]
-            places = (there / REACH + 1) / 2 * (SIDE - 12) + 6
-            for across, up in places.tolist():
-                a, b = left + across, 16 + SIDE - up
-                draw.ellipse((a - 1.5, b - 1.5, a + 1.5, b + 1.5), fill=colour)
-    return png(sheet)
+            there = some[(np.abs(some) < REACH).all(1)] * (1, -1)  # rows go down
+            across, down = ((there / REACH + 1) / 2 * (SIDE - 12) + 4).round().astype(int).T
+            for i, j in DOT:
+                panel[down + i, across + j] = colour
+    image = Image.fromarray(sheet)
+    image.putpalette(PALETTE)
+    draw = ImageDraw.Draw(image)
+    draw.text((6, 2), "samples", fill=INK)
+    draw.text((SIDE + 6, 2), "reconstructions", fill=INK)
+    return png(image)
 
 
 def png(image: Image.Image) -> bytes:

@@ -77,8 +77,8 @@ class Log:
             if number and not (kept and int(number[1]) <= done):
                 path.unlink()
         lines = "".join(f"{line}\n" for line in (header, *kept))
-        write_atomically(table, lines.encode(), self.drafts)
-        write_atomically(self.folder / ABOUT, json.dumps(about).encode(), self.drafts)
+        self._write(table, lines.encode())
+        self._write(self.folder / ABOUT, json.dumps(about).encode())
 
     def record(
         self,
@@ -99,9 +99,11 @@ class Log:
         told = ("" if (each := values.get(name)) is None else repr(each) for name in self.columns)
         with harmless(self.folder.parent):
             if picture:  # first, so that a reader who sees the line finds the picture
-                path = self.folder / f"samples-{step:06}.png"
-                write_atomically(path, picture, self.drafts)
+                self._write(self.folder / f"samples-{step:06}.png", picture)
             append(self.folder / TABLE, (",".join(told) + "\n").encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_atomically(path, content, self.drafts, sync=False)
 
 
 def append(path: Path, line: bytes) -> None:

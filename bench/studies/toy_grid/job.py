@@ -24,7 +24,7 @@ from models.precision import exact
 TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
 ON_GPU = 128
 """Members that fill a GPU. A larger stack gains nothing, and loses more work when it is stopped."""
-RECORDS = 40
+RECORDS = 25
 """A log has the losses at so many epochs, evenly."""
 SCORED = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of a training at which its log also has scores and a picture."""

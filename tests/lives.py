@@ -137,6 +137,25 @@ def third_checkpoint_kills(kind: str) -> None:
     job.EVERY, job._save = 0.0, saved
 
 
+def third_record_kills() -> None:
+    """Kills an image study at the third record of its log, with a checkpoint after one step."""
+    from bench.store.log import Log
+    from bench.studies.images import job
+
+    save, record, saves, records = job._save, Log.record, count(), count(1)
+
+    def saved(path: Path, state: Any) -> None:
+        if next(saves) == 0:
+            save(path, state)
+
+    def recorded(self: Any, *values: Any) -> None:
+        record(self, *values)
+        if next(records) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job.EVERY, job._save, Log.record = 0.0, saved, recorded
+
+
 def as_on_a_gpu() -> None:
     """Makes the command's workers those of a GPU: processes that take turns."""
     from bench.engine import executors

@@ -262,7 +262,7 @@ def _begin(plan: Plan) -> None:
         known = plan.store.failures()
         why = next((known[spec.id]["reason"] for spec in plan.specs if spec.id in known), "")
         print(f"failed before: {why}; --retry-failed tries again", file=sys.stderr)
-    if plan.args.log and plan.jobs:
+    if plan.args.log and plan.jobs and not (plan.args.dry_run or plan.args.status):
         print(_watching(plan), flush=True)
 
 
@@ -270,13 +270,15 @@ def _watching(plan: Plan) -> str:
     """Returns a line: where the logs of a run lie, and the command that watches them."""
     from bench.store.log import logs_of
 
-    study, results = plan.study.name, plan.args.results
+    args = plan.args
     if not plan.study.logs:
-        return f"--log: {study} writes no logs"
-    where = f" --results {shlex.quote(str(results))}" if results != RESULTS else ""
-    scale = f" --scale {plan.scale}" if plan.args.scale else ""
-    command = f"python -m bench.show {study}{scale}{where} --follow"
-    return f"logs: {logs_of(plan.store.work)}; watch by: {command}"
+        return f"--log: {plan.study.name} writes no logs"
+    words = ["python", "-m", "bench.show", plan.study.name]
+    words += ["--scale", plan.scale] if args.scale else []
+    words += ["--results", str(args.results)] if args.results != RESULTS else []
+    for file in [*args.plugin, *([args.grid] if args.grid else [])]:
+        words += ["--plugin", str(file)]
+    return f"logs: {logs_of(plan.store.work)}; watch by: {shlex.join([*words, '--follow'])}"
 
 
 def _train(plan: Plan, executor: Sequential) -> int:

@@ -23,7 +23,7 @@ from bench.store import log as logs
 from bench.store.log import FIRST
 from bench.studies import STUDIES
 from bench.studies.study import Job
-from bench.studies.theory.study import TheoryStudy
+from bench.studies.toy_grid.study import ToyStudy
 from tests import lives
 from tests.conftest import POSIX
 from tests.lives import Life
@@ -238,7 +238,7 @@ def test_two_workers_log_a_grid_of_a_plug_in(
     status, out, err = python(*command, "--log")
     assert status == 0, err
     work = Path("results") / "blobs" / "_smoke" / "logs"
-    watch = "python -m bench.show blobs --scale smoke --follow"
+    watch = f"python -m bench.show blobs --scale smoke --plugin {EXAMPLE} --follow"
     assert f"logs: {work}; watch by: {watch}" in out
     logged = [*(tmp_path / work).iterdir()]
     about = [json.loads((folder / "spec.json").read_text()) for folder in logged]
@@ -262,11 +262,13 @@ def test_what_the_command_says(
     where = tmp_path / "a b" / "toy_grid" / "_smoke" / "logs"
     watch = f"python -m bench.show toy_grid --scale smoke --results '{tmp_path / 'a b'}' --follow"
     assert f"logs: {where}; watch by: {watch}\n" in capsys.readouterr().out
-    assert len([*where.iterdir()]) == 4  # of the trainings that were left
+    assert len([*where.iterdir()]) == 16  # of the trainings that were left
     assert run.main([*SMOKE, *at, "--seeds", "3", "--log"]) == 0
     assert "logs:" not in capsys.readouterr().out  # nothing is left to train
-    monkeypatch.setattr(TheoryStudy, "logs", False)
-    assert run.main(["theory", "--scale", "smoke", "--log", "--dry-run"]) == 0
-    assert "--log: theory writes no logs" in capsys.readouterr().out
+    assert run.main([*SMOKE, *at, "--seeds", "4", "--log", "--dry-run"]) == 0
+    assert "logs:" not in capsys.readouterr().out  # nothing is written
+    monkeypatch.setattr(ToyStudy, "logs", False)
+    assert run.main([*SMOKE, *at, "--seeds", "4", "--log"]) == 0
+    assert "--log: toy_grid writes no logs\n" in capsys.readouterr().out
     assert run.main(["--id", "0" * 16, "--log"]) == 2
     assert capsys.readouterr().err.count("--id writes no log") == 1

@@ -9,7 +9,7 @@ from bench.render.pixels import side_by_side
 from bench.scores.metrics import asks_for, columns
 from bench.store.log import Log, harmless, logs_of
 from bench.studies.images.evaluate import OF_SEEDS, absent, glance
-from bench.studies.images.train import Trainer, points
+from bench.studies.images.train import Trainer, spacing
 from bench.studies.study import Job
 
 SAMPLES, BATCHES = 1000, 20
@@ -28,7 +28,7 @@ class Watch:
         from bench.studies import STUDIES
 
         spec, self.trainer, self.images = trainer.spec, trainer, images
-        study, self.every = STUDIES[spec.study], points(trainer.steps)
+        study, self.every = STUDIES[spec.study], spacing(trainer.steps)
         dear = {*absent(spec, False), "x_rec_batch", *OF_SEEDS[1], *OF_SEEDS[2]}
         self.metrics = [each for each in study.metrics() if not asks_for(each, dear)]
         self.scored = {self._step(share) for share in SCORED}
@@ -60,7 +60,7 @@ class Watch:
                     found, pictures = glance(
                         self.trainer, self.images, self.metrics, self.n, BATCHES
                     )
-                scores = {"n_samples": self.n, **found}
+                scores = {"n_samples": self.n, **found} if found else {}
                 if pictures:
                     none = pictures["x"][:0]
                     picture = side_by_side(**{"x_rec": none, **pictures})

@@ -188,7 +188,7 @@ class Watch:
                 scores, picture = {}, b""
                 if outcomes:
                     found, points = outcomes[i]
-                    scores = {"n_samples": N_TEST, **(found or {})}
+                    scores = {"n_samples": N_TEST, **found} if found else {}
                     picture = scatter(**{k: each.reshape(-1, 2) for k, each in points.items()})
                 log.record(epoch, seconds, losses[i], scores, picture)
 

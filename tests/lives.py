@@ -139,21 +139,21 @@ def third_checkpoint_kills(kind: str) -> None:
 
 def third_record_kills() -> None:
     """Kills an image study at the third record of its log, with a checkpoint after one step."""
-    from bench.store.log import Log
-    from bench.studies.images import job
+    from bench.studies.images import job, watch
 
-    save, record, saves, records = job._save, Log.record, count(), count(1)
+    save, records, saves = job._save, count(1), count()
 
     def saved(path: Path, state: Any) -> None:
         if next(saves) == 0:
             save(path, state)
 
-    def recorded(self: Any, *values: Any) -> None:
-        record(self, *values)
-        if next(records) == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+    class Killed(watch.Watch):
+        def __call__(self) -> None:
+            super().__call__()
+            if next(records) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    job.EVERY, job._save, Log.record = 0.0, saved, recorded
+    job.EVERY, job._save, job.Watch = 0.0, saved, Killed
 
 
 def as_on_a_gpu() -> None:

@@ -77,8 +77,8 @@ class Log:
             if number and not (kept and int(number[1]) <= done):
                 path.unlink()
         lines = "".join(f"{line}\n" for line in (header, *kept))
-        self._write(table, lines.encode())
         self._write(self.folder / ABOUT, json.dumps(about).encode())
+        self._write(table, lines.encode())
 
     def record(
         self,
@@ -92,10 +92,8 @@ class Log:
 
         `losses` are the critic's and the model's, `scores` are by column, `picture` is a PNG.
         """
-        values = dict(
-            zip(FIRST, (step / self.epoch, step / self.steps, seconds, *losses), strict=True)
-        )
-        values |= scores
+        first = (step / self.epoch, step / self.steps, seconds, *losses)
+        values: dict[str, Any] = {**dict(zip(FIRST, first, strict=True)), **scores}
         told = ("" if (each := values.get(name)) is None else repr(each) for name in self.columns)
         with harmless(self.folder.parent):
             if picture:  # first, so that a reader who sees the line finds the picture

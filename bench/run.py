@@ -14,6 +14,7 @@ import _thread
 import argparse
 import json
 import math
+import shlex
 import signal
 import sys
 import threading
@@ -108,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
         scale a training takes 3 MB (toy_grid, 10 GB in all), 31 MB (mnist), 50 MB (cifar10) or 91
         MB (celeba). `python -m bench.results score` computes new scores from them."""
     add("--keep-weights", choices=("none", "shown", "all"), default="shown", help=about)
+    about = """writes a log while a training runs: both losses, scores now and then, and pictures of
+        samples. The command names the folder, and the command that watches it."""
+    add("--log", action="store_true", help=about)
     about = """stops after so many minutes, with exit status 3 if trainings are left, and starts no
         training that would not end by then. Then `python -m bench.report STUDY` shows what is
         stored."""
@@ -164,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.grid is not None:
             args.study = _study_of(args)
         if args.id is not None:
+            if args.log:
+                raise UsageError("--id writes no log; allowed: --id without --log")
             if args.status or args.dry_run or args.redo or args.only or args.set or args.shard:
                 raise UsageError("--id trains one row's own spec: no option selects or changes it")
             from bench.engine.again import again
@@ -256,6 +262,23 @@ def _begin(plan: Plan) -> None:
         known = plan.store.failures()
         why = next((known[spec.id]["reason"] for spec in plan.specs if spec.id in known), "")
         print(f"failed before: {why}; --retry-failed tries again", file=sys.stderr)
+    if plan.args.log and plan.jobs and not (plan.args.dry_run or plan.args.status):
+        print(_watching(plan), flush=True)
+
+
+def _watching(plan: Plan) -> str:
+    """Returns a line: where the logs of a run lie, and the command that watches them."""
+    from bench.store.log import logs_of
+
+    args = plan.args
+    if not plan.study.logs:
+        return f"--log: {plan.study.name} writes no logs"
+    words = ["python", "-m", "bench.show", plan.study.name]
+    words += ["--scale", plan.scale] if args.scale else []
+    words += ["--results", str(args.results)] if args.results != RESULTS else []
+    for file in [*args.plugin, *([args.grid] if args.grid else [])]:
+        words += ["--plugin", str(file)]
+    return f"logs: {logs_of(plan.store.work)}; watch by: {shlex.join([*words, '--follow'])}"
 
 
 def _train(plan: Plan, executor: Sequential) -> int:

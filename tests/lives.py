@@ -137,6 +137,25 @@ def third_checkpoint_kills(kind: str) -> None:
     job.EVERY, job._save = 0.0, saved
 
 
+def third_record_kills() -> None:
+    """Kills an image study at the third record of its log, with a checkpoint after one step."""
+    from bench.studies.images import job, watch
+
+    save, records, saves = job._save, count(1), count()
+
+    def saved(path: Path, state: Any) -> None:
+        if next(saves) == 0:
+            save(path, state)
+
+    class Killed(watch.Watch):
+        def __call__(self) -> None:
+            super().__call__()
+            if next(records) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    job.EVERY, job._save, job.Watch = 0.0, saved, Killed
+
+
 def as_on_a_gpu() -> None:
     """Makes the command's workers those of a GPU: processes that take turns."""
     from bench.engine import executors

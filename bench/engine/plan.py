@@ -350,6 +350,7 @@ def job_of(
         weights if weights in (None, DOWNLOAD) else str(Path(weights).absolute()),
         keep_weights,
         grid=STUDIES[specs[0].study].grid,
+        log=args.log,
     )
 
 

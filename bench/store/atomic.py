@@ -59,20 +59,24 @@ def at_once(write: Callable[[T], object], each: Iterable[T]) -> None:
             pass
 
 
-def write_atomically(path: Path, content: bytes, tmp: Path) -> None:
-    """Replaces `path` by `content` in one step, through a draft in `tmp` on its file system."""
+def write_atomically(path: Path, content: bytes, tmp: Path, sync: bool = True) -> None:
+    """Replaces `path` by `content` in one step, through a draft in `tmp` on its file system.
+
+    Without `sync` a power cut may lose the file or empty it; the call does not wait for the disk.
+    """
     tmp.mkdir(parents=True, exist_ok=True)
     draft = tmp / f"{process()}-{uuid.uuid4().hex}"
     try:
         with open(draft, "xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the new name must survive a power cut as well
+    if sync and os.name == "posix":  # the new name must survive a power cut as well
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             with suppress(OSError):  # some file systems sync no folders

@@ -14,6 +14,7 @@ holds rows and nothing else. All else lies beside it:
     _SCALE/weights/                    weights of trainings, see bench.store.checkpoint
     _SCALE/aside/                      damaged and foreign files, each with the reason
     _SCALE/failed/                     trainings that failed, how often and why
+    _SCALE/logs/                       what trainings under --log have written, see bench.store.log
     _SCALE/checkpoints/                long trainings under way
     _SCALE/rows/                       which rows there have been, see bench.store.memory
     _SCALE/locks/, progress/, tmp/     files of the runs under way

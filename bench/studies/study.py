@@ -110,6 +110,7 @@ class Job:
     eager: tuple[str, ...] = ()  # methods whose updates can't be recorded as a CUDA graph
     texts: tuple[plugins.Text, ...] = field(default_factory=plugins.carried)
     grid: str | None = None  # Study.grid
+    log: bool = False  # whether trainings write what can be watched, see `bench.store.log`
 
     @property
     def key(self) -> str:
@@ -137,6 +138,8 @@ class Study(Generic[S]):
 
     compares: ClassVar[bool] = False
     """Whether reports compare methods in pairs, so that they take a `baseline`."""
+    logs: ClassVar[bool] = False
+    """Whether `train` writes logs if the job asks for them."""
     name: str
     title: str
     kind: type[S]
@@ -237,6 +240,11 @@ class Study(Generic[S]):
             for spec in grid(self.kind, **axes, lam=values, method=names)
         )
         return list(dict.fromkeys(specs))  # values of two spellings may give equal specs
+
+    def about(self, spec: S) -> dict[str, Any]:
+        """Returns a training's id, its label and all fields of its spec."""
+        fields = {name: getattr(spec, name) for name in columns(type(spec))}
+        return {"id": spec.id, "label": self.label(spec.method, spec.lam), **fields}
 
     def first_of(self, scale: str, field: str) -> Any:
         """Returns the first value of a field at this scale, its default if no axis has it."""

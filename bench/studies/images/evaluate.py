@@ -5,7 +5,7 @@ By the same protocol it scores images that no model made, see `anchored`.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def absent(spec: ImageSpec, imagenet: bool) -> list[str]:
 
 
 @exact()
-def freeze(trainer: Trainer) -> None:
-    """Sets batch norm to its statistics over 100 training batches, and the networks to frozen.
+def freeze(trainer: Trainer, batches: int = STATISTICS) -> None:
+    """Sets batch norm to its statistics over training batches, and the networks to frozen.
 
     The batches pass as in the model's update at lambda 0, as the networks were trained. Decoders
     see codes of the prior, in VAEs codes of images, in AS-VAE both. Encoders see real images, in
@@ -71,7 +71,7 @@ def freeze(trainer: Trainer) -> None:
         norm.reset_running_stats()
     trainer.nets.train()
     with torch.no_grad():
-        for i in range(STATISTICS):
+        for i in range(batches):
             draws = trainer.draws(trainer.batch(i), f"statistics {i}")
             trainer.method.model(trainer.nets, draws, 0.0)
     for norm in norms:
@@ -148,9 +148,7 @@ def scores(
     if model.spec.method in OBJECTIVES:
         given["x_rec_batch"] = reconstruct_by_batch(model, test)
     known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
-    shown = ((name, x[:PICTURES]) for name, x in known.items() if name in SHOWN)
-    pictures = {name: (x * 255).round().astype(np.uint8) for name, x in shown}
-    samples = known["samples"]
+    pictures, samples = _pictures(known), known["samples"]
     seeds = range(classifiers.seeds(name) if (name := classifier_of(images)) else 0)
     known |= _judged(given["samples"], images, where, weights, seeds)
     columns: dict[str, Any] = {}
@@ -167,6 +165,39 @@ def scores(
             "imagenet_weights_sha256": imagenet(weights, where).sha256,
         }
     return metrics.measure(wanted, metrics.Outputs(**known)) | columns, pictures
+
+
+@exact()
+def glance(
+    trainer: Trainer, images: Images, wanted: Sequence[metrics.Metric], n: int, batches: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what `scores` does, of a training that goes on, by n samples and n test images.
+
+    A copy of the networks is frozen, by so many batches; the training's own stay as they are.
+    Scores are by the classifier of seed 0 alone.
+    """
+    frozen = copy.copy(trainer)
+    frozen.nets = copy.deepcopy(trainer.nets)
+    if not frozen.finite():
+        return {}, {}
+    freeze(frozen, batches)
+    where = str(trainer.device)
+    test = _on(images.test[:n], where)
+    given = {"samples": generate(frozen, n), "x": test.to(trainer.dtype) / 255}
+    if "encoder" in frozen.nets:
+        given["x_rec"] = reconstruct(frozen, test)
+    if not all(bool(each.isfinite().all()) for each in given.values()):
+        return {}, {}
+    known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
+    pictures = _pictures(known)
+    known |= _judged(given["samples"], images, where, None, [0] if classifier_of(images) else [])
+    return metrics.measure(wanted, metrics.Outputs(**known)), pictures
+
+
+def _pictures(known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the first 64 images of each kind that is SHOWN, uint8 (64, c, h, w)."""
+    shown = ((name, x[:PICTURES]) for name, x in known.items() if name in SHOWN)
+    return {name: (x * 255).round().astype(np.uint8) for name, x in shown}
 
 
 def _judged(

@@ -14,6 +14,7 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
 from bench.render.figures import COLOURS, GREY, Look, key, legend, looks, panels, rank
+from bench.render.pixels import mosaic
 from bench.render.tables import lam
 from bench.studies.images.runs import cells, gone, names, swept
 
@@ -41,15 +42,6 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs whose images are drawn: the first seed of every method and lambda."""
     firsts = [runs.sort_values("seed").iloc[[0]] for runs in cells(frame).values()]
     return pd.concat(firsts, ignore_index=True)
-
-
-def mosaic(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """(n, c, h, w) -> one image (rows * h, columns * w) or (…, 3), white where there are none."""
-    n, c, h, w = images.shape
-    sheet = np.full((rows * columns, c, h, w), 255, np.uint8)
-    sheet[: min(n, len(sheet))] = images[: len(sheet)]
-    tiles = sheet.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2)
-    return tiles.reshape(rows * h, columns * w, c).squeeze()
 
 
 def _row(images: np.ndarray, start: int, n: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from bench.studies.images import domain, evaluate, limits
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import FOLDER, ImageSpec
 from bench.studies.images.train import Model, Trainer, counted, together, under_way
+from bench.studies.images.watch import Watch
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
 from bench.studies.turns import turn
 from models.precision import exact
@@ -270,9 +271,16 @@ def _trained(job: Job, images: Mapping[str, data.Images], beat: Beat) -> list[Tr
         return {_checkpoint(job, trainer.spec, "train"): trainer.state() for trainer in some}
 
     seconds = [training_seconds(spec) for spec in specs]
+    asked = trainers if job.log else []
+    watches = {each: Watch(job, each, images[each.spec.data]) for each in asked}
     with turn():
         saver = Saver(beat)
         for ended in together(trainers):
+            for trainer, watch in watches.items():
+                if watch.due():
+                    with counted(under_way(trainers)):
+                        trainer.wait()
+                    watch()
             done = (s * t.step / t.steps for s, t in zip(seconds, trainers, strict=True))
             saver(sum(done) / sum(seconds), lambda: states(under_way(trainers)))
             for path, state in states(ended).items():

@@ -42,6 +42,7 @@ class ImageStudy(Study[ImageSpec]):
     """
 
     compares: ClassVar[bool] = True
+    logs: ClassVar[bool] = True
     kind: type[ImageSpec] = ImageSpec
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=lambda: OWN_LAMS)
     page: Callable[[Asked], Page]

@@ -247,7 +247,7 @@ class Trainer(Model):
     def proceed(self) -> None:
         """Makes the next step, and keeps its losses at about POINTS steps of the training."""
         losses = self.advance()
-        if self.step % max(1, self.steps // POINTS) == 0:
+        if self.step % spacing(self.steps) == 0:
             with torch.cuda.stream(self.stream):
                 critic_loss, model_loss = (float(loss) for loss in losses)
             self.losses.append((self.step, critic_loss, model_loss))
@@ -295,6 +295,11 @@ class Trainer(Model):
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
         self.graph = bool(tensors.get("graph", False))
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
+
+
+def spacing(steps: int) -> int:
+    """Returns after how many steps each a training of so many steps keeps both losses."""
+    return max(1, steps // POINTS)
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream | None:

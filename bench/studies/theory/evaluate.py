@@ -31,10 +31,20 @@ Numbers = dict[str, float]
 class Evaluation:
     """Evaluates one model on fresh pairs, which are the same for all methods of a stream."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, n: int = N) -> None:
+        """Draws n pairs of each joint."""
         self.trainer, self.spec = trainer, trainer.spec
-        self.draw = next(draws(self.spec, "evaluation", trainer.device, N))
+        self.draw = next(draws(self.spec, "evaluation", trainer.device, n))
         self.eps = self.draw.model_eps[0]
+
+    def losses(self) -> tuple[float | None, float]:
+        """Returns the losses of the critic, None if it does not learn, and of the model."""
+        trainer, critic = self.trainer, None
+        if trainer.learns and trainer.method.critic is not None:
+            batch = trainer.batch(self.draw.x, self.draw.z, self.draw.critic_eps[0])
+            uniform = self.draw.critic_eps[0][:, -1:]
+            critic = trainer.method.critic(trainer.critic, batch, uniform).item()
+        return critic, trainer.model_loss(self.draw, self.eps).item()
 
     # Divergences along training
 

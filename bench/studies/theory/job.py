@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from bench.store.log import Log, harmless, logs_of
+from bench.studies import STUDIES
 from bench.studies.cost import cpu_seconds
 from bench.studies.study import Beat, Job, Needs, Rows
 from bench.studies.theory.data import BATCHES, dimensions, draws
@@ -27,6 +29,9 @@ def stacks(specs: Sequence[TheorySpec]) -> list[list[TheorySpec]]:
     return list(groups.values())
 
 
+DIVERGENCES = ("kl_pq", "kl_qp", "kl_s")
+RECORDS, PAIRS = 20, 2000
+"""A log has losses and divergences after so many equal parts of a training, by so many pairs."""
 TRACE = 1000.0
 """Bytes of what DESCENT measures after an epoch, at least."""
 
@@ -85,12 +90,34 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
             with turn():
                 starts[spec.stream] = prepared(spec, job.device)
         trainer = Trainer(spec, job.device, starts.get(spec.stream))
-        found.append(_one(spec, trainer, lambda share, i=i: beat((i + share) / len(specs))))
+        watch = Watch(job, trainer) if job.log else None
+        found.append(_one(spec, trainer, lambda share, i=i: beat((i + share) / len(specs)), watch))
     rows, samples = zip(*found, strict=True)
     return list(rows), list(samples)
 
 
-def _one(spec: TheorySpec, trainer: Trainer, beat: Beat) -> tuple[dict[str, Any], dict[str, Any]]:
+class Watch:
+    """Writes the log of one training, see `bench.store.log`: losses and divergences."""
+
+    def __init__(self, job: Job, trainer: Trainer) -> None:
+        spec, self.trainer = trainer.spec, trainer
+        steps, about = spec.epochs * BATCHES, STUDIES[spec.study].about(spec)
+        self.stops = {round(steps * i / RECORDS) for i in range(RECORDS + 1)}
+        self.evaluation, self.folder = Evaluation(trainer, PAIRS), logs_of(job.work)
+        self.log = Log(job.work, about, ("n_samples", *DIVERGENCES), steps, BATCHES)
+
+    @exact()
+    def __call__(self, stop: int) -> None:
+        """Writes a record if one is due after so many batches."""
+        if stop in self.stops:
+            with harmless(self.folder):
+                scores = {"n_samples": PAIRS, **self.evaluation.sampled()}
+                self.log.record(stop, self.trainer.seconds, self.evaluation.losses(), scores)
+
+
+def _one(
+    spec: TheorySpec, trainer: Trainer, beat: Beat, watch: Watch | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains and measures one model; returns its row and its densities."""
     evaluation, traces, ends = Evaluation(trainer), [], stops(spec)
     with exact():
@@ -98,14 +125,16 @@ def _one(spec: TheorySpec, trainer: Trainer, beat: Beat) -> tuple[dict[str, Any]
 
     def measure(stop: int) -> None:
         with exact():
-            if spec.experiment == DESCENT:
+            if spec.experiment == DESCENT and stop in ends:
                 traces.append(evaluation.descent())
-            if spec.experiment == VANISHING:
+            if spec.experiment == VANISHING and stop in ends:
                 traces.append(evaluation.vanishing())
+        if watch is not None:
+            watch(stop)
         beat(stop / ends[-1])
 
     with turn():
-        seconds = trainer.train(ends, measure)
+        seconds = trainer.train(sorted({*ends, *(watch.stops if watch else ())}), measure)
     row |= {"id": spec.id, "train_seconds": seconds, "n_samples": N, "graph": False}
     kept: dict[str, Any] = {"id": spec.id}
     row["status"] = "ok" if trainer.finite() else "diverged"
@@ -113,7 +142,7 @@ def _one(spec: TheorySpec, trainer: Trainer, beat: Beat) -> tuple[dict[str, Any]
         row["trace_batch"] = ends
         row["traces"] = {name: [trace[name] for trace in traces] for name in traces[0]}
     if row["status"] == "ok" and spec.experiment == DESCENT:
-        row |= {name: traces[-1][name] for name in ("kl_pq", "kl_qp", "kl_s")}
+        row |= {name: traces[-1][name] for name in DIVERGENCES}
     elif row["status"] == "ok" and spec.experiment != VANISHING:
         with exact():
             row |= evaluation.scores()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.spec import grid
 from bench.studies.study import Beat, Job, Needs, Rows, Study, refuse_images
@@ -48,6 +48,7 @@ class Part:
 class TheoryStudy(Study[TheorySpec]):
     """Trains small models whose joints have densities."""
 
+    logs: ClassVar[bool] = True
     parts: Mapping[str, Sequence[Part]]  # by scale
 
     def specs(

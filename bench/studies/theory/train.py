@@ -69,7 +69,7 @@ class Trainer:
     """
 
     def __init__(self, spec: TheorySpec, device: str, start: nn.Module | None = None) -> None:
-        self.spec, self.device = spec, device
+        self.spec, self.device, self.seconds = spec, device, 0.0
         self.joints, self.critic = networks(spec)
         if start is not None:
             self.joints.load_state_dict(start.state_dict())
@@ -122,14 +122,14 @@ class Trainer:
 
         Calls `at_stop` at each number, whose time is left out.
         """
-        source, done, seconds = draws(self.spec, "batches", self.device), 0, 0.0
+        source, done = draws(self.spec, "batches", self.device), 0
         for stop in stops:
             start = time.perf_counter()
             for draw in islice(source, stop - done):
                 self.updates(draw)
-            seconds, done = seconds + time.perf_counter() - start, stop
+            self.seconds, done = self.seconds + time.perf_counter() - start, stop
             at_stop(stop)
-        return seconds
+        return self.seconds
 
     def finite(self) -> bool:
         """Returns whether all parameters are finite."""

@@ -11,7 +11,7 @@ from bench.scores.metrics import TOY, Metric, Outputs, measure
 from bench.spec import generator
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.train import Trainer
-from models.objectives import OBJECTIVES
+from models.objectives import OBJECTIVES, regularised, squared_error
 
 N_PICTURE = 256  # the suite keeps so many points of a run for pictures
 Outcome = tuple[dict[str, float | int] | None, dict[str, np.ndarray]]
@@ -66,6 +66,19 @@ class Evaluation:
             points = {name: own[name][:N_PICTURE].flatten() for name in ("x", "x_rec", "samples")}
             found.append((toy_metrics(**own, wanted=wanted) if finite else None, points))
         return found
+
+    @torch.no_grad()
+    def losses(self) -> list[tuple[float, float]]:
+        """Returns each member's losses, the critic's and the model's, as in training."""
+        trainer, nets = self.trainer, self.trainer.nets
+        z_x, x_z = nets.code(self.x, self.z, self.eps)
+        logits = nets.logits(self.x, z_x, x_z, self.z, frozen=True)
+        critic, model = trainer.reduce("critic", *logits), trainer.reduce("model", *logits)
+        if trainer.cycle:
+            z_rec, x_rec = nets.code(x_z, z_x, self.eps_cycle)
+            error = squared_error(self.x, x_rec, self.z, z_rec)
+            model = regularised(model, trainer.lam, error)
+        return list(zip(critic.tolist(), model.tolist(), strict=True))
 
     def decoder_gradient(self) -> dict[str, list[float]]:
         """Returns the size of the gradient that each method's loss sends to the decoder now.

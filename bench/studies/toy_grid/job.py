@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.scores.metrics import Metric
+from bench.render.pixels import scatter
+from bench.scores.metrics import Metric, columns
+from bench.store.log import Log, harmless, logs_of
+from bench.studies import STUDIES
 from bench.studies.cost import cpu_seconds
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Unscorable, cut
+from bench.studies.toy_grid.data import N_TEST
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import N_TRAIN, ToySpec
 from bench.studies.toy_grid.train import Trainer, program, toy_shape
@@ -20,6 +24,10 @@ from models.precision import exact
 TRACES = 8  # the suite measures the decoder's gradient before training and after each eighth of it
 ON_GPU = 128
 """Members that fill a GPU. A larger stack gains nothing, and loses more work when it is stopped."""
+RECORDS = 25
+"""A log has the losses at so many epochs, evenly."""
+SCORED = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Shares of a training at which its log also has scores and a picture."""
 OVERHEAD_WIDTH = 64
 """A stacked step took a CPU core about twice torch's matrix products at this width.
 
@@ -120,12 +128,14 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
     evaluation = Evaluation(trainer)
     epochs = trainer.specs[0].epochs
     traced = sorted({round(epochs * i / TRACES) for i in range(TRACES + 1)})
-    traces = []
+    traces, watch = [], Watch(job, evaluation) if job.log else None
 
     def after_epoch(epoch: int) -> None:
         if epoch in traced:
             with exact():
                 traces.append(evaluation.decoder_gradient())
+        if watch is not None:
+            watch(epoch)
         beat(epoch / epochs)
 
     with turn():
@@ -150,6 +160,37 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
         rows.append(shared | (metrics or {}) | known)
         samples.append({"id": id, **points})
     return rows, samples
+
+
+class Watch:
+    """Writes the logs of a stack's trainings, see `bench.store.log`."""
+
+    def __init__(self, job: Job, evaluation: Evaluation) -> None:
+        self.evaluation, self.trainer = evaluation, evaluation.trainer
+        study, epochs = STUDIES[job.specs[0].study], self.trainer.specs[0].epochs
+        self.scored = {max(1, round(epochs * share)) for share in SCORED}
+        self.epochs = {round(epochs * i / RECORDS) for i in range(RECORDS + 1)} | self.scored
+        self.folder = logs_of(job.work)
+        names = ("n_samples", *columns(study.metrics()))
+        self.logs = [Log(job.work, study.about(spec), names, epochs) for spec in self.trainer.specs]
+
+    @exact()
+    def __call__(self, epoch: int) -> None:
+        """Writes a record of every training if one is due after this epoch."""
+        if epoch not in self.epochs:
+            return
+        with harmless(self.folder):
+            seconds = self.trainer.seconds / len(self.logs)
+            losses, outcomes = self.evaluation.losses(), []
+            if epoch in self.scored:
+                outcomes = self.evaluation.outcomes()
+            for i, log in enumerate(self.logs):
+                scores, picture = {}, b""
+                if outcomes:
+                    found, points = outcomes[i]
+                    scores = {"n_samples": N_TEST, **found} if found else {}
+                    picture = scatter(**{k: each.reshape(-1, 2) for k, each in points.items()})
+                log.record(epoch, seconds, losses[i], scores, picture)
 
 
 def score(job: Job, kept: Sequence[Kept], wanted: Sequence[Metric]) -> Rows:

@@ -32,6 +32,7 @@ class ToyStudy(Study[ToySpec]):
     """Trains stacks of small networks on points of the plane."""
 
     compares: ClassVar[bool] = True
+    logs: ClassVar[bool] = True
 
     def every_method(self) -> dict[str, bool]:
         from models.objectives import OBJECTIVES

@@ -81,6 +81,7 @@ class Trainer:
         self.specs = sorted(specs, key=lambda spec: spec.method)
         self.device, self.dtype = torch.device(device), dtype
         self.record, self.graph = record and self.device.type == "cuda", False
+        self.seconds = 0.0  # that epochs took, without what the caller did between them
         shapes = [toy_shape(spec) for spec in self.specs]
         streams = [spec.stream for spec in self.specs]  # methods and lambdas share one
         by_stream = dict(zip(streams, shapes, strict=True))
@@ -219,7 +220,7 @@ class Trainer:
         raises.
         """
         after_epoch(0)
-        update, seconds, source = self.updates, 0.0, self.epochs()
+        update, source = self.updates, self.epochs()
         with own_stream(self.device):
             for epoch in range(1, self.specs[0].epochs + 1):
                 start = time.perf_counter()
@@ -229,9 +230,9 @@ class Trainer:
                         update, self.graph = self._recorded(batch), True
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
-                seconds += time.perf_counter() - start
+                self.seconds += time.perf_counter() - start
                 after_epoch(epoch)
-        return seconds
+        return self.seconds
 
     def _recorded(self, example: Batch) -> Callable[[Batch], None]:
         """Returns the updates of a batch as recorded work, see `record`."""

@@ -392,12 +392,13 @@ def test_a_study_is_published_piece_by_piece(
     small = [s for s in specs if (s.critic_steps, s.model_steps) == (1, 1)]
     cut = len(small) // 2
 
-    def publish(name: str, rows: list[dict[str, Any]]) -> tuple[int, str]:
+    def publish(name: str, rows: list[dict[str, Any]], *options: str) -> tuple[int, str]:
         kept = STUDIES["toy_grid"].store(tmp_path / name, "quick")
         kept.write(rows, [points(spec) for spec in specs if spec.id in {r["id"] for r in rows}])
         capsys.readouterr()
         results = ["--results", str(tmp_path / name)]
-        status = report.main(["toy_grid", "--scale", "quick", *results, "--publish", "--partial"])
+        words = ["toy_grid", "--scale", "quick", *results, "--publish", "--partial", *options]
+        status = report.main(words)
         return status, "".join(capsys.readouterr())
 
     def published() -> dict[str, dict[str, Any]]:
@@ -418,6 +419,11 @@ def test_a_study_is_published_piece_by_piece(
     assert set(samples["id"]) == set(report.build("toy_grid", "quick", report.REFERENCE).shown)
     text = (report.REFERENCE_REPORTS / "toy_grid" / "quick" / "report.md").read_text("utf-8")
     assert "critic updates 1, model updates 1" in text.replace("\N{NO-BREAK SPACE}", " ")
+    # With --replace they give way, and all others stay.
+    status, said = publish("g", [row(s, 3.0) for s in small[:3]], "--replace")
+    scores = [published()[spec.id]["inception_score"] for spec in small[:5]]
+    assert status == 0 and "3 published rows are replaced" in said
+    assert scores == [3.0, 3.0, 3.0, 4.7, 4.7] and len(published()) == len(small)
     # Stale rows are not published; a published row that has become stale makes room.
     status, said = publish("c", [row(spec, method_digest="0" * 12) for spec in small])
     assert status == 2 and "no row of committed code" in said
@@ -469,7 +475,9 @@ def test_a_part_of_a_larger_scale_does_not_replace_a_whole_study() -> None:
 
 def test_partial_goes_with_publish(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["--partial"]) == 2
-    assert "--partial goes with --publish" in capsys.readouterr().err
+    assert "--partial and --replace go with --publish" in capsys.readouterr().err
+    assert report.main(["toy_grid", "--scale", "quick", "--publish", "--replace"]) == 2
+    assert "--replace goes with --partial" in capsys.readouterr().err
 
 
 def test_every_claim_stands_in_one_table_with_its_report() -> None:

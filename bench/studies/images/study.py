@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import plugins
-from bench.studies.images.spec import ImageSpec
+from bench.studies.images.spec import ImageSpec, dataset
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class ImageStudy(Study[ImageSpec]):
     """
 
     compares: ClassVar[bool] = True
+    explored: ClassVar[Mapping[str, Sequence[str]]] = {
+        "score": ("inception_score", "swd"),
+        "error": ("mse_x",),
+        "share": ("neighbour_coverage", "log_likelihood", "frechet"),
+    }
     kind: type[ImageSpec] = ImageSpec
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=lambda: OWN_LAMS)
     page: Callable[[Asked], Page]
@@ -130,6 +135,10 @@ class ImageStudy(Study[ImageSpec]):
         `x` are real test images; `x_rec` are their reconstructions, empty without an encoder.
         """
         return {"shape": "ints", **dict.fromkeys(("x", "x_rec", "samples"), bytes)}
+
+    def shows(self, row: Mapping[str, Any]) -> bool:
+        """Says whether the images of a row are of no people."""
+        return dataset(row["data"]) not in ("celeba", "stand-in faces")
 
     def check(
         self,

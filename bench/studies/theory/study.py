@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.spec import grid
 from bench.studies.study import Beat, Job, Needs, Rows, Study, refuse_images
@@ -45,6 +45,11 @@ class Part:
 class TheoryStudy(Study[TheorySpec]):
     """Trains small models whose joints have densities."""
 
+    explored: ClassVar[Mapping[str, Sequence[str]]] = {
+        "score": ("kl_s",),
+        "error": ("mse_x",),
+        "share": ("high_quality",),
+    }
     parts: Mapping[str, Sequence[Part]]  # by scale
 
     def specs(

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from bench.studies.study import Study
 
 EXPLORER = "explore.html"
+ABOUT = b"bench.about"
+"""The metadata of a column that say what it means."""
 ROLES = ("score", "error", "share")
 """What the three histograms show; the first two are the axes of the scatter plot."""
+ORIGIN = ("classifier", "data_place", "commit", "dirty", "torch", "device", "device_name")
+"""What the page says of how a row was made."""
 DIGITS, CURVE_DIGITS = 5, 4
 """Significant digits of scores and of curves."""
 POINTS, IMAGES = 256, 64
@@ -45,10 +49,13 @@ OUTSIDE = 255
 """Stands for a coordinate that is not drawn."""
 
 LOWER = ("mse", "swd", "frechet", "fid", "kid", "kl_", "energy", "prior_", "holes", "bdmc_gap")
-LOWER += ("inception_sd", "train_seconds", "evaluation_seconds")
-HIGHER = ("inception_score", "high_quality", "mode", "neighbour_", "log_likelihood", "acceptance")
+TIMES = ("train_seconds", "evaluation_seconds")
+HIGHER = ("inception_score", "high_quality", "mode", "neighbour_", "log_likelihood")
 """How columns begin of which less is better, and of which more is better."""
-NEITHER = ("neighbour_n", "log_likelihood_se")
+NEITHER = ("neighbour_n", "log_likelihood_se", "swd_real", "kl_s_start", "acceptance")
+SETTINGS = ("n_samples", "n_splits", "neighbour_n", "swd_real", "real_score", "simulated", "steps")
+SETTINGS += ("classifier_accuracy", "stand_in", "acceptance")
+"""Numbers that tell how a model was scored, and not how well."""
 WORDS = {
     "lam": "λ",
     "lr": "learning rate",
@@ -63,7 +70,19 @@ WORDS = {
     "mode_coverage": "coverage of the modes",
     "neighbour_coverage": "coverage by nearest neighbours",
     "log_likelihood": "log p(x) in nats",
+    "kl_pq": "KL(p‖q) in nats",
+    "kl_qp": "KL(q‖p) in nats",
     "kl_s": "symmetric KL divergence in nats",
+    "kl_s_start": "symmetric KL divergence at the start",
+    "energy_x": "energy distance of x",
+    "energy_z": "energy distance of z",
+    "prior_pq": "KL(p‖q) of the codes in nats",
+    "prior_qp": "KL(q‖p) of the codes in nats",
+    "real_score": "inception score of real images",
+    "swd_real": "sliced Wasserstein distance of training images",
+    "n_samples": "samples that were scored",
+    "n_splits": "splits of the inception score",
+    "neighbour_n": "images whose neighbours were compared",
     "train_seconds": "seconds of training",
     "trace_epoch": "epoch",
     "trace_step": "step",
@@ -122,7 +141,7 @@ class Explorer:
         table = self.study.load(self.results, self.scale)[0]
         table = table.sort_by("id")  # as good as chance: no method is drawn over all others
         rows = {name: table[name].to_pylist() for name in table.column_names}
-        numbers = self._numbers(rows)
+        numbers = self._numbers(rows, _meanings(table.schema))
         fields = [name for name in (*columns(self.study.kind), "status") if name in rows]
         return {
             "title": f"{self.study.title} ({self.scale})",
@@ -134,16 +153,19 @@ class Explorer:
             "numbers": numbers,
             "fields": [_field(name, rows[name]) for name in fields],
             "texts": {name: _coded(rows[name]) for name in ("id", "label", "config")},
+            "origin": {name: _coded(rows[name]) for name in ORIGIN if name in rows},
             "commands": _coded(list(self._commands(table))),
             "curves": self._curves(rows),
             **self._samples(table),
         }
 
-    def _numbers(self, rows: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-        """Returns every measured number that any row has."""
+    def _numbers(
+        self, rows: Mapping[str, list[Any]], about: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """Returns every measured number that any row has; `about` explains columns."""
         metrics = self.study.metrics()
         headings = {each.columns[0]: each.heading for each in metrics}
-        about = {each.columns[0]: each.explanation for each in metrics}
+        about = {each.columns[0]: each.explanation for each in metrics} | dict(about)
         measured = dict.fromkeys(name for each in metrics for name in each.columns)
         own = self.study.columns()
         measured |= dict.fromkeys(name for name in own if own[name] in (int, float, bool))
@@ -153,7 +175,8 @@ class Explorer:
             if any(value is not None for value in values):
                 words = WORDS.get(name) or headings.get(name) or name.replace("_", " ")
                 known = {"name": name, "words": words, "about": about.get(name, "")}
-                found.append(known | {"better": _better(name), **_coded(values)})
+                known |= {"better": _better(name), "setting": name in SETTINGS}
+                found.append(known | _coded(values))
         return found
 
     def _commands(self, table: pa.Table) -> Iterator[str]:
@@ -278,10 +301,23 @@ def _field(name: str, values: Sequence[Any]) -> dict[str, Any]:
     } | codes
 
 
+def _meanings(schema: pa.Schema) -> dict[str, str]:
+    """Returns what the metadata of columns say that they mean, where they say it."""
+    told = {field.name: (field.metadata or {}).get(ABOUT, b"").decode() for field in schema}
+    return {name: text for name, text in told.items() if text}
+
+
 def _better(name: str) -> str:
+    """Returns which values of a column are better, "" where neither are."""
     if name in NEITHER:
         return ""
-    return "lower" if name.startswith(LOWER) else "higher" if name.startswith(HIGHER) else ""
+    return (
+        "lower"
+        if name.startswith((*LOWER, *TIMES))
+        else "higher"
+        if name.startswith(HIGHER)
+        else ""
+    )
 
 
 def _roles(
@@ -293,7 +329,7 @@ def _roles(
     there, found = {each["name"] for each in numbers}, {}
     for role in ROLES:
         wanted = [name for name in asked.get(role, ()) if name in there]
-        spare = [name for name in varied if name not in (*LOWER, *NEITHER)]
+        spare = [name for name in varied if name not in (*TIMES, *SETTINGS)]
         free = [name for name in (*wanted, *spare) if name not in found.values()]
         if free:
             found[role] = free[0]
@@ -393,7 +429,7 @@ def _charts(methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         of("all").mark_bar(binSpacing=0, opacity=0.3, clip=True).encode(**bar, color=grey),
         of("some").mark_bar(binSpacing=0, clip=True).encode(**bar, color=colour),
     )
-    xy = {"x": alt.X("x:Q"), "y": alt.Y("y:Q")}
+    xy = {"x": alt.X("u:Q"), "y": alt.Y("v:Q")}  # x and y would clash with signals of the brush
     form = alt.Shape("m:N", scale=shape, legend=None)
     both = alt.selection_interval(name="brush", encodings=["x", "y"])
     dots = alt.layer(

@@ -50,9 +50,15 @@ for (const each of DATA.fields) {
   fields.set(each.name, {...each, codes: each.codes || new Array(N).fill(0), varies: each.levels.length > 1});
 }
 const texts = Object.fromEntries(Object.entries(DATA.texts).map(([name, each]) => [name, column(each)]));
+const origin = Object.fromEntries(Object.entries(DATA.origin).map(([name, each]) => [name, column(each)]));
 const commands = column(DATA.commands), methods = Object.keys(DATA.methods);
 const methodOf = Array.from({length: N}, (_, i) => methods.indexOf(at("method", i)));
 const places = new Map(texts.id.map((id, i) => [id, i]));
+const byLook = fields.get("method");
+if (byLook.varies) {
+  byLook.codes = byLook.codes.map(code => methods.indexOf(byLook.levels[code]));
+  byLook.levels = methods;
+}
 const FACETS = [...fields.values()].filter(each => each.varies);
 
 function at(name, i) {
@@ -103,6 +109,7 @@ const many = n => n.toLocaleString("en");
 // State: everything that is selected, sorted and chosen. It stands in the address after #.
 
 const ROLES = Object.keys(DATA.roles);
+const MEASURES = ["first measure, across", "second measure, upward", "third measure"];
 const fresh = () => ({roles: {...DATA.roles}, ranges: {}, lacks: {}, facets: {}, sort: ROLES.length
   ? [DATA.roles[ROLES[0]], numbers.get(DATA.roles[ROLES[0]]).better !== "lower"] : ["id", false],
   page: 0, run: null, fit: false});
@@ -255,6 +262,8 @@ function chosen(facet, levels) {
   changed();
 }
 
+let typed = null;  // the field whose number is being typed stays as it is typed
+
 function rangeForm(role) {
   const box = make("fieldset", {}, make("legend", {textContent: role}));
   box.dataset.role = role;
@@ -265,11 +274,11 @@ function rangeForm(role) {
     state.roles[role] = which.value;
     changed(); build();
   });
-  box.append(labelled(`${role[0].toUpperCase()}${role.slice(1)} is`, which));
+  box.append(labelled(MEASURES[ROLES.indexOf(role)], which));
   const ends = ["least", "most"].map(end => {
     const input = make("input", {type: "text", inputMode: "decimal", autocomplete: "off", spellcheck: false});
     input.dataset.end = end;
-    input.addEventListener("input", () => ranged(role, box));
+    input.addEventListener("input", () => { typed = input; ranged(role, box); });
     return labelled(end, input);
   });
   box.append(make("div", {className: "two"}, ...ends));
@@ -311,8 +320,7 @@ function fillForm() {
     const range = state.ranges[name] || [null, null];
     $$(".two input", box).forEach((input, k) => {
       if (each.domain) input.placeholder = shown(fromUnit(each, k));
-      // A number that is being typed stays as it is typed.
-      if (document.activeElement !== input) {
+      if (input !== typed) {
         input.value = range[k] ?? "";
         input.setAttribute("aria-invalid", "false");
       }
@@ -334,6 +342,7 @@ function fillForm() {
     }
   }
   $("#fit input").checked = state.fit;
+  typed = null;
 }
 
 // Charts
@@ -344,7 +353,7 @@ function config() {
   const ink = css("--ink"), soft = css("--soft");
   return {background: null, font: "system-ui, sans-serif", view: {stroke: null},
     axis: {labelColor: ink, titleColor: ink, gridColor: "#80808040", domainColor: soft, tickColor: soft,
-      titleFontWeight: "normal", titleFontSize: 12, labelFontSize: 11, labelOverlap: true, gridOpacity: 1}};
+      titleFontWeight: "normal", titleFontSize: 12, labelFontSize: 11, labelOverlap: true, labelSeparation: 6}};
 }
 
 async function draw(element, spec) {
@@ -445,10 +454,13 @@ function listen(view, sides) {
     for (const [channel, name] of sides) {
       const now = view.signal("brush_" + channel) || [], each = numbers.get(name);
       const length = channel === "x" ? view.width() : view.height();
-      const drawn = now.length === 2 && Math.abs(now[0] - now[1]) > 1
-        ? [...now].map(v => channel === "x" ? v / length : 1 - v / length).sort((a, b) => a - b) : [0, 1];
-      const known = (brushed(view, channel, name) || [0, length]).map(v => v / length).map(u => channel === "x" ? u : 1 - u).sort((a, b) => a - b);
-      if (drawn.some((u, k) => Math.abs(u - known[k]) * length > 1)) differs = true;
+      const units = pixels => [...pixels].map(v => channel === "x" ? v / length : 1 - v / length).sort((a, b) => a - b);
+      const known = units(brushed(view, channel, name) || [0, length]);
+      const far = given => given.some((u, k) => Math.abs(u - known[k]) * length > 1);
+      // A brush without width is a click, unless the form says such a narrow range.
+      const empty = now.length !== 2 || Math.abs(now[0] - now[1]) <= 1;
+      const drawn = empty && (now.length !== 2 || far(units(now))) ? [0, 1] : units(now);
+      differs ||= far(drawn);
       // At an edge the range is open, so that it keeps what lies there.
       found[name] = [drawn[0] * length < 1 ? null : rounded(each, fromUnit(each, drawn[0])),
         (1 - drawn[1]) * length < 1 ? null : rounded(each, fromUnit(each, drawn[1]))];
@@ -468,10 +480,12 @@ async function scatter() {
   if (figure.hidden) return views.delete("scatter");
   $("figcaption", figure).textContent = `${x.words} and ${y.words}`;
   const spec = layers(CHARTS.scatter, encoding => { axis(encoding.x, x); axis(encoding.y, y); });
+  if (N < 1000) for (const layer of spec.layer.slice(0, 2)) layer.mark.size *= 3;
+  spec.layer[2].encoding.color = {value: css("--ink")};
   const view = await draw($(".chart", figure), spec);
   // The same object stands for a run in every selection, so that Vega draws what has changed.
   const inside = (each, v) => Number.isFinite(v) && (!each.log || v > 0);
-  const marks = Array.from({length: N}, (_, i) => inside(x, x.y[i]) && inside(y, y.y[i]) ? {x: x.y[i], y: y.y[i], m: methodOf[i], i} : null);
+  const marks = Array.from({length: N}, (_, i) => inside(x, x.y[i]) && inside(y, y.y[i]) ? {u: x.y[i], v: y.y[i], m: methodOf[i], i} : null);
   const drawn = marks.filter(Boolean);
   await view.data("all", drawn.map(each => ({...each}))).runAsync();
   const sides = [["x", x.name], ["y", y.name]];
@@ -518,7 +532,7 @@ function nearest(event, reach) {
   for (const i of selected) {
     const mark = chart.marks[i];
     if (!mark) continue;
-    const dx = toUnit(chart.x, mark.x) * chart.view.width() - px, dy = (1 - toUnit(chart.y, mark.y)) * chart.view.height() - py;
+    const dx = toUnit(chart.x, mark.u) * chart.view.width() - px, dy = (1 - toUnit(chart.y, mark.v)) * chart.view.height() - py;
     const d = dx * dx + dy * dy;
     if (d < least) [best, least] = [i, d];
   }
@@ -549,7 +563,7 @@ function pointer() {
   });
   area.addEventListener("pointerleave", () => { tip.hidden = true; });
   $("#scatter").addEventListener("keydown", event => {
-    const chart = views.get("scatter"), step = {ArrowRight: ["x", 1], ArrowLeft: ["x", -1], ArrowUp: ["y", 1], ArrowDown: ["y", -1]}[event.key];
+    const chart = views.get("scatter"), step = {ArrowRight: ["u", 1], ArrowLeft: ["u", -1], ArrowUp: ["v", 1], ArrowDown: ["v", -1]}[event.key];
     if (!chart || !step) return;
     event.preventDefault();
     const there = selected.filter(i => chart.marks[i]).sort((a, b) => chart.marks[a][step[0]] - chart.marks[b][step[0]] || a - b);
@@ -570,7 +584,7 @@ const COLUMNS = [
     .map(each => ({name: each.name, words: each.words, text: typeof each.levels[0] === "string", of: i => at(each.name, i)})),
   {name: "id", words: "id", text: true, of: i => texts.id[i]},
 ];
-const MEASURES = 6;  // that the table shows; the chosen run shows all
+const SHOWN = 6;  // measures that the table shows; the chosen run shows all
 let order = [], sorted = "", rows = [];
 
 function compare(a, b) {
@@ -593,7 +607,7 @@ function sort() {
 
 function visible() {
   const first = Object.values(state.roles), measures = COLUMNS.filter(each => each.number).map(each => each.name);
-  const kept = new Set([...first, ...measures.filter(name => !first.includes(name))].slice(0, Math.max(MEASURES, first.length)));
+  const kept = new Set([...first, ...measures.filter(name => !first.includes(name))].slice(0, Math.max(SHOWN, first.length)));
   kept.add(state.sort[0]);
   return COLUMNS.filter(each => !each.number || kept.has(each.name));
 }
@@ -720,21 +734,29 @@ function detail() {
   button.id = "copy";
   button.addEventListener("click", () => copy(code, copied));
   parts.push(make("h3", {textContent: "Train it again"}), code, make("p", {}, button, " ", copied));
-  parts.push(make("h3", {textContent: "Scores"}), make("table", {}, make("tbody", {}, ...[...numbers.values()]
-    .filter(each => !Number.isNaN(each.y[i])).map(each => {
-      const name = make("td", {}, each.axis);
-      if (each.about) name.append(make("small", {textContent: each.about}));
-      return make("tr", {}, name, make("td", {textContent: shown(each.y[i])}));
-    }))));
+  const there = [...numbers.values()].filter(each => !Number.isNaN(each.y[i]));
+  const scores = there.filter(each => each.better || each.about || !each.setting);
+  if (scores.length) parts.push(make("h3", {textContent: "Scores"}), list(scores.map(each => {
+    const name = make("td", {}, each.axis);
+    if (each.about) name.append(make("small", {textContent: each.about}));
+    return [name, shown(each.y[i])];
+  })));
   parts.push(...curves(i), ...pictures(i));
-  const given = [["id", texts.id[i]], ...[...fields.values()].filter(each => each.name !== "id").map(each => [each.words, value(each.name, at(each.name, i))]), ["configuration", texts.config[i]]];
-  parts.push(make("h3", {textContent: "Spec"}), make("table", {}, make("tbody", {}, ...given.map(([name, v]) =>
-    make("tr", {}, make("td", {textContent: name}), make("td", {textContent: v}))))));
+  parts.push(make("h3", {textContent: "Spec"}), list([["id", texts.id[i]],
+    ...[...fields.values()].map(each => [each.words, value(each.name, at(each.name, i))]), ["configuration", texts.config[i]]]));
+  parts.push(make("h3", {textContent: "How it was made and scored"}), list([
+    ...there.filter(each => !scores.includes(each)).map(each => [each.words, shown(each.y[i])]),
+    ...Object.entries(origin).map(([name, told]) => [name.replaceAll("_", " "), shown(told[i])])]));
   const home = make("button", {type: "button", textContent: "Back to the table"});
   home.addEventListener("click", back);
   parts.push(make("p", {}, home));
   about.replaceChildren(...parts);
   for (const element of $$("[data-chart]", about)) lay(element, i);
+}
+
+function list(lines) {
+  const cell = text => text instanceof Node ? text : make("td", {textContent: text});
+  return make("table", {}, make("tbody", {}, ...lines.map(([name, v]) => make("tr", {}, cell(name), cell(v)))));
 }
 
 function curves(i) {
@@ -756,7 +778,7 @@ async function lay(element, i) {
   if (element.dataset.chart === "curve") {
     steps ||= column(DATA.curves.at);
     const {words, y} = DATA.curves.series[element.dataset.k];
-    const points = steps[i].map((x, k) => ({x, y: typeof y[i][k] === "string" ? null : y[i][k]}));
+    const points = steps[i].map((u, k) => ({u, v: typeof y[i][k] === "string" ? null : y[i][k]}));
     const spec = layers(CHARTS.curve, encoding => {
       encoding.x.title = DATA.curves.x; encoding.x.scale = {nice: false, zero: false};
       encoding.y.title = null; encoding.y.scale = {zero: false};
@@ -764,15 +786,14 @@ async function lay(element, i) {
       encoding.x.axis = {tickCount: 5, format: "~s"}; encoding.y.axis = {tickCount: 4, format: "~g"};
     });
     if (points.length > 20) spec.mark = {...spec.mark, point: false};
-    return (await draw(element, spec)).data("curve", points).runAsync();
+    return draw(element, {...spec, datasets: {curve: points}});
   }
   const {reach} = DATA.points, method = DATA.methods[at("method", i)];
   const spec = layers(CHARTS.plane, encoding => {
     for (const side of ["x", "y"]) Object.assign(encoding[side], {title: null, scale: {domain: [-reach, reach], nice: false}, axis: {tickCount: 4}});
   });
   spec.layer[1].encoding.color = {value: method.colour};
-  const view = await draw(element, spec);
-  return view.data("x", plane("x", i)).data("made", plane(element.dataset.kind, i)).runAsync();
+  return draw(element, {...spec, datasets: {x: plane("x", i), made: plane(element.dataset.kind, i)}});
 }
 
 const KINDS = {samples: "samples from the prior", x_rec: "reconstructions of test data"};
@@ -785,7 +806,7 @@ function plane(kind, i) {
   const bytes = atob(kept(DATA.points, kind, i) || ""), found = [], {reach} = DATA.points;
   for (let k = 0; k + 1 < bytes.length; k += 2) {
     const [a, b] = [bytes.charCodeAt(k), bytes.charCodeAt(k + 1)];
-    if (a !== 255 && b !== 255) found.push({x: (a / 254 * 2 - 1) * reach, y: (b / 254 * 2 - 1) * reach});
+    if (a !== 255 && b !== 255) found.push({u: (a / 254 * 2 - 1) * reach, v: (b / 254 * 2 - 1) * reach});
   }
   return found;
 }
@@ -838,7 +859,19 @@ function update() {
   $("#count").textContent = `${many(selected.length)} of ${many(N)} runs selected${share}`;
   fillForm();
   table();
-  for (const each of views.values()) each.update();
+  for (const [name, each] of views) if (name !== "scatter") each.update();
+  // Thousands of marks take longer than a frame: histograms and numbers don't wait for them.
+  clearTimeout(update.timer);
+  const wait = dragged ? update.took * 2 - (performance.now() - update.ended) : 0;
+  if (wait > 0) update.timer = setTimeout(marks, wait); else marks();
+}
+Object.assign(update, {took: 0, ended: 0});
+
+async function marks() {
+  const chart = views.get("scatter"), begun = performance.now();
+  await chart?.update();
+  update.ended = performance.now();
+  update.took = update.ended - begun;
 }
 
 function start() {

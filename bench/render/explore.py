@@ -15,6 +15,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ DIGITS, CURVE_DIGITS = 5, 4
 """Significant digits of scores and of curves."""
 POINTS, IMAGES = 256, 64
 """Points and images of each kind that a training shows at most."""
-ROOM = 1_000_000
+ROOM = 900_000
 """Bytes that points or images of all trainings take at most, before they become text."""
 REACH = 2.5
 """Points are drawn up to so many times as far from the middle as the data."""
@@ -156,7 +157,7 @@ class Explorer:
             "origin": {name: _coded(rows[name]) for name in ORIGIN if name in rows},
             "commands": _coded(list(self._commands(table))),
             "curves": self._curves(rows),
-            **self._samples(table),
+            **self._samples(rows),
         }
 
     def _numbers(
@@ -223,20 +224,24 @@ class Explorer:
             "series": [{"words": k, "y": y} for k, y in zip(names, lined, strict=True)],
         }
 
-    def _samples(self, table: pa.Table) -> dict[str, Any]:
+    def _samples(self, rows: Mapping[str, list[Any]]) -> dict[str, Any]:
         """Returns points or images of trainings that kept any and may show them."""
         kinds = self.study.sample_columns()
         shown = {"x", "x_rec", "samples"}
         if not shown <= kinds.keys():
             return {}
-        order = {row["id"]: i for i, row in enumerate(table.to_pylist()) if self.study.shows(row)}
+        order = {id: i for i, id in enumerate(rows["id"])}
         kept = self.study.store(self.results, self.scale).load_samples().to_pylist()
-        found = sorted((order[row["id"]], row) for row in kept if row["id"] in order)
+        found = sorted(
+            ((order[row["id"]], row) for row in kept if row["id"] in order), key=itemgetter(0)
+        )
+        rowed = ({name: each[i] for name, each in rows.items()} for i, _ in found)
+        found = [each for each, row in zip(found, rowed, strict=True) if self.study.shows(row)]
         if not found:
             return {}
         if "shape" in kinds:
             return {"images": _images(found)}
-        return {"points": _points(found)}
+        return {"points": _points(found)} if kinds["samples"] == "float32s" else {}
 
 
 def said(html: str) -> str:
@@ -353,7 +358,7 @@ Kept = Sequence[tuple[int, Mapping[str, Any]]]
 
 def _points(kept: Kept) -> dict[str, Any]:
     """Returns points of the plane as bytes, so many that all of them have ROOM."""
-    data = np.concatenate([np.asarray(row["x"], np.float64) for _, row in kept])
+    data = np.concatenate([np.asarray(row["x"] or (), np.float64) for _, row in kept])
     reach = REACH * float(np.abs(data[np.isfinite(data)]).max(initial=1e-3) or 1.0) / 2
     number = max(16, min(POINTS, ROOM // (5 * len(kept))))
 

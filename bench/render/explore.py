@@ -376,7 +376,7 @@ SAMPLES = {"x": "test data", "x_rec": "reconstructions", "samples": "samples fro
 
 
 def _images(kept: Kept) -> dict[str, Any]:
-    """Returns mosaics as PNG in base64, of so many images that all of them have ROOM."""
+    """Returns mosaics in base64, of so many images that all of them have ROOM."""
     for across in (8, 6, 5, 4, 3, 2):
         made = [{kind: _mosaic(row, kind, across) for kind in SAMPLES} for _, row in kept]
         different = {each[kind] for each in made for kind in SAMPLES}
@@ -395,11 +395,12 @@ def _images(kept: Kept) -> dict[str, Any]:
     def texts(kind: str) -> dict[str, Any]:
         return _coded([base64.b64encode(each[kind]).decode() for each in shown])
 
-    return {"rows": rows, **{kind: texts(kind) for kind in SAMPLES if shown}}
+    kind = "png" if kept[0][1]["shape"][0] == 1 else "webp"
+    return {"rows": rows, "type": kind, **{kind: texts(kind) for kind in SAMPLES if shown}}
 
 
 def _mosaic(row: Mapping[str, Any], kind: str, across: int) -> bytes:
-    """Returns a PNG of the first across² images, b"" where there are none."""
+    """Returns a PNG or WebP of the first across² images, b"" where there are none."""
     c, h, w = row["shape"]
     images = np.frombuffer(row[kind] or b"", np.uint8).reshape(-1, c, h, w)[: across**2]
     if not len(images):
@@ -410,7 +411,10 @@ def _mosaic(row: Mapping[str, Any], kind: str, across: int) -> bytes:
     tiles = whole.reshape(down, across, c, h, w).transpose(0, 3, 1, 4, 2)
     pixels = tiles.reshape(down * h, across * w, c)
     content = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if c == 1 else pixels).save(content, "PNG", optimize=True)
+    if c == 1:
+        Image.fromarray(pixels[..., 0]).save(content, "PNG", optimize=True)
+    else:  # as PNG colours take three times the room
+        Image.fromarray(pixels).save(content, "WEBP", quality=90)
     return content.getvalue()
 
 

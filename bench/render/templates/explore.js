@@ -816,7 +816,7 @@ function pictures(i) {
     const kinds = {...KINDS, x: "test images"};
     const found = Object.entries(kinds).filter(([kind]) => kept(DATA.images, kind, i));
     return [make("h3", {textContent: "Images"}), ...found.map(([kind, words]) => make("figure", {className: "images"},
-      make("figcaption", {textContent: words}), make("img", {alt: `${words} of ${title(i)}`, src: "data:image/png;base64," + kept(DATA.images, kind, i)})))];
+      make("figcaption", {textContent: words}), make("img", {alt: `${words} of ${title(i)}`, src: `data:image/${DATA.images.type};base64,` + kept(DATA.images, kind, i)})))];
   }
   if (DATA.points && DATA.points.rows.includes(i)) {
     return [make("h3", {textContent: "Points"}), make("p", {className: "said", textContent: "Grey: test data. In colour: what the model makes."}),

@@ -365,6 +365,7 @@ def test_a_brush_filters_everything(opened: Open) -> None:
 def test_the_form_moves_the_brush(opened: Open) -> None:
     page = opened()
     chart = page.locator("#histograms .chart").first
+    assert count(page) == 40
     before = pixels(chart)
     page.locator('[data-role="score"] [data-end="least"]').fill("3")
     assert count(page) == len(within(3))

@@ -517,6 +517,7 @@ function build() {
     }
     await scatter();
     update();
+    await Promise.all([...views.values()].map(each => each.view.runAsync()));
     document.body.dataset.ready = "yes";
   }).catch(fail);
   return building;
@@ -837,7 +838,6 @@ async function copy(code, told) {
     getSelection().selectAllChildren(code);
     try { done = document.execCommand("copy"); } catch { done = false; }
   }
-  if (!done) getSelection().selectAllChildren(code);
   told.textContent = done ? "copied" : "The command is selected: copy it with Ctrl+C.";
 }
 

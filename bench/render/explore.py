@@ -91,7 +91,7 @@ WORDS = {
     "decoder_gradient": "gradient at the decoder",
 }
 """What axes and forms call a column; others go by their heading, or their name."""
-SHAPES = dict(
+SHAPES: dict[str, str] = dict(
     zip(
         MARKS,
         (
@@ -132,7 +132,7 @@ class Explorer:
         return templates.get_template("explore.html.j2").render(
             title=data["title"],
             n=data["n"],
-            bundle=vl_convert.javascript_bundle(),
+            bundle=vl_convert.javascript_bundle(None),
             charts=_packed(_charts(list(data["methods"].values()))),
             data=_packed(data),
         )
@@ -366,7 +366,9 @@ def _points(kept: Kept) -> dict[str, Any]:
         x = np.asarray(flat or (), np.float64)[: 2 * number]
         inside = np.isfinite(x) & (np.abs(x) <= reach)
         steps = np.rint((np.where(inside, x, 0) / reach + 1) / 2 * (OUTSIDE - 1))
-        return base64.b64encode(np.where(inside, steps, OUTSIDE).astype(np.uint8)).decode()
+        return base64.b64encode(
+            np.where(inside, steps, OUTSIDE).astype(np.uint8).tobytes()
+        ).decode()
 
     kinds = {kind: _coded([text(row[kind]) for _, row in kept]) for kind in SAMPLES}
     return {"rows": [i for i, _ in kept], "reach": float(f"{reach:.3g}"), **kinds}

@@ -70,14 +70,16 @@ function scaleOf(known) {
   // Errors span decades, and then equal steps are factors.
   if (!known.length) return {domain: null};
   let low = known.reduce((a, b) => Math.min(a, b)), high = known.reduce((a, b) => Math.max(a, b));
+  const extent = [low, high], room = .02;  // so that no mark lies on the edge
   const sorted = Float64Array.from(known).sort();
   const p = share => sorted[Math.floor(share * (sorted.length - 1))];
   const log = low > 0 && (p(.95) / p(.05) >= 100 || high / low >= 1e4);
   const whole = !log && high - low <= BINS && known.every(Number.isInteger);
   if (whole) [low, high] = [low - .5, high + .5];
   else if (low === high) [low, high] = log || low > 0 ? [low / 1.5, high * 1.5] : [low - .5, high + .5];
-  else if (log) [low, high] = [low / 1.05, high * 1.05];
-  return {domain: [low, high], log, bins: whole ? high - low : BINS};
+  else if (log) [low, high] = [low / (high / low) ** room, high * (high / low) ** room];
+  else [low, high] = [low - room * (high - low), high + room * (high - low)];
+  return {domain: [low, high], extent, log, bins: whole ? high - low : BINS};
 }
 
 const toUnit = (scale, v) => scale.log
@@ -319,7 +321,7 @@ function fillForm() {
     $("legend", box).textContent = each.words;
     const range = state.ranges[name] || [null, null];
     $$(".two input", box).forEach((input, k) => {
-      if (each.domain) input.placeholder = shown(fromUnit(each, k));
+      if (each.extent) input.placeholder = shown(each.extent[k]);
       if (input !== typed) {
         input.value = range[k] ?? "";
         input.setAttribute("aria-invalid", "false");
@@ -445,10 +447,12 @@ function brush(view, sides) {
   });
 }
 
+let clicked = false;
 function listen(view, sides) {
   view.container().parentElement.addEventListener("pointerdown", () => { dragged = view.container().parentElement; });
   view.addSignalListener("width", () => { brush(view, sides); view.runAsync(); });
   view.addSignalListener("brush", () => {
+    if (clicked) return;
     let differs = false;
     const found = {};
     for (const [channel, name] of sides) {
@@ -547,12 +551,17 @@ function pointer() {
     down = area.contains(event.target) ? {x: event.clientX, y: event.clientY, ranges: structuredClone(state.ranges)} : null;
   }, true);
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { dragged = null; changed(); });
-  addEventListener("pointerup", event => {
+  addEventListener("pointerup", async event => {
     if (!down || Math.hypot(event.clientX - down.x, event.clientY - down.y) > 4) return;
-    const i = nearest(event, 14);
+    const i = nearest(event, 14), {ranges} = down;
     if (i === null) return;
-    const {ranges} = down;
-    setTimeout(() => { state.ranges = ranges; choose(i, {show: true}); changed(); });  // a click moves no brush
+    // Vega takes a click for a brush without width, perhaps later: a click on a mark moves no brush.
+    clicked = true;
+    await views.get("scatter")?.view.runAsync();
+    clicked = false;
+    state.ranges = ranges;
+    choose(i, {show: true});
+    changed();
   });
   area.addEventListener("pointermove", event => {
     const i = event.buttons ? null : nearest(event, 14);

@@ -132,7 +132,7 @@ class Explorer:
         return templates.get_template("explore.html.j2").render(
             title=data["title"],
             n=data["n"],
-            bundle=vl_convert.javascript_bundle(None),
+            bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
             charts=_packed(_charts(list(data["methods"].values()))),
             data=_packed(data),
         )

@@ -7,7 +7,7 @@
     python -m bench.report --check               the committed reports against the committed rows
 
 Each report is a folder: report.html, report.md, every table as .md, .tex and .csv, every figure
-as .svg or .png. Imports no torch.
+as .svg or .png, and explore.html, where all runs can be filtered and chosen. Imports no torch.
 
 Exit status: 0, 1 if --check or --against found a difference, 2 usage.
 """
@@ -38,6 +38,7 @@ from bench.cli import BASELINE, Parser, UsageError, complain, to_path
 from bench.process import command
 from bench.render.claims import OURS, PAPER, QUESTIONS, WEIGHT, Claims
 from bench.render.compare import agrees
+from bench.render.explore import EXPLORER, Explorer, said
 from bench.render.figures import Picture
 from bench.render.front import find_baseline
 from bench.render.page import FIGURES, HTML, Page, sha256
@@ -100,7 +101,11 @@ def build(study: Study[Any] | str, scale: str, results: Path, other: Path | None
         outside = int((~configs.isin(own)).sum())
         if outside and "data" not in page.frame:  # other images are told of otherwise
             warnings.append(OUTSIDE.format(outside, len(configs)))
-    return replace(page, title=title, warnings=[*warnings, *page.warnings])
+    explorer = Explorer(chosen, scale, results, "" if results == RESULTS else str(results))
+    if results.resolve() == REFERENCE:
+        explorer = Explorer(chosen, scale, results) if scale == chosen.explored_at else None
+    warnings = [*warnings, *page.warnings]
+    return replace(page, title=title, warnings=warnings, explorer=explorer)
 
 
 def _questions(parts: Iterable[Picture | Table]) -> Iterator[Picture | Table]:
@@ -148,6 +153,8 @@ def tell(page: Page, folder: Path) -> None:
     if against := page.tables.get("against"):
         show(against)
         print(against.caption)
+    if page.explorer:
+        print(f"explorer: {folder / EXPLORER}")
     print(f"report: {folder / HTML}")
 
 
@@ -390,7 +397,9 @@ def check() -> list[str]:
         for name, text in texts.items():
             found += _differences(folder / name, text)
         found += _figures(folder, page)
+        found += _explorer(folder, page)
         known |= {folder / name for name in (*texts, FIGURES)}
+        known |= {folder / EXPLORER} if page.explorer else set()
         known |= {folder / file for picture in page.pictures for file in picture.files}
     for document in documents():
         known |= {REFERENCE_REPORTS / m[2] for m in BLOCK.finditer(document.read_text("utf-8"))}
@@ -416,6 +425,18 @@ def _figures(folder: Path, page: Page) -> Iterator[str]:
         for file in picture.files:
             if not noted["files"].get(file) == sha256(folder / file) != "":
                 yield f"{folder / file} is not the file that was published"
+
+
+def _explorer(folder: Path, page: Page) -> Iterator[str]:
+    """A line if the explorer says something else than the rows; versions of Vega don't count."""
+    if page.explorer:
+        path = folder / EXPLORER
+        try:
+            same = said(path.read_text("utf-8")) == said(page.explorer.html())
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            yield f"{path} does not say what the rows say"
 
 
 def _differences(path: Path, rebuilt: str) -> Iterator[str]:

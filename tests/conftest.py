@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from bench import report, run
-from bench.render import draw
+from bench.render import draw, explore
 from tests import lives
 from tests.lives import PATIENCE, Life
 from tests.rows import SMOKE, stored
@@ -119,8 +119,9 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are written without their pictures, for tests that read words alone."""
+    """Reports are written without pictures and explorer, for tests that read words alone."""
     monkeypatch.setattr(draw, "write", lambda *_: {})
+    monkeypatch.setattr(explore.Explorer, "html", lambda _: "")
 
 
 @pytest.fixture(scope="session")

@@ -177,7 +177,7 @@ def test_every_file_is_written_and_the_page_needs_no_other(tmp_path: Path) -> No
     report.write(made, tmp_path)
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     pictures = [file for picture in made.pictures for file in picture.files]
-    assert sorted(page.addresses) == sorted(pictures)
+    assert sorted(page.addresses) == sorted(["explore.html", *pictures])
     assert {p.name for p in made.pictures if p.kind == "dots"} == {"scatter", "points"}
     for file in pictures:
         content = (tmp_path / file).read_bytes()
@@ -188,7 +188,7 @@ def test_every_file_is_written_and_the_page_needs_no_other(tmp_path: Path) -> No
     assert len(page.images) == len(made.pictures) and all(each["alt"] for each in page.images)
     assert page.tags.count("table") == len(made.tables) - 1  # claims are a list
     known = {path.name for path in tmp_path.iterdir()}
-    assert known == {*made.texts(), *pictures, "figures.json", "report.html"}
+    assert known == {*made.texts(), *pictures, "figures.json", "report.html", "explore.html"}
 
 
 def test_an_svg_shortens_coordinates_and_no_words(tmp_path: Path) -> None:

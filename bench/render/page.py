@@ -1,7 +1,8 @@
 """What a report says of the runs of a study at one scale, and the files that it becomes.
 
 A report is a folder: report.html, report.md, every table as .md, .tex and .csv, and every figure
-as .svg or .png, most of them once more for phones. figures.json says what each figure plots.
+as .svg or .png, most of them once more for phones. figures.json says what each figure plots. Most
+reports have an explorer as well, see `bench.render.explore`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL import Image
 from bench.cli import duration
 from bench.render import draw
 from bench.render.claims import Claims
+from bench.render.explore import EXPLORER, Explorer
 from bench.render.figures import DPI, Picture, whole
 from bench.render.tables import Table, unbroken
 
@@ -42,6 +44,7 @@ class Page:
     intro: str = (
         ""  # paragraphs that come before the first part, in Markdown's **bold** and *emphasis*
     )
+    explorer: Explorer | None = None  # that lies beside the report
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -117,6 +120,8 @@ class Page:
         digests["files"] = {name: sha256(folder / name) for name in files}
         _write(folder / FIGURES, json.dumps(digests, indent=1) + "\n")
         _write(folder / HTML, self.html(folder))
+        if self.explorer:
+            _write(folder / EXPLORER, self.explorer.html())
 
     def html(self, folder: Path) -> str:
         """The page for a browser; the pictures lie in this folder."""

@@ -140,6 +140,13 @@ class Study(Generic[S]):
     """Whether reports compare methods in pairs, so that they take a `baseline`."""
     logs: ClassVar[bool] = False
     """Whether `train` writes logs if the job asks for them."""
+    explored: ClassVar[Mapping[str, Sequence[str]]] = {
+        "score": ("inception_score", "swd"),
+        "error": ("mse_x",),
+        "share": ("high_quality", "neighbour_coverage"),
+    }
+    """The columns that an explorer opens with: of each role the first that rows have. A role whose
+    columns no row has gets another number of the rows, or stays empty."""
     name: str
     title: str
     kind: type[S]
@@ -152,6 +159,7 @@ class Study(Generic[S]):
     """Ratio of a member's time in a stack of this size to its time in a larger one (1)."""
     stale: bool = False  # whether results hold rows that were made by other source than today's
     baseline: str = ""  # the method, or its label, that a report compares all others with
+    explored_at: str = ""  # the scale whose published report has an explorer
     base: str = ""  # the study of which this one is a grid, see `derive`
     given: Mapping[str, Any] = field(default_factory=dict)  # what `derive` was given
     stored_metrics: Sequence[Metric] = ()  # of plug-ins that are not loaded, for reports
@@ -368,6 +376,10 @@ class Study(Generic[S]):
 
         kept = {name: sample[name] for name in self.sample_columns()}
         return {name: np.asarray(each) for name, each in kept.items() if each is not None}
+
+    def shows(self, row: Mapping[str, Any]) -> bool:
+        """Says whether the samples of a stored row may stand in an explorer."""
+        return True
 
     def check(
         self,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import plugins
-from bench.studies.images.spec import ImageSpec
+from bench.studies.images.spec import ImageSpec, dataset
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class ImageStudy(Study[ImageSpec]):
 
     compares: ClassVar[bool] = True
     logs: ClassVar[bool] = True
+    explored: ClassVar[Mapping[str, Sequence[str]]] = {
+        "score": ("inception_score", "swd"),
+        "error": ("mse_x",),
+        "share": ("neighbour_coverage", "log_likelihood", "frechet"),
+    }
     kind: type[ImageSpec] = ImageSpec
     own_lams: Mapping[str, Sequence[float]] = field(default_factory=lambda: OWN_LAMS)
     page: Callable[[Asked], Page]
@@ -144,6 +149,10 @@ class ImageStudy(Study[ImageSpec]):
             name: np.frombuffer(each, np.uint8).reshape(-1, *sample["shape"])
             for name, each in kinds.items()
         }
+
+    def shows(self, row: Mapping[str, Any]) -> bool:
+        """Says whether the images of a row are of no people."""
+        return dataset(row["data"]) not in ("celeba", "stand-in faces")
 
     def check(
         self,

@@ -49,6 +49,11 @@ class TheoryStudy(Study[TheorySpec]):
     """Trains small models whose joints have densities."""
 
     logs: ClassVar[bool] = True
+    explored: ClassVar[Mapping[str, Sequence[str]]] = {
+        "score": ("kl_s",),
+        "error": ("mse_x",),
+        "share": ("high_quality",),
+    }
     parts: Mapping[str, Sequence[Part]]  # by scale
 
     def specs(

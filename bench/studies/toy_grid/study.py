@@ -179,4 +179,5 @@ TOY_GRID = ToyStudy(
     methods=("svae_r", "alice"),
     lams={"smoke": (0.0, 0.1), "quick": (0.0, 0.01, 0.1), "paper": (0.0, 0.01, 0.1)},
     cost_of_size={1: 1.6, 2: 1.1},
+    explored_at="quick",
 )

@@ -385,6 +385,8 @@ def check() -> list[str]:
     for name, whose in VERDICTS.items():
         found += _differences(REFERENCE_REPORTS / name, verdicts(pages, whose))
     for (study, scale), page in pages.items():
+        for path in STUDIES[study].store(REFERENCE, scale).explain(write=False):
+            found.append(f"{path} explains its columns otherwise than today's columns.toml")
         folder = REFERENCE_REPORTS / study / scale
         texts = page.texts() | {HTML: page.html(folder)}
         for name, text in texts.items():
@@ -524,6 +526,8 @@ def _reports(args: argparse.Namespace) -> int:
     if not compared:
         raise StoreError(f"nothing was compared with {args.against}")
     if out_folder(args.out, args.results) == REFERENCE_REPORTS:
+        for study, scale in pages if not plugins.LOADED else ():
+            STUDIES[study].store(REFERENCE, scale).explain()
         _renew_documents(pages)
     return 0 if agree else 1
 

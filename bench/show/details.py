@@ -208,4 +208,4 @@ def commands(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[st
         found["no weights were kept; train it in Python"] = (
             f"from bench import train; model = train({argument})"
         )
-    return {**found, "all its numbers": f"python -m bench.show {id} --json{where}"}
+    return {**found, "all its numbers": f"python -m bench.show {id} --json{where}{named}"}

@@ -2,6 +2,7 @@
 
     svae-bench run        trains what is not stored yet, then renders its report
     svae-bench report     renders figures, tables and claims of what is stored
+    svae-bench show       shows stored trainings, and those that run with --log
     svae-bench results    merges folders of results, scores kept weights
     svae-bench model      samples, encodes and reconstructs by trained models
     svae-bench data       prepares images
@@ -20,7 +21,7 @@ from bench import process
 
 COMMANDS = {"run": "bench.run", "report": "bench.report", "results": "bench.results"}
 COMMANDS["model"] = "bench.model"
-COMMANDS |= {name: f"bench.{name}.__main__" for name in ("data", "check", "speed")}
+COMMANDS |= {name: f"bench.{name}.__main__" for name in ("show", "data", "check", "speed")}
 
 
 def main() -> NoReturn:

@@ -110,7 +110,7 @@ def test_a_trace_that_no_file_takes_is_printed(tmp_path: Path):
     assert "unforeseen" in found.stderr
 
 
-@pytest.mark.parametrize("module", ["report", "results", "data", "check", "speed"])
+@pytest.mark.parametrize("module", ["report", "show", "results", "data", "check", "speed"])
 def test_ctrl_c_while_a_command_is_imported_is_one_line(module: str, tmp_path: Path):
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")  # the current folder comes first
     found = shell(f'"$PY" -m bench.{module} --help', tmp_path)
@@ -173,7 +173,7 @@ def test_the_console_command_runs_beside_a_folder_named_bench(tmp_path: Path):
 def test_the_console_command_names_its_commands(words: str, status: int, tmp_path: Path):
     found = shell(f'"$PY" -m bench {words}', tmp_path)
     assert found.returncode == status
-    for name in ("run", "report", "results", "data", "check", "speed"):
+    for name in ("run", "report", "show", "results", "data", "check", "speed"):
         assert name in (found.stderr or found.stdout)
 
 

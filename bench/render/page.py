@@ -125,15 +125,21 @@ class Page:
 
     def html(self, folder: Path) -> str:
         """The page for a browser; the pictures lie in this folder."""
-        templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("bench.render"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
+        return template("report.html.j2").render(
+            page=self, width=lambda name: _width(folder / name)
         )
-        templates.filters["unbroken"] = unbroken
-        templates.filters["marked"] = _marked
-        template = templates.get_template("report.html.j2")
-        return template.render(page=self, width=lambda name: _width(folder / name))
+
+
+def template(name: str) -> jinja2.Template:
+    """Returns a page's template."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("bench.render"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.filters["unbroken"] = unbroken
+    templates.filters["marked"] = _marked
+    return templates.get_template(name)
 
 
 def _write(path: Path, text: str) -> None:

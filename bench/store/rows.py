@@ -513,6 +513,30 @@ class Store:
         """Returns the file of published rows, or of `_samples`, in a folder that has them."""
         return self.folder.with_name(f"{self.folder.name}{kind}.parquet")
 
+    def stored_columns(self, kind: str = "") -> tuple[Path | None, pa.Schema]:
+        """Returns a file of rows, or of `_samples`, and its columns; None and none without one."""
+        buckets = self.samples if kind else self.rows
+        files = [self.published(kind), *buckets.files()]
+        found = ((path, _schema(path)) for path in files if path.is_file())
+        return next((each for each in found if len(each[1])), (None, pa.schema([])))
+
+    def explain(self, write: bool = True) -> list[Path]:
+        """Gives published files today's lines on columns; every value stays as it is.
+
+        Returns the files that had other lines; without `write` they keep them.
+        """
+        found = []
+        for kind, buckets in (("", self.rows), ("_samples", self.samples)):
+            path = self.published(kind)
+            there = {field.name: schema.about(field) for field in _schema(path)}
+            if there and any(there.get(f.name) != schema.about(f) for f in buckets.columns):
+                found.append(path)
+            if write and path in found:
+                table = from_bytes(path.read_bytes(), buckets.columns, keep=True)
+                write_atomically(path, to_bytes(table.combine_chunks()), path.with_name("tmp"))
+                path.with_name("tmp").rmdir()
+        return found
+
     def progress_of(self, run: str | None) -> Path:
         """Returns the folder of heartbeats of a run, which its `process` names."""
         return self.work / "progress" / str(run)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +17,10 @@ from bench.spec import Spec, columns
 SCHEMA_VERSION = 8
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
-DEFAULT, METRIC = "bench.default", "bench.metric"
+DEFAULT, METRIC, ABOUT = "bench.default", "bench.metric", "bench.about"
+"""Metadata of a column: its default as JSON, a plug-in's metric, and what the column says."""
+BETTER = {"higher": "higher is better", "lower": "lower is better"}
+"""How the line on a column ends that says which of two values is better."""
 
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
@@ -32,30 +38,25 @@ TYPES: dict[Any, pa.DataType] = {
 }
 """Arrow's type for each way to declare a column."""
 
-IDENTITY = {
-    "id": str,  # Spec.id
-    "config": str,  # Spec.config: equal for runs that are compared in pairs
-    "protocol": int,  # bench.spec.protocol
-    "label": str,  # name in tables: method and whether lambda > 0
-    "status": str,  # "ok", or "diverged": parameters or outputs not finite
-}
+IDENTITY = {"id": str, "config": str, "protocol": int, "label": str, "status": str}
 
 PROVENANCE = {
-    "commit": str,  # of the suite, null outside a git checkout
-    "dirty": bool,  # whether tracked files differed from the commit
-    **dict.fromkeys(("suite", "python", "torch", "numpy"), str),  # versions
-    "device": str,  # "cpu" or "cuda"
+    "commit": str,
+    "dirty": bool,
+    **dict.fromkeys(("suite", "python", "torch", "numpy"), str),
+    "device": str,
     "device_name": str,
-    "threads": int,  # of the process that trained it
-    "stack_size": int,  # trainings of the same job
-    "graph": bool,  # whether a CUDA graph ran its updates
-    "train_seconds": float,  # of the stack, evaluation left out, per member
+    "threads": int,
+    "stack_size": int,
+    "graph": bool,
+    "train_seconds": float,
     "finished": "time",
-    "method_digest": str,  # of the method's source, see bench.store.source
-    "metric_digests": "texts by name",  # of each metric's source, by the metric's first column
-    "plugins": "texts by name",  # the digest of each plug-in that was loaded, by its file's name
-    "grid": str,  # of a study that is a grid of another: what it is, see bench.studies.grids
+    "method_digest": str,
+    "metric_digests": "texts by name",
+    "plugins": "texts by name",
+    "grid": str,
 }
+"""The file columns.toml says what these columns and those of the suite's studies mean."""
 
 
 TIMES = ("evaluation_seconds",)
@@ -63,23 +64,48 @@ TIMES = ("evaluation_seconds",)
 
 
 def rows(
-    kind: type[Spec], own: Mapping[str, Any], notes: Mapping[str, Mapping[str, str]] = {}
+    kind: type[Spec],
+    own: Mapping[str, Any],
+    metrics: Mapping[str, str] = {},
+    about: Mapping[str, str] = {},
 ) -> pa.Schema:
     """Returns the schema of rows: identity, fields of the spec, the study's own, provenance.
 
     A spec's field carries its default as JSON metadata, for rows that are older than the field.
-    `notes` are the metadata of the study's own columns, by column.
+    `metrics` are plug-ins' metrics as JSON, by their first column. `about` says by column what the
+    columns mean; the metadata ABOUT of a column has its line.
     """
     given = [(f.name, f.default) for f in fields(kind) if f.default is not MISSING]
-    defaults = {name: {DEFAULT: json.dumps(default)} for name, default in given}
-    spec = _fields(columns(kind), defaults)
-    return pa.schema([*_fields(IDENTITY), *spec, *_fields(own, notes), *_fields(PROVENANCE)])
+    defaults = {name: json.dumps(default) for name, default in given}
+    every = {**IDENTITY, **columns(kind), **own, **PROVENANCE}
+    return pa.schema(_fields(every, {DEFAULT: defaults, METRIC: metrics, ABOUT: about}))
 
 
-def samples(own: Mapping[str, Any]) -> pa.Schema:
-    """Returns the schema of what is kept of each training for figures."""
-    return pa.schema(_fields({"id": str, **own}))
+def samples(own: Mapping[str, Any], about: Mapping[str, str] = {}) -> pa.Schema:
+    """Returns the schema of what is kept of each training for figures; see `rows`."""
+    return pa.schema(_fields({"id": str, **own}, {ABOUT: about}))
 
 
-def _fields(declared: Mapping[str, Any], metadata: Mapping[str, Any] = {}) -> list[pa.Field]:
-    return [pa.field(n, TYPES[kind], metadata=metadata.get(n)) for n, kind in declared.items()]
+def _fields(
+    declared: Mapping[str, Any], notes: Mapping[str, Mapping[str, str]]
+) -> Iterator[pa.Field]:
+    for name, kind in declared.items():
+        own = {key: texts[name] for key, texts in notes.items() if name in texts}
+        yield pa.field(name, TYPES[kind], metadata=own or None)
+
+
+@cache
+def explanations(part: str) -> dict[str, str]:
+    """Returns a line on each column of a part of columns.toml, such as "every" or "images"."""
+    text = (resources.files("bench.store") / "columns.toml").read_text("utf-8")
+    return tomllib.loads(text)[part]
+
+
+def about(field: pa.Field) -> str:
+    """Returns what the metadata of a column says about it, "" for nothing."""
+    return (field.metadata or {}).get(ABOUT.encode(), b"").decode()
+
+
+def better(text: str) -> str:
+    """Returns whether "higher" or "lower" values are better, by the line on a column, or ""."""
+    return next((word for word, end in BETTER.items() if text.rstrip(".").endswith(end)), "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 from bench.cli import UsageError
 from bench.spec import OPTIONS, S, Spec, columns
 from bench.studies.study import Study
+
+MANY = 30
+"""Values that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Shard:
 def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec]:
     """Returns the trainings that the options of `bench.run.parser` name. Raises UsageError."""
     kinds = columns(study.kind)
-    asked = _assignments("--only", args.only, ["label", *kinds])
+    asked = assignments("--only", args.only, ["label", *kinds])
     every = study.every_method()
     values = given(study, args)
     methods = list(every) if {"method", "label"} & asked.keys() else None
@@ -69,7 +72,7 @@ def given(study: Study[Any], args: argparse.Namespace) -> dict[str, list[Any]]:
     """Returns the values of every field that --set names. Raises UsageError."""
     kinds, values = columns(study.kind), dict[str, list[Any]]()
     allowed = sorted(kinds.keys() - {"study", "scale", "precision"})
-    for field, texts in _assignments("--set", args.set, allowed).items():
+    for field, texts in assignments("--set", args.set, allowed).items():
         if field in OPTIONS and getattr(args, OPTIONS[field].strip("-")) is not None:
             raise UsageError(f"--set {field} and {OPTIONS[field]} mean the same; allowed: one")
         try:
@@ -125,10 +128,8 @@ def shrunk(before: Sequence[Spec], after: Sequence[Spec]) -> list[str]:
     return [*dict.fromkeys(found)]
 
 
-def _assignments(
-    option: str, texts: Sequence[str], fields: Collection[str]
-) -> dict[str, list[str]]:
-    """Returns {field: values} of all FIELD=VALUE[,VALUE] of an option."""
+def assignments(option: str, texts: Sequence[str], fields: Collection[str]) -> dict[str, list[str]]:
+    """Returns {field: values} of all FIELD=VALUE[,VALUE] of an option. Raises UsageError."""
     found: dict[str, list[str]] = {}
     allowed = f"FIELD=VALUE[,VALUE]; allowed fields: {', '.join(fields)}"
     for text in texts:
@@ -143,15 +144,31 @@ def _kept(study: Study[Any], specs: Sequence[Spec], field: str, texts: Sequence[
     """Returns the specs whose field, or label, has one of these values."""
     labels, kind = field == "label", columns(study.kind).get(field, str)
     values = [study.label(s.method, s.lam) if labels else getattr(s, field) for s in specs]
+    own = f" (own values: {OPTIONS[field]})" if field in OPTIONS else ""
+    wanted = among(values, kind, texts, f"--only {field}=", field, own)
+    return [spec for spec, value in zip(specs, values, strict=True) if value in wanted]
+
+
+def among(
+    values: Iterable[Any],
+    kind: Callable[[str], Any],
+    texts: Sequence[str],
+    option: str,
+    field: str,
+    more: str = "",
+) -> set[Any]:
+    """Returns what these texts of an option mean, each of which is one of the values of a field.
+
+    Raises UsageError for a text that is none of them; it says which there are, and `more`.
+    """
     present, wanted = set(values), set()
     for text in texts:
         each = None
         with suppress(ValueError):
             each = kind(text)
         if each not in present:
-            there = ", ".join(str(value) or '""' for value in sorted(present))
-            allowed = f"{field} in this selection: {there}"
-            own = f" (own values: {OPTIONS[field]})" if field in OPTIONS else ""
-            raise UsageError(f"--only {field}={text}; allowed: {allowed}{own}")
+            there = ", ".join(str(value) or '""' for value in sorted(present)[:MANY])
+            there += f" and {len(present) - MANY} others" if len(present) > MANY else ""
+            raise UsageError(f"{option}{text}; allowed: {field} in this selection: {there}{more}")
         wanted.add(each)
-    return [spec for spec, value in zip(specs, values, strict=True) if value in wanted]
+    return wanted

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from bench.render.drawings import Drawing
     from bench.render.page import Page
     from bench.scores.metrics import Metric
     from bench.store.rows import Store
@@ -37,6 +38,7 @@ Kept = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 NAME = re.compile("[a-z][a-z0-9_]{0,40}")
 """What a grid may be called: the name becomes a folder."""
+UNEXPLAINED = "a column of {}, which says no more about it"
 NO_AXES = ("study", "scale", "method", "lam", "seed", "precision")
 """Fields that have another place in a study, or in a command."""
 
@@ -136,6 +138,10 @@ class Study(Generic[S]):
     they are called, so that listing the studies is quick.
     """
 
+    first_score: ClassVar[str] = ""
+    """The column that says first how good a run is; "" is the first score that has values."""
+    apart: ClassVar[tuple[str, ...]] = ()
+    """Fields at whose other values scores mean something else, so that they are not compared."""
     compares: ClassVar[bool] = False
     """Whether reports compare methods in pairs, so that they take a `baseline`."""
     logs: ClassVar[bool] = False
@@ -287,9 +293,9 @@ class Study(Generic[S]):
 
         own = {**columns(self.metrics()), **self.columns()}
         theirs = [each for each in self.metrics() if plugins.home("metrics", each.columns[0])]
-        notes = {each.columns[0]: {schema.METRIC: each.as_json()} for each in theirs}
-        rows = schema.rows(self.kind, own, notes)
-        samples = schema.samples(self.sample_columns())
+        told = {each.columns[0]: each.as_json() for each in theirs}
+        rows = schema.rows(self.kind, own, told, self.explanations())
+        samples = schema.samples(self.sample_columns(), self.sample_explanations())
         return Store(results, self.name, scale, rows, samples, None if self.stale else self.today())
 
     def today(self) -> Today:
@@ -316,6 +322,29 @@ class Study(Generic[S]):
         entries = [place for place in self.method_source(method) if place.endswith("]")]
         known = not entries or any(map(there, entries))
         return known or bool(plugins.home("methods", method))
+
+    def explanations(self) -> dict[str, str]:
+        """Returns a line on each column of rows: what it says, its unit or range, what is better.
+
+        A metric's line begins with the first paragraph of its function's docstring.
+        """
+        from bench.store.schema import explanations
+
+        found = {**explanations("every"), **self.meanings()}
+        for metric in self.metrics():
+            first, *others = metric.columns
+            if said := [line for line in (metric.explanation, found.get(first, "")) if line]:
+                found[first] = "; ".join([*(line.rstrip(".") for line in said[:-1]), said[-1]])
+            for name in others:
+                found.setdefault(name, f"see {first}, which is of the same metric")
+        names = [*self.taken(), *(name for each in self.metrics() for name in each.columns)]
+        return {name: found.get(name, UNEXPLAINED.format(self.name)) for name in names}
+
+    def sample_explanations(self) -> dict[str, str]:
+        """Returns a line on each column of samples."""
+        found = {"id": "the training, as in the rows", **self.sample_meanings()}
+        names = ("id", *self.sample_columns())
+        return {name: found.get(name, UNEXPLAINED.format(self.name)) for name in names}
 
     def load(self, results: Path, scale: str) -> tuple[pa.Table, dict[Path, str]]:
         """Returns the rows of today's protocol and source, and the unreadable files.
@@ -366,8 +395,20 @@ class Study(Generic[S]):
 
         return [*IDENTITY, *columns(self.kind), *self.columns(), *PROVENANCE]
 
+    def meanings(self) -> Mapping[str, str]:
+        """Returns a line on each of this study's own columns and fields.
+
+        It says what the column is, its unit or range, and ends with "higher is better" or "lower is
+        better" where one is so.
+        """
+        return {}
+
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of what is kept of a training for figures, beside its id."""
+        return {}
+
+    def sample_meanings(self) -> Mapping[str, str]:
+        """Returns a line on each of these columns."""
         return {}
 
     def arrays(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -380,6 +421,17 @@ class Study(Generic[S]):
     def shows(self, row: Mapping[str, Any]) -> bool:
         """Says whether the samples of a stored row may stand in an explorer."""
         return True
+
+    def drawings(
+        self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> Sequence[Drawing]:
+        """Returns what can be drawn of a training: curves of its row, and what is kept of it.
+
+        Nested columns of the row are lists, and dicts by name; `arrays` are those of `arrays`.
+        """
+        from bench.render.drawings import of_arrays, of_row
+
+        return [*of_row(row), *of_arrays(arrays)]
 
     def check(
         self,

@@ -41,6 +41,7 @@ class ImageStudy(Study[ImageSpec]):
     `page` makes the report, see `Study.report`.
     """
 
+    apart: ClassVar[tuple[str, ...]] = ("data",)
     compares: ClassVar[bool] = True
     logs: ClassVar[bool] = True
     explored: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -100,12 +101,11 @@ class ImageStudy(Study[ImageSpec]):
         Scores and log p(x) are null for a diverged training.
         """
         return {
-            "real_score": float,  # inception score of the real test images
+            "real_score": float,
             "n_splits": int,
-            "classifier": str,  # the suite's classifier
-            "classifier_sha256": str,  # of its weights
-            "classifier_accuracy": float,  # on its own test set
-            # The metrics of images that no model made, by "KIND: COLUMN", see `anchors`.
+            "classifier": str,
+            "classifier_sha256": str,
+            "classifier_accuracy": float,
             "anchors": "numbers by name",
             # These columns are about scores by ImageNet's classifier, null without its weights.
             "imagenet_n_samples": int,
@@ -116,22 +116,32 @@ class ImageStudy(Study[ImageSpec]):
             "imagenet_kid_subsets": int,
             "imagenet_kid_subset_size": int,
             "imagenet_weights_sha256": str,
-            "log_likelihood": float,  # AIS's lower bound, nats, mean over `ais_images`
+            "log_likelihood": float,
             "log_likelihood_se": float,
-            "log_likelihoods": "floats",  # of each image
-            "bdmc_gap": float,  # upper minus lower bound on images that the model simulates
+            "log_likelihoods": "floats",
+            "bdmc_gap": float,
             "bdmc_gap_se": float,
-            "simulated": int,  # number of simulated images
-            "acceptance": float,  # of the trajectories
-            "data_sha256": str,  # of the images
-            "data_place": str,  # the last name in the path of a user's own images
-            "stand_in": bool,  # whether the suite drew the images
+            "simulated": int,
+            "acceptance": float,
+            "data_sha256": str,
+            "data_place": str,
+            "stand_in": bool,
             "steps": int,
-            "trace_step": "ints",  # the steps of the two losses
+            "trace_step": "ints",
             "critic_loss": "floats",
             "model_loss": "floats",
-            "evaluation_seconds": float,  # scores and AIS, which `train_seconds` leaves out
+            "evaluation_seconds": float,
         }
+
+    def meanings(self) -> Mapping[str, str]:
+        from bench.store.schema import explanations
+
+        return explanations("images")
+
+    def sample_meanings(self) -> Mapping[str, str]:
+        from bench.store.schema import explanations
+
+        return explanations("images_samples")
 
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of up to 64 uint8 images each, (c, h, w) as in `shape`.

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from bench.studies.theory.spec import (
     DESCENT,
     EXACT,
     JOINT,
+    LINE,
     MODES,
     SQUARE,
     SUPPORTS,
@@ -31,6 +33,7 @@ from bench.studies.theory.spec import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from bench.render.drawings import Drawing
     from bench.render.page import Page
 
 
@@ -48,6 +51,8 @@ class Part:
 class TheoryStudy(Study[TheorySpec]):
     """Trains small models whose joints have densities."""
 
+    first_score: ClassVar[str] = "kl_s"
+    apart: ClassVar[tuple[str, ...]] = ("experiment", "dimension", "distance")
     logs: ClassVar[bool] = True
     explored: ClassVar[Mapping[str, Sequence[str]]] = {
         "score": ("kl_s",),
@@ -125,6 +130,16 @@ class TheoryStudy(Study[TheorySpec]):
         traced = {"trace_batch": "ints", "traces": "float32s by name"}
         return {**dict.fromkeys(numbers, float), "modes": int, "n_samples": int, **traced}
 
+    def meanings(self) -> Mapping[str, str]:
+        from bench.store.schema import explanations
+
+        return explanations("theory")
+
+    def sample_meanings(self) -> Mapping[str, str]:
+        from bench.store.schema import explanations
+
+        return explanations("theory_samples")
+
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of densities on the grids of `evaluate`."""
         return dict.fromkeys(("density_x", "density_z"), "float32s")
@@ -136,6 +151,24 @@ class TheoryStudy(Study[TheorySpec]):
             name: each.reshape(side, side) if len(each) == side**2 else each
             for name, each in super().arrays(sample).items()
         }
+
+    def drawings(
+        self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> Sequence[Drawing]:
+        """Returns traces of one unit each, and densities on a line or a square."""
+        import numpy as np
+
+        from bench.render.drawings import curves_over, of_arrays
+
+        found, traces = list[Any](), row["traces"] or {}
+        for title, names in TRACED.items():
+            lines = {name: each for name, each in traces.items() if re.fullmatch(names, name)}
+            found += [curves_over(title, "batch", row["trace_batch"], lines)] if lines else []
+        if (line := arrays.get("density_x")) is not None and line.ndim == 1:
+            lines = {"p(x) at the end": line}
+            found.append(curves_over("density of samples", "x", np.linspace(*LINE), lines))
+            arrays = {}
+        return [*found, *of_arrays(arrays)]
 
     def check(
         self,
@@ -181,6 +214,14 @@ class TheoryStudy(Study[TheorySpec]):
         return build(self, scale, results, other)
 
 
+TRACED = {
+    "divergences, nats": r"kl_\w+|believed|value",
+    "cosine of the decoder's gradient with that of a divergence": "decoder follows .*",
+    "cosine of the encoder's gradient with that of a divergence": "encoder follows .*",
+    "loss of the critic, and its excess over that of f*": "loss|excess",
+    "gradient at the decoder, by method": "gradient .*",
+}
+"""What is traced, by patterns of names, as it can be drawn."""
 _DIVERGENCES = ("vae", "vae_z", "vae_xz")
 _DISTANCES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 

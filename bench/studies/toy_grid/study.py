@@ -62,6 +62,16 @@ class ToyStudy(Study[ToySpec]):
             "decoder_gradient": "float32s by name",  # see `Evaluation.decoder_gradient`
         }
 
+    def meanings(self) -> Mapping[str, str]:
+        from bench.store.schema import explanations
+
+        return explanations("toy_grid")
+
+    def sample_meanings(self) -> Mapping[str, str]:
+        from bench.store.schema import explanations
+
+        return explanations("toy_grid_samples")
+
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of 256 points each, (x0, y0, x1, y1, ...)."""
         return dict.fromkeys(("x", "x_rec", "samples"), "float32s")

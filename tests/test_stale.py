@@ -271,4 +271,4 @@ def test_a_published_row_is_found(capsys: pytest.CaptureFixture[str], tmp_path: 
 @pytest.mark.parametrize("id", ["0" * 16, "nothing"])
 def test_an_id_that_no_row_has(id: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run.main(["--id", id, "--results", str(tmp_path)]) == 2
-    assert f"--id {id}; allowed: the id of a row in" in capsys.readouterr().err
+    assert f"id {id!r}; allowed: the id of a row in" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from PIL import Image
 
 from bench.render.figures import MARKS, looks
 from bench.spec import columns
+from bench.store import schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from bench.studies.study import Study
 
 EXPLORER = "explore.html"
-ABOUT = b"bench.about"
-"""The metadata of a column that say what it means."""
 ROLES = ("score", "error", "share")
 """What the three histograms show; the first two are the axes of the scatter plot."""
 ORIGIN = ("classifier", "data_place", "commit", "dirty", "torch", "device", "device_name")
@@ -49,11 +48,9 @@ REACH = 2.5
 OUTSIDE = 255
 """Stands for a coordinate that is not drawn."""
 
-LOWER = ("mse", "swd", "frechet", "fid", "kid", "kl_", "energy", "prior_", "holes", "bdmc_gap")
+DIRECTION = re.compile(r"[;,]? (higher|lower) is better\.?$")
+"""What the line on a column ends with; the page says it beside the column's name."""
 TIMES = ("train_seconds", "evaluation_seconds")
-HIGHER = ("inception_score", "high_quality", "mode", "neighbour_", "log_likelihood")
-"""How columns begin of which less is better, and of which more is better."""
-NEITHER = ("neighbour_n", "log_likelihood_se", "swd_real", "kl_s_start", "acceptance")
 SETTINGS = ("n_samples", "n_splits", "neighbour_n", "swd_real", "real_score", "simulated", "steps")
 SETTINGS += ("classifier_accuracy", "stand_in", "acceptance")
 """Numbers that tell how a model was scored, and not how well."""
@@ -142,7 +139,7 @@ class Explorer:
         table = self.study.load(self.results, self.scale)[0]
         table = table.sort_by("id")  # as good as chance: no method is drawn over all others
         rows = {name: table[name].to_pylist() for name in table.column_names}
-        numbers = self._numbers(rows, _meanings(table.schema))
+        numbers = self._numbers(rows, {field.name: schema.about(field) for field in table.schema})
         fields = [name for name in (*columns(self.study.kind), "status") if name in rows]
         return {
             "title": f"{self.study.title} ({self.scale})",
@@ -166,7 +163,6 @@ class Explorer:
         """Returns every measured number that any row has; `about` explains columns."""
         metrics = self.study.metrics()
         headings = {each.columns[0]: each.heading for each in metrics}
-        about = {each.columns[0]: each.explanation for each in metrics} | dict(about)
         measured = dict.fromkeys(name for each in metrics for name in each.columns)
         own = self.study.columns()
         measured |= dict.fromkeys(name for name in own if own[name] in (int, float, bool))
@@ -175,8 +171,9 @@ class Explorer:
             values = [_short(value, DIGITS) for value in rows.get(name, [])]
             if any(value is not None for value in values):
                 words = WORDS.get(name) or headings.get(name) or name.replace("_", " ")
-                known = {"name": name, "words": words, "about": about.get(name, "")}
-                known |= {"better": _better(name), "setting": name in SETTINGS}
+                meaning = about.get(name, "")
+                known = {"name": name, "words": words, "about": DIRECTION.sub("", meaning)}
+                known |= {"better": schema.better(meaning), "setting": name in SETTINGS}
                 found.append(known | _coded(values))
         return found
 
@@ -304,25 +301,6 @@ def _field(name: str, values: Sequence[Any]) -> dict[str, Any]:
         "words": WORDS.get(name, name.replace("_", " ")),
         "levels": levels,
     } | codes
-
-
-def _meanings(schema: pa.Schema) -> dict[str, str]:
-    """Returns what the metadata of columns say that they mean, where they say it."""
-    told = {field.name: (field.metadata or {}).get(ABOUT, b"").decode() for field in schema}
-    return {name: text for name, text in told.items() if text}
-
-
-def _better(name: str) -> str:
-    """Returns which values of a column are better, "" where neither are."""
-    if name in NEITHER:
-        return ""
-    return (
-        "lower"
-        if name.startswith((*LOWER, *TIMES))
-        else "higher"
-        if name.startswith(HIGHER)
-        else ""
-    )
 
 
 def _roles(

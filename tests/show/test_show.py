@@ -25,8 +25,11 @@ ALICE = sorted((s for s in SPECS if (s.method, s.lam) == ("alice", 0.1)), key=la
 
 
 @pytest.fixture
-def filled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def filled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
     """Stores the smoke study; ALICE at 0.1 has scores 1, 2, none (diverged) and null."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's own workers set it
     rows = {spec.id: row(spec) for spec in SPECS}
     scores = [1.0, 2.0, None, 3.0]
     for spec, score in zip(ALICE, scores, strict=True):

@@ -156,13 +156,19 @@ def extra(
 
     A metric has `columns` of `frame`, whose first is shown, `heading`, `digits` and
     `explanation`. `shown` are the columns that the table has, or leaves out on purpose. `form`
-    makes a cell of a group's values and the digits. The words are for the caption.
+    makes a cell of a group's values and the digits. A cell says of how many runs it is, if some of
+    its group lack a value. The words are for the caption.
     """
     filled = {*frame.columns[frame.notna().any()]} - {*shown}
     there = [each for each in metrics if each.columns[0] in filled]
 
     def cell(metric: Any) -> Cell:
-        return lambda runs: form(runs[metric.columns[0]], metric.digits)
+        def shown(runs: pd.DataFrame) -> str:
+            values = runs.loc[runs["status"] != "diverged", metric.columns[0]]
+            text, n = form(values, metric.digits), int(values.notna().sum())
+            return f"{text} (n = {n})" if 0 < n < len(values) else text
+
+        return shown
 
     def explained(metric: Any) -> str:
         words = metric.explanation

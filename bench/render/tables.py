@@ -146,6 +146,16 @@ def spread(values: pd.Series, digits: int = 3) -> str:
     return shown if len(values) < 2 else f"{shown} ± {number(float(values.std()), digits)}"
 
 
+def partly(runs: pd.DataFrame, metric: Any, form: Callable[[pd.Series, int], str]) -> str:
+    """A cell of a group's values of a metric, which says of how many runs if some lack a value.
+
+    Diverged runs have none, and are counted elsewhere.
+    """
+    values = runs.loc[runs["status"] != "diverged", metric.columns[0]]
+    text, n = form(values, metric.digits), int(values.notna().sum())
+    return f"{text} (n = {n})" if 0 < n < len(values) else text
+
+
 def extra(
     metrics: Iterable[Any],
     frame: pd.DataFrame,
@@ -156,19 +166,13 @@ def extra(
 
     A metric has `columns` of `frame`, whose first is shown, `heading`, `digits` and
     `explanation`. `shown` are the columns that the table has, or leaves out on purpose. `form`
-    makes a cell of a group's values and the digits. A cell says of how many runs it is, if some of
-    its group lack a value. The words are for the caption.
+    makes a cell of a group's values and the digits, see `partly`. The words are for the caption.
     """
     filled = {*frame.columns[frame.notna().any()]} - {*shown}
     there = [each for each in metrics if each.columns[0] in filled]
 
     def cell(metric: Any) -> Cell:
-        def shown(runs: pd.DataFrame) -> str:
-            values = runs.loc[runs["status"] != "diverged", metric.columns[0]]
-            text, n = form(values, metric.digits), int(values.notna().sum())
-            return f"{text} (n = {n})" if 0 < n < len(values) else text
-
-        return shown
+        return lambda runs: partly(runs, metric, form)
 
     def explained(metric: Any) -> str:
         words = metric.explanation

@@ -26,13 +26,14 @@ def test_a_metric_without_a_column_gets_one_and_its_words() -> None:
     metrics += [Metric((name,), halved, name.title()) for name in ("empty", "unknown")]
     columns, words = extra(metrics, frame, shown=("own",))
     table = tabulate("t", "T", f"Words.{words}", columns, [frame, frame.iloc[1:2]])
-    assert table.markdown() == "| Half |\n| ---: |\n| 0.38 |\n| – |\n\n" + (
+    text = table.markdown().replace("\N{NO-BREAK SPACE}", " ")
+    assert text == "| Half |\n| ---: |\n| 0.38 (n = 2) |\n| – |\n\n" + (
         "Words. Half: a made-up number. 1 of 4 trainings have no Half.\n"
     )
     columns, _ = extra(
         metrics, frame, ("own",), lambda values, digits: f"{values.max():.{digits}f}"
     )
-    assert columns[0][1](frame) == "0.50"
+    assert columns[0][1](frame) == "0.50 (n = 2)"
 
 
 def test_markdown_aligns_and_escapes() -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from bench.render import intervals
 from bench.render.figures import ORDER, rank
 from bench.render.front import labels_of
-from bench.render.tables import Column, Table, lam, number, p_value, spread, tabulate
+from bench.render.tables import Column, Table, lam, number, p_value, partly, spread, tabulate
 from bench.render.text import texts
 from bench.scores.metrics import IMAGES, Metric
 from bench.studies.images.claims import ERROR, anchors
@@ -117,7 +117,7 @@ def likelihood(runs: pd.DataFrame, mark: str = "") -> str:
 
 def spreads(metric: Metric) -> tuple[str, Callable[[pd.DataFrame], str]]:
     """A metric's heading, and its mean and sd over the seeds of a group of runs."""
-    return metric.heading, lambda runs: spread(runs[metric.columns[0]], metric.digits)
+    return metric.heading, lambda runs: partly(runs, metric, spread)
 
 
 def scored(metrics: Sequence[Metric], names: Iterable[str]) -> Cells:

@@ -65,7 +65,7 @@ class TrainedModel:
     def _critic(self, x: Tensor | None, z: Tensor | None, seed: str) -> Tensor:
         raise NotImplementedError
 
-    def test_data(self, data: Path | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns held-out x of this training, (m, ...), and labels (m,), None if there are none.
 
         `data` is the place of images, if the training had one. Raises UsageError for images that

@@ -44,9 +44,9 @@ class ImageModel(TrainedModel):
         self.shape = (self._domain.channels, self._domain.size, self._domain.size)
         self.d_z = self._domain.d_z
 
-    def test_data(self, data: Path | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the test images, uint8 (m, c, h, w), and their classes."""
-        images = load(dataset(self._data), data)
+        images = load(dataset(self._data), None if data is None else Path(data))
         if data_of(self._data, images) != self._data:
             raise UsageError(f"these are not the images of {self._data}; allowed: their place")
         return images.test, images.test_labels

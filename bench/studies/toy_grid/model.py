@@ -47,7 +47,7 @@ class ToyModel(TrainedModel):
             raise Unusable("weights of other networks") from None
         super().__init__(spec, networks.to(device), about, row)
 
-    def test_data(self, data: Path | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the 1,024 held-out points (m, 2), and the nearest of the five centres to each."""
         if data is not None:
             raise UsageError("the toy study draws its own data; allowed: no place of data")

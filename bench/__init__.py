@@ -1,9 +1,10 @@
 """Reproduces the tables and figures of the Symmetric Variational Autoencoder paper.
 
-    from bench import load, runs, specs, train
+    from bench import UsageError, load, runs, specs, train
 
 `runs` returns stored rows as a data frame. `load` returns a trained model, and `train` trains one.
-`specs` says what can be trained. None of them loads torch or pandas before it is called.
+`specs` says what can be trained. None of them loads torch or pandas before it is called. All raise
+`UsageError`, in one line, for what can't be.
 """
 
 import sys
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.cli import UsageError
     from bench.frame import runs
     from bench.model import load, specs, train
 
-__all__ = ["load", "runs", "specs", "train"]
+__all__ = ["UsageError", "load", "runs", "specs", "train"]
 
-_PLACES = {"runs": "bench.frame", "load": "bench.model", "specs": "bench.model"}
-_PLACES["train"] = "bench.model"
+_PLACES = {"UsageError": "bench.cli", "runs": "bench.frame"}
+_PLACES |= dict.fromkeys(("load", "specs", "train"), "bench.model")
 
 if sys.argv[:1] == ["-m"]:  # Python is looking for the command `python -m bench.NAME`
     from bench import process
@@ -41,3 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

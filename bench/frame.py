@@ -48,10 +48,10 @@ def runs(
 ) -> pd.DataFrame:
     """Returns one row for each finished training of a study at a scale, diverged ones included.
 
-    Columns are those of `python -m bench.show --columns`. Nested columns hold plain lists, and
-    columns of names hold dicts. With `samples` there is also a column `kept` of arrays by name,
-    None where nothing was kept: `x`, `x_rec` and `samples` are points (n, 2) or images (n, c, h, w)
-    of uint8; the theory study has densities.
+    Columns are those of `python -m bench.show --columns`, and `has_weights`: whether `load` finds
+    weights. Nested columns hold plain lists, and columns of names hold dicts. With `samples` there
+    is also a column `kept` of arrays by name, None where nothing was kept: `x`, `x_rec` and
+    `samples` are points (n, 2) or images (n, c, h, w) of uint8; the theory study has densities.
 
     Rows come from the folder `results`. None is the folder "results" if it has such rows, else the
     published rows; `attrs["results"]` says which. Rows that other source than today's has made are
@@ -82,6 +82,7 @@ def runs(
         command = f"python -m bench.run {study} --scale {scale}"
         raise UsageError(f"no rows of {study} at scale {scale} in {where}: {command}")
     frame = plain(table)
+    frame["has_weights"] = [store.weights_of(id).is_file() for id in frame["id"]]
     if samples:
         arrays = {each["id"]: chosen.arrays(each) for each in store.load_samples().to_pylist()}
         frame["kept"] = pd.Series([*map(arrays.get, frame["id"])], frame.index, dtype=object)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -58,8 +60,11 @@ def specs(study: str, scale: str, **fields: Any) -> list[Spec]:
         if name not in known or name in ("study", "scale"):
             allowed = ", ".join(each for each in known if each not in ("study", "scale"))
             raise UsageError(f"unknown field {name!r}; allowed: {allowed}")
-        single = isinstance(value, str) or not isinstance(value, Sequence | range)
+        value = value.tolist() if hasattr(value, "tolist") else value  # of numpy or pandas
+        single = isinstance(value, str) or not isinstance(value, Sequence)
         given[name] = [value] if single else [*value]
+        if not given[name]:
+            raise UsageError(f"{name} is {value!r}; allowed: a value, or a list of values")
     methods, lams = given.pop("method", None), given.pop("lam", None)
     every = chosen.every_method()
     if unknown := [method for method in methods or () if method not in every]:
@@ -85,16 +90,16 @@ def train(
     training that diverged, which has no weights.
     """
     from bench.engine.again import train_once
-    from bench.engine.plan import choose_device
 
     plugins.load()
+    device = _device(device)
     spec = _spec(what, None if results is None else Path(results))
     study = STUDIES[spec.study]
     place = None if data is None else Path(data)
     (spec,) = study.check([spec], place, None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if results is None else Path(results)
-        row = train_once(study, spec, choose_device(device), folder, place, weights="all")
+        row = train_once(study, spec, device, folder, place, weights="all")
         if row["status"] != "ok":
             raise UsageError(f"training {spec.id} has diverged, so it has no weights")
         return _load(study, spec, row, folder, device)
@@ -110,10 +115,17 @@ def load(
     such row or file, and where no weights are kept.
     """
     plugins.load()
+    device = _device(device)
     if isinstance(what, Path) or str(what).endswith(".safetensors"):
         return _from_file(Path(str(what)), device)
     id = what.id if isinstance(what, Spec) else str(what)
-    found = find(id, None if results is None else Path(results))
+    try:
+        found = find(id, None if results is None else Path(results))
+    except UsageError as error:
+        if isinstance(what, Spec) and hasattr(what, "data"):
+            why = "images of your own make another spec: `spec` of the model that `train` returns"
+            raise UsageError(f"{error}; {why}") from None
+        raise
     spec = _spec_of(found)
     if why := found.study.today().stale(found.row):
         warnings.warn(f"row {spec.id} was made by {why}", stacklevel=2)
@@ -121,9 +133,8 @@ def load(
 
 
 def _load(
-    study: Study[Any], spec: Spec, row: Mapping[str, Any], folder: Path, device: str | None
+    study: Study[Any], spec: Spec, row: Mapping[str, Any], folder: Path, device: str
 ) -> TrainedModel:
-    from bench.engine.plan import choose_device
     from bench.store import weights
 
     if row["status"] != "ok":
@@ -131,14 +142,13 @@ def _load(
     _know(study, spec)
     try:
         tensors = weights.read(study.store(folder, spec.scale), spec, row)
-        return study.model(spec, tensors, weights.about(spec, row), row, choose_device(device))
+        return study.model(spec, tensors, weights.about(spec, row), row, device)
     except weights.Unusable as error:
         again = f"train({spec.id!r}) or python -m bench.run {spec.study} --id {spec.id}"
         raise UsageError(f"{error} of {spec.id} in {folder}; {again} trains it again") from None
 
 
-def _from_file(path: Path, device: str | None) -> TrainedModel:
-    from bench.engine.plan import choose_device
+def _from_file(path: Path, device: str) -> TrainedModel:
     from bench.store import checkpoint, weights
 
     if not path.is_file():
@@ -152,7 +162,7 @@ def _from_file(path: Path, device: str | None) -> TrainedModel:
             raise weights.Unusable("is of a spec that today's code gives another id")
         _know(study, spec)
         full = weights.full(tensors)
-        return study.model(spec, full, about, None, choose_device(device))
+        return study.model(spec, full, about, None, device)
     except checkpoint.Damaged:
         raise UsageError(f"{path} is damaged, or no file of weights") from None
     except KeyError as error:
@@ -161,6 +171,14 @@ def _from_file(path: Path, device: str | None) -> TrainedModel:
         ) from None
     except (TypeError, ValueError, weights.Unusable) as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _device(asked: str | None) -> str:
+    from bench.engine.plan import choose_device
+
+    if asked not in (None, "cpu", "cuda"):
+        raise UsageError(f"device is {asked!r}; allowed: cpu, cuda")
+    return choose_device(asked)
 
 
 def _know(study: Study[Any], spec: Spec) -> None:
@@ -177,7 +195,9 @@ def _spec(what: Spec | str, results: Path | None) -> Spec:
             raise UsageError(f"unknown study {what.study!r}; allowed: {', '.join(STUDIES)}")
         _know(STUDIES[what.study], what)
         return what
-    found = find(str(what), results)
+    if not isinstance(what, str):
+        raise UsageError(f"train() takes one spec, or an id; got {type(what).__name__}")
+    found = find(what, results)
     _know(found.study, what := _spec_of(found))
     return what
 
@@ -212,7 +232,9 @@ def parser() -> argparse.ArgumentParser:
         about = "looks for ID here, then among the published rows (default: results)"
         add("--results", type=to_path, metavar="DIR", help=about)
         if name != "sample":
-            about = "takes x from this .npy, .npz or .csv instead of the test data"
+            about = """takes x from this file instead of the test data: a .npy; an .npz, of which
+                its array x, samples, or only array; a .csv with columns x_0, x_1, ... or samples_0,
+                ..., or without a header. Images are in [0, 1], or uint8."""
             add("--input", type=to_path, metavar="FILE", help=about)
             about = "takes images from this place, as the training did, see bench.run"
             add("--data", type=to_path, metavar="DIR|FILE", help=about)
@@ -231,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"--out {args.out}; allowed: a file that ends with {_SUFFIXES}")
         model = load(args.id, results=args.results, device=args.device)
         made = _made(model, args)
+        if args.out.suffix == ".csv" and args.what == "encode" and len(model.shape) > 1:
+            del made["x"]  # thousands of pixels beside a code
         write = {".png": _picture, ".npz": _arrays, ".csv": _table}[args.out.suffix]
         write(model, made, args.out)
     except UsageError as error:
@@ -247,6 +271,8 @@ _SUFFIXES = ", ".join(SUFFIXES)
 
 def _made(model: TrainedModel, args: argparse.Namespace) -> dict[str, np.ndarray]:
     """Returns arrays by name: samples, or x with codes, reconstructions and labels."""
+    import numpy as np
+
     n = args.n or (SAMPLES if len(model.shape) == 1 else IMAGES)
     if args.what == "sample":
         return {"samples": model.sample(n, args.seed)}
@@ -257,7 +283,11 @@ def _made(model: TrainedModel, args: argparse.Namespace) -> dict[str, np.ndarray
     else:
         x, labels = _read(args.input), None
         n = args.n or len(x)
+        if x.ndim == 2 and x.shape[1] == math.prod(model.shape):
+            x = x.reshape(-1, *model.shape)  # a row of a table has all pixels
     x = x[:n]
+    if x.dtype == np.uint8:
+        x = x / np.float32(255)  # in the unit of reconstructions
     found = {"x": x, "z": model.encode(x, args.seed)}
     if args.what == "reconstruct":
         found["x_rec"] = model.decode(found["z"], args.seed)
@@ -270,16 +300,43 @@ def _read(path: Path) -> np.ndarray:
 
     try:
         if path.suffix == ".csv":
-            return np.atleast_2d(np.genfromtxt(path, delimiter=",", dtype=np.float32))
+            return _numbers(path)
         found = np.load(path)
         if isinstance(found, np.ndarray):
             return found
-        if "x" in found or len(found.files) == 1:
-            return found["x" if "x" in found else found.files[0]]
-        raise ValueError(f"has {', '.join(found.files)}, and no x")
+        names = [name for name in ("x", "samples") if name in found] or found.files
+        if names[0] in ("x", "samples") or len(names) == 1:
+            return found[names[0]]
+        raise ValueError(f"has {', '.join(names)}, and neither x nor samples")
     except Exception as error:  # a damaged file may raise anything
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--input {path}: {reason}; allowed: a .npy, .npz or .csv of x") from None
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """Returns a table's columns x_0, ... or samples_0, ..., or all columns without a header."""
+    import numpy as np
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows:
+        raise ValueError("is empty")
+    columns = [*range(len(rows[0]))]
+    if not all(map(_is_number, rows[0])):
+        heads, *rows = rows
+        for name in ("x", "samples"):
+            if own := [i for i, head in enumerate(heads) if re.fullmatch(rf"{name}_\d+", head)]:
+                columns = own
+                break
+    return np.array([[float(row[i]) for i in columns] for row in rows], dtype=np.float32)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _arrays(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> None:
@@ -292,8 +349,6 @@ def _arrays(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> Non
 def _table(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> None:
     heads, blocks = [], []
     for name, each in made.items():
-        if name == "x" and "x_rec" not in made and each.ndim > 2:
-            continue  # thousands of pixels beside a code
         flat = each.reshape(len(each), -1)
         one = each.ndim == 1
         heads += [name] if one else [f"{name}_{i}" for i in range(flat.shape[1])]
@@ -320,11 +375,17 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
         style: dict[Any, Any] = {**STYLE, **white}
         with mpl.rc_context(style):
             figure, (axes,) = panels(1, 1, 4.5, 4.5)
-            if shown is not made.get("z"):
-                axes.plot(*made.get("x", model.test_data()[0]).T, ".", color=GREY, markersize=3)
+            words = {"x_rec": "reconstructions", "samples": "samples", "z": "codes"}
+            what = next(words[name] for name in words if name in made)
+            if what != "codes":
+                x = made.get("x", model.test_data()[0])
+                axes.scatter(*x.T, s=6, color=GREY, linewidths=0, label="data")
             colours = {"c": made["label"], "cmap": "viridis"} if "label" in made else {}
-            axes.scatter(*shown.T, s=4, alpha=0.7, **colours)
-            axes.set(aspect="equal", title=repr(model)[1:-1].split(": ", 1)[1])
+            axes.scatter(*shown.T, s=4, alpha=0.8, linewidths=0, label=what, **colours)
+            axes.set(aspect="equal")
+            label = STUDIES[model.spec.study].label(model.spec.method, model.spec.lam)
+            axes.set_title(f"{label}, λ = {model.spec.lam:g}, seed {model.spec.seed}", loc="left")
+            axes.legend(loc="upper right", fontsize=7)
             figure.savefig(path, dpi=DPI)
         return
     if shown.ndim == 2:
@@ -334,7 +395,7 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
     across = max(1, round(np.sqrt(len(shown))))
     rows = [shown]
     if "x_rec" in made:
-        x = made["x"] if made["x"].dtype != np.uint8 else made["x"] / np.float32(255)
+        x = made["x"]
         parts = np.array_split(np.arange(len(shown)), -(-len(shown) // across))
         blank = np.ones((1, *model.shape), np.float32)
         rows = []

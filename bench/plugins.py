@@ -85,14 +85,14 @@ def add_option(parser: argparse.ArgumentParser, about: str = ABOUT) -> None:
     parser.add_argument("--plugin", metavar="FILE", help=about, **options)
 
 
-def load(paths: Iterable[Path] = ()) -> list[Plugin]:
+def load(paths: Iterable[Path | str] = ()) -> list[Plugin]:
     """Loads these files and those that $SVAE_BENCH_PLUGINS names; returns their plug-ins.
 
     Raises UsageError, with file and line, for a file that can't be read or that raises, and for a
     name that exists already. Then nothing of that file is left.
     """
     named = [Path(each) for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each]
-    return install([_read(path) for path in [*named, *paths]])
+    return install([_read(Path(path)) for path in [*named, *paths]])
 
 
 def _read(path: Path) -> Text:

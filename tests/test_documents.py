@@ -6,6 +6,7 @@ import argparse
 import importlib
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from bench.studies.selection import select
 from tests.conftest import ROOT
 
 FOLDERS = ("", "bench", "bench/data", "bench/engine", "bench/speed", "models", "results", "reports")
-DOCUMENTS = [ROOT / folder / "README.md" for folder in FOLDERS]
+DOCUMENTS = [*(ROOT / folder / "README.md" for folder in FOLDERS), ROOT / "results" / "PYTHON.md"]
 CODE = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -48,6 +49,21 @@ def anchors(path: Path) -> set[str]:
 
 def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 10_000
+
+
+@each_document
+def test_a_clone_has_what_links_lead_to(path: Path) -> None:
+    """Nothing that git ignores, such as a file among a user's own results."""
+    git = ["git", "-C", str(ROOT), "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    listed = subprocess.run(git, capture_output=True, encoding="utf-8").stdout.split("\0")[:-1]
+    if not listed:
+        pytest.skip("no checkout")
+    tracked = {ROOT / name for name in listed}
+    tracked |= {folder for file in tracked for folder in file.parents}
+    assert path in tracked
+    for link in LINK.findall(CODE.sub("", path.read_text("utf-8"))):
+        if "://" not in link and (place := link.partition("#")[0]):
+            assert (path.parent / place).resolve() in tracked, link
 
 
 @each_document

@@ -71,7 +71,9 @@ def test_importing_loads_nothing_large() -> None:
     code += "; runs('toy_grid', 'smoke'); runs('theory', 'quick'); print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert found.stdout.splitlines() == ["set()", "False"], found.stderr
-    assert {*bench.__all__} <= {*dir(bench)} | {"load", "runs", "specs", "train"}
+    assert {*bench.__all__} <= {*dir(bench)}
+    both = specs("toy_grid", "smoke", lam=np.array([0.1, 0.2]))
+    assert {one.lam for one in both} == {0.1, 0.2}
 
 
 def test_runs_reads_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +166,38 @@ def test_images_are_in_unit_range(of_images: TrainedModel) -> None:
     assert of_images.critic(x, z).shape == (20,)
 
 
+def test_changed_weights_are_said(of_images: TrainedModel, tmp_path: Path) -> None:
+    """Batch norm stays frozen while networks are trained on; then the file tells of it."""
+    path = tmp_path / "model.safetensors"
+    of_images.save(path)
+    model = load(path)
+    before = model.sample(8)
+    model.networks.train()
+    assert np.array_equal(model.sample(8), before) and model.networks["decoder"].training
+    assert not model.changed and "changed" not in repr(model)
+    with torch.no_grad():
+        next(model.networks["decoder"].parameters()).mul_(1.1)
+    assert model.changed and "changed after training" in repr(model)
+    model.save(path)
+    assert load(path).changed and "changed after training" in repr(load(path))
+
+
+def test_images_of_a_place_make_another_spec(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "own.npy", rng.integers(0, 255, (90, 28, 28), dtype=np.uint8))
+    asked = images("svae_r", 0.1)
+    one = train(replace(asked, images=0), data=tmp_path / "own.npy", results=tmp_path / "own")
+    assert " folder " in one.spec.data
+    with pytest.raises(UsageError, match="make another spec"):
+        load(asked, results=tmp_path / "own")
+    assert np.array_equal(load(one.spec, results=tmp_path / "own").sample(3), one.sample(3))
+    x, labels = one.test_data(str(tmp_path / "own.npy"))
+    assert x.shape[1:] == (1, 28, 28) and labels is None
+    with pytest.raises(UsageError, match="has other images"):
+        np.save(tmp_path / "other.npy", rng.integers(0, 255, (90, 28, 28), dtype=np.uint8))
+        one.test_data(tmp_path / "other.npy")
+
+
 def test_methods_have_what_they_have() -> None:
     """A generator has no encoder; critics take x, or z, or both; two critics have their names."""
     gan = train(images("gan"))
@@ -234,6 +268,9 @@ WRONG: list[Callable[[TrainedModel], Any]] = [
     lambda one: specs("toy_grid", "quick", method="vae"),
     lambda one: specs("toy_grid", "quick", encoder_width=0),
     lambda one: specs("toy_grid", "quick", lam="much"),
+    lambda one: specs("toy_grid", "quick", lam=[]),
+    lambda one: train([one.spec]),  # type: ignore[arg-type]
+    lambda one: load(one.spec, device="tpu"),
 ]
 
 
@@ -280,6 +317,11 @@ def test_the_command_writes_what_python_gives(
     assert [*rows[0]] == ["x_0", "x_1", "z_0", "z_1", "label"]
     z = np.array([[float(row["z_0"]), float(row["z_1"])] for row in rows])
     assert np.allclose(z, trained.encode(x[:30])) and int(rows[7]["label"]) == centre[7]  # type: ignore[index]
+    assert ran("sample", "--out", "own.csv", "--n", "9") == 0  # with a header
+    assert ran("encode", "--out", "d.npz", "--input", "own.csv") == 0
+    assert np.allclose(np.load("d.npz")["z"], trained.encode(trained.sample(9)), atol=1e-4)
+    Path("d.npz").unlink()
+    Path("empty.csv").touch()
     np.savetxt("own.csv", x[:9], delimiter=",")
     assert ran("reconstruct", "--out", "c.npz", "--input", "own.csv") == 0
     assert np.allclose(np.load("c.npz")["x_rec"], trained.reconstruct(x[:9]), atol=1e-5)
@@ -292,7 +334,8 @@ def test_the_command_writes_what_python_gives(
         ["sample", "--out", "d.txt"],
         ["sample", "--out", "d.npz", "--seed", "-1"],
         ["reconstruct", "--out", "d.npz", "--input", "none.csv"],
-        ["reconstruct", "--out", "d.npz", "--input", "b.csv"],
+        ["reconstruct", "--out", "d.npz", "--input", "empty.csv"],
+        ["reconstruct", "--out", "d.npz", "--input", "model.safetensors"],
         ["reconstruct", "--out", "d.npz", "--input", "own.csv", "--data", "."],
     ):
         assert ran(*wrong) == 2, wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from bench.frame import find, named
 from bench.scores import metrics
 from bench.spec import Spec
 from bench.store import provenance
+from bench.store.atomic import process
 from bench.store.schema import TIMES
 from bench.studies.study import Job, Study
 
@@ -98,12 +100,14 @@ def train_once(
     from bench.engine.job import run_job
 
     store = study.store(results, spec.scale)
-    store.prepare("another folder")
+    store.prepare("results")
     job = Job(
         (spec,),
         str(results.absolute()),
         device,
         provenance.commit(),
+        os.getpid(),
+        process(),
         data=data and str(data.absolute()),
         inception=inception if inception in (None, DOWNLOAD) else str(Path(inception).absolute()),
         weights=weights,

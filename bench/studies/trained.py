@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from bench.cli import UsageError
 from bench.spec import Spec
 from bench.store import checkpoint
 
+CHANGED = "changed after training"
 Through = Callable[[Tensor, str], Tensor]
 CHUNK = 500
 """Rows in one pass through the networks."""
@@ -24,8 +27,9 @@ class TrainedModel:
 
     Methods take arrays, tensors or lists, and return arrays of float32. Points x are (n, 2), images
     x (n, c, h, w) in [0, 1] or uint8, codes z (n, d). All noise belongs to `seed`: the same seed
-    gives the same numbers, and `sample` of several models starts from the same codes. Methods raise
-    UsageError for what this model does not have, and for arrays of another shape.
+    gives the same numbers, and `sample` of several models starts from the same codes. Noise goes by
+    the place in the array. Batch norm is frozen, also while `networks` are trained on. Methods
+    raise UsageError for what this model does not have, and for arrays of another shape.
     """
 
     shape: tuple[int, ...]
@@ -42,13 +46,39 @@ class TrainedModel:
     ) -> None:
         """Takes networks by role, what their file of weights says, and the stored row if any."""
         self.spec, self.networks, self.about = spec, networks.eval(), dict(about)
+        self._trained = self._digest()
         self.row = dict(row) if row is not None else None
         self.device = next(networks.parameters()).device
 
     def __repr__(self) -> str:
         spec = self.spec
         what = f"{spec.method}, λ = {spec.lam:g}, seed {spec.seed}, {spec.study} at {spec.scale}"
+        if self.changed:
+            what += f", {CHANGED}"
         return f"<{type(self).__name__} {spec.id}: {what}>"
+
+    @property
+    def changed(self) -> bool:
+        """Says whether weights were changed after the training, so that `row` is not about them."""
+        return CHANGED in self.about or self._digest() != self._trained
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for tensor in self.networks.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Computes without gradients and by frozen batch norm, also while a caller trains."""
+        learning = [module for module in self.networks.modules() if module.training]
+        self.networks.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module in learning:
+                module.training = True
 
     # What a kind of study fills in. Tensors are on the model's device.
 
@@ -79,24 +109,22 @@ class TrainedModel:
 
     # What a user calls.
 
-    @torch.no_grad()
     def prior(self, n: int, seed: int = 0) -> np.ndarray:
         """Returns n codes z ~ p(z), (n, d)."""
         if not isinstance(n, int | np.integer) or n < 1:
             raise UsageError(f"n is {n!r}; allowed: a whole number >= 1")
-        return _array(self._codes(int(n), _seed(seed)))
+        with self._frozen():
+            return _array(self._codes(int(n), _seed(seed)))
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """Returns n samples x ~ p(x), which are `decode(prior(n, seed), seed)`."""
         return self.decode(self.prior(n, seed), seed)
 
-    @torch.no_grad()
     def encode(self, x: Any, seed: int = 0) -> np.ndarray:
         """Returns codes z ~ q(z|x), (n, d)."""
         self._need("encoder")
         return self._by_chunk(self._encode, self._tensor(x), seed)
 
-    @torch.no_grad()
     def decode(self, z: Any, seed: int = 0) -> np.ndarray:
         """Returns x ~ p(x|z), or its mean where the method's decoder gives the mean."""
         self._need("decoder")
@@ -106,7 +134,6 @@ class TrainedModel:
         """Returns x ~ p(x|z) of z ~ q(z|x), which are `decode(encode(x, seed), seed)`."""
         return self.decode(self.encode(x, seed), seed)
 
-    @torch.no_grad()
     def critic(self, x: Any = None, z: Any = None, seed: int = 0) -> np.ndarray:
         """Returns logits f(x, z), (n,), which estimate log p(x, z) - log q(x, z), see (11).
 
@@ -119,19 +146,21 @@ class TrainedModel:
         of_z = None if z is None else self._of_shape("z", z, (self.d_z,))
         if of_x is not None and of_z is not None and len(of_x) != len(of_z):
             raise UsageError(f"{len(of_x)} x and {len(of_z)} z; allowed: as many of both")
-        return _array(self._critic(of_x, of_z, _seed(seed)))
+        with self._frozen():
+            return _array(self._critic(of_x, of_z, _seed(seed)))
 
     def save(self, path: Path | str) -> None:
         """Writes weights and spec to a file of safetensors, which `load` reads.
 
-        A file that is there is replaced.
+        A file that is there is replaced. The file says if weights were `changed`.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
             raise UsageError(f"{path}; allowed: a file that ends with .safetensors")
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{path}; allowed: a file in a folder that is there")
-        checkpoint.save(path, self.networks.state_dict(), self.about)
+        about = self.about | ({CHANGED: "true"} if self.changed else {})
+        checkpoint.save(path, self.networks.state_dict(), about)
 
     def _need(self, role: str) -> None:
         if role not in self.networks:
@@ -156,7 +185,8 @@ class TrainedModel:
         self, through: Callable[[Tensor, str], Tensor], x: Tensor, seed: int
     ) -> np.ndarray:
         name = _seed(seed)
-        parts = [through(part, f"{name} {i}") for i, part in enumerate(x.split(CHUNK))]
+        with self._frozen():
+            parts = [through(part, f"{name} {i}") for i, part in enumerate(x.split(CHUNK))]
         return _array(torch.cat(parts))
 
 

@@ -48,7 +48,8 @@ class ImageModel(TrainedModel):
         """Returns the test images, uint8 (m, c, h, w), and their classes."""
         images = load(dataset(self._data), None if data is None else Path(data))
         if data_of(self._data, images) != self._data:
-            raise UsageError(f"these are not the images of {self._data}; allowed: their place")
+            asked = f"those of the training, {self._data}"
+            raise UsageError(f"{images.origin} has other images; allowed: {asked}")
         return images.test, images.test_labels
 
     def _draws(self, x: Tensor, seed: str) -> Draws:

@@ -13,7 +13,7 @@ set -u
 python=${PYTHON:-python3}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-most=40000000 # bytes of the suite's files
+most=50000000 # bytes of the suite's files
 
 refuse() {
     echo "trip.sh: $1" >&2

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NEEDS_IMAGENET = "needs --inception-weights"
 NO_WEIGHTS = "no weights are kept"
+PUBLISHED = "published rows are only read"
 NEVER = "asks for what this model or its images do not have"
 RAISES = "raises, as told above, or asks for what this model or its images do not have"
 STALE = "the training is stale"
@@ -269,6 +270,10 @@ def _jobs(
                 possible.append(metric)
                 by_imagenet |= bool(asks(metric, without))
                 by_imagenet |= metric is ANCHORS and weights is not None and never != without
+        if store.published("").is_file():
+            there = store.weights_of(spec.id).is_file()
+            tally.leave(PUBLISHED if there else NO_WEIGHTS, spec.id, _names(possible))
+            continue
         if not store.weights_of(spec.id).is_file():
             if by_weights := [metric for metric in possible if metric is not ANCHORS]:
                 tally.leave(NO_WEIGHTS, spec.id, _names(by_weights))

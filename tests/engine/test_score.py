@@ -388,9 +388,16 @@ def test_results_without_a_study_is_an_error(tmp_path: Path, scored: Scored) -> 
 def test_published_rows_lack_a_metric_that_is_younger_than_they(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Those of scale smoke were made again."""
+    """Those of scale smoke were made again. Published rows are never written."""
+    before = sorted(report.REFERENCE.rglob("*"))
     status = results.main(["score", "toy_grid", "--results", str(report.REFERENCE)])
     said = capsys.readouterr().out
     assert status == 1 and "smoke: 80 trainings, 0 scored now, 0 lack a metric\n" in said
-    lacking = r"quick: (\d+) trainings, 0 scored now, \1 lack a metric\n"
-    assert re.search(lacking + r"  no weights are kept: mode_coverage \(\1\)\n", said)
+    quick = said.partition("toy_grid at scale quick: ")[2]
+    (lacking,) = re.findall(
+        r"^\d+ trainings, 0 scored now, (\d+) lack a metric$", quick, re.MULTILINE
+    )
+    reasons = dict(re.findall(r"^  (.+): mode_coverage \((\d+)\)$", quick, re.MULTILINE))
+    assert {*reasons} == {"no weights are kept", "published rows are only read"}
+    assert sum(map(int, reasons.values())) == int(lacking)
+    assert sorted(report.REFERENCE.rglob("*")) == before

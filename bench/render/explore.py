@@ -182,14 +182,12 @@ class Explorer:
         place = f" --results {shlex.quote(self.place)}" if self.place else ""
         names = [name for name in ("plugins", "data", "data_place") if name in table.column_names]
         for row in table.select(names).to_pylist():
-            files = sorted(name for name, _ in row.get("plugins") or ())
-            options = "".join(
-                f" {'--study' if name.endswith('.toml') else '--plugin'} {shlex.quote(name)}"
-                for name in files
-            )
+            # In the order in which they were loaded: a grid may name a plug-in's method.
+            files = [name for name, _ in row.get("plugins") or ()]
+            options = "".join(f" --plugin {shlex.quote(name)}" for name in files)
             if " folder " in (row.get("data") or "") and row.get("data_place"):
                 options += f" --data {shlex.quote(row['data_place'])}"
-            yield options + place
+            yield place + options
 
     def _curves(self, rows: Mapping[str, list[Any]]) -> dict[str, Any] | None:
         """Returns what was traced while each training ran, None for a study that traces nothing.

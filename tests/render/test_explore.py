@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from bench.studies import STUDIES
 from tests import mini
 from tests.render.test_browser import BROWSER, contrast
 from tests.rows import TOY_ROWS, TOY_SAMPLES, row
+from tests.test_plugins import METHOD
 
 TOY = STUDIES["toy_grid"]
 MOST = 3_000_000
@@ -206,8 +208,28 @@ def test_the_command_names_folder_plugin_and_images(tmp_path: Path) -> None:
     spec = TOY.specs("smoke")[0]
     folder = store(tmp_path, [row(spec, plugins={"my own.py": "0"})])
     (told,) = column(Explorer(TOY, "smoke", folder, "a b/r").data()["commands"], 1)
-    assert told == " --plugin 'my own.py' --results 'a b/r'"
+    assert told == " --results 'a b/r' --plugin 'my own.py'"
     assert column(Explorer(TOY, "smoke", folder).data()["commands"], 1) == [" --plugin 'my own.py'"]
+
+
+def test_the_command_of_a_grid_with_a_method_of_ones_own_runs(
+    opened: Open, python: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(METHOD.format(doc='"""Ours."""', loss="(f_p - f_q).mean(-1)"))
+    (tmp_path / "narrow.toml").write_text(
+        'name = "narrow"\nbase = "toy_grid"\nmethods = ["mine"]\nlams = [0.1]\n'
+        "[axes]\nepochs = [1]\nencoder_width = [16]\n"
+    )
+    files = ["--plugin", "own.py", "--study", "narrow.toml"]
+    made = python("-m", "bench.run", *files, "--scale", "smoke", "--engine", "sequential")
+    assert made[0] == 0, made
+    page = opened(path=tmp_path / "reports/narrow/smoke/explore.html")
+    page.locator("tbody tr").first.click()
+    told = page.locator("#command").inner_text()
+    status, shown, _ = python("-m", "bench.show", told.split()[4], *files[:2])
+    assert status == 0 and told in [line.strip() for line in shown.splitlines()], (told, shown)
+    status, out, err = python(*shlex.split(told)[1:])
+    assert status == 0 and "the same" in out, (told, err)
 
 
 def test_equal_rows_give_equal_pages_and_other_rows_others(tmp_path: Path) -> None:
@@ -413,7 +435,7 @@ def test_a_click_chooses_a_run_and_its_command_is_copied(opened: Open) -> None:
     assert "1 of 32 lie outside" in detail
     page.get_by_role("button", name="Copy the command").click()
     page.get_by_text("copied", exact=True).wait_for()
-    command = f"python -m bench.run toy_grid --id {id}"
+    command = f"python -m bench.run --id {id}"
     assert page.evaluate("navigator.clipboard.readText()") == command
 
 
@@ -428,7 +450,7 @@ def test_without_the_clipboard_the_command_is_selected(opened: Open) -> None:
     page.get_by_text("The command is selected").wait_for()
     assert (
         page.evaluate("getSelection().toString()").strip()
-        == f"python -m bench.run toy_grid --id {id}"
+        == f"python -m bench.run --id {id}"
     )
 
 

@@ -723,7 +723,7 @@ function choose(i, {show = false} = {}) {
 }
 
 function command(i) {
-  return `python -m bench.run ${DATA.study} --id ${texts.id[i]}${commands[i]}`;
+  return `python -m bench.run --id ${texts.id[i]}${commands[i]}`;
 }
 
 function detail() {

@@ -37,8 +37,8 @@ ROLES = ("score", "error", "share")
 """What the three histograms show; the first two are the axes of the scatter plot."""
 ORIGIN = ("classifier", "data_place", "commit", "dirty", "torch", "device", "device_name")
 """What the page says of how a row was made."""
-DIGITS, CURVE_DIGITS = 5, 4
-"""Significant digits of scores and of curves."""
+DIGITS, CURVE_DIGITS = 7, 4
+"""Significant digits of scores, which the page rounds once more, and of curves."""
 POINTS, IMAGES = 256, 64
 """Points and images of each kind that a training shows at most."""
 ROOM = 900_000

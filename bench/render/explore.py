@@ -147,6 +147,7 @@ class Explorer:
             "scale": self.scale,
             "n": len(table),
             "methods": _methods(rows["method"], rows["label"]),
+            "own": self._own(rows["config"]),
             "roles": _roles(self.study.explored, numbers),
             "numbers": numbers,
             "fields": [_field(name, rows[name]) for name in fields],
@@ -176,6 +177,12 @@ class Explorer:
                 known |= {"better": schema.better(meaning), "setting": name in SETTINGS}
                 found.append(known | _coded(values))
         return found
+
+    def _own(self, configs: Sequence[str]) -> dict[str, Any] | None:
+        """Returns which rows have the study's own settings, None where all or none have them."""
+        own = {spec.config for spec in self.study.specs(self.scale)}
+        found = [config in own for config in configs]
+        return _coded(found) if len({*found}) > 1 else None
 
     def _commands(self, table: pa.Table) -> Iterator[str]:
         """Yields what follows the id in the command that trains each row again."""

@@ -544,6 +544,29 @@ def test_another_measure_takes_a_place(opened: Open) -> None:
     assert count(page) == 39
 
 
+def test_runs_of_other_settings_are_left_out_until_a_tick_is_taken_away(
+    opened: Open, tmp_path: Path
+) -> None:
+    """More seeds are the study's own settings; another learning rate is not."""
+    own, others = TOY.specs("smoke", seeds=7), TOY.specs("smoke", lrs=[0.01])
+    folder = store(tmp_path / "r", [row(spec) for spec in [*own, *others]])
+    path = tmp_path / "explore.html"
+    path.write_text(Explorer(TOY, "smoke", folder).html(), "utf-8")
+    page = opened(path=path)
+    assert count(page) == len(own)
+    assert f"without {len(others)} of other settings" in page.locator("#count").inner_text()
+    tick = page.get_by_label(f"own settings: {len(own)} runs; {len(others)} have others")
+    tick.uncheck()
+    assert count(page) == len(own) + len(others)
+    again = opened(page.evaluate("location.hash"), path)
+    assert count(again) == len(own) + len(others)
+    again.get_by_role("button", name="Reset").click()
+    assert count(again) == len(own)
+    for name, rows in {"own": own, "others": others}.items():
+        alike = Explorer(TOY, "smoke", store(tmp_path / name, [row(spec) for spec in rows]))
+        assert alike.data()["own"] is None
+
+
 def test_the_address_holds_the_view(opened: Open) -> None:
     page = opened()
     page.locator('[data-role="score"] [data-end="least"]').fill("2")

@@ -59,6 +59,7 @@ if (byLook.varies) {
   byLook.codes = byLook.codes.map(code => methods.indexOf(byLook.levels[code]));
   byLook.levels = methods;
 }
+const OWN = DATA.own && column(DATA.own), OTHERS = OWN ? OWN.filter(own => !own).length : 0;
 const FACETS = [...fields.values()].filter(each => each.varies);
 
 function at(name, i) {
@@ -114,7 +115,7 @@ const ROLES = Object.keys(DATA.roles);
 const MEASURES = ["first measure, across", "second measure, upward", "third measure"];
 const fresh = () => ({roles: {...DATA.roles}, ranges: {}, lacks: {}, facets: {}, sort: ROLES.length
   ? [DATA.roles[ROLES[0]], numbers.get(DATA.roles[ROLES[0]]).better !== "lower"] : ["id", false],
-  page: 0, run: null, fit: false});
+  page: 0, run: null, fit: false, own: OTHERS > 0});
 let state = fresh();
 
 function toHash() {
@@ -125,6 +126,7 @@ function toHash() {
   for (const [name, levels] of Object.entries(state.facets)) for (const level of levels) q.append("field." + name, JSON.stringify(level));
   if (String(state.sort) !== String(start.sort)) q.set("sort", (state.sort[1] ? "-" : "") + state.sort[0]);
   if (state.page) q.set("page", state.page + 1);
+  if (state.own !== start.own) q.set("settings", "all");
   if (state.fit) q.set("heights", "selected");
   if (state.run !== null) q.set("run", texts.id[state.run]);
   return q.toString();
@@ -150,6 +152,7 @@ function fromHash(text) {
   const sort = q.get("sort");
   if (sort && COLUMNS.some(each => each.name === sort.replace(/^-/, ""))) found.sort = [sort.replace(/^-/, ""), sort.startsWith("-")];
   found.page = Math.max(0, (number(q.get("page") ?? "") || 1) - 1);
+  if (q.get("settings") === "all") found.own = false;
   found.fit = q.get("heights") === "selected";
   found.run = places.get(q.get("run")) ?? null;
   return found;
@@ -171,7 +174,7 @@ const fails = new Uint8Array(N), passes = new Map();
 let selected = [];
 
 function filters() {
-  const found = new Map();
+  const found = new Map(state.own ? [["own", true]] : []);
   for (const {name} of FACETS) if (state.facets[name]?.length) found.set("field." + name, state.facets[name]);
   for (const name of numbers.keys()) {
     if (state.lacks[name] || state.ranges[name]) found.set("range." + name, [state.lacks[name] || "", ...(state.ranges[name] || [null, null])]);
@@ -183,7 +186,8 @@ function pass(key, given) {
   const known = passes.get(key), told = JSON.stringify(given);
   if (known?.told === told) return known.rows;
   const dot = key.indexOf("."), name = key.slice(dot + 1), rows = new Uint8Array(N);
-  if (key.startsWith("field.")) {
+  if (key === "own") rows.set(OWN);
+  else if (key.startsWith("field.")) {
     const {levels, codes} = fields.get(name), wanted = levels.map(level => given.includes(level));
     for (let i = 0; i < N; i++) rows[i] = wanted[codes[i]];
   } else {
@@ -344,6 +348,7 @@ function fillForm() {
     }
   }
   $("#fit input").checked = state.fit;
+  $("#own input").checked = state.own;
   typed = null;
 }
 
@@ -865,7 +870,7 @@ function update() {
   const before = selected.length;
   select();
   const share = N ? ` (${(100 * selected.length / N).toFixed(1)} %)` : "";
-  $("#count").textContent = `${many(selected.length)} of ${many(N)} runs selected${share}`;
+  $("#count").textContent = `${many(selected.length)} of ${many(N)} runs selected${share}${state.own ? `, without ${many(OTHERS)} of other settings` : ""}`;
   fillForm();
   table();
   for (const [name, each] of views) if (name !== "scatter") each.update();
@@ -896,6 +901,9 @@ function start() {
   $("#form").open = !matchMedia("(max-width: 800px)").matches;
   $("#fit").hidden = !ROLES.length;
   $("#fit input").addEventListener("change", event => { state.fit = event.target.checked; changed(); });
+  $("#own").hidden = !OWN;
+  $("#own span").textContent = `Only the study's own settings: ${many(N - OTHERS)} runs; ${many(OTHERS)} have others`;
+  $("#own input").addEventListener("change", event => { state.own = event.target.checked; changed(); });
   $("#reset").addEventListener("click", () => {
     state = {...fresh(), run: state.run, sort: state.sort, roles: state.roles};
     changed();

@@ -544,6 +544,45 @@ def test_another_measure_takes_a_place(opened: Open) -> None:
     assert count(page) == 39
 
 
+@pytest.mark.parametrize("width", [1300, PHONE])
+def test_method_and_sorted_column_stay_while_the_table_is_scrolled(
+    opened: Open, width: int
+) -> None:
+    page = opened("#sort=decoder_depth", width=width)
+    names = page.locator("#table th").evaluate_all("e => e.map(each => each.dataset.name)")
+    shown = [names.index(name) for name in ("inception_score", "decoder_depth", "mse_z", "id")]
+    assert names[:3] == ["label", "lam", "seed"] and shown == sorted(shown)
+    for end in ("0", "e.scrollWidth"):
+        page.locator("#table .scroll").evaluate(f"e => e.scrollLeft = {end}")
+        box = page.locator("#table .scroll").bounding_box()
+        for name in ("label", "decoder_depth"):
+            cell = page.locator("tbody tr").first.locator("td").nth(names.index(name))
+            at = cell.bounding_box()
+            assert box["x"] - 1 <= at["x"] <= at["x"] + at["width"] <= box["x"] + box["width"] + 1
+            assert cell.evaluate("e => getComputedStyle(e).backgroundColor") != "rgba(0, 0, 0, 0)"
+
+
+def test_the_table_is_wide_until_a_run_is_chosen(opened: Open) -> None:
+    page = opened()
+    before = page.locator("#table").bounding_box()["width"]
+    page.locator("tbody tr").first.click()
+    count(page)
+    assert page.locator("#table").bounding_box()["width"] < before - 300
+    heads = page.locator("#about h3").all_inner_texts()
+    assert heads.index("Settings that vary") < heads.index("Scores")
+
+
+def test_a_line_says_what_the_selected_runs_have_in_common(opened: Open) -> None:
+    page = opened()
+    assert page.locator("#common").inner_text() == "In common: no setting that varies"
+    page.locator('[data-field="decoder_depth"] input').first.check()
+    page.locator('[data-field="lam"] input').first.check()
+    count(page)
+    told = "In common: λ 0, decoder depth 2, decoder width 32, status ok"
+    assert page.locator("#common").inner_text() == told
+    assert page.locator("#common").get_attribute("aria-live") == "polite"
+
+
 def test_runs_of_other_settings_are_left_out_until_a_tick_is_taken_away(
     opened: Open, tmp_path: Path
 ) -> None:

@@ -596,9 +596,11 @@ const COLUMNS = [
   ...[...numbers.values()].filter(each => Object.values(DATA.roles).includes(each.name) || each.levels?.length !== 1)
     .map(each => ({name: each.name, words: each.words, number: true, of: i => each.y[i]})),
   ...FACETS.filter(each => !["method", "lam", "seed"].includes(each.name))
+    .sort((a, b) => (b.name === "status") - (a.name === "status"))
     .map(each => ({name: each.name, words: each.words, text: typeof each.levels[0] === "string", of: i => at(each.name, i)})),
   {name: "id", words: "id", text: true, of: i => texts.id[i]},
 ];
+const HELD = ["label", "lam", "seed"];
 const SHOWN = 6;  // measures that the table shows; the chosen run shows all
 let order = [], sorted = "", rows = [];
 
@@ -624,7 +626,31 @@ function visible() {
   const first = Object.values(state.roles), measures = COLUMNS.filter(each => each.number).map(each => each.name);
   const kept = new Set([...first, ...measures.filter(name => !first.includes(name))].slice(0, Math.max(SHOWN, first.length)));
   kept.add(state.sort[0]);
-  return COLUMNS.filter(each => !each.number || kept.has(each.name));
+  const place = each => HELD.includes(each.name) ? 0 : first.includes(each.name) ? 1 : each.name === "id" ? 4 : each.number ? 3 : 2;
+  return COLUMNS.filter(each => !each.number || kept.has(each.name)).sort((a, b) => place(a) - place(b));
+}
+
+function hold() {
+  // The first columns and the sorted one stay in view while the table is scrolled sideways.
+  const sticky = narrow() && innerWidth <= 800 ? HELD.slice(0, 1) : HELD;
+  const heads = $$("#table th");
+  let left = 0;
+  heads.forEach((th, k) => {
+    const held = sticky.includes(th.dataset.name), sorted = th.dataset.name === state.sort[0];
+    for (const cell of $$(`#table tr > :nth-child(${k + 1})`)) {
+      cell.classList.toggle("held", held || sorted);
+      cell.style.left = held || sorted ? `${left}px` : "";
+      cell.style.right = sorted && !held ? "0" : "";
+    }
+    if (held) left += th.offsetWidth;
+  });
+}
+
+function common() {
+  // What all selected runs have in common, of what varies among all runs.
+  const found = FACETS.filter(({codes}) => selected.every(i => codes[i] === codes[selected[0]]));
+  const told = found.map(each => `${each.words} ${value(each.name, at(each.name, selected[0]))}`);
+  $("#common").textContent = selected.length ? `In common: ${told.join(", ") || "no setting that varies"}` : "";
 }
 
 function table() {
@@ -661,6 +687,8 @@ function table() {
     tr.setAttribute("aria-selected", String(i === state.run));
     return tr;
   }));
+  hold();
+  common();
   if (focused !== undefined) ($(`tr[data-i="${focused}"]`, body) || $("tr", body))?.focus({preventScroll: true});
   $("#pager span").textContent = rows.length ? `Runs ${many(state.page * PAGE + 1)} to ${many(state.page * PAGE + page.length)} of ${many(rows.length)}` : "No run is selected";
   for (const button of $$("#pager button")) {
@@ -734,11 +762,13 @@ function command(i) {
 function detail() {
   const about = $("#about"), i = state.run;
   if (i === null) {
+    document.body.classList.remove("one");
     $("#chosen").textContent = "No run is chosen";
     about.replaceChildren(make("p", {className: "said", textContent: "Choose a run: click on a mark or on a row, or press Enter on a row."}));
     return;
   }
   $("#chosen").textContent = title(i);
+  document.body.classList.add("one");
   const parts = [];
   if (at("status", i) === "diverged") parts.push(make("p", {className: "bad", textContent:
     "This training diverged: its parameters or outputs were not finite. So it has no scores. Reports count it with the worst scores."}));
@@ -751,14 +781,16 @@ function detail() {
   parts.push(make("h3", {textContent: "Train it again"}), code, make("p", {}, button, " ", copied));
   const there = [...numbers.values()].filter(each => !Number.isNaN(each.y[i]));
   const scores = there.filter(each => each.better || each.about || !each.setting);
+  const settings = [...fields.values()].map(each => [each.words, value(each.name, at(each.name, i)), each.varies]);
+  if (FACETS.length) parts.push(make("h3", {textContent: "Settings that vary"}), list(settings.filter(([,, varies]) => varies)));
   if (scores.length) parts.push(make("h3", {textContent: "Scores"}), list(scores.map(each => {
     const name = make("td", {}, each.axis);
     if (each.about) name.append(make("small", {textContent: each.about}));
     return [name, shown(each.y[i])];
   })));
   parts.push(...curves(i), ...pictures(i));
-  parts.push(make("h3", {textContent: "Spec"}), list([["id", texts.id[i]],
-    ...[...fields.values()].map(each => [each.words, value(each.name, at(each.name, i))]), ["configuration", texts.config[i]]]));
+  parts.push(make("h3", {textContent: "Other settings"}), list([["id", texts.id[i]],
+    ...settings.filter(([,, varies]) => !varies), ["configuration", texts.config[i]]]));
   parts.push(make("h3", {textContent: "How it was made and scored"}), list([
     ...there.filter(each => !scores.includes(each)).map(each => [each.words, shown(each.y[i])]),
     ...Object.entries(origin).map(([name, told]) => [name.replaceAll("_", " "), shown(told[i])])]));

@@ -538,7 +538,12 @@ def test_another_measure_takes_a_place(opened: Open) -> None:
     page.locator('[data-role="error"] [data-end="most"]').fill("1")
     assert count(page) == len(within(high=1, name="mse_x"))
     page.get_by_label("second measure").select_option("modes")
-    assert count(page) == 40
+    assert count(page) == len(within(high=1, name="mse_x"))  # the range stays, and is told
+    assert page.locator("#others p").inner_text() == "mean squared error of x: at most 1 Remove"
+    again = opened(page.evaluate("location.hash"))
+    assert count(again) == len(within(high=1, name="mse_x"))
+    page.get_by_role("button", name="Remove").click()
+    assert count(page) == 40 and page.locator("#others p").count() == 0
     assert page.locator("#scatter figcaption").inner_text() == "inception score and modes"
     page.locator('[data-role="error"] [data-end="least"]').fill("5")
     assert count(page) == 39
@@ -618,7 +623,48 @@ def test_the_address_holds_the_view(opened: Open) -> None:
     odd = quote(
         "range.mse_x=a..b&field.method=x&run=y&sort=z&page=-3&range.q=1..2&value.mse_x=?", safe="=&"
     )
-    assert count(opened("#" + odd)) == 40
+    odd_page = opened("#" + odd)
+    assert count(odd_page) == 40
+    told = odd_page.locator("#told").inner_text()
+    assert "range.mse_x=a..b, field.method=x, run=y, sort=z and 3 more" in told
+    assert odd_page.locator("#told").get_attribute("role") == "status"
+    odd_page.get_by_role("button", name="Reset").click()
+    count(odd_page)
+    assert odd_page.locator("#told").inner_text() == "" == again.locator("#told").inner_text()
+    assert "0..1e" in opened("#range.mse_x=0..1e").locator("#told").inner_text()
+
+
+def test_a_range_that_can_not_be_is_told(opened: Open) -> None:
+    page = opened()
+    least, most = (page.locator(f'[data-role="score"] [data-end="{e}"]') for e in ("least", "most"))
+    least.fill("4")
+    most.fill("2")
+    assert count(page) == 0
+    told = page.locator("#told")
+    assert told.inner_text() == "inception score: least, 4, is larger than most, 2."
+    most.fill("two")
+    assert count(page) == len(within(4))
+    assert told.inner_text() == "inception score: two is no number, so it filters nothing."
+    most.fill("")
+    count(page)
+    assert told.inner_text() == ""
+
+
+def test_the_first_digits_of_an_id_find_a_run(opened: Open) -> None:
+    id = within(1)[0]
+    page = opened(f"#run={id[:6]}")
+    assert id in page.locator("#command").inner_text()
+    page = opened()
+    field = page.get_by_label("Find an id")
+    for given, told in {id[:3]: "Give the first 4", "xxxx": "No id begins with xxxx"}.items():
+        field.fill(given)
+        field.press("Enter")
+        assert told in page.locator("#told").inner_text()
+        assert page.locator("#chosen").inner_text() == "No run is chosen"
+    field.fill(id[:4].upper())
+    field.press("Enter")
+    assert id in page.locator("#command").inner_text()
+    assert page.locator("#told").inner_text() == ""
 
 
 def test_hostile_names_stay_text(opened: Open, tmp_path: Path) -> None:

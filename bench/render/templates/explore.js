@@ -28,7 +28,7 @@ function fail(error) {
 
 const DATA = await unpack("data").catch(fail), CHARTS = await unpack("charts").catch(fail);
 if (!DATA || !CHARTS) return;
-const N = DATA.n, MANY = 12, BINS = 30, PAGE = 20;
+const N = DATA.n, MANY = 12, BINS = 30, PAGE = 20, SHORTEST = 4;
 
 function column(packed, n = N) {
   if (packed.values) return packed.values;
@@ -132,30 +132,60 @@ function toHash() {
   return q.toString();
 }
 
+let strange = "";  // what the address or the search asked for and is not here
+
 function fromHash(text) {
-  // What this page does not know is left out.
-  const q = new URLSearchParams(text), found = fresh();
+  // What this page does not know is left out, and told.
+  const q = new URLSearchParams(text), found = fresh(), odd = [];
   const number = part => part.trim() !== "" && Number.isFinite(Number(part)) ? Number(part) : null;
-  for (const role of ROLES) if (numbers.has(q.get(role))) found.roles[role] = q.get(role);
-  for (const [key, given] of q) {
+  const plain = {
+    sort(given) {
+      const name = given.replace(/^-/, "");
+      if (!COLUMNS.some(each => each.name === name)) return false;
+      found.sort = [name, given.startsWith("-")];
+    },
+    page(given) {
+      if (!(number(given) >= 1)) return false;
+      found.page = Math.floor(number(given)) - 1;
+    },
+    settings(given) { if (given !== "all") return false; found.own = false; },
+    heights(given) { if (given !== "selected") return false; found.fit = true; },
+    run(given) {
+      const runs = beginning(given);
+      if (runs.length !== 1) return false;
+      found.run = runs[0];
+    },
+  };
+  for (const role of ROLES) plain[role] = given => {
+    if (!numbers.has(given)) return false;
+    found.roles[role] = given;
+  };
+  function dotted(key, given) {
     const dot = key.indexOf("."), [kind, name] = [key.slice(0, dot), key.slice(dot + 1)];
     if (kind === "range" && numbers.has(name)) {
-      const [low, high] = given.split("..").map(number);
+      const parts = given.split(".."), [low, high] = parts.map(number);
       if ((low ?? high ?? null) !== null) found.ranges[name] = [low, high ?? null];
-    } else if (kind === "value" && numbers.has(name) && ["with", "without"].includes(given)) {
-      found.lacks[name] = given;
-    } else if (kind === "field" && fields.has(name)) {
-      const level = fields.get(name).levels.find(each => JSON.stringify(each) === given);
-      if (level !== undefined) (found.facets[name] ||= []).push(level);
+      return parts.length === 2 && parts.every(part => part === "" || number(part) !== null);
     }
+    if (kind === "value" && numbers.has(name) && ["with", "without"].includes(given)) found.lacks[name] = given;
+    else if (kind === "field" && fields.has(name)) {
+      const level = fields.get(name).levels.find(each => JSON.stringify(each) === given);
+      if (level === undefined) return false;
+      (found.facets[name] ||= []).push(level);
+    } else return false;
   }
-  const sort = q.get("sort");
-  if (sort && COLUMNS.some(each => each.name === sort.replace(/^-/, ""))) found.sort = [sort.replace(/^-/, ""), sort.startsWith("-")];
-  found.page = Math.max(0, (number(q.get("page") ?? "") || 1) - 1);
-  if (q.get("settings") === "all") found.own = false;
-  found.fit = q.get("heights") === "selected";
-  found.run = places.get(q.get("run")) ?? null;
+  for (const [key, given] of q) {
+    if ((Object.hasOwn(plain, key) ? plain[key](given) : dotted(key, given)) === false) odd.push(`${key}=${given}`);
+  }
+  const more = odd.length > 4 ? ` and ${odd.length - 4} more` : "";
+  strange = odd.length ? `The address asks for what is not here: ${odd.slice(0, 4).map(each => each.slice(0, 60)).join(", ")}${more}.` : "";
   return found;
+}
+
+function beginning(digits) {
+  // The run of this id, or those whose ids begin so.
+  if (places.has(digits)) return [places.get(digits)];
+  return digits.length < SHORTEST ? [] : texts.id.flatMap((id, i) => id.startsWith(digits) ? [i] : []);
 }
 
 let written = "";
@@ -276,7 +306,6 @@ function rangeForm(role) {
   const which = make("select", {});
   for (const each of numbers.values()) which.append(make("option", {value: each.name, textContent: each.axis}));
   which.addEventListener("change", () => {
-    forget(state.roles[role], role);
     state.roles[role] = which.value;
     changed(); build();
   });
@@ -300,17 +329,12 @@ function rangeForm(role) {
   return box;
 }
 
-function forget(name, role) {
-  if (ROLES.some(each => each !== role && state.roles[each] === name)) return;
-  delete state.ranges[name]; delete state.lacks[name];
-}
-
 function ranged(role, box) {
   const name = state.roles[role];
   const [low, high] = $$(".two input", box).map(input => {
-    const text = input.value.trim().replace(",", "."), v = Number(text);
-    input.setAttribute("aria-invalid", String(text !== "" && Number.isNaN(v)));
-    return text === "" || Number.isNaN(v) ? null : v;
+    const v = numberOf(input);
+    input.setAttribute("aria-invalid", String(Number.isNaN(v)));
+    return Number.isNaN(v) ? null : v;
   });
   if (low === null && high === null) delete state.ranges[name];
   else { state.ranges[name] = [low, high]; if (state.lacks[name] === "without") delete state.lacks[name]; }
@@ -347,9 +371,42 @@ function fillForm() {
       $(".n", tick.parentElement).textContent = many(facet.counts[tick.value]);
     }
   }
+  const open = Object.values(state.roles);
+  const others = [...new Set([...Object.keys(state.ranges), ...Object.keys(state.lacks)])].filter(name => !open.includes(name));
+  $("#others").replaceChildren(...others.map(name => {
+    const button = make("button", {type: "button", textContent: "Remove"});
+    button.addEventListener("click", () => { delete state.ranges[name]; delete state.lacks[name]; changed(); });
+    return make("p", {}, `${numbers.get(name).words}: ${limits(name)} `, button);
+  }));
   $("#fit input").checked = state.fit;
   $("#own input").checked = state.own;
   typed = null;
+  tell();
+}
+
+function limits(name) {
+  // The filter of a measure, in words.
+  const [low, high] = state.ranges[name] || [null, null], how = state.lacks[name];
+  return [low === null ? "" : `at least ${low}`, high === null ? "" : `at most ${high}`,
+    how ? `only runs ${how} a value` : ""].filter(Boolean).join(", ");
+}
+
+function tell() {
+  // One line on all that was asked for and can't be.
+  const found = strange ? [strange] : [];
+  for (const [name, [low, high]] of Object.entries(state.ranges)) {
+    if (low !== null && high !== null && low > high) found.push(`${numbers.get(name).words}: least, ${low}, is larger than most, ${high}.`);
+  }
+  for (const input of $$("#ranges .two input")) {
+    if (Number.isNaN(numberOf(input))) found.push(`${numbers.get(state.roles[input.closest("fieldset").dataset.role]).words}: ${input.value} is no number, so it filters nothing.`);
+  }
+  const told = found.join(" ");
+  if ($("#told").textContent !== told) $("#told").textContent = told;
+}
+
+function numberOf(input) {
+  const text = input.value.trim().replace(",", ".");
+  return text === "" ? null : Number(text);
 }
 
 // Charts
@@ -936,7 +993,15 @@ function start() {
   $("#own").hidden = !OWN;
   $("#own span").textContent = `Only the study's own settings: ${many(N - OTHERS)} runs; ${many(OTHERS)} have others`;
   $("#own input").addEventListener("change", event => { state.own = event.target.checked; changed(); });
+  $("#find").addEventListener("submit", event => {
+    event.preventDefault();
+    const digits = $("#find input").value.trim().toLowerCase(), found = beginning(digits);
+    strange = digits.length < SHORTEST ? `Give the first ${SHORTEST} or more digits of an id.`
+      : found.length === 1 ? "" : `${found.length || "No"} ${found.length > 1 ? "ids begin" : "id begins"} with ${digits.slice(0, 60)}.`;
+    if (found.length === 1) { choose(found[0], {show: true}); changed(); $("#detail").focus(); } else tell();
+  });
   $("#reset").addEventListener("click", () => {
+    strange = "";
     state = {...fresh(), run: state.run, sort: state.sort, roles: state.roles};
     changed();
   });

@@ -37,8 +37,8 @@ ROLES = ("score", "error", "share")
 """What the three histograms show; the first two are the axes of the scatter plot."""
 ORIGIN = ("classifier", "data_place", "commit", "dirty", "torch", "device", "device_name")
 """What the page says of how a row was made."""
-DIGITS, CURVE_DIGITS = 5, 4
-"""Significant digits of scores and of curves."""
+DIGITS, CURVE_DIGITS = 7, 4
+"""Significant digits of scores, which the page rounds once more, and of curves."""
 POINTS, IMAGES = 256, 64
 """Points and images of each kind that a training shows at most."""
 ROOM = 900_000
@@ -147,6 +147,7 @@ class Explorer:
             "scale": self.scale,
             "n": len(table),
             "methods": _methods(rows["method"], rows["label"]),
+            "own": self._own(rows["config"]),
             "roles": _roles(self.study.explored, numbers),
             "numbers": numbers,
             "fields": [_field(name, rows[name]) for name in fields],
@@ -177,19 +178,23 @@ class Explorer:
                 found.append(known | _coded(values))
         return found
 
+    def _own(self, configs: Sequence[str]) -> dict[str, Any] | None:
+        """Returns which rows have the study's own settings, None where all or none have them."""
+        own = {spec.config for spec in self.study.specs(self.scale)}
+        found = [config in own for config in configs]
+        return _coded(found) if len({*found}) > 1 else None
+
     def _commands(self, table: pa.Table) -> Iterator[str]:
         """Yields what follows the id in the command that trains each row again."""
         place = f" --results {shlex.quote(self.place)}" if self.place else ""
         names = [name for name in ("plugins", "data", "data_place") if name in table.column_names]
         for row in table.select(names).to_pylist():
-            files = sorted(name for name, _ in row.get("plugins") or ())
-            options = "".join(
-                f" {'--study' if name.endswith('.toml') else '--plugin'} {shlex.quote(name)}"
-                for name in files
-            )
+            # In the order in which they were loaded: a grid may name a plug-in's method.
+            files = [name for name, _ in row.get("plugins") or ()]
+            options = "".join(f" --plugin {shlex.quote(name)}" for name in files)
             if " folder " in (row.get("data") or "") and row.get("data_place"):
                 options += f" --data {shlex.quote(row['data_place'])}"
-            yield options + place
+            yield place + options
 
     def _curves(self, rows: Mapping[str, list[Any]]) -> dict[str, Any] | None:
         """Returns what was traced while each training ran, None for a study that traces nothing.

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from bench.studies import STUDIES
 from tests import mini
 from tests.render.test_browser import BROWSER, contrast
 from tests.rows import TOY_ROWS, TOY_SAMPLES, row
+from tests.test_plugins import METHOD
 
 TOY = STUDIES["toy_grid"]
 MOST = 3_000_000
@@ -69,7 +71,7 @@ def column(packed: dict[str, Any], n: int) -> list[Any]:
 def close(told: Any, stored: Any) -> bool:
     if stored is None or stored != stored:
         return told is None
-    return told == stored or math.isclose(told, stored, rel_tol=1e-4)
+    return told == stored or math.isclose(told, stored, rel_tol=1e-6)
 
 
 # What it holds
@@ -139,6 +141,16 @@ def test_thousands_of_runs_with_points_stay_small(tmp_path: Path) -> None:
     assert len(explorer.data()["points"]["rows"]) == 3456  # each has some of its points
 
 
+def test_a_number_is_rounded_once(opened: Open, tmp_path: Path) -> None:
+    """3.06048 is 3.06, though five digits of it are 3.0605 and four of these 3.061."""
+    scores = [3.06048, 2.0]
+    rows = [row(spec, y) for spec, y in zip(TOY.specs("smoke", seeds=2), scores, strict=False)]
+    path = tmp_path / "explore.html"
+    path.write_text(Explorer(TOY, "smoke", store(tmp_path / "r", rows)).html(), "utf-8")
+    page = opened(path=path)
+    assert page.locator("tbody tr").first.locator("td", has_text="3.06").inner_text() == "3.06"
+
+
 def test_points_are_those_that_were_kept(tmp_path: Path) -> None:
     rows, samples = toy_rows()
     data = Explorer(TOY, "smoke", store(tmp_path, rows, samples[:7])).data()
@@ -206,8 +218,28 @@ def test_the_command_names_folder_plugin_and_images(tmp_path: Path) -> None:
     spec = TOY.specs("smoke")[0]
     folder = store(tmp_path, [row(spec, plugins={"my own.py": "0"})])
     (told,) = column(Explorer(TOY, "smoke", folder, "a b/r").data()["commands"], 1)
-    assert told == " --plugin 'my own.py' --results 'a b/r'"
+    assert told == " --results 'a b/r' --plugin 'my own.py'"
     assert column(Explorer(TOY, "smoke", folder).data()["commands"], 1) == [" --plugin 'my own.py'"]
+
+
+def test_the_command_of_a_grid_with_a_method_of_ones_own_runs(
+    opened: Open, python: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(METHOD.format(doc='"""Ours."""', loss="(f_p - f_q).mean(-1)"))
+    (tmp_path / "narrow.toml").write_text(
+        'name = "narrow"\nbase = "toy_grid"\nmethods = ["mine"]\nlams = [0.1]\n'
+        "[axes]\nepochs = [1]\nencoder_width = [16]\n"
+    )
+    files = ["--plugin", "own.py", "--study", "narrow.toml"]
+    made = python("-m", "bench.run", *files, "--scale", "smoke", "--engine", "sequential")
+    assert made[0] == 0, made
+    page = opened(path=tmp_path / "reports/narrow/smoke/explore.html")
+    page.locator("tbody tr").first.click()
+    told = page.locator("#command").inner_text()
+    status, shown, _ = python("-m", "bench.show", told.split()[4], *files[:2])
+    assert status == 0 and told in [line.strip() for line in shown.splitlines()], (told, shown)
+    status, out, err = python(*shlex.split(told)[1:])
+    assert status == 0 and "the same" in out, (told, err)
 
 
 def test_equal_rows_give_equal_pages_and_other_rows_others(tmp_path: Path) -> None:
@@ -413,7 +445,7 @@ def test_a_click_chooses_a_run_and_its_command_is_copied(opened: Open) -> None:
     assert "1 of 32 lie outside" in detail
     page.get_by_role("button", name="Copy the command").click()
     page.get_by_text("copied", exact=True).wait_for()
-    command = f"python -m bench.run toy_grid --id {id}"
+    command = f"python -m bench.run --id {id}"
     assert page.evaluate("navigator.clipboard.readText()") == command
 
 
@@ -428,7 +460,7 @@ def test_without_the_clipboard_the_command_is_selected(opened: Open) -> None:
     page.get_by_text("The command is selected").wait_for()
     assert (
         page.evaluate("getSelection().toString()").strip()
-        == f"python -m bench.run toy_grid --id {id}"
+        == f"python -m bench.run --id {id}"
     )
 
 
@@ -506,10 +538,77 @@ def test_another_measure_takes_a_place(opened: Open) -> None:
     page.locator('[data-role="error"] [data-end="most"]').fill("1")
     assert count(page) == len(within(high=1, name="mse_x"))
     page.get_by_label("second measure").select_option("modes")
-    assert count(page) == 40
+    assert count(page) == len(within(high=1, name="mse_x"))  # the range stays, and is told
+    assert page.locator("#others p").inner_text() == "mean squared error of x: at most 1 Remove"
+    again = opened(page.evaluate("location.hash"))
+    assert count(again) == len(within(high=1, name="mse_x"))
+    page.get_by_role("button", name="Remove").click()
+    assert count(page) == 40 and page.locator("#others p").count() == 0
     assert page.locator("#scatter figcaption").inner_text() == "inception score and modes"
     page.locator('[data-role="error"] [data-end="least"]').fill("5")
     assert count(page) == 39
+
+
+@pytest.mark.parametrize("width", [1300, PHONE])
+def test_method_and_sorted_column_stay_while_the_table_is_scrolled(
+    opened: Open, width: int
+) -> None:
+    page = opened("#sort=decoder_depth", width=width)
+    names = page.locator("#table th").evaluate_all("e => e.map(each => each.dataset.name)")
+    shown = [names.index(name) for name in ("inception_score", "decoder_depth", "mse_z", "id")]
+    assert names[:3] == ["label", "lam", "seed"] and shown == sorted(shown)
+    for end in ("0", "e.scrollWidth"):
+        page.locator("#table .scroll").evaluate(f"e => e.scrollLeft = {end}")
+        box = page.locator("#table .scroll").bounding_box()
+        for name in ("label", "decoder_depth"):
+            cell = page.locator("tbody tr").first.locator("td").nth(names.index(name))
+            at = cell.bounding_box()
+            assert box["x"] - 1 <= at["x"] <= at["x"] + at["width"] <= box["x"] + box["width"] + 1
+            assert cell.evaluate("e => getComputedStyle(e).backgroundColor") != "rgba(0, 0, 0, 0)"
+
+
+def test_the_table_is_wide_until_a_run_is_chosen(opened: Open) -> None:
+    page = opened()
+    before = page.locator("#table").bounding_box()["width"]
+    page.locator("tbody tr").first.click()
+    count(page)
+    assert page.locator("#table").bounding_box()["width"] < before - 300
+    heads = page.locator("#about h3").all_inner_texts()
+    assert heads.index("Settings that vary") < heads.index("Scores")
+
+
+def test_a_line_says_what_the_selected_runs_have_in_common(opened: Open) -> None:
+    page = opened()
+    assert page.locator("#common").inner_text() == "In common: no setting that varies"
+    page.locator('[data-field="decoder_depth"] input').first.check()
+    page.locator('[data-field="lam"] input').first.check()
+    count(page)
+    told = "In common: λ 0, decoder depth 2, decoder width 32, status ok"
+    assert page.locator("#common").inner_text() == told
+    assert page.locator("#common").get_attribute("aria-live") == "polite"
+
+
+def test_runs_of_other_settings_are_left_out_until_a_tick_is_taken_away(
+    opened: Open, tmp_path: Path
+) -> None:
+    """More seeds are the study's own settings; another learning rate is not."""
+    own, others = TOY.specs("smoke", seeds=7), TOY.specs("smoke", lrs=[0.01])
+    folder = store(tmp_path / "r", [row(spec) for spec in [*own, *others]])
+    path = tmp_path / "explore.html"
+    path.write_text(Explorer(TOY, "smoke", folder).html(), "utf-8")
+    page = opened(path=path)
+    assert count(page) == len(own)
+    assert f"without {len(others)} of other settings" in page.locator("#count").inner_text()
+    tick = page.get_by_label(f"own settings: {len(own)} runs; {len(others)} have others")
+    tick.uncheck()
+    assert count(page) == len(own) + len(others)
+    again = opened(page.evaluate("location.hash"), path)
+    assert count(again) == len(own) + len(others)
+    again.get_by_role("button", name="Reset").click()
+    assert count(again) == len(own)
+    for name, rows in {"own": own, "others": others}.items():
+        alike = Explorer(TOY, "smoke", store(tmp_path / name, [row(spec) for spec in rows]))
+        assert alike.data()["own"] is None
 
 
 def test_the_address_holds_the_view(opened: Open) -> None:
@@ -524,7 +623,48 @@ def test_the_address_holds_the_view(opened: Open) -> None:
     odd = quote(
         "range.mse_x=a..b&field.method=x&run=y&sort=z&page=-3&range.q=1..2&value.mse_x=?", safe="=&"
     )
-    assert count(opened("#" + odd)) == 40
+    odd_page = opened("#" + odd)
+    assert count(odd_page) == 40
+    told = odd_page.locator("#told").inner_text()
+    assert "range.mse_x=a..b, field.method=x, run=y, sort=z and 3 more" in told
+    assert odd_page.locator("#told").get_attribute("role") == "status"
+    odd_page.get_by_role("button", name="Reset").click()
+    count(odd_page)
+    assert odd_page.locator("#told").inner_text() == "" == again.locator("#told").inner_text()
+    assert "0..1e" in opened("#range.mse_x=0..1e").locator("#told").inner_text()
+
+
+def test_a_range_that_can_not_be_is_told(opened: Open) -> None:
+    page = opened()
+    least, most = (page.locator(f'[data-role="score"] [data-end="{e}"]') for e in ("least", "most"))
+    least.fill("4")
+    most.fill("2")
+    assert count(page) == 0
+    told = page.locator("#told")
+    assert told.inner_text() == "inception score: least, 4, is larger than most, 2."
+    most.fill("two")
+    assert count(page) == len(within(4))
+    assert told.inner_text() == "inception score: two is no number, so it filters nothing."
+    most.fill("")
+    count(page)
+    assert told.inner_text() == ""
+
+
+def test_the_first_digits_of_an_id_find_a_run(opened: Open) -> None:
+    id = within(1)[0]
+    page = opened(f"#run={id[:6]}")
+    assert id in page.locator("#command").inner_text()
+    page = opened()
+    field = page.get_by_label("Find an id")
+    for given, told in {id[:3]: "Give the first 4", "xxxx": "No id begins with xxxx"}.items():
+        field.fill(given)
+        field.press("Enter")
+        assert told in page.locator("#told").inner_text()
+        assert page.locator("#chosen").inner_text() == "No run is chosen"
+    field.fill(id[:4].upper())
+    field.press("Enter")
+    assert id in page.locator("#command").inner_text()
+    assert page.locator("#told").inner_text() == ""
 
 
 def test_hostile_names_stay_text(opened: Open, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ function fail(error) {
 
 const DATA = await unpack("data").catch(fail), CHARTS = await unpack("charts").catch(fail);
 if (!DATA || !CHARTS) return;
-const N = DATA.n, MANY = 12, BINS = 30, PAGE = 20;
+const N = DATA.n, MANY = 12, BINS = 30, PAGE = 20, SHORTEST = 4;
 
 function column(packed, n = N) {
   if (packed.values) return packed.values;
@@ -59,6 +59,7 @@ if (byLook.varies) {
   byLook.codes = byLook.codes.map(code => methods.indexOf(byLook.levels[code]));
   byLook.levels = methods;
 }
+const OWN = DATA.own && column(DATA.own), OTHERS = OWN ? OWN.filter(own => !own).length : 0;
 const FACETS = [...fields.values()].filter(each => each.varies);
 
 function at(name, i) {
@@ -114,7 +115,7 @@ const ROLES = Object.keys(DATA.roles);
 const MEASURES = ["first measure, across", "second measure, upward", "third measure"];
 const fresh = () => ({roles: {...DATA.roles}, ranges: {}, lacks: {}, facets: {}, sort: ROLES.length
   ? [DATA.roles[ROLES[0]], numbers.get(DATA.roles[ROLES[0]]).better !== "lower"] : ["id", false],
-  page: 0, run: null, fit: false});
+  page: 0, run: null, fit: false, own: OTHERS > 0});
 let state = fresh();
 
 function toHash() {
@@ -125,34 +126,66 @@ function toHash() {
   for (const [name, levels] of Object.entries(state.facets)) for (const level of levels) q.append("field." + name, JSON.stringify(level));
   if (String(state.sort) !== String(start.sort)) q.set("sort", (state.sort[1] ? "-" : "") + state.sort[0]);
   if (state.page) q.set("page", state.page + 1);
+  if (state.own !== start.own) q.set("settings", "all");
   if (state.fit) q.set("heights", "selected");
   if (state.run !== null) q.set("run", texts.id[state.run]);
   return q.toString();
 }
 
+let strange = "";  // what the address or the search asked for and is not here
+
 function fromHash(text) {
-  // What this page does not know is left out.
-  const q = new URLSearchParams(text), found = fresh();
+  // What this page does not know is left out, and told.
+  const q = new URLSearchParams(text), found = fresh(), odd = [];
   const number = part => part.trim() !== "" && Number.isFinite(Number(part)) ? Number(part) : null;
-  for (const role of ROLES) if (numbers.has(q.get(role))) found.roles[role] = q.get(role);
-  for (const [key, given] of q) {
+  const plain = {
+    sort(given) {
+      const name = given.replace(/^-/, "");
+      if (!COLUMNS.some(each => each.name === name)) return false;
+      found.sort = [name, given.startsWith("-")];
+    },
+    page(given) {
+      if (!(number(given) >= 1)) return false;
+      found.page = Math.floor(number(given)) - 1;
+    },
+    settings(given) { if (given !== "all") return false; found.own = false; },
+    heights(given) { if (given !== "selected") return false; found.fit = true; },
+    run(given) {
+      const runs = beginning(given);
+      if (runs.length !== 1) return false;
+      found.run = runs[0];
+    },
+  };
+  for (const role of ROLES) plain[role] = given => {
+    if (!numbers.has(given)) return false;
+    found.roles[role] = given;
+  };
+  function dotted(key, given) {
     const dot = key.indexOf("."), [kind, name] = [key.slice(0, dot), key.slice(dot + 1)];
     if (kind === "range" && numbers.has(name)) {
-      const [low, high] = given.split("..").map(number);
+      const parts = given.split(".."), [low, high] = parts.map(number);
       if ((low ?? high ?? null) !== null) found.ranges[name] = [low, high ?? null];
-    } else if (kind === "value" && numbers.has(name) && ["with", "without"].includes(given)) {
-      found.lacks[name] = given;
-    } else if (kind === "field" && fields.has(name)) {
-      const level = fields.get(name).levels.find(each => JSON.stringify(each) === given);
-      if (level !== undefined) (found.facets[name] ||= []).push(level);
+      return parts.length === 2 && parts.every(part => part === "" || number(part) !== null);
     }
+    if (kind === "value" && numbers.has(name) && ["with", "without"].includes(given)) found.lacks[name] = given;
+    else if (kind === "field" && fields.has(name)) {
+      const level = fields.get(name).levels.find(each => JSON.stringify(each) === given);
+      if (level === undefined) return false;
+      (found.facets[name] ||= []).push(level);
+    } else return false;
   }
-  const sort = q.get("sort");
-  if (sort && COLUMNS.some(each => each.name === sort.replace(/^-/, ""))) found.sort = [sort.replace(/^-/, ""), sort.startsWith("-")];
-  found.page = Math.max(0, (number(q.get("page") ?? "") || 1) - 1);
-  found.fit = q.get("heights") === "selected";
-  found.run = places.get(q.get("run")) ?? null;
+  for (const [key, given] of q) {
+    if ((Object.hasOwn(plain, key) ? plain[key](given) : dotted(key, given)) === false) odd.push(`${key}=${given}`);
+  }
+  const more = odd.length > 4 ? ` and ${odd.length - 4} more` : "";
+  strange = odd.length ? `The address asks for what is not here: ${odd.slice(0, 4).map(each => each.slice(0, 60)).join(", ")}${more}.` : "";
   return found;
+}
+
+function beginning(digits) {
+  // The run of this id, or those whose ids begin so.
+  if (places.has(digits)) return [places.get(digits)];
+  return digits.length < SHORTEST ? [] : texts.id.flatMap((id, i) => id.startsWith(digits) ? [i] : []);
 }
 
 let written = "";
@@ -171,7 +204,7 @@ const fails = new Uint8Array(N), passes = new Map();
 let selected = [];
 
 function filters() {
-  const found = new Map();
+  const found = new Map(state.own ? [["own", true]] : []);
   for (const {name} of FACETS) if (state.facets[name]?.length) found.set("field." + name, state.facets[name]);
   for (const name of numbers.keys()) {
     if (state.lacks[name] || state.ranges[name]) found.set("range." + name, [state.lacks[name] || "", ...(state.ranges[name] || [null, null])]);
@@ -183,7 +216,8 @@ function pass(key, given) {
   const known = passes.get(key), told = JSON.stringify(given);
   if (known?.told === told) return known.rows;
   const dot = key.indexOf("."), name = key.slice(dot + 1), rows = new Uint8Array(N);
-  if (key.startsWith("field.")) {
+  if (key === "own") rows.set(OWN);
+  else if (key.startsWith("field.")) {
     const {levels, codes} = fields.get(name), wanted = levels.map(level => given.includes(level));
     for (let i = 0; i < N; i++) rows[i] = wanted[codes[i]];
   } else {
@@ -272,7 +306,6 @@ function rangeForm(role) {
   const which = make("select", {});
   for (const each of numbers.values()) which.append(make("option", {value: each.name, textContent: each.axis}));
   which.addEventListener("change", () => {
-    forget(state.roles[role], role);
     state.roles[role] = which.value;
     changed(); build();
   });
@@ -296,17 +329,12 @@ function rangeForm(role) {
   return box;
 }
 
-function forget(name, role) {
-  if (ROLES.some(each => each !== role && state.roles[each] === name)) return;
-  delete state.ranges[name]; delete state.lacks[name];
-}
-
 function ranged(role, box) {
   const name = state.roles[role];
   const [low, high] = $$(".two input", box).map(input => {
-    const text = input.value.trim().replace(",", "."), v = Number(text);
-    input.setAttribute("aria-invalid", String(text !== "" && Number.isNaN(v)));
-    return text === "" || Number.isNaN(v) ? null : v;
+    const v = numberOf(input);
+    input.setAttribute("aria-invalid", String(Number.isNaN(v)));
+    return Number.isNaN(v) ? null : v;
   });
   if (low === null && high === null) delete state.ranges[name];
   else { state.ranges[name] = [low, high]; if (state.lacks[name] === "without") delete state.lacks[name]; }
@@ -343,8 +371,42 @@ function fillForm() {
       $(".n", tick.parentElement).textContent = many(facet.counts[tick.value]);
     }
   }
+  const open = Object.values(state.roles);
+  const others = [...new Set([...Object.keys(state.ranges), ...Object.keys(state.lacks)])].filter(name => !open.includes(name));
+  $("#others").replaceChildren(...others.map(name => {
+    const button = make("button", {type: "button", textContent: "Remove"});
+    button.addEventListener("click", () => { delete state.ranges[name]; delete state.lacks[name]; changed(); });
+    return make("p", {}, `${numbers.get(name).words}: ${limits(name)} `, button);
+  }));
   $("#fit input").checked = state.fit;
+  $("#own input").checked = state.own;
   typed = null;
+  tell();
+}
+
+function limits(name) {
+  // The filter of a measure, in words.
+  const [low, high] = state.ranges[name] || [null, null], how = state.lacks[name];
+  return [low === null ? "" : `at least ${low}`, high === null ? "" : `at most ${high}`,
+    how ? `only runs ${how} a value` : ""].filter(Boolean).join(", ");
+}
+
+function tell() {
+  // One line on all that was asked for and can't be.
+  const found = strange ? [strange] : [];
+  for (const [name, [low, high]] of Object.entries(state.ranges)) {
+    if (low !== null && high !== null && low > high) found.push(`${numbers.get(name).words}: least, ${low}, is larger than most, ${high}.`);
+  }
+  for (const input of $$("#ranges .two input")) {
+    if (Number.isNaN(numberOf(input))) found.push(`${numbers.get(state.roles[input.closest("fieldset").dataset.role]).words}: ${input.value} is no number, so it filters nothing.`);
+  }
+  const told = found.join(" ");
+  if ($("#told").textContent !== told) $("#told").textContent = told;
+}
+
+function numberOf(input) {
+  const text = input.value.trim().replace(",", ".");
+  return text === "" ? null : Number(text);
 }
 
 // Charts
@@ -591,9 +653,11 @@ const COLUMNS = [
   ...[...numbers.values()].filter(each => Object.values(DATA.roles).includes(each.name) || each.levels?.length !== 1)
     .map(each => ({name: each.name, words: each.words, number: true, of: i => each.y[i]})),
   ...FACETS.filter(each => !["method", "lam", "seed"].includes(each.name))
+    .sort((a, b) => (b.name === "status") - (a.name === "status"))
     .map(each => ({name: each.name, words: each.words, text: typeof each.levels[0] === "string", of: i => at(each.name, i)})),
   {name: "id", words: "id", text: true, of: i => texts.id[i]},
 ];
+const HELD = ["label", "lam", "seed"];
 const SHOWN = 6;  // measures that the table shows; the chosen run shows all
 let order = [], sorted = "", rows = [];
 
@@ -619,7 +683,31 @@ function visible() {
   const first = Object.values(state.roles), measures = COLUMNS.filter(each => each.number).map(each => each.name);
   const kept = new Set([...first, ...measures.filter(name => !first.includes(name))].slice(0, Math.max(SHOWN, first.length)));
   kept.add(state.sort[0]);
-  return COLUMNS.filter(each => !each.number || kept.has(each.name));
+  const place = each => HELD.includes(each.name) ? 0 : first.includes(each.name) ? 1 : each.name === "id" ? 4 : each.number ? 3 : 2;
+  return COLUMNS.filter(each => !each.number || kept.has(each.name)).sort((a, b) => place(a) - place(b));
+}
+
+function hold() {
+  // The first columns and the sorted one stay in view while the table is scrolled sideways.
+  const sticky = narrow() && innerWidth <= 800 ? HELD.slice(0, 1) : HELD;
+  const heads = $$("#table th");
+  let left = 0;
+  heads.forEach((th, k) => {
+    const held = sticky.includes(th.dataset.name), sorted = th.dataset.name === state.sort[0];
+    for (const cell of $$(`#table tr > :nth-child(${k + 1})`)) {
+      cell.classList.toggle("held", held || sorted);
+      cell.style.left = held || sorted ? `${left}px` : "";
+      cell.style.right = sorted && !held ? "0" : "";
+    }
+    if (held) left += th.offsetWidth;
+  });
+}
+
+function common() {
+  // What all selected runs have in common, of what varies among all runs.
+  const found = FACETS.filter(({codes}) => selected.every(i => codes[i] === codes[selected[0]]));
+  const told = found.map(each => `${each.words} ${value(each.name, at(each.name, selected[0]))}`);
+  $("#common").textContent = selected.length ? `In common: ${told.join(", ") || "no setting that varies"}` : "";
 }
 
 function table() {
@@ -656,6 +744,8 @@ function table() {
     tr.setAttribute("aria-selected", String(i === state.run));
     return tr;
   }));
+  hold();
+  common();
   if (focused !== undefined) ($(`tr[data-i="${focused}"]`, body) || $("tr", body))?.focus({preventScroll: true});
   $("#pager span").textContent = rows.length ? `Runs ${many(state.page * PAGE + 1)} to ${many(state.page * PAGE + page.length)} of ${many(rows.length)}` : "No run is selected";
   for (const button of $$("#pager button")) {
@@ -723,17 +813,19 @@ function choose(i, {show = false} = {}) {
 }
 
 function command(i) {
-  return `python -m bench.run ${DATA.study} --id ${texts.id[i]}${commands[i]}`;
+  return `python -m bench.run --id ${texts.id[i]}${commands[i]}`;
 }
 
 function detail() {
   const about = $("#about"), i = state.run;
   if (i === null) {
+    document.body.classList.remove("one");
     $("#chosen").textContent = "No run is chosen";
     about.replaceChildren(make("p", {className: "said", textContent: "Choose a run: click on a mark or on a row, or press Enter on a row."}));
     return;
   }
   $("#chosen").textContent = title(i);
+  document.body.classList.add("one");
   const parts = [];
   if (at("status", i) === "diverged") parts.push(make("p", {className: "bad", textContent:
     "This training diverged: its parameters or outputs were not finite. So it has no scores. Reports count it with the worst scores."}));
@@ -746,14 +838,16 @@ function detail() {
   parts.push(make("h3", {textContent: "Train it again"}), code, make("p", {}, button, " ", copied));
   const there = [...numbers.values()].filter(each => !Number.isNaN(each.y[i]));
   const scores = there.filter(each => each.better || each.about || !each.setting);
+  const settings = [...fields.values()].map(each => [each.words, value(each.name, at(each.name, i)), each.varies]);
+  if (FACETS.length) parts.push(make("h3", {textContent: "Settings that vary"}), list(settings.filter(([,, varies]) => varies)));
   if (scores.length) parts.push(make("h3", {textContent: "Scores"}), list(scores.map(each => {
     const name = make("td", {}, each.axis);
     if (each.about) name.append(make("small", {textContent: each.about}));
     return [name, shown(each.y[i])];
   })));
   parts.push(...curves(i), ...pictures(i));
-  parts.push(make("h3", {textContent: "Spec"}), list([["id", texts.id[i]],
-    ...[...fields.values()].map(each => [each.words, value(each.name, at(each.name, i))]), ["configuration", texts.config[i]]]));
+  parts.push(make("h3", {textContent: "Other settings"}), list([["id", texts.id[i]],
+    ...settings.filter(([,, varies]) => !varies), ["configuration", texts.config[i]]]));
   parts.push(make("h3", {textContent: "How it was made and scored"}), list([
     ...there.filter(each => !scores.includes(each)).map(each => [each.words, shown(each.y[i])]),
     ...Object.entries(origin).map(([name, told]) => [name.replaceAll("_", " "), shown(told[i])])]));
@@ -865,7 +959,7 @@ function update() {
   const before = selected.length;
   select();
   const share = N ? ` (${(100 * selected.length / N).toFixed(1)} %)` : "";
-  $("#count").textContent = `${many(selected.length)} of ${many(N)} runs selected${share}`;
+  $("#count").textContent = `${many(selected.length)} of ${many(N)} runs selected${share}${state.own ? `, without ${many(OTHERS)} of other settings` : ""}`;
   fillForm();
   table();
   for (const [name, each] of views) if (name !== "scatter") each.update();
@@ -896,7 +990,18 @@ function start() {
   $("#form").open = !matchMedia("(max-width: 800px)").matches;
   $("#fit").hidden = !ROLES.length;
   $("#fit input").addEventListener("change", event => { state.fit = event.target.checked; changed(); });
+  $("#own").hidden = !OWN;
+  $("#own span").textContent = `Only the study's own settings: ${many(N - OTHERS)} runs; ${many(OTHERS)} have others`;
+  $("#own input").addEventListener("change", event => { state.own = event.target.checked; changed(); });
+  $("#find").addEventListener("submit", event => {
+    event.preventDefault();
+    const digits = $("#find input").value.trim().toLowerCase(), found = beginning(digits);
+    strange = digits.length < SHORTEST ? `Give the first ${SHORTEST} or more digits of an id.`
+      : found.length === 1 ? "" : `${found.length || "No"} ${found.length > 1 ? "ids begin" : "id begins"} with ${digits.slice(0, 60)}.`;
+    if (found.length === 1) { choose(found[0], {show: true}); changed(); $("#detail").focus(); } else tell();
+  });
   $("#reset").addEventListener("click", () => {
+    strange = "";
     state = {...fresh(), run: state.run, sort: state.sort, roles: state.roles};
     changed();
   });

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from bench.render.drawings import Cloud, Curves, Field, Pictures, of_arrays, of_row
 from bench.show import terminal
@@ -249,6 +250,21 @@ def test_lines_without_finite_values_are_not_drawn() -> None:
     assert [*curves.finite] == ["b"] and len(curves.finite["b"][0]) == 2
     assert "no finite value" in text_of(Curves("loss", "step", {"a": (at, at * np.nan)}))
     assert "b" in text_of(curves)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_curve_is_drawn_from_its_first_value(colour: bool) -> None:
+    at = np.linspace(0.03, 1, 31)
+    text = text_of(Curves("loss", "epoch", {"a": (at, 2 + at)}), 50, colour)
+    (axis,) = (line for line in Text.from_ansi(text).plain.splitlines() if "└" in line)
+    axis = axis.strip()[1:-1]
+    assert axis.index("┬") == pytest.approx((0.5 - 0.03) / 0.97 * len(axis), abs=1.5)
+
+
+def test_a_single_value_has_short_numbers() -> None:
+    one = np.array([1 / 31])
+    text = text_of(Curves("loss", "epoch", {"a": (one, 1 + one)}))
+    assert "0.0323" in text and "0.03226" not in text and "1.03" in text
 
 
 def test_a_logarithmic_scale_is_told() -> None:

@@ -156,15 +156,19 @@ def _check(args: argparse.Namespace, studies: Sequence[str], ids: Sequence[str])
     picks |= {"--only": args.only, "--worst": args.worst, "--best": args.best, "--by": args.by}
     following = args.follow is not None
     given = [option for option, value in picks.items() if value]
-    if given and (ids or not studies or args.columns or following):
+    if following:
+        given += ["--json"] * args.json + ["--html"] * bool(args.html)
+        if given:
+            raise UsageError(f"{given[0]} and --follow exclude each other")
+    if given and (ids or not studies or args.columns):
         raise UsageError(f"{given[0]} chooses among the trainings of one STUDY; allowed: one STUDY")
     if args.worst and args.best:
         raise UsageError("--worst and --best exclude each other")
     if len(studies) > 1 and not args.columns:
         raise UsageError(f"{len(studies)} studies are named; allowed: one STUDY")
-    if args.html and (args.json or args.columns or following or not (studies or ids)):
-        raise UsageError("--html goes with a STUDY or an ID, without --json, --columns or --follow")
-    if args.json and (following or not (studies or ids or args.columns)):
+    if args.html and (args.json or args.columns or not (studies or ids)):
+        raise UsageError("--html goes with a STUDY or an ID, without --json or --columns")
+    if args.json and not (studies or ids or args.columns):
         raise UsageError("--json goes with a STUDY, an ID or --columns")
 
 

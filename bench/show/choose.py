@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from bench.cli import UsageError
 from bench.frame import RESULTS, Found, unnested
 from bench.scores.metrics import Metric
-from bench.show.details import Details, Score, details, scores
+from bench.show.details import APART, Details, Score, details, scores
+from bench.spec import columns
 from bench.store import schema
 from bench.store.provenance import REFERENCE
 from bench.studies import STUDIES
@@ -188,10 +189,26 @@ def detailed(selection: Selection, ids: Sequence[str], every: pd.DataFrame) -> l
     points = selection.store.load_samples()
     points = points.filter(pc.field("id").isin(pa.array(ids, pa.string())))
     kept = {row["id"]: row for row in points.to_pylist()}
+    own = other_settings(selection, every)
     found = []
     for row in selection.of_ids(ids):
         same = ["label", "lam", *selection.study.apart]
         like = every[(every[same] == [row[name] for name in same]).all(axis=1)]
+        other = {name: row[name] for name, values in own.items() if row[name] not in values}
+        for name, values in own.items():
+            like = like[like[name] == row[name] if name in other else like[name].isin(values)]
         place = Found(selection.study, row, selection.folder)
-        found.append(details(place, kept.get(row["id"]), like))
+        found.append(details(place, kept.get(row["id"]), like, other if own else None))
     return found
+
+
+def other_settings(selection: Selection, frame: pd.DataFrame | None = None) -> dict[str, set[Any]]:
+    """Returns the study's own values of each field of which stored rows have other values.
+
+    Methods, lambdas, seeds and fields of `Study.apart` do not count.
+    """
+    study, frame = selection.study, selection.frame if frame is None else frame
+    specs = study.specs(selection.scale)
+    fields = [name for name in columns(study.kind) if name not in (*APART, *study.apart)]
+    own = {name: {getattr(spec, name) for spec in specs} for name in fields}
+    return {name: own[name] for name in fields if {*frame[name].dropna()} - own[name]}

@@ -99,11 +99,17 @@ class Details:
     commands: Mapping[str, str]
 
 
-def details(found: Found, kept: Mapping[str, Any] | None, like: pd.DataFrame) -> Details:
+def details(
+    found: Found,
+    kept: Mapping[str, Any] | None,
+    like: pd.DataFrame,
+    other: Mapping[str, Any] | None = None,
+) -> Details:
     """Returns what there is to say of a stored row.
 
     `kept` is its row of samples, None if nothing was kept. `like` has the stored runs of its label,
-    lambda and `Study.apart`, itself among them.
+    lambda, `Study.apart` and `other`, itself among them. `other` are its settings that are not the
+    study's own; None says that all runs have the study's own.
     """
     study, row, folder = found
     spec, given = columns(study.kind), row
@@ -118,7 +124,10 @@ def details(found: Found, kept: Mapping[str, Any] | None, like: pd.DataFrame) ->
     settings = {name: shown(each) for name, each in row.items() if name not in skip}
     settings = {name: each for name, each in settings.items() if each != "–"}
     lam = f"λ = {row['lam']:g}"
-    among = ", ".join([f"{row['label']} at {lam}", *(f"{n} {row[n]}" for n in study.apart)])
+    differs = [f"{name} {shown(value)}" for name, value in (other or {}).items()]
+    differs = ["the study's own settings"] if other is not None and not other else differs
+    apart = [f"{name} {row[name]}" for name in study.apart]
+    among = ", ".join([f"{row['label']} at {lam}", *apart, *differs])
     arrays = study.arrays(kept) if kept else {}
     return Details(
         id=row["id"],
@@ -144,7 +153,8 @@ def _traced(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _place(score: Score, row: Mapping[str, Any], like: pd.DataFrame) -> str:
-    """Returns a run's place among like runs, "" for a run that is alone."""
+    """Returns a run's place among like runs that have the score, "" for a run that is alone."""
+    like = like[like[score.column].notna() | (like["status"] == "diverged")]
     if len(like) < 2:
         return ""
     order = score.order(like[score.column], like["status"])

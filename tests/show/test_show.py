@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_everything_about_one(filled: Callable[..., str]) -> None:
     told = " ".join(out.split())
     assert f"{id} of toy_grid at scale smoke" in told
     assert "encoder_depth\u00a02" in out and "lr\u00a00.001" in out
-    assert re.search(r"inception_score 2.000 ↑ 1 of 4 inception score of n_samples", told)
+    assert re.search(r"inception_score 2.000 ↑ 1 of 3 inception score of n_samples", told)
     assert "places among 4 runs of ALICE at λ = 0.1" in told
     assert "decoder gradient" in out and "alice" in out
     assert f"python -m bench.run --id {id} --results" in out
@@ -118,6 +119,49 @@ def test_samples_are_drawn_where_they_were_kept(filled: Callable[..., str]) -> N
 def test_what_varies_is_in_the_table_and_what_does_not_is_not(filled: Callable[..., str]) -> None:
     head = filled(*ONLY).split("─")[0]
     assert "decoder_" in head and "encoder_" not in head and "seed" in head
+
+
+def test_what_the_shown_trainings_have_in_common_is_told(filled: Callable[..., str]) -> None:
+    out = filled("toy_grid", "--only", "decoder_depth=3")
+    assert "in common: epochs 2, decoder_depth 3, decoder_width 64\n" in out
+    out = filled("toy_grid", "--best", "1")
+    assert "in common" not in out  # a single training's spec is printed
+
+
+def test_settings_come_before_further_scores_and_the_seed_stays(
+    filled: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width, there, absent in ((50, "seed", "mse_x"), (60, "decoder_", "mse_x")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        head = filled("toy_grid").split("─")[0]
+        assert "seed" in head and there in head and absent not in head
+
+
+def test_settings_that_are_not_the_studys_own_are_told(
+    filled: Callable[..., str], tmp_path: Path
+) -> None:
+    own = TOY.specs("smoke", seeds=4)
+    one, two, three, *_ = (s for s in own if (s.method, s.lam) == ("alice", 0.1))
+    wild = [replace(one, lr=1e30, seed=seed) for seed in (0, 1)]
+    rows = {spec.id: row(spec) for spec in own}
+    rows |= {one.id: row(one, 2.0), two.id: row(two, 1.0), three.id: row(three, mse_x=None)}
+    rows |= {spec.id: row(spec, None) for spec in wild}
+    rows |= {(slow := replace(one, lr=1e-4)).id: row(slow, 4.9)}
+    (tmp_path / "toy_grid").rename(tmp_path / "before")
+    TOY.store(tmp_path, "smoke").write([*rows.values()], [])
+    out = " ".join(filled("toy_grid").split())
+    assert "3 of 35 are of other settings than the study's own: --only lr=0.001 keeps" in out
+    kept = filled("toy_grid", "--only", "lr=0.001")
+    assert "of other settings" not in kept and "32 of 35 trainings" in kept
+    gone = filled("toy_grid", "--only", "lr=1e30")
+    assert "2 of 2 are of other settings than the study's own: lr\n" in gone
+    assert "in common: lr 1e+30" in gone
+    # Neither runs of other settings nor one without the score change a place.
+    told = " ".join(filled(one.id).split())
+    assert "2.000 ↑ 7 of 8 " in told and "0.100 ↓ 1 of 7 " in told
+    assert "places among 8 runs of ALICE at λ = 0.1, the study's own settings" in told
+    told = " ".join(filled(slow.id).split())
+    assert "4.900" in told and "places among" not in told
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 200])
@@ -196,6 +240,7 @@ def test_published_rows_of_every_study(
         (["0" * 16], "allowed: the id of a row"),
         (["toy_grid", "--label", "X"], "--label X; allowed: label in this selection: ALI, ALICE"),
         (["toy_grid", "--lam", "7"], "--lam 7; allowed: lam in this selection: 0.0, 0.1"),
+        (["toy_grid", "--only", "lr="], "--only lr=; allowed: lr in this selection: 0.001"),
         (["toy_grid", "--only", "nope=1"], "allowed fields: id"),
         (["toy_grid", "--only", "status=gone"], "status in this selection: diverged, ok"),
         (["toy_grid", "--only", "dirty=perhaps"], "dirty in this selection: False"),

@@ -82,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
     add("--method", **many, metavar="METHOD[,METHOD]", help="keeps trainings of this method")
     add("--lam", **many, metavar="L[,L]", help="keeps trainings at this λ")
     add("--seed", **many, metavar="N[,N]", help="keeps trainings of this seed")
-    about = "keeps trainings whose column has one of these values, such as critic_steps=1,3"
+    about = """keeps trainings whose column has one of these values, such as critic_steps=1,3, or
+        keeps a range, such as 'mse_x<0.1'; <, <=, > and >= are allowed, in quotes"""
     add("--only", **many, metavar="FIELD=VALUE[,VALUE]", help=about)
     about = f"the N worst, diverged ones first; up to {DETAILED} with all details"
     add("--worst", type=positive, metavar="N", help=about)

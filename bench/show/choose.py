@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,11 @@ from bench.studies.study import SCALES, Study
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
+
+
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {"<=": le, ">=": ge, "<": lt, ">": gt}
+RANGE = re.compile(r"(\w+)(<=|>=|<|>)(.*)")
+"""What --only takes beside FIELD=VALUE: a field, a sign and a number."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,9 @@ def matching(selection: Selection, args: argparse.Namespace) -> Selection:
     named = {name: getattr(args, name) for name in ("label", "method", "lam", "seed")}
     given = {name: (f"--{name} ", _split(texts)) for name, texts in named.items() if texts}
     fields = [str(name) for name in frame if frame[name].dtype.kind != "M"]  # no times
-    for name, texts in assignments("--only", args.only, fields).items():
+    ranges = [found for text in args.only if (found := RANGE.fullmatch(text))]
+    equal = [text for text in args.only if not RANGE.fullmatch(text)]
+    for name, texts in assignments("--only", equal, fields).items():
         before = given.get(name, ("", []))[1]
         given[name] = (f"--only {name}=", [*before, *texts])
     for name, (option, texts) in given.items():
@@ -109,8 +118,23 @@ def matching(selection: Selection, args: argparse.Namespace) -> Selection:
         kind = _kind(selection.rows.schema.field(name).type)
         wanted = among(values, kind, texts, option, name)
         frame = frame[frame[name].isin(wanted)]
+    for found in ranges:
+        frame = frame[_within(frame, *found.groups())]
+    if not len(frame) and ranges:
+        raise UsageError(f"--only {' --only '.join(found[0] for found in ranges)}: no row is so")
     kept = selection.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
     return replace(selection, rows=kept, frame=frame.reset_index(drop=True))
+
+
+def _within(frame: pd.DataFrame, name: str, sign: str, limit: str) -> pd.Series:
+    """Returns which rows keep a range. Raises UsageError for a column or a limit of no number."""
+    numbers = [str(each) for each in frame if frame[each].dtype.kind in "if"]
+    if name not in numbers:
+        raise UsageError(f"--only {name}{sign}{limit}; allowed fields: {', '.join(numbers)}")
+    try:
+        return SIGNS[sign](frame[name], float(limit))
+    except ValueError:
+        raise UsageError(f"--only {name}{sign}{limit}; allowed: a number after {sign}") from None
 
 
 def _split(texts: Iterable[str]) -> list[str]:

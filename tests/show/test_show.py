@@ -121,6 +121,14 @@ def test_what_varies_is_in_the_table_and_what_does_not_is_not(filled: Callable[.
     assert "decoder_" in head and "encoder_" not in head and "seed" in head
 
 
+@pytest.mark.parametrize(
+    ("condition", "n"), [(">1", 1), (">=1", 2), ("<2", 1), ("<=2", 2), ("<=2e0", 2)]
+)
+def test_ranges_of_numbers(condition: str, n: int, filled: Callable[..., str]) -> None:
+    found = json.loads(filled(*ONLY, "--only", f"inception_score{condition}", "--json"))
+    assert len(found) == n
+
+
 def test_what_the_shown_trainings_have_in_common_is_told(filled: Callable[..., str]) -> None:
     out = filled("toy_grid", "--only", "decoder_depth=3")
     assert "in common: epochs 2, decoder_depth 3, decoder_width 64\n" in out
@@ -241,6 +249,9 @@ def test_published_rows_of_every_study(
         (["toy_grid", "--label", "X"], "--label X; allowed: label in this selection: ALI, ALICE"),
         (["toy_grid", "--lam", "7"], "--lam 7; allowed: lam in this selection: 0.0, 0.1"),
         (["toy_grid", "--only", "lr="], "--only lr=; allowed: lr in this selection: 0.001"),
+        (["toy_grid", "--only", "nope>1"], "--only nope>1; allowed fields: protocol"),
+        (["toy_grid", "--only", "lam>"], "--only lam>; allowed: a number after >"),
+        (["toy_grid", "--only", "lam>9", "--only", "lam<=3"], "--only lam>9 --only lam<=3: no row"),
         (["toy_grid", "--only", "nope=1"], "allowed fields: id"),
         (["toy_grid", "--only", "status=gone"], "status in this selection: diverged, ok"),
         (["toy_grid", "--only", "dirty=perhaps"], "dirty in this selection: False"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -71,6 +72,14 @@ def folders_of(args: argparse.Namespace) -> list[Path]:
     return [RESULTS, REFERENCE] if args.results is None else [args.results]
 
 
+def given(args: argparse.Namespace, scale: str | None = None) -> str:
+    """Returns what a command has to repeat so that it looks into the same place."""
+    words = ["--scale", scale] if scale else []
+    words += ["--results", str(args.results)] if args.results else []
+    words += [word for file in args.plugin for word in ("--plugin", str(file))]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
 def select(name: str, args: argparse.Namespace) -> Selection:
     """Returns the stored trainings of a study, at the largest scale that has any.
 
@@ -95,7 +104,7 @@ def select(name: str, args: argparse.Namespace) -> Selection:
     at = f" at scale {args.scale}" if args.scale else ""
     if left_out:
         raise UsageError(f"all rows of {name}{at} in {where} are stale; --stale shows them")
-    train = f"python -m bench.run {name}" + (f" --scale {args.scale}" if args.scale else "")
+    train = f"python -m bench.run {name}{given(args, args.scale)}"
     raise UsageError(f"no rows of {name}{at} in {where}: {train}")
 
 
@@ -106,14 +115,14 @@ def matching(selection: Selection, args: argparse.Namespace) -> Selection:
     """
     frame = selection.frame
     named = {name: getattr(args, name) for name in ("label", "method", "lam", "seed")}
-    given = {name: (f"--{name} ", _split(texts)) for name, texts in named.items() if texts}
+    asked = {name: (f"--{name} ", _split(texts)) for name, texts in named.items() if texts}
     fields = [str(name) for name in frame if frame[name].dtype.kind != "M"]  # no times
     ranges = [found for text in args.only if (found := RANGE.fullmatch(text))]
     equal = [text for text in args.only if not RANGE.fullmatch(text)]
     for name, texts in assignments("--only", equal, fields).items():
-        before = given.get(name, ("", []))[1]
-        given[name] = (f"--only {name}=", [*before, *texts])
-    for name, (option, texts) in given.items():
+        before = asked.get(name, ("", []))[1]
+        asked[name] = (f"--only {name}=", [*before, *texts])
+    for name, (option, texts) in asked.items():
         values = frame[name].dropna()
         kind = _kind(selection.rows.schema.field(name).type)
         wanted = among(values, kind, texts, option, name)

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from bench.cli import UsageError, duration
 from bench.frame import RESULTS, find
 from bench.render.drawings import curves_over
 from bench.show import terminal
+from bench.show.choose import given
 from bench.show.details import Score, scores, shown
 from bench.store.atomic import process, work_of
 from bench.store.log import ABOUT, FIRST, PICTURE, TABLE, logs_of
@@ -202,7 +202,7 @@ def follow(
     watch = Watch(results, studies or [*STUDIES], [args.scale] if args.scale else SCALES, wanted)
     trainings, going = watch.look(), watch.under_way()
     if wanted and not trainings and watch.stored():
-        told = f"python -m bench.show {wanted}{_given(args)}"
+        told = f"python -m bench.show {wanted}{given(args)}"
         raise UsageError(f"{wanted} is stored, and nothing of it is logged: {told}")
     if not trainings:
         until = "until the run under way logs" if going else f"up to {PATIENCE} s for a run"
@@ -233,14 +233,6 @@ def follow(
     return 0
 
 
-def _given(args: argparse.Namespace) -> str:
-    """Returns the options that say where rows are, as they were given."""
-    words = ["--scale", args.scale] if args.scale else []
-    words += ["--results", str(args.results)] if args.results else []
-    words += [word for file in args.plugin for word in ("--plugin", str(file))]
-    return "".join(f" {shlex.quote(word)}" for word in words)
-
-
 def _nothing(watch: Watch, studies: Sequence[str], args: argparse.Namespace) -> str:
     """Returns a line that says that nothing is logged, and what can be done."""
     at = f" at scale {args.scale}" if args.scale else ""
@@ -251,7 +243,9 @@ def _nothing(watch: Watch, studies: Sequence[str], args: argparse.Namespace) -> 
         if found := {each.scale for each in others.look()}:
             scales = " and ".join(scale for scale in SCALES if scale in found)
             return f"{what}; there are logs at scale {scales}"
-    return f"{what}: python -m bench.run {(studies or ['toy_grid'])[0]}{_given(args)} --log"
+    return (
+        f"{what}: python -m bench.run {(studies or ['toy_grid'])[0]}{given(args, args.scale)} --log"
+    )
 
 
 def _lines(trainings: Sequence[Training], printed: dict[Path, int]) -> Iterator[str]:

@@ -15,6 +15,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from bench import run
+from bench.cli import UsageError
+from bench.frame import find, runs
 from bench.render.drawings import Cloud, Curves, Field, Pictures, of_arrays, of_row
 from bench.show import terminal
 from bench.show.__main__ import main
@@ -244,7 +247,7 @@ def test_published_rows_of_every_study(
     ("arguments", "message"),
     [
         (["nothing"], "unknown study or id 'nothing'; allowed: toy_grid"),
-        (["012"], "4 to 16 digits of an id"),
+        (["012"], "id '012' is too short; allowed: at least 4 digits"),
         (["0" * 16], "allowed: the id of a row"),
         (["toy_grid", "--label", "X"], "--label X; allowed: label in this selection: ALI, ALICE"),
         (["toy_grid", "--lam", "7"], "--lam 7; allowed: lam in this selection: 0.0, 0.1"),
@@ -270,6 +273,39 @@ def test_wrong_usage_is_one_line(
 ) -> None:
     err = filled(*arguments, status=2)
     assert message in err and err.count("\n") == 1 and err.startswith("python -m bench.show: ")
+
+
+def test_an_id_of_another_study_or_scale_is_told_where_it_is(
+    filled: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = SPECS[0].id
+    there = f"is a row of toy_grid at scale smoke in {tmp_path}, not of "
+    assert there + "mnist\n" in filled("mnist", id, status=2)
+    assert there + "a study at scale quick\n" in filled(id, "--scale", "quick", status=2)
+    assert run.main(["mnist", "--id", id, "--results", str(tmp_path)]) == 2
+    assert there + "mnist\n" in capsys.readouterr().err
+    assert "allowed: the id of a row" in filled("mnist", "f" * 16, status=2)
+
+
+def test_a_folder_of_results_has_to_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for name, why in (("none", "is missing"), ("file", "is no folder")):
+        place = tmp_path / name
+        line = f"{place} {why}; allowed: a folder of results"
+        for words in (["toy_grid"], ["0" * 16], [], ["--columns"]):
+            assert main([*words, "--results", str(place)]) == 2
+            assert capsys.readouterr().err == f"python -m bench.show: {line}\n"
+        for call in (lambda at: runs("toy_grid", "smoke", at), lambda at: find("0" * 16, at)):
+            with pytest.raises(UsageError, match=re.escape(line)):
+                call(place)
+
+
+def test_hints_keep_the_folder_of_results(filled: Callable[..., str], tmp_path: Path) -> None:
+    folder = f" --results {tmp_path}"
+    assert f"--scale paper{folder}\n" in filled("toy_grid", "--scale", "paper", status=2)
+    assert re.search(rf"one of them:\n    python -m bench.show \w+{folder}\n", filled("toy_grid"))
 
 
 def test_a_beginning_that_several_ids_share(filled: Callable[..., str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Imports no torch, and pandas only when it is asked.
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -61,6 +62,8 @@ def runs(
 
     plugins.load()
     folders = [Path(results)] if results is not None else [RESULTS, REFERENCE]
+    if results is not None:
+        check_folder(folders[0])
     for folder in folders:
         grids.adopt(folder)
     if study not in STUDIES:
@@ -80,6 +83,7 @@ def runs(
     else:
         where = " or ".join(map(str, folders))
         command = f"python -m bench.run {study} --scale {scale}"
+        command += f" --results {shlex.quote(str(results))}" if results is not None else ""
         raise UsageError(f"no rows of {study} at scale {scale} in {where}: {command}")
     frame = plain(table)
     frame["has_weights"] = [store.weights_of(id).is_file() for id in frame["id"]]
@@ -117,9 +121,12 @@ def find(
     """Returns the stored row of an id, or of the beginning of an id that no other row shares.
 
     The row is looked for in `results`, by default the folder "results", then among the published
-    rows. Stale rows are found as well. Raises UsageError for no such row, and for several.
+    rows. Stale rows are found as well. Raises UsageError for no such row, and for several. It says
+    where the row is if that is another study or scale.
     """
     own = RESULTS if results is None else results
+    if own.exists():
+        check_folder(own)
     grids.adopt(own)
     names = [study] if study else list(STUDIES)
     if study and study not in STUDIES:
@@ -136,7 +143,24 @@ def find(
         if found:
             several = ", ".join(sorted(found)[:5])
             raise UsageError(f"id {id!r} begins {len(found)} rows in {folder}, such as {several}")
+    if len(id) < SHORTEST:
+        raise UsageError(f"id {id!r} is too short; allowed: at least {SHORTEST} digits")
+    if own != RESULTS:
+        check_folder(own)
+    if study or scale:
+        there = find(id, results)
+        raise UsageError(
+            f"id {id!r} is a row of {there.study.name} at scale {there.row['scale']} in "
+            f"{there.folder}, not of {study or 'a study'}{f' at scale {scale}' if scale else ''}"
+        )
     raise UsageError(f"id {id!r}; allowed: the id of a row in {own} or {REFERENCE}")
+
+
+def check_folder(results: Path) -> None:
+    """Raises UsageError if there is no such folder of results."""
+    if not results.is_dir():
+        why = "is no folder" if results.exists() else "is missing"
+        raise UsageError(f"{results} {why}; allowed: a folder of results")
 
 
 def named(row: Mapping[str, Any]) -> dict[str, Any]:

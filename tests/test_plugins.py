@@ -12,6 +12,7 @@ import pytest
 from bench import plugins, report, results, run
 from bench.cli import UsageError
 from bench.engine.job import run_job
+from bench.show.__main__ import main as show
 from bench.spec import PROTOCOLS
 from bench.store import source
 from bench.studies import STUDIES, grids
@@ -65,6 +66,30 @@ def test_worker_processes_have_it_and_the_report_does_without(
     status, out, err = python("-m", "bench.report")
     assert status == 0, err
     assert "ALICE-hinge" in out and "reach" in out
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_what_show_says_to_paste_into_python_works(
+    keep: str,
+    python: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own").mkdir()
+    path = write(METHOD.format(doc="", loss="f_p.mean(-1) - f_q.mean(-1)"), "own/my.py")
+    named = ["--plugin", str(path)]
+    selected = [*SMOKE, "method=mine"]
+    command = [*selected, "--keep-weights", keep, "--no-report", *named]
+    assert run.main([*command, "--engine", "sequential"]) == 0
+    row = STUDIES["toy_grid"].load(Path("results"), "smoke")[0].to_pylist()[0]
+    capsys.readouterr()
+    assert show([row["id"], *named]) == 0
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if "model = " in each)
+    assert ("import load" in line) == (keep == "all")
+    status, out, err = python("-c", line.strip() + "; print(model.spec.id)")
+    assert (status, out.split()) == (0, [row["id"]]), err
 
 
 def test_a_job_alone_brings_it(tmp_path: Path) -> None:

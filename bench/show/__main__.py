@@ -32,7 +32,7 @@ from rich.text import Text
 
 from bench import plugins
 from bench.cli import Parser, UsageError, complain, positive, to_file, to_path
-from bench.frame import SHORTEST, find
+from bench.frame import SHORTEST, check_folder, find
 from bench.process import command, stopped
 from bench.show import terminal
 from bench.show.choose import (
@@ -40,6 +40,7 @@ from bench.show.choose import (
     chosen_score,
     detailed,
     folders_of,
+    given,
     matching,
     ordered,
     select,
@@ -82,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
     add("--method", **many, metavar="METHOD[,METHOD]", help="keeps trainings of this method")
     add("--lam", **many, metavar="L[,L]", help="keeps trainings at this λ")
     add("--seed", **many, metavar="N[,N]", help="keeps trainings of this seed")
-    about = "keeps trainings whose column has one of these values, such as critic_steps=1,3"
+    about = """keeps trainings whose column has one of these values, such as critic_steps=1,3, or
+        keeps a range, such as 'mse_x<0.1'; <, <=, > and >= are allowed, in quotes"""
     add("--only", **many, metavar="FIELD=VALUE[,VALUE]", help=about)
     about = f"the N worst, diverged ones first; up to {DETAILED} with all details"
     add("--worst", type=positive, metavar="N", help=about)
@@ -107,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         plugins.load(args.plugin)
+        if args.results and (args.follow is None or args.results.exists()):
+            check_folder(args.results)
         folders = folders_of(args)
         for folder in folders:
             grids.adopt(folder)
@@ -144,6 +148,8 @@ def _sorted(words: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], l
             raise UsageError(
                 f"unknown study {word!r}; allowed: {word} with the --plugin that has it"
             )
+        if re.fullmatch(f"[0-9a-f]{{1,{SHORTEST - 1}}}", word):
+            raise UsageError(f"id {word!r} is too short; allowed: at least {SHORTEST} digits")
         if not ID.fullmatch(word):
             allowed = f"{', '.join(STUDIES)}, or {SHORTEST} to 16 digits of an id"
             raise UsageError(f"unknown study or id {word!r}; allowed: {allowed}")
@@ -155,16 +161,22 @@ def _check(args: argparse.Namespace, studies: Sequence[str], ids: Sequence[str])
     picks = {f"--{name}": getattr(args, name) for name in ("label", "method", "lam", "seed")}
     picks |= {"--only": args.only, "--worst": args.worst, "--best": args.best, "--by": args.by}
     following = args.follow is not None
-    given = [option for option, value in picks.items() if value]
-    if given and (ids or not studies or args.columns or following):
-        raise UsageError(f"{given[0]} chooses among the trainings of one STUDY; allowed: one STUDY")
+    chosen = [option for option, value in picks.items() if value]
+    if following:
+        chosen += ["--json"] * args.json + ["--html"] * bool(args.html)
+        if chosen:
+            raise UsageError(f"{chosen[0]} and --follow exclude each other")
+    if chosen and (ids or not studies or args.columns):
+        raise UsageError(
+            f"{chosen[0]} chooses among the trainings of one STUDY; allowed: one STUDY"
+        )
     if args.worst and args.best:
         raise UsageError("--worst and --best exclude each other")
     if len(studies) > 1 and not args.columns:
         raise UsageError(f"{len(studies)} studies are named; allowed: one STUDY")
-    if args.html and (args.json or args.columns or following or not (studies or ids)):
-        raise UsageError("--html goes with a STUDY or an ID, without --json, --columns or --follow")
-    if args.json and (following or not (studies or ids or args.columns)):
+    if args.html and (args.json or args.columns or not (studies or ids)):
+        raise UsageError("--html goes with a STUDY or an ID, without --json or --columns")
+    if args.json and not (studies or ids or args.columns):
         raise UsageError("--json goes with a STUDY, an ID or --columns")
 
 
@@ -215,7 +227,8 @@ def _show_study(name: str, args: argparse.Namespace, on: Console) -> int:
     for one in every:
         print_details(one, on)
     if not every:
-        on.print(Text(f"one of them: python -m bench.show {ids[0][:SHORT]}", style="dim"))
+        on.print(Text("one of them:", style="dim"))
+        print(f"    python -m bench.show {ids[0][:SHORT]}{given(args)}")
     return 0
 
 
@@ -243,11 +256,14 @@ def print_stored(args: argparse.Namespace, on: Console) -> None:
         table.add_row(*map(Text, cells))
     if not table.row_count:
         where = " or ".join(map(str, folders))
-        raise UsageError(f"no results in {where}: python -m bench.run {next(iter(STUDIES))}")
+        raise UsageError(
+            f"no results in {where}: python -m bench.run {next(iter(STUDIES))}{given(args)}"
+        )
     on.print(table)
     for name in sorted({name for folder in folders for name, _ in grids.unknown(folder)}):
         print(f"not shown: {name} with the --plugin that has the study", file=sys.stderr)
-    on.print(Text("python -m bench.show STUDY lists trainings, --columns says what columns mean"))
+    on.print(Text("STUDY lists trainings, --columns says what columns mean:"))
+    print(f"    python -m bench.show STUDY{given(args)}")
 
 
 def _stored(folders: Sequence[Path]) -> Iterator[list[str]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,8 @@ import pyarrow.compute as pc
 from bench.cli import UsageError
 from bench.frame import RESULTS, Found, unnested
 from bench.scores.metrics import Metric
-from bench.show.details import Details, Score, details, scores
+from bench.show.details import APART, Details, Score, details, scores
+from bench.spec import columns
 from bench.store import schema
 from bench.store.provenance import REFERENCE
 from bench.studies import STUDIES
@@ -25,6 +29,11 @@ from bench.studies.study import SCALES, Study
 
 if TYPE_CHECKING:
     from bench.store.rows import Store
+
+
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {"<=": le, ">=": ge, "<": lt, ">": gt}
+RANGE = re.compile(r"(\w+)(<=|>=|<|>)(.*)")
+"""What --only takes beside FIELD=VALUE: a field, a sign and a number."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,14 @@ def folders_of(args: argparse.Namespace) -> list[Path]:
     return [RESULTS, REFERENCE] if args.results is None else [args.results]
 
 
+def given(args: argparse.Namespace, scale: str | None = None) -> str:
+    """Returns what a command has to repeat so that it looks into the same place."""
+    words = ["--scale", scale] if scale else []
+    words += ["--results", str(args.results)] if args.results else []
+    words += [word for file in args.plugin for word in ("--plugin", str(file))]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
 def select(name: str, args: argparse.Namespace) -> Selection:
     """Returns the stored trainings of a study, at the largest scale that has any.
 
@@ -87,7 +104,7 @@ def select(name: str, args: argparse.Namespace) -> Selection:
     at = f" at scale {args.scale}" if args.scale else ""
     if left_out:
         raise UsageError(f"all rows of {name}{at} in {where} are stale; --stale shows them")
-    train = f"python -m bench.run {name}" + (f" --scale {args.scale}" if args.scale else "")
+    train = f"python -m bench.run {name}{given(args, args.scale)}"
     raise UsageError(f"no rows of {name}{at} in {where}: {train}")
 
 
@@ -98,18 +115,35 @@ def matching(selection: Selection, args: argparse.Namespace) -> Selection:
     """
     frame = selection.frame
     named = {name: getattr(args, name) for name in ("label", "method", "lam", "seed")}
-    given = {name: (f"--{name} ", _split(texts)) for name, texts in named.items() if texts}
+    asked = {name: (f"--{name} ", _split(texts)) for name, texts in named.items() if texts}
     fields = [str(name) for name in frame if frame[name].dtype.kind != "M"]  # no times
-    for name, texts in assignments("--only", args.only, fields).items():
-        before = given.get(name, ("", []))[1]
-        given[name] = (f"--only {name}=", [*before, *texts])
-    for name, (option, texts) in given.items():
+    ranges = [found for text in args.only if (found := RANGE.fullmatch(text))]
+    equal = [text for text in args.only if not RANGE.fullmatch(text)]
+    for name, texts in assignments("--only", equal, fields).items():
+        before = asked.get(name, ("", []))[1]
+        asked[name] = (f"--only {name}=", [*before, *texts])
+    for name, (option, texts) in asked.items():
         values = frame[name].dropna()
         kind = _kind(selection.rows.schema.field(name).type)
         wanted = among(values, kind, texts, option, name)
         frame = frame[frame[name].isin(wanted)]
+    for found in ranges:
+        frame = frame[_within(frame, *found.groups())]
+    if not len(frame) and ranges:
+        raise UsageError(f"--only {' --only '.join(found[0] for found in ranges)}: no row is so")
     kept = selection.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
     return replace(selection, rows=kept, frame=frame.reset_index(drop=True))
+
+
+def _within(frame: pd.DataFrame, name: str, sign: str, limit: str) -> pd.Series:
+    """Returns which rows keep a range. Raises UsageError for a column or a limit of no number."""
+    numbers = [str(each) for each in frame if frame[each].dtype.kind in "if"]
+    if name not in numbers:
+        raise UsageError(f"--only {name}{sign}{limit}; allowed fields: {', '.join(numbers)}")
+    try:
+        return SIGNS[sign](frame[name], float(limit))
+    except ValueError:
+        raise UsageError(f"--only {name}{sign}{limit}; allowed: a number after {sign}") from None
 
 
 def _split(texts: Iterable[str]) -> list[str]:
@@ -188,10 +222,26 @@ def detailed(selection: Selection, ids: Sequence[str], every: pd.DataFrame) -> l
     points = selection.store.load_samples()
     points = points.filter(pc.field("id").isin(pa.array(ids, pa.string())))
     kept = {row["id"]: row for row in points.to_pylist()}
+    own = other_settings(selection, every)
     found = []
     for row in selection.of_ids(ids):
         same = ["label", "lam", *selection.study.apart]
         like = every[(every[same] == [row[name] for name in same]).all(axis=1)]
+        other = {name: row[name] for name, values in own.items() if row[name] not in values}
+        for name, values in own.items():
+            like = like[like[name] == row[name] if name in other else like[name].isin(values)]
         place = Found(selection.study, row, selection.folder)
-        found.append(details(place, kept.get(row["id"]), like))
+        found.append(details(place, kept.get(row["id"]), like, other if own else None))
     return found
+
+
+def other_settings(selection: Selection, frame: pd.DataFrame | None = None) -> dict[str, set[Any]]:
+    """Returns the study's own values of each field of which stored rows have other values.
+
+    Methods, lambdas, seeds and fields of `Study.apart` do not count.
+    """
+    study, frame = selection.study, selection.frame if frame is None else frame
+    specs = study.specs(selection.scale)
+    fields = [name for name in columns(study.kind) if name not in (*APART, *study.apart)]
+    own = {name: {getattr(spec, name) for spec in specs} for name in fields}
+    return {name: own[name] for name in fields if {*frame[name].dropna()} - own[name]}

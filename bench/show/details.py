@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench import plugins
 from bench.cli import duration
 from bench.spec import columns
 from bench.store.provenance import REFERENCE
@@ -98,11 +99,17 @@ class Details:
     commands: Mapping[str, str]
 
 
-def details(found: Found, kept: Mapping[str, Any] | None, like: pd.DataFrame) -> Details:
+def details(
+    found: Found,
+    kept: Mapping[str, Any] | None,
+    like: pd.DataFrame,
+    other: Mapping[str, Any] | None = None,
+) -> Details:
     """Returns what there is to say of a stored row.
 
     `kept` is its row of samples, None if nothing was kept. `like` has the stored runs of its label,
-    lambda and `Study.apart`, itself among them.
+    lambda, `Study.apart` and `other`, itself among them. `other` are its settings that are not the
+    study's own; None says that all runs have the study's own.
     """
     study, row, folder = found
     spec, given = columns(study.kind), row
@@ -117,7 +124,10 @@ def details(found: Found, kept: Mapping[str, Any] | None, like: pd.DataFrame) ->
     settings = {name: shown(each) for name, each in row.items() if name not in skip}
     settings = {name: each for name, each in settings.items() if each != "–"}
     lam = f"λ = {row['lam']:g}"
-    among = ", ".join([f"{row['label']} at {lam}", *(f"{n} {row[n]}" for n in study.apart)])
+    differs = [f"{name} {shown(value)}" for name, value in (other or {}).items()]
+    differs = ["the study's own settings"] if other is not None and not other else differs
+    apart = [f"{name} {row[name]}" for name in study.apart]
+    among = ", ".join([f"{row['label']} at {lam}", *apart, *differs])
     arrays = study.arrays(kept) if kept else {}
     return Details(
         id=row["id"],
@@ -143,7 +153,8 @@ def _traced(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _place(score: Score, row: Mapping[str, Any], like: pd.DataFrame) -> str:
-    """Returns a run's place among like runs, "" for a run that is alone."""
+    """Returns a run's place among like runs that have the score, "" for a run that is alone."""
+    like = like[like[score.column].notna() | (like["status"] == "diverged")]
     if len(like) < 2:
         return ""
     order = score.order(like[score.column], like["status"])
@@ -183,12 +194,12 @@ def _origin(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[str
     graph = ", by a CUDA graph" if row["graph"] else ""
     seconds = row["train_seconds"]
     time = f"{duration(seconds)} of training{beside}{graph}" if seconds is not None else "unknown"
-    plugins = ", ".join(f"{name} ({each})" for name, each in (row["plugins"] or {}).items())
+    theirs = ", ".join(f"{name} ({each})" for name, each in (row["plugins"] or {}).items())
     return {
         "code": ", ".join([f"commit {commit}", *versions]),
         "device": device,
         "time": f"{time}; finished {shown(row['finished'])}",
-        **({"plug-ins": plugins} if plugins else {}),
+        **({"plug-ins": theirs} if theirs else {}),
         "source": study.today().stale(row) or "today's",
         "stored in": str(folder / row["study"] / row["scale"]),
     }
@@ -198,14 +209,32 @@ def commands(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[st
     """Returns by purpose what to type for a row: to train it again, to use it, to read it."""
     id, own = row["id"], folder not in (OWN, REFERENCE)
     where = f" --results {shlex.quote(str(folder))}" if own else ""
-    named = "".join(f" --plugin {shlex.quote(name)}" for name in row["plugins"] or ())
+    files = [*map(_file, row["plugins"] or ())]
+    named = "".join(f" --plugin {shlex.quote(file)}" for file in files)
     argument = f"{id!r}, results={str(folder)!r}" if own else repr(id)
     found = {"train it again and compare": f"python -m bench.run --id {id}{where}{named}"}
     if study.store(folder, row["scale"]).weights_of(id).is_file():
         found["draw samples"] = f"python -m bench.model sample {id} --out samples.png{where}{named}"
-        found["load it in Python"] = f"from bench import load; model = load({argument})"
+        found["load it in Python"] = _python("load", argument, files)
     elif row["status"] == "ok" and type(study).model is not Study.model:
-        found["no weights were kept; train it in Python"] = (
-            f"from bench import train; model = train({argument})"
-        )
+        trained = _python("train", argument, files)
+        found["no weights were kept; train it in Python"] = trained
     return {**found, "all its numbers": f"python -m bench.show {id} --json{where}{named}"}
+
+
+def _file(name: str) -> str:
+    """Returns where the plug-in of this name is, its name if it is not loaded."""
+    if name not in plugins.LOADED:
+        return name
+    path = Path(plugins.LOADED[name].path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _python(name: str, argument: str, files: Sequence[str]) -> str:
+    """Returns a line of Python that calls `load` or `train` after loading these plug-ins."""
+    call = f"model = {name}({argument})"
+    if not files:
+        return f"from bench import {name}; {call}"
+    paths = ", ".join(f"Path({each!r})" for each in files)
+    begin = f"from pathlib import Path; from bench import {name}, plugins"
+    return f"{begin}; plugins.load([{paths}]); {call}"

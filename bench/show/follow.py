@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli import UsageError, duration
-from bench.frame import RESULTS
+from bench.frame import RESULTS, find
 from bench.render.drawings import curves_over
 from bench.show import terminal
+from bench.show.choose import given
 from bench.show.details import Score, scores, shown
 from bench.store.atomic import process, work_of
 from bench.store.log import ABOUT, FIRST, PICTURE, TABLE, logs_of
@@ -56,6 +58,11 @@ class Training:
     def id(self) -> str:
         """Returns the training's id, which names the folder."""
         return self.folder.name
+
+    @property
+    def scale(self) -> str:
+        """Returns the scale, which the folder of its study at a scale is named by."""
+        return self.folder.parents[1].name.removeprefix("_")
 
     @property
     def name(self) -> str:
@@ -132,6 +139,7 @@ class Watch:
     def __init__(
         self, results: Path, studies: Sequence[str], scales: Sequence[str], id: str
     ) -> None:
+        self.results = results
         self.works = {
             work_of(results / study / scale): study for study in studies for scale in scales
         }
@@ -148,6 +156,23 @@ class Watch:
     def under_way(self) -> bool:
         """Says whether a run is under way in one of the folders."""
         return any(_alive(run) for work in self.works for run in work.glob("progress/*"))
+
+    def stored(self) -> datetime | None:
+        """Returns when the row of the training that is asked for was stored, None for no row."""
+        names = list(dict.fromkeys(self.works.values()))
+        for name in names:
+            with suppress(UsageError):
+                found = find(self.wanted, self.results, name)
+                if found.folder == self.results:
+                    return found.row["finished"]
+        return None
+
+    def ended(self, trainings: Sequence[Training]) -> bool:
+        """Says whether the training asked for has ended: by its log, or by a row that is newer."""
+        if not trainings or trainings[0].share >= 1:
+            return bool(trainings)
+        stored = self.stored()
+        return stored is not None and stored.timestamp() >= trainings[0].changed
 
 
 def _alive(run: Path) -> bool:
@@ -173,21 +198,22 @@ def follow(
     """
     if len(ids) > 1:
         raise UsageError(f"--follow {' '.join(ids)}; allowed: one ID")
-    scales = [args.scale] if args.scale else SCALES
-    wanted = ids[0] if ids else ""
-    watch = Watch(args.results or RESULTS, studies or [*STUDIES], scales, wanted)
+    wanted, results = ids[0] if ids else "", args.results or RESULTS
+    watch = Watch(results, studies or [*STUDIES], [args.scale] if args.scale else SCALES, wanted)
     trainings, going = watch.look(), watch.under_way()
-    what = f"nothing {f'of {wanted} ' if wanted else ''}is logged in {args.results or RESULTS}"
-    command = f"python -m bench.run {(studies or ['toy_grid'])[0]} --log"
+    if wanted and not trainings and watch.stored():
+        told = f"python -m bench.show {wanted}{given(args)}"
+        raise UsageError(f"{wanted} is stored, and nothing of it is logged: {told}")
     if not trainings:
-        print(f"{what} so far; {command} logs", file=sys.stderr, flush=True)
+        until = "until the run under way logs" if going else f"up to {PATIENCE} s for a run"
+        print(f"waiting {until}{f' {wanted}' if wanted else ''}", file=sys.stderr, flush=True)
     for _ in range(PATIENCE):
         if trainings or going:
             break
         time.sleep(EVERY)
         trainings, going = watch.look(), watch.under_way()
     else:
-        raise UsageError(f"{what}; {command} logs")
+        raise UsageError(_nothing(watch, studies, args))
     live = on.is_terminal and not on.is_dumb_terminal
     printed: dict[Path, int] = {}
     with Live(console=on, auto_refresh=False, transient=False) if live else nullcontext() as screen:
@@ -197,7 +223,7 @@ def follow(
             else:
                 for line in _lines(trainings, printed):
                     print(line, flush=True)
-            if not going or (wanted and trainings and trainings[0].share >= 1):
+            if not going or (wanted and watch.ended(trainings)):
                 break
             time.sleep(EVERY)
             # A run ends after its last record, so it is asked for first.
@@ -205,6 +231,21 @@ def follow(
             trainings = watch.look()
     print("this training has ended" if going else "no run is under way")
     return 0
+
+
+def _nothing(watch: Watch, studies: Sequence[str], args: argparse.Namespace) -> str:
+    """Returns a line that says that nothing is logged, and what can be done."""
+    at = f" at scale {args.scale}" if args.scale else ""
+    of = f" of {watch.wanted or studies[0]}" if watch.wanted or studies else ""
+    what = f"nothing{of} is logged{at} in {watch.results}, and no run is under way"
+    if args.scale:
+        others = Watch(watch.results, studies or [*STUDIES], SCALES, watch.wanted)
+        if found := {each.scale for each in others.look()}:
+            scales = " and ".join(scale for scale in SCALES if scale in found)
+            return f"{what}; there are logs at scale {scales}"
+    return (
+        f"{what}: python -m bench.run {(studies or ['toy_grid'])[0]}{given(args, args.scale)} --log"
+    )
 
 
 def _lines(trainings: Sequence[Training], printed: dict[Path, int]) -> Iterator[str]:
@@ -235,7 +276,7 @@ def _values(record: Mapping[str, float | None]) -> list[tuple[str, float]]:
 def view(trainings: Sequence[Training], on: Console) -> RenderableType:
     """Returns what is drawn: the training of the newest record, and a line for each other one."""
     if not trainings:
-        return Text("no records so far")
+        return Text("waiting: the run under way has logged nothing so far")
     first, *others = trainings
     width, height = min(on.width, 160), on.height
     going = [each for each in others if each.share < 1]
@@ -275,8 +316,6 @@ def _progress(training: Training) -> str:
     last, share = training.last, training.share
     seconds = last.get("seconds") or 0.0
     told = f"epoch {last['epoch'] or 0:.4g}, {share:.0%}, {duration(seconds)} of training"
-    if 0 < share < 1:
-        told += f", {duration(seconds * (1 - share) / share)} left"
     silent = time.time() - training.changed
     return told + (f"; last record {duration(silent)} ago" if silent > 60 and share < 1 else "")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.show import terminal
-from bench.show.choose import Selection
+from bench.show.choose import Selection, other_settings
 from bench.show.details import APART, Details, Score, scores, shown
 from bench.spec import columns
 
@@ -44,18 +45,22 @@ def listing(all_of: Selection, found: Selection, score: Score, most: int) -> Lis
     rated = {name: each for name, each in rated.items() if name in filled}
     if score.column in APART:
         rated.pop(score.column, None)
-    varying = [name for name in columns(study.kind) if frame[name].nunique(dropna=False) > 1]
-    varying = [name for name in varying if name not in (*APART, score.column)]
-    seeds = ["seed"] if frame["seed"].nunique() > 1 else []
+    seeds = ["seed"] if all_of.frame["seed"].nunique() > 1 else []
+    fields = [name for name in columns(study.kind) if name not in (*APART, score.column)]
+    listed = frame.head(most)
+    varying = [name for name in fields if listed[name].nunique(dropna=False) > 1]
+    told = [name for name in fields if all_of.frame[name].nunique(dropna=False) > 1]
+    others = other_settings(all_of)
+    common = [name for name in fields if name not in varying and name in (*told, *others)]
     head = ["id", "label", "lam", *seeds]
     names = [*head, *varying, *rated]
     first = [score.column] if score.column in rated else []
-    order = [*dict.fromkeys(["id", *first, *head, *[*rated][:4], *varying, *rated])]
+    order = [*dict.fromkeys(["id", *seeds, *first, *head, *varying, *rated])]
     n = SHORT
     while n < 16 and all_of.frame["id"].str[:n].duplicated().any():
         n += 1
     lines = []
-    for row in frame.head(most).to_dict("records"):
+    for row in listed.to_dict("records"):
         line = {
             name: shown(_none(row[name]), rated[name].digits if name in rated else None)
             for name in names
@@ -66,7 +71,12 @@ def listing(all_of: Selection, found: Selection, score: Score, most: int) -> Lis
         lines.append(line)
     heads = {name: name for name in names} | {"lam": "λ"}
     return Listing(
-        above=[_headline(all_of, found), _sorting(found, score)],
+        above=[
+            _headline(all_of, found),
+            *_mixed(found, others),
+            _sorting(found, score),
+            *_common(listed, common),
+        ],
         columns=heads,
         rows=lines,
         order=order,
@@ -85,6 +95,30 @@ def _headline(all_of: Selection, found: Selection) -> str:
     diverged = f", {gone:,} of them diverged" if gone else ""
     where = f"{found.study.name} at scale {found.scale}, in {found.folder}"
     return f"{what} of {where}{diverged}"
+
+
+def _mixed(found: Selection, others: Mapping[str, Collection[Any]]) -> list[str]:
+    """Returns a line on trainings of other settings than the study's own, if there are any."""
+    frame = found.frame
+    other = {name: ~frame[name].isin(own) & frame[name].notna() for name, own in others.items()}
+    other = {name: mask for name, mask in other.items() if mask.any()}
+    n = int(pd.DataFrame(other).any(axis=1).sum())
+    if not n:
+        return []
+    line = f"{n:,} of {len(frame):,} are of other settings than the study's own"
+    options = []
+    for name, mask in other.items():
+        values = ",".join(map(str, sorted(set(frame.loc[~mask, name].dropna()))))
+        options.append(f"--only {shlex.quote(f'{name}={values}')}")
+    if n == len(frame):
+        return [f"{line}: {', '.join(other)}"]
+    return [f"{line}: {' '.join(options)} keeps to its own"]
+
+
+def _common(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Returns a line on settings that these trainings share."""
+    values = [f"{name} {shown(_none(frame[name].iloc[0])) or '–'}" for name in names]
+    return [f"in common: {', '.join(values)}"] if values and len(frame) > 1 else []
 
 
 def _sorting(found: Selection, score: Score) -> str:

@@ -107,11 +107,13 @@ def _chart(
         values = np.concatenate([each[at] for each in lines.values()])
         if at and log:
             values = np.log10(values)
-        if limits:
-            figure.ruler(axis).lim(*limits)
         low, high = limits or (values.min(), values.max())
+        # Left to itself, plotext cuts off the beginning of some curves.
+        beside = 0 if low < high else abs(low) / 2 or 1.0
+        figure.ruler(axis).lim(low - beside, high + beside)
         ticks = _ticks(low, high, most, whole=bool(at and log))
-        texts = [f"1e{tick:.0f}" if at and log else f"{tick:g}" for tick in ticks]
+        form = ".3g" if beside else "g"  # one value alone is no round number
+        texts = [f"1e{tick:.0f}" if at and log else f"{tick:{form}}" for tick in ticks]
         figure.ruler(axis).ticks(ticks, texts)
     return Text.from_ansi(figure.build().string().rstrip("\n"))
 

@@ -133,8 +133,8 @@ def assignments(option: str, texts: Sequence[str], fields: Collection[str]) -> d
     found: dict[str, list[str]] = {}
     allowed = f"FIELD=VALUE[,VALUE]; allowed fields: {', '.join(fields)}"
     for text in texts:
-        field, _, values = text.partition("=")
-        if not values or field not in fields:
+        field, sign, values = text.partition("=")
+        if not sign or field not in fields:
             raise UsageError(f"{option} {text}; allowed: {allowed}")
         found.setdefault(field, []).extend(values.split(","))
     return found

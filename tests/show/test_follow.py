@@ -15,10 +15,12 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+from bench import run as bench_run
 from bench.show import follow
 from bench.show.__main__ import main
 from bench.store.atomic import process
 from tests.conftest import POSIX
+from tests.rows import TOY, row, smoke
 
 HEAD = "epoch,share,seconds,critic_loss,model_loss,n_samples,inception_score\n"
 ONE, TWO = "0123456789abcdef", "fedcba9876543210"
@@ -169,16 +171,54 @@ def test_the_training_asked_for_ends_before_the_run(
     assert status == 0 and out.endswith("this training has ended\n") and "ALICE" not in out
 
 
+@pytest.mark.parametrize("scale", [(), ("--scale", "smoke")])
 def test_nothing_logged_is_one_line_with_the_command_that_logs(
+    scale: tuple[str, ...], tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, out, err = command(more=scale)
+    assert status == 2 and out == ""
+    waiting, last = err.splitlines()
+    assert waiting == "waiting up to 2 s for a run"
+    at = f" at scale {scale[1]}" if scale else ""
+    typed = " ".join(["python -m bench.run toy_grid", *scale, f"--results {tmp_path} --log"])
+    assert last == (
+        f"python -m bench.show: nothing of toy_grid is logged{at} in {tmp_path}, "
+        f"and no run is under way: {typed}"
+    )
+    bench_run.parser().parse_args(typed.split()[3:])
+
+
+def test_logs_at_another_scale_are_told(
     tmp_path: Path, command: Callable[..., tuple[int, str, str]]
 ) -> None:
-    status, out, err = command()
-    assert status == 2 and out == ""
-    last = err.splitlines()[-1]
-    assert last == (
-        f"python -m bench.show: nothing is logged in {tmp_path}; "
-        "python -m bench.run toy_grid --log logs"
-    )
+    log(tmp_path, ONE, HEAD + "2.0,1.0,4.0,1.0,0.5,,\n")
+    status, _, err = command(more=("--scale", "quick"))
+    assert status == 2 and err.endswith("there are logs at scale smoke\n")
+
+
+def test_a_training_that_is_stored_is_not_waited_for(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Neither without a log, nor with one that ends early, while another run is under way."""
+    spec = smoke()[0]
+    TOY.store(tmp_path, "smoke").write([row(spec)], [])
+    beat(tmp_path, os.getpid())
+    status, _, err = command(more=(spec.id,))
+    assert status == 2 and err.count("\n") == 1
+    assert f"{spec.id} is stored, and nothing of it is logged" in err
+    table = log(tmp_path, spec.id, HEAD + "1.0,0.5,4.0,nan,0.5,,\n") / "log.csv"
+    os.utime(table, (1, 1))
+    status, out, _ = command(more=(spec.id,))
+    assert status == 0 and out.endswith("this training has ended\n")
+
+
+def test_a_run_without_a_log_is_said_to_be_waited_for(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    run = beat(tmp_path, os.getpid())
+    status, out, err = command(lambda: (run / "job.json").unlink(), run.rmdir)
+    assert status == 0 and err == "waiting until the run under way logs\n"
+    assert out == "no run is under way\n"
 
 
 def test_a_run_that_begins_late_is_followed(
@@ -186,7 +226,17 @@ def test_a_run_that_begins_late_is_followed(
 ) -> None:
     text = HEAD + "2.0,1.0,4.0,1.0,0.5,,\n"
     status, out, err = command(lambda: log(tmp_path, ONE, text))
-    assert status == 0 and "epoch 2" in out and "so far" in err
+    assert status == 0 and "epoch 2" in out and "waiting" in err
+
+
+@pytest.mark.parametrize("option", ["--worst=2", "--json"])
+def test_following_goes_alone(
+    option: str, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, _, err = command(more=(option,))
+    assert status == 2 and err.endswith(
+        f"{option[:7].strip('=')} and --follow exclude each other\n"
+    )
 
 
 def test_ctrl_c_is_status_130(tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
@@ -218,6 +268,7 @@ def test_the_view_fits_into_the_terminal(size: tuple[int, int], tmp_path: Path) 
     text = Text.from_ansi(caught.get()).plain
     assert "sVAE-r, λ = 0.1, seed 3 (01234567)" in text and "critic_loss" in text
     assert "95%" in text and "method29" in text
+    assert " left" not in text  # seconds are a share of a stack, from which no time left is known
     assert max(map(len, text.splitlines())) <= size[0]
     assert len(text.splitlines()) <= size[1]
 

@@ -6,13 +6,18 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.text import Text
 
+from bench import run
+from bench.cli import UsageError
+from bench.frame import find, runs
 from bench.render.drawings import Cloud, Curves, Field, Pictures, of_arrays, of_row
 from bench.show import terminal
 from bench.show.__main__ import main
@@ -99,7 +104,7 @@ def test_everything_about_one(filled: Callable[..., str]) -> None:
     told = " ".join(out.split())
     assert f"{id} of toy_grid at scale smoke" in told
     assert "encoder_depth\u00a02" in out and "lr\u00a00.001" in out
-    assert re.search(r"inception_score 2.000 ↑ 1 of 4 inception score of n_samples", told)
+    assert re.search(r"inception_score 2.000 ↑ 1 of 3 inception score of n_samples", told)
     assert "places among 4 runs of ALICE at λ = 0.1" in told
     assert "decoder gradient" in out and "alice" in out
     assert f"python -m bench.run --id {id} --results" in out
@@ -117,6 +122,57 @@ def test_samples_are_drawn_where_they_were_kept(filled: Callable[..., str]) -> N
 def test_what_varies_is_in_the_table_and_what_does_not_is_not(filled: Callable[..., str]) -> None:
     head = filled(*ONLY).split("─")[0]
     assert "decoder_" in head and "encoder_" not in head and "seed" in head
+
+
+@pytest.mark.parametrize(
+    ("condition", "n"), [(">1", 1), (">=1", 2), ("<2", 1), ("<=2", 2), ("<=2e0", 2)]
+)
+def test_ranges_of_numbers(condition: str, n: int, filled: Callable[..., str]) -> None:
+    found = json.loads(filled(*ONLY, "--only", f"inception_score{condition}", "--json"))
+    assert len(found) == n
+
+
+def test_what_the_shown_trainings_have_in_common_is_told(filled: Callable[..., str]) -> None:
+    out = filled("toy_grid", "--only", "decoder_depth=3")
+    assert "in common: epochs 2, decoder_depth 3, decoder_width 64\n" in out
+    out = filled("toy_grid", "--best", "1")
+    assert "in common" not in out  # a single training's spec is printed
+
+
+def test_settings_come_before_further_scores_and_the_seed_stays(
+    filled: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width, there, absent in ((50, "seed", "mse_x"), (60, "decoder_", "mse_x")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        head = filled("toy_grid").split("─")[0]
+        assert "seed" in head and there in head and absent not in head
+
+
+def test_settings_that_are_not_the_studys_own_are_told(
+    filled: Callable[..., str], tmp_path: Path
+) -> None:
+    own = TOY.specs("smoke", seeds=4)
+    one, two, three, *_ = (s for s in own if (s.method, s.lam) == ("alice", 0.1))
+    wild = [replace(one, lr=1e30, seed=seed) for seed in (0, 1)]
+    rows = {spec.id: row(spec) for spec in own}
+    rows |= {one.id: row(one, 2.0), two.id: row(two, 1.0), three.id: row(three, mse_x=None)}
+    rows |= {spec.id: row(spec, None) for spec in wild}
+    rows |= {(slow := replace(one, lr=1e-4)).id: row(slow, 4.9)}
+    (tmp_path / "toy_grid").rename(tmp_path / "before")
+    TOY.store(tmp_path, "smoke").write([*rows.values()], [])
+    out = " ".join(filled("toy_grid").split())
+    assert "3 of 35 are of other settings than the study's own: --only lr=0.001 keeps" in out
+    kept = filled("toy_grid", "--only", "lr=0.001")
+    assert "of other settings" not in kept and "32 of 35 trainings" in kept
+    gone = filled("toy_grid", "--only", "lr=1e30")
+    assert "2 of 2 are of other settings than the study's own: lr\n" in gone
+    assert "in common: lr 1e+30" in gone
+    # Neither runs of other settings nor one without the score change a place.
+    told = " ".join(filled(one.id).split())
+    assert "2.000 ↑ 7 of 8 " in told and "0.100 ↓ 1 of 7 " in told
+    assert "places among 8 runs of ALICE at λ = 0.1, the study's own settings" in told
+    told = " ".join(filled(slow.id).split())
+    assert "4.900" in told and "places among" not in told
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 200])
@@ -191,10 +247,14 @@ def test_published_rows_of_every_study(
     ("arguments", "message"),
     [
         (["nothing"], "unknown study or id 'nothing'; allowed: toy_grid"),
-        (["012"], "4 to 16 digits of an id"),
+        (["012"], "id '012' is too short; allowed: at least 4 digits"),
         (["0" * 16], "allowed: the id of a row"),
         (["toy_grid", "--label", "X"], "--label X; allowed: label in this selection: ALI, ALICE"),
         (["toy_grid", "--lam", "7"], "--lam 7; allowed: lam in this selection: 0.0, 0.1"),
+        (["toy_grid", "--only", "lr="], "--only lr=; allowed: lr in this selection: 0.001"),
+        (["toy_grid", "--only", "nope>1"], "--only nope>1; allowed fields: protocol"),
+        (["toy_grid", "--only", "lam>"], "--only lam>; allowed: a number after >"),
+        (["toy_grid", "--only", "lam>9", "--only", "lam<=3"], "--only lam>9 --only lam<=3: no row"),
         (["toy_grid", "--only", "nope=1"], "allowed fields: id"),
         (["toy_grid", "--only", "status=gone"], "status in this selection: diverged, ok"),
         (["toy_grid", "--only", "dirty=perhaps"], "dirty in this selection: False"),
@@ -213,6 +273,39 @@ def test_wrong_usage_is_one_line(
 ) -> None:
     err = filled(*arguments, status=2)
     assert message in err and err.count("\n") == 1 and err.startswith("python -m bench.show: ")
+
+
+def test_an_id_of_another_study_or_scale_is_told_where_it_is(
+    filled: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = SPECS[0].id
+    there = f"is a row of toy_grid at scale smoke in {tmp_path}, not of "
+    assert there + "mnist\n" in filled("mnist", id, status=2)
+    assert there + "a study at scale quick\n" in filled(id, "--scale", "quick", status=2)
+    assert run.main(["mnist", "--id", id, "--results", str(tmp_path)]) == 2
+    assert there + "mnist\n" in capsys.readouterr().err
+    assert "allowed: the id of a row" in filled("mnist", "f" * 16, status=2)
+
+
+def test_a_folder_of_results_has_to_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for name, why in (("none", "is missing"), ("file", "is no folder")):
+        place = tmp_path / name
+        line = f"{place} {why}; allowed: a folder of results"
+        for words in (["toy_grid"], ["0" * 16], [], ["--columns"]):
+            assert main([*words, "--results", str(place)]) == 2
+            assert capsys.readouterr().err == f"python -m bench.show: {line}\n"
+        for call in (lambda at: runs("toy_grid", "smoke", at), lambda at: find("0" * 16, at)):
+            with pytest.raises(UsageError, match=re.escape(line)):
+                call(place)
+
+
+def test_hints_keep_the_folder_of_results(filled: Callable[..., str], tmp_path: Path) -> None:
+    folder = f" --results {tmp_path}"
+    assert f"--scale paper{folder}\n" in filled("toy_grid", "--scale", "paper", status=2)
+    assert re.search(rf"one of them:\n    python -m bench.show \w+{folder}\n", filled("toy_grid"))
 
 
 def test_a_beginning_that_several_ids_share(filled: Callable[..., str], tmp_path: Path) -> None:
@@ -249,6 +342,21 @@ def test_lines_without_finite_values_are_not_drawn() -> None:
     assert [*curves.finite] == ["b"] and len(curves.finite["b"][0]) == 2
     assert "no finite value" in text_of(Curves("loss", "step", {"a": (at, at * np.nan)}))
     assert "b" in text_of(curves)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_curve_is_drawn_from_its_first_value(colour: bool) -> None:
+    at = np.linspace(0.03, 1, 31)
+    text = text_of(Curves("loss", "epoch", {"a": (at, 2 + at)}), 50, colour)
+    (axis,) = (line for line in Text.from_ansi(text).plain.splitlines() if "└" in line)
+    axis = axis.strip()[1:-1]
+    assert axis.index("┬") == pytest.approx((0.5 - 0.03) / 0.97 * len(axis), abs=1.5)
+
+
+def test_a_single_value_has_short_numbers() -> None:
+    one = np.array([1 / 31])
+    text = text_of(Curves("loss", "epoch", {"a": (one, 1 + one)}))
+    assert "0.0323" in text and "0.03226" not in text and "1.03" in text
 
 
 def test_a_logarithmic_scale_is_told() -> None:

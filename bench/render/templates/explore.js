@@ -453,6 +453,7 @@ function binned(name) {
   return each;
 }
 
+const SEEN = 3;  // pixels
 async function histogram(figure, role) {
   const name = state.roles[role], each = binned(name);
   $("figcaption", figure).textContent = each.words;
@@ -466,16 +467,23 @@ async function histogram(figure, role) {
   views.set(role, {view, update() {
     const counts = new Uint32Array(each.all.length * methods.length), some = [];
     for (const i of selected) if (each.bin[i] >= 0) counts[each.bin[i] * methods.length + methodOf[i]] += 1;
-    let top = 1;
+    const sums = new Uint32Array(each.all.length);
     for (let k = 0; k < each.all.length; k++) {
       let from = 0;
       for (let m = 0; m < methods.length; m++) {
         const n = counts[k * methods.length + m];
-        if (n) some.push({lo: each.edges[k], hi: each.edges[k + 1], from, to: from += n, m});
+        if (n) some.push({k, lo: each.edges[k], hi: each.edges[k + 1], from, to: from += n, m});
       }
-      top = Math.max(top, from);
+      sums[k] = from;
     }
-    view.data("some", some).signal("top", state.fit ? top : Math.max(1, ...each.all));
+    const top = Math.max(1, ...state.fit ? sums : each.all);
+    // Few runs among many are drawn as high as can be seen.
+    for (const bar of some) {
+      const higher = Math.max(1, SEEN * top / view.height() / sums[bar.k]);
+      bar.from *= higher; bar.to *= higher;
+    }
+    // Grey bars would fill the chart where heights are those of few selected runs.
+    view.data("all", state.fit ? [] : bars).data("some", some).signal("top", top);
     brush(view, [["x", name]]);
     const lacking = selected.reduce((sum, i) => sum + (each.bin[i] < 0), 0);
     $(".said", figure).textContent = lacking ? `${many(lacking)} selected ${lacking === 1 ? "run is" : "runs are"} not drawn: without a finite value.` : "";
@@ -509,8 +517,36 @@ function brush(view, sides) {
   });
 }
 
+function corner(view) {
+  // Where the frame begins in the canvas, in pixels.
+  const [x, y] = view.origin(), {left, top} = view.padding();
+  return [x + left, y + top];
+}
+
+const EDGE = 12;  // pixels outside the frame where a drag may begin
+function clamp(view) {
+  // A drag that begins a little outside the frame begins at the frame.
+  const canvas = $("canvas", view.container());
+  canvas.addEventListener("pointerdown", event => {
+    if (!event.isTrusted) return;
+    const box = canvas.getBoundingClientRect(), [left, top] = corner(view);
+    const within = (v, low, length) => Math.min(low + length - .5, Math.max(low + .5, v));
+    const x = within(event.clientX, box.left + left, view.width()), y = within(event.clientY, box.top + top, view.height());
+    const far = Math.max(Math.abs(x - event.clientX), Math.abs(y - event.clientY));
+    if (far < 2 || far > EDGE) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    const {bubbles, button, buttons, pointerId, pointerType, isPrimary} = event;
+    // Vega asks its last move what lies under the pointer.
+    for (const kind of ["pointermove", "pointerdown"]) {
+      canvas.dispatchEvent(new PointerEvent(kind, {bubbles, cancelable: true, button, buttons, pointerId, pointerType, isPrimary, clientX: x, clientY: y, view: window}));
+    }
+  }, true);
+}
+
 let clicked = false;
 function listen(view, sides) {
+  clamp(view);
   view.container().parentElement.addEventListener("pointerdown", () => { dragged = view.container().parentElement; });
   view.addSignalListener("width", () => { brush(view, sides); view.runAsync(); });
   view.addSignalListener("brush", () => {
@@ -593,7 +629,7 @@ function nearest(event, reach) {
   // The selected run whose mark is nearest to the pointer.
   const chart = views.get("scatter"), canvas = $("#scatter canvas");
   if (!chart || !canvas) return null;
-  const box = canvas.getBoundingClientRect(), [left, top] = chart.view.origin();
+  const box = canvas.getBoundingClientRect(), [left, top] = corner(chart.view);
   const px = event.clientX - box.left - left, py = event.clientY - box.top - top;
   let best = null, least = reach ** 2;
   for (const i of selected) {

@@ -500,10 +500,7 @@ def test_without_the_clipboard_the_command_is_selected(opened: Open) -> None:
     }""")
     page.get_by_role("button", name="Copy the command").click()
     page.get_by_text("The command is selected").wait_for()
-    assert (
-        page.evaluate("getSelection().toString()").strip()
-        == f"python -m bench.run --id {id}"
-    )
+    assert page.evaluate("getSelection().toString()").strip() == f"python -m bench.run --id {id}"
 
 
 def tab_to(page: Any, selector: str, most: int = 150) -> None:
@@ -707,6 +704,17 @@ def test_the_first_digits_of_an_id_find_a_run(opened: Open) -> None:
     field.press("Enter")
     assert id in page.locator("#command").inner_text()
     assert page.locator("#told").inner_text() == ""
+
+
+def test_fields_have_the_names_that_commands_take(opened: Open) -> None:
+    page = opened()
+    legend = page.locator('[data-field="decoder_depth"] legend')
+    assert legend.inner_text() == "decoder depth (decoder_depth)"
+    figure = page.locator('#histograms [data-role="score"]')
+    assert "inception score" in (figure.get_attribute("aria-label") or "")
+    assert page.locator('#table [data-name="status"]').count() == 1  # as one run diverged
+    page.locator("tbody tr").first.click()
+    assert "critic updates (critic_steps)" in page.locator("#about").inner_text()
 
 
 def test_hostile_names_stay_text(opened: Open, tmp_path: Path) -> None:

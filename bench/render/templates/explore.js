@@ -271,8 +271,10 @@ function named(name, level) {
   return labels.length === 1 && labels[0] === level ? level : `${labels.join(", ")} (${level})`;
 }
 
+const known = ({words, name}) => words === name ? words : `${words} (${name})`;  // the name that commands take
+
 function facetForm(facet) {
-  const box = make("fieldset", {}, make("legend", {textContent: facet.words}));
+  const box = make("fieldset", {}, make("legend", {textContent: known(facet)}));
   box.dataset.field = facet.name;
   if (facet.levels.length > MANY) {
     const list = make("select", {multiple: true, size: 6, ariaLabel: facet.words});
@@ -457,6 +459,7 @@ const SEEN = 3;  // pixels
 async function histogram(figure, role) {
   const name = state.roles[role], each = binned(name);
   $("figcaption", figure).textContent = each.words;
+  figure.setAttribute("aria-label", `Histogram of ${each.words}; the form has fields for its range`);
   const spec = layers(CHARTS.histogram, encoding => axis(encoding.x, each, each.better ? `${each.better} is better` : ""));
   for (const layer of spec.layer) layer.encoding.y.scale = {domain: {expr: "[0, top]"}, nice: false};
   spec.params = [...(spec.params || []), {name: "top", value: Math.max(1, ...each.all)}];
@@ -874,7 +877,7 @@ function detail() {
   parts.push(make("h3", {textContent: "Train it again"}), code, make("p", {}, button, " ", copied));
   const there = [...numbers.values()].filter(each => !Number.isNaN(each.y[i]));
   const scores = there.filter(each => each.better || each.about || !each.setting);
-  const settings = [...fields.values()].map(each => [each.words, value(each.name, at(each.name, i)), each.varies]);
+  const settings = [...fields.values()].map(each => [known(each), value(each.name, at(each.name, i)), each.varies]);
   if (FACETS.length) parts.push(make("h3", {textContent: "Settings that vary"}), list(settings.filter(([,, varies]) => varies)));
   if (scores.length) parts.push(make("h3", {textContent: "Scores"}), list(scores.map(each => {
     const name = make("td", {}, each.axis);
@@ -1018,7 +1021,6 @@ function start() {
     $("#ranges").append(rangeForm(role));
     const figure = make("figure", {role: "group"}, make("figcaption"), make("div", {className: "chart"}), make("p", {className: "said"}));
     figure.dataset.role = role;
-    figure.setAttribute("aria-label", `Histogram of ${role}; the form has fields for its range`);
     $("#histograms").append(figure);
   }
   for (const facet of FACETS) $("#facets").append(facetForm(facet));

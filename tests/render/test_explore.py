@@ -395,6 +395,48 @@ def test_a_brush_filters_everything(opened: Open) -> None:
     assert count(page) == 40 and ends(page, "score") == [-math.inf, math.inf]
 
 
+def test_a_drag_may_begin_outside_the_frame(opened: Open) -> None:
+    page = opened()
+    assert count(page) == 40
+    chart = page.locator("#histograms canvas").first
+    chart.scroll_into_view_if_needed()
+    frame = left_of_frame(page)
+    drag(page, chart, (frame - 6 / chart.bounding_box()["width"], 0.6))
+    n = count(page)
+    low, high = ends(page, "score")
+    assert low == -math.inf and high < 4 and n == len(within(high=high)) < 40
+
+
+def left_of_frame(page: Any) -> float:
+    """The share of the first histogram's width that lies left of its lowest score."""
+    chart = page.locator("#histograms canvas").first
+    picture = pixels(chart)[30:90]
+    grid = np.abs(picture - picture[:, -1:]).max(axis=2).min(axis=0) > 5
+    return float(np.flatnonzero(grid)[0]) / len(grid)
+
+
+def test_few_selected_runs_are_seen_among_many(opened: Open, tmp_path: Path) -> None:
+    specs = TOY.specs("smoke", seeds=200)
+    rows = [row(spec, 1.0 + 3.0 * (spec.seed > 0)) for spec in specs]
+    rows[-1] = row(specs[-1], 4.0, mse_x=50.0)
+    path = tmp_path / "explore.html"
+    path.write_text(Explorer(TOY, "smoke", store(tmp_path / "r", rows)).html(), "utf-8")
+    page = opened("#range.mse_x=40..", path)
+    assert count(page) == 1
+    chart = page.locator("#histograms .chart").first
+
+    def drawn(colour: Any) -> int:
+        page.locator("h1").hover()
+        return int((np.abs(pixels(chart) - colour).sum(axis=2) < 60).sum())
+
+    method = {"svae_r": (0, 114, 178), "alice": (213, 94, 0)}[rows[-1]["method"]]
+    assert drawn(method) >= 10
+    grey = drawn((215, 215, 215))
+    page.get_by_label("Heights of the selected runs alone").check()
+    count(page)
+    assert drawn(method) > 300 and drawn((215, 215, 215)) < grey / 5
+
+
 def test_the_form_moves_the_brush(opened: Open) -> None:
     page = opened()
     chart = page.locator("#histograms .chart").first
@@ -458,10 +500,7 @@ def test_without_the_clipboard_the_command_is_selected(opened: Open) -> None:
     }""")
     page.get_by_role("button", name="Copy the command").click()
     page.get_by_text("The command is selected").wait_for()
-    assert (
-        page.evaluate("getSelection().toString()").strip()
-        == f"python -m bench.run --id {id}"
-    )
+    assert page.evaluate("getSelection().toString()").strip() == f"python -m bench.run --id {id}"
 
 
 def tab_to(page: Any, selector: str, most: int = 150) -> None:
@@ -665,6 +704,17 @@ def test_the_first_digits_of_an_id_find_a_run(opened: Open) -> None:
     field.press("Enter")
     assert id in page.locator("#command").inner_text()
     assert page.locator("#told").inner_text() == ""
+
+
+def test_fields_have_the_names_that_commands_take(opened: Open) -> None:
+    page = opened()
+    legend = page.locator('[data-field="decoder_depth"] legend')
+    assert legend.inner_text() == "decoder depth (decoder_depth)"
+    figure = page.locator('#histograms [data-role="score"]')
+    assert "inception score" in (figure.get_attribute("aria-label") or "")
+    assert page.locator('#table [data-name="status"]').count() == 1  # as one run diverged
+    page.locator("tbody tr").first.click()
+    assert "critic updates (critic_steps)" in page.locator("#about").inner_text()
 
 
 def test_hostile_names_stay_text(opened: Open, tmp_path: Path) -> None:

@@ -271,8 +271,10 @@ function named(name, level) {
   return labels.length === 1 && labels[0] === level ? level : `${labels.join(", ")} (${level})`;
 }
 
+const known = ({words, name}) => words === name ? words : `${words} (${name})`;  // the name that commands take
+
 function facetForm(facet) {
-  const box = make("fieldset", {}, make("legend", {textContent: facet.words}));
+  const box = make("fieldset", {}, make("legend", {textContent: known(facet)}));
   box.dataset.field = facet.name;
   if (facet.levels.length > MANY) {
     const list = make("select", {multiple: true, size: 6, ariaLabel: facet.words});
@@ -453,9 +455,11 @@ function binned(name) {
   return each;
 }
 
+const SEEN = 3;  // pixels
 async function histogram(figure, role) {
   const name = state.roles[role], each = binned(name);
   $("figcaption", figure).textContent = each.words;
+  figure.setAttribute("aria-label", `Histogram of ${each.words}; the form has fields for its range`);
   const spec = layers(CHARTS.histogram, encoding => axis(encoding.x, each, each.better ? `${each.better} is better` : ""));
   for (const layer of spec.layer) layer.encoding.y.scale = {domain: {expr: "[0, top]"}, nice: false};
   spec.params = [...(spec.params || []), {name: "top", value: Math.max(1, ...each.all)}];
@@ -466,16 +470,23 @@ async function histogram(figure, role) {
   views.set(role, {view, update() {
     const counts = new Uint32Array(each.all.length * methods.length), some = [];
     for (const i of selected) if (each.bin[i] >= 0) counts[each.bin[i] * methods.length + methodOf[i]] += 1;
-    let top = 1;
+    const sums = new Uint32Array(each.all.length);
     for (let k = 0; k < each.all.length; k++) {
       let from = 0;
       for (let m = 0; m < methods.length; m++) {
         const n = counts[k * methods.length + m];
-        if (n) some.push({lo: each.edges[k], hi: each.edges[k + 1], from, to: from += n, m});
+        if (n) some.push({k, lo: each.edges[k], hi: each.edges[k + 1], from, to: from += n, m});
       }
-      top = Math.max(top, from);
+      sums[k] = from;
     }
-    view.data("some", some).signal("top", state.fit ? top : Math.max(1, ...each.all));
+    const top = Math.max(1, ...state.fit ? sums : each.all);
+    // Few runs among many are drawn as high as can be seen.
+    for (const bar of some) {
+      const higher = Math.max(1, SEEN * top / view.height() / sums[bar.k]);
+      bar.from *= higher; bar.to *= higher;
+    }
+    // Grey bars would fill the chart where heights are those of few selected runs.
+    view.data("all", state.fit ? [] : bars).data("some", some).signal("top", top);
     brush(view, [["x", name]]);
     const lacking = selected.reduce((sum, i) => sum + (each.bin[i] < 0), 0);
     $(".said", figure).textContent = lacking ? `${many(lacking)} selected ${lacking === 1 ? "run is" : "runs are"} not drawn: without a finite value.` : "";
@@ -509,8 +520,36 @@ function brush(view, sides) {
   });
 }
 
+function corner(view) {
+  // Where the frame begins in the canvas, in pixels.
+  const [x, y] = view.origin(), {left, top} = view.padding();
+  return [x + left, y + top];
+}
+
+const EDGE = 12;  // pixels outside the frame where a drag may begin
+function clamp(view) {
+  // A drag that begins a little outside the frame begins at the frame.
+  const canvas = $("canvas", view.container());
+  canvas.addEventListener("pointerdown", event => {
+    if (!event.isTrusted) return;
+    const box = canvas.getBoundingClientRect(), [left, top] = corner(view);
+    const within = (v, low, length) => Math.min(low + length - .5, Math.max(low + .5, v));
+    const x = within(event.clientX, box.left + left, view.width()), y = within(event.clientY, box.top + top, view.height());
+    const far = Math.max(Math.abs(x - event.clientX), Math.abs(y - event.clientY));
+    if (far < 2 || far > EDGE) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    const {bubbles, button, buttons, pointerId, pointerType, isPrimary} = event;
+    // Vega asks its last move what lies under the pointer.
+    for (const kind of ["pointermove", "pointerdown"]) {
+      canvas.dispatchEvent(new PointerEvent(kind, {bubbles, cancelable: true, button, buttons, pointerId, pointerType, isPrimary, clientX: x, clientY: y, view: window}));
+    }
+  }, true);
+}
+
 let clicked = false;
 function listen(view, sides) {
+  clamp(view);
   view.container().parentElement.addEventListener("pointerdown", () => { dragged = view.container().parentElement; });
   view.addSignalListener("width", () => { brush(view, sides); view.runAsync(); });
   view.addSignalListener("brush", () => {
@@ -593,7 +632,7 @@ function nearest(event, reach) {
   // The selected run whose mark is nearest to the pointer.
   const chart = views.get("scatter"), canvas = $("#scatter canvas");
   if (!chart || !canvas) return null;
-  const box = canvas.getBoundingClientRect(), [left, top] = chart.view.origin();
+  const box = canvas.getBoundingClientRect(), [left, top] = corner(chart.view);
   const px = event.clientX - box.left - left, py = event.clientY - box.top - top;
   let best = null, least = reach ** 2;
   for (const i of selected) {
@@ -838,7 +877,7 @@ function detail() {
   parts.push(make("h3", {textContent: "Train it again"}), code, make("p", {}, button, " ", copied));
   const there = [...numbers.values()].filter(each => !Number.isNaN(each.y[i]));
   const scores = there.filter(each => each.better || each.about || !each.setting);
-  const settings = [...fields.values()].map(each => [each.words, value(each.name, at(each.name, i)), each.varies]);
+  const settings = [...fields.values()].map(each => [known(each), value(each.name, at(each.name, i)), each.varies]);
   if (FACETS.length) parts.push(make("h3", {textContent: "Settings that vary"}), list(settings.filter(([,, varies]) => varies)));
   if (scores.length) parts.push(make("h3", {textContent: "Scores"}), list(scores.map(each => {
     const name = make("td", {}, each.axis);
@@ -982,7 +1021,6 @@ function start() {
     $("#ranges").append(rangeForm(role));
     const figure = make("figure", {role: "group"}, make("figcaption"), make("div", {className: "chart"}), make("p", {className: "said"}));
     figure.dataset.role = role;
-    figure.setAttribute("aria-label", `Histogram of ${role}; the form has fields for its range`);
     $("#histograms").append(figure);
   }
   for (const facet of FACETS) $("#facets").append(facetForm(facet));

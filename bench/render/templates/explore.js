@@ -659,6 +659,7 @@ function pointer() {
     // Vega takes a click for a brush without width, perhaps later: a click on a mark moves no brush.
     clicked = true;
     await views.get("scatter")?.view.runAsync();
+    for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
     clicked = false;
     state.ranges = ranges;
     choose(i, {show: true});

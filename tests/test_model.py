@@ -187,7 +187,7 @@ def test_images_of_a_place_make_another_spec(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", rng.integers(0, 255, (90, 28, 28), dtype=np.uint8))
     asked = images("svae_r", 0.1)
     one = train(replace(asked, images=0), data=tmp_path / "own.npy", results=tmp_path / "own")
-    assert " folder " in one.spec.data
+    assert " folder " in vars(one.spec)["data"]
     with pytest.raises(UsageError, match="make another spec"):
         load(asked, results=tmp_path / "own")
     assert np.array_equal(load(one.spec, results=tmp_path / "own").sample(3), one.sample(3))

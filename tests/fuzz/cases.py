@@ -27,11 +27,10 @@ from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, settings
 
-from bench import report
+from bench import frame, report
 from bench.data import download
 from bench.data.files import DataError
 from bench.data.sources import DATASETS, images_in
-from bench.engine import again
 from bench.engine.plan import Plan
 from bench.render import draw, intervals
 from bench.studies import cost
@@ -123,7 +122,7 @@ def place() -> Iterator[Path]:
             patch.object(report, "ROOT", root),
             patch.object(report, "REFERENCE", root / "results" / "reference"),
             patch.object(report, "REFERENCE_REPORTS", root / "reports" / "reference"),
-            patch.object(again, "REFERENCE", root / "results" / "reference"),
+            patch.object(frame, "REFERENCE", root / "results" / "reference"),
         ):
             try:
                 yield folder

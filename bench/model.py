@@ -142,7 +142,7 @@ def _load(
     _know(study, spec)
     try:
         tensors = weights.read(study.store(folder, spec.scale), spec, row)
-        return study.model(spec, tensors, weights.about(spec, row), row, device)
+        return study.model()(spec, tensors, weights.about(spec, row), row, device)
     except weights.Unusable as error:
         again = f"train({spec.id!r}) or python -m bench.run {spec.study} --id {spec.id}"
         raise UsageError(f"{error} of {spec.id} in {folder}; {again} trains it again") from None
@@ -161,8 +161,7 @@ def _from_file(path: Path, device: str) -> TrainedModel:
         if spec.id != about["id"]:
             raise weights.Unusable("is of a spec that today's code gives another id")
         _know(study, spec)
-        full = weights.full(tensors)
-        return study.model(spec, full, about, None, device)
+        return study.model()(spec, weights.full(tensors), about, None, device)
     except checkpoint.Damaged:
         raise UsageError(f"{path} is damaged, or no file of weights") from None
     except KeyError as error:

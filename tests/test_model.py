@@ -127,6 +127,14 @@ def test_networks_are_those_that_were_scored(trained: TrainedModel) -> None:
         assert torch.allclose(trained.networks["decoder"](z_eps), x_z[0].T, atol=1e-4)
         x_eps = torch.cat([at.x[0].T, at.eps[0].T], 1)
         assert torch.allclose(trained.networks["encoder"](x_eps), z_x[0].T, atol=1e-4)
+    for role, through in (("encoder", trained.encode), ("decoder", trained.decode)):
+        first = trained.networks.get_parameter(f"{role}.0.weight")  # its last two inputs are noise
+        kept = first.detach().clone()
+        with torch.no_grad():
+            first[:, 2:] = 0
+        assert np.array_equal(through(at.z[0].T, 1), through(at.z[0].T, 2))
+        with torch.no_grad():
+            first.copy_(kept)
     assert np.allclose(trained.critic(at.x[0].T, z_x[0].T), f_q[0], atol=1e-4)
     assert np.allclose(trained.critic(x_z[0].T, at.z[0].T), f_p[0], atol=1e-4)
     x, centre = trained.test_data()

@@ -489,19 +489,8 @@ class Study(Generic[S]):
         """
         raise NotImplementedError
 
-    def model(
-        self,
-        spec: S,
-        weights: Mapping[str, Any],
-        about: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        device: str,
-    ) -> TrainedModel:
-        """Returns a trained model with these weights; `about` and `row` are what is stored of it.
-
-        A study need not keep weights, and then has no such models. Raises `weights.Unusable` for
-        weights of other networks.
-        """
+    def model(self) -> type[TrainedModel]:
+        """Returns the class of this study's trained models; a study without weights has none."""
         raise NotImplementedError
 
     def clear(self, job: Job) -> None:

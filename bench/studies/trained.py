@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from bench.cli import UsageError
 from bench.spec import Spec
 from bench.store import checkpoint
+from bench.store.weights import Unusable
 
 CHANGED = "changed after training"
 Through = Callable[[Tensor, str], Tensor]
+"""Passes rows of x or z through a network, with the noise of a name."""
 CHUNK = 500
 """Rows in one pass through the networks."""
 
@@ -40,15 +42,24 @@ class TrainedModel:
     def __init__(
         self,
         spec: Spec,
-        networks: nn.ModuleDict,
+        weights: Mapping[str, Tensor],
         about: Mapping[str, str],
-        row: Mapping[str, Any] | None = None,
+        row: Mapping[str, Any] | None,
+        device: str,
     ) -> None:
-        """Takes networks by role, what their file of weights says, and the stored row if any."""
-        self.spec, self.networks, self.about = spec, networks.eval(), dict(about)
-        self._trained = self._digest()
+        """Takes weights, what their file says of them, and the stored row if there is one.
+
+        Raises Unusable for weights of other networks.
+        """
+        self.spec, self.about, self.device = spec, dict(about), torch.device(device)
         self.row = dict(row) if row is not None else None
-        self.device = next(networks.parameters()).device
+        self.networks = self._networks(weights)
+        try:
+            self.networks.load_state_dict(dict(weights))
+        except RuntimeError:  # torch's message has a line for each tensor
+            raise Unusable("weights of other networks") from None
+        self.networks.to(self.device).eval()
+        self._trained = self._digest()
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -81,6 +92,10 @@ class TrainedModel:
                 module.training = True
 
     # What a kind of study fills in. Tensors are on the model's device.
+
+    def _networks(self, weights: Mapping[str, Tensor]) -> nn.ModuleDict:
+        """Returns networks by role, into which these weights fit."""
+        raise NotImplementedError
 
     def _codes(self, n: int, seed: str) -> Tensor:
         """Returns z ~ p(z), (n, d)."""
@@ -181,9 +196,7 @@ class TrainedModel:
             raise UsageError(f"{name} is not finite; allowed: finite numbers")
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def _by_chunk(
-        self, through: Callable[[Tensor, str], Tensor], x: Tensor, seed: int
-    ) -> np.ndarray:
+    def _by_chunk(self, through: Through, x: Tensor, seed: int) -> np.ndarray:
         name = _seed(seed)
         with self._frozen():
             parts = [through(part, f"{name} {i}") for i, part in enumerate(x.split(CHUNK))]

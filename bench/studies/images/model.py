@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.cli import UsageError
 from bench.data.load import load
-from bench.store.weights import Unusable
 from bench.studies.images.domain import data_of
 from bench.studies.images.spec import ImageSpec, dataset
 from bench.studies.images.train import Draws, Model
@@ -24,25 +23,14 @@ OUTSIDE = 1e-5
 class ImageModel(TrainedModel):
     """Encodes and decodes images (n, c, h, w) in [0, 1]; z is N(0, I), of colour images uniform."""
 
-    def __init__(
-        self,
-        spec: ImageSpec,
-        weights: Mapping[str, Tensor],
-        about: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        device: str,
-    ) -> None:
-        """Takes weights with the statistics of batch norm. Raises Unusable for others."""
-        model = Model(spec, device)
-        try:
-            model.nets.load_state_dict(weights)
-        except RuntimeError:  # torch's message has a line for each tensor
-            raise Unusable("weights of other networks") from None
-        super().__init__(spec, model.nets, about, row)
-        self._data = spec.data
-        self._method, self._domain = model.method, model.domain
+    def _networks(self, weights: Mapping[str, Tensor]) -> nn.ModuleDict:
+        """Returns the networks of the spec, whose weights have the statistics of batch norm."""
+        assert isinstance(self.spec, ImageSpec)
+        model = Model(self.spec, self.device)
+        self._data, self._method, self._domain = self.spec.data, model.method, model.domain
         self.shape = (self._domain.channels, self._domain.size, self._domain.size)
         self.d_z = self._domain.d_z
+        return model.nets
 
     def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the test images, uint8 (m, c, h, w), and their classes."""

@@ -220,17 +220,10 @@ class ImageStudy(Study[ImageSpec]):
 
         return score(job, kept, wanted)
 
-    def model(
-        self,
-        spec: ImageSpec,
-        weights: Mapping[str, Any],
-        about: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        device: str,
-    ) -> ImageModel:
+    def model(self) -> type[ImageModel]:
         from bench.studies.images.model import ImageModel
 
-        return ImageModel(spec, weights, about, row, device)
+        return ImageModel
 
     def clear(self, job: Job) -> None:
         from bench.studies.images.job import clear

@@ -3,15 +3,12 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.cli import UsageError
-from bench.spec import Spec
-from bench.store.weights import Unusable
 from bench.studies.toy_grid.data import posterior_logits, toy_data
 from bench.studies.trained import TrainedModel
 
@@ -25,15 +22,8 @@ class ToyModel(TrainedModel):
 
     shape, d_z = (2,), 2
 
-    def __init__(
-        self,
-        spec: Spec,
-        weights: Mapping[str, Tensor],
-        about: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        device: str,
-    ) -> None:
-        """Takes weights as `ToyNetworks.weights` names them. Raises Unusable for others."""
+    def _networks(self, weights: Mapping[str, Tensor]) -> nn.ModuleDict:
+        """Returns networks of as many layers as `ToyNetworks.weights` names."""
         networks = nn.ModuleDict()
         for role in ("encoder", "decoder", "critic"):
             layers: list[nn.Module] = []
@@ -41,11 +31,7 @@ class ToyModel(TrainedModel):
             for name in sorted(names, key=lambda name: int(name.split(".")[1])):
                 layers += [nn.Linear(weights[name].shape[1], weights[name].shape[0]), nn.ReLU()]
             networks[role] = nn.Sequential(*layers[:-1])  # the output is linear
-        try:
-            networks.load_state_dict(dict(weights))
-        except RuntimeError:  # torch's message has a line for each tensor
-            raise Unusable("weights of other networks") from None
-        super().__init__(spec, networks.to(device), about, row)
+        return networks
 
     def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the 1,024 held-out points (m, 2), and the nearest of the five centres to each."""

@@ -127,17 +127,10 @@ class ToyStudy(Study[ToySpec]):
 
         return score(job, kept, wanted)
 
-    def model(
-        self,
-        spec: ToySpec,
-        weights: Mapping[str, Any],
-        about: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        device: str,
-    ) -> ToyModel:
+    def model(self) -> type[ToyModel]:
         from bench.studies.toy_grid.model import ToyModel
 
-        return ToyModel(spec, weights, about, row, device)
+        return ToyModel
 
     def report(self, scale: str, results: Path, other: Path | None = None) -> Page:
         from bench.studies.toy_grid.report import build

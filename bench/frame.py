@@ -8,6 +8,7 @@ Imports no torch, and pandas only when it is asked.
 from __future__ import annotations
 
 import shlex
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -101,8 +102,8 @@ def plain(table: pa.Table) -> pd.DataFrame:
 
     frame = table.to_pandas()
     for field in table.schema:
-        if pa.types.is_list(field.type) or pa.types.is_map(field.type):
-            values = [unnested(value) for value in table[field.name].to_pylist()]
+        if pa.types.is_nested(field.type):
+            values = table[field.name].to_pylist()
             if pa.types.is_map(field.type):
                 values = [value if value is None else dict(value) for value in values]
             frame[field.name] = pd.Series(values, index=frame.index, dtype=object)
@@ -124,6 +125,10 @@ def find(
     rows. Stale rows are found as well. Raises UsageError for no such row, and for several. It says
     where the row is if that is another study or scale.
     """
+    import pyarrow as pa
+
+    if len(id) < SHORTEST:
+        raise UsageError(f"id {id!r} is too short; allowed: at least {SHORTEST} digits")
     own = RESULTS if results is None else results
     if own.exists():
         check_folder(own)
@@ -135,16 +140,17 @@ def find(
         found = {}
         for name, at in product(names, [scale] if scale else SCALES):
             chosen = replace(STUDIES[name], stale=True)
-            for row in chosen.load(folder, at)[0].to_pylist():
-                if row["id"] == id or (len(id) >= SHORTEST and row["id"].startswith(id)):
-                    found[row["id"]] = Found(chosen, named(row), folder)
+            table, bad = chosen.load(folder, at)
+            for path, reason in bad.items():
+                print(f"not read: {path} {reason}", file=sys.stderr)
+            begins = [each.startswith(id) for each in table["id"].to_pylist()]
+            for row in table.filter(pa.array(begins, pa.bool_())).to_pylist():
+                found[row["id"]] = Found(chosen, named(row), folder)
         if id in found or len(found) == 1:
             return found[id] if id in found else next(iter(found.values()))
         if found:
             several = ", ".join(sorted(found)[:5])
             raise UsageError(f"id {id!r} begins {len(found)} rows in {folder}, such as {several}")
-    if len(id) < SHORTEST:
-        raise UsageError(f"id {id!r} is too short; allowed: at least {SHORTEST} digits")
     if own != RESULTS:
         check_folder(own)
     if study or scale:

@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import math
+import os
 import re
 import tempfile
 import warnings
@@ -30,7 +31,7 @@ from bench.frame import Found, find
 from bench.process import command
 from bench.spec import Spec, columns
 from bench.studies import STUDIES
-from bench.studies.study import SCALES, Study
+from bench.studies.study import SCALES, Job, Study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,8 @@ def train(
     training that diverged, which has no weights.
     """
     from bench.engine.again import train_once
+    from bench.store import provenance
+    from bench.store.atomic import process
 
     plugins.load()
     device = _device(device)
@@ -99,7 +102,18 @@ def train(
     (spec,) = study.check([spec], place, None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if results is None else Path(results)
-        row = train_once(study, spec, device, folder, place, weights="all")
+        job = Job(
+            (spec,),
+            str(folder.absolute()),
+            device,
+            provenance.commit(),
+            os.getpid(),
+            process(),
+            data=place and str(place.absolute()),
+            weights="all",
+            grid=study.grid,
+        )
+        row = train_once(study, job)
         if row["status"] != "ok":
             raise UsageError(f"training {spec.id} has diverged, so it has no weights")
         return _load(study, spec, row, folder, device)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.cli import UsageError, duration
-from bench.engine.plan import DOWNLOAD, check_memory, choose_device
+from bench.engine.plan import check_memory, choose_device, job_of
 from bench.frame import find, named
 from bench.scores import metrics
-from bench.spec import Spec
 from bench.store import provenance
-from bench.store.atomic import process
 from bench.store.schema import TIMES
 from bench.studies.study import Job, Study
 
@@ -48,7 +45,8 @@ def again(args: argparse.Namespace) -> int:
     print(f"{what}, stored in {folder}")
     print(f"stored: {duration(row['train_seconds'])} of training by {_made(row)}", flush=True)
     with tempfile.TemporaryDirectory() as results:
-        now = train_once(study, spec, device, Path(results), args.data, args.inception_weights)
+        job = job_of(args, [spec], Path(results), device, provenance.commit())
+        now = train_once(study, job)
     print(f"now: {_made(now)}")
     if why := study.today().stale(row):
         print(f"the stored row was made by {why}")
@@ -84,35 +82,19 @@ def compare(
 
 def train_once(
     study: Study[Any],
-    spec: Spec,
-    device: str,
-    results: Path,
-    data: Path | None = None,
-    inception: str | None = None,
-    weights: str = "none",
+    job: Job,
 ) -> dict[str, Any]:
-    """Trains a spec in this process and stores its row in `results`; returns the row.
+    """Runs a job of one training in this process, which stores its row; returns the row.
 
-    `weights` says whose are kept, see `Job`. Raises UsageError if the training fails.
+    Raises UsageError if the training fails.
     """
     import torch
 
     from bench.engine.job import run_job
 
-    store = study.store(results, spec.scale)
+    (spec,) = job.specs
+    store = study.store(Path(job.results), spec.scale)
     store.prepare("results")
-    job = Job(
-        (spec,),
-        str(results.absolute()),
-        device,
-        provenance.commit(),
-        os.getpid(),
-        process(),
-        data=data and str(data.absolute()),
-        inception=inception if inception in (None, DOWNLOAD) else str(Path(inception).absolute()),
-        weights=weights,
-        grid=study.grid,
-    )
     threads = torch.get_num_threads()
     try:
         verdict = run_job(job)

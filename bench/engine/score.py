@@ -241,6 +241,7 @@ def _jobs(
 
     asks, known, today = cache(asks_for), study.every_method(), study.today()
     weights, store = args.inception_weights, study.store(args.results, scale)
+    published = store.published("").is_file()
     rows: dict[str, Mapping[str, Any]] = {}
     groups: dict[tuple[tuple[str, ...], bool], list[Spec]] = {}
     for row in study.load(args.results, scale)[0].to_pylist():
@@ -270,7 +271,7 @@ def _jobs(
                 possible.append(metric)
                 by_imagenet |= bool(asks(metric, without))
                 by_imagenet |= metric is ANCHORS and weights is not None and never != without
-        if store.published("").is_file():
+        if published:
             there = store.weights_of(spec.id).is_file()
             tally.leave(PUBLISHED if there else NO_WEIGHTS, spec.id, _names(possible))
             continue

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.cli import UsageError
-from bench.frame import RESULTS, Found, unnested
+from bench.frame import RESULTS, Found, named
 from bench.scores.metrics import Metric
 from bench.show.details import APART, Details, Score, details, scores
 from bench.spec import columns
@@ -63,7 +63,7 @@ class Selection:
     def of_ids(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Returns these rows with plain lists, and dicts of lists by name."""
         rows = self.rows.filter(pc.field("id").isin(pa.array(ids, pa.string()))).to_pylist()
-        found = {row["id"]: {name: unnested(each) for name, each in row.items()} for row in rows}
+        found = {row["id"]: named(row) for row in rows}
         return [found[id] for id in ids]
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench import plugins
 from bench.cli import duration
+from bench.frame import RESULTS
 from bench.spec import columns
 from bench.store.provenance import REFERENCE
 from bench.store.schema import IDENTITY, PROVENANCE, better
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 APART = ("study", "scale", "method", "lam", "seed")
 """Fields of a spec that the title says."""
-OWN = Path("results")
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _origin(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[str
 
 def commands(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Returns by purpose what to type for a row: to train it again, to use it, to read it."""
-    id, own = row["id"], folder not in (OWN, REFERENCE)
+    id, own = row["id"], folder not in (RESULTS, REFERENCE)
     where = f" --results {shlex.quote(str(folder))}" if own else ""
     files = [*map(_file, row["plugins"] or ())]
     named = "".join(f" --plugin {shlex.quote(file)}" for file in files)

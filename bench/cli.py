@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,6 +80,20 @@ def to_file(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a file in a folder that is there")
     return path
+
+
+def options(
+    scale: str | None = None,
+    results: object = None,
+    plugins: Iterable[object] = (),
+    data: object = None,
+) -> str:
+    """Returns these options as one types them in a shell, each after a blank; None is left out."""
+    words = ["--scale", scale] if scale else []
+    words += ["--results", str(results)] if results else []
+    words += [word for file in plugins for word in ("--plugin", str(file))]
+    words += ["--data", str(data)] if data else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def duration(seconds: float, digits: int = 2) -> str:

@@ -7,7 +7,6 @@ Imports no torch, and pandas only when it is asked.
 
 from __future__ import annotations
 
-import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import plugins
-from bench.cli import UsageError
+from bench.cli import UsageError, options
 from bench.store.provenance import REFERENCE
 from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES, Study
@@ -83,8 +82,7 @@ def runs(
             break
     else:
         where = " or ".join(map(str, folders))
-        command = f"python -m bench.run {study} --scale {scale}"
-        command += f" --results {shlex.quote(str(results))}" if results is not None else ""
+        command = f"python -m bench.run {study}{options(scale, results)}"
         raise UsageError(f"no rows of {study} at scale {scale} in {where}: {command}")
     frame = plain(table)
     frame["has_weights"] = [store.weights_of(id).is_file() for id in frame["id"]]

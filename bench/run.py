@@ -14,7 +14,6 @@ import _thread
 import argparse
 import json
 import math
-import shlex
 import signal
 import sys
 import threading
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import plugins
-from bench.cli import BASELINE, Parser, UsageError, complain, duration, positive, to_path
+from bench.cli import BASELINE, Parser, UsageError, complain, duration, options, positive, to_path
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
 from bench.process import command, stopped, terminate
 from bench.studies import STUDIES, grids
@@ -273,12 +272,11 @@ def _watching(plan: Plan) -> str:
     args = plan.args
     if not plan.study.logs:
         return f"--log: {plan.study.name} writes no logs"
-    words = ["python", "-m", "bench.show", plan.study.name]
-    words += ["--scale", plan.scale] if args.scale else []
-    words += ["--results", str(args.results)] if args.results != RESULTS else []
-    for file in [*args.plugin, *([args.grid] if args.grid else [])]:
-        words += ["--plugin", str(file)]
-    return f"logs: {logs_of(plan.store.work)}; watch by: {shlex.join([*words, '--follow'])}"
+    files = [*args.plugin, *([args.grid] if args.grid else [])]
+    results = args.results if args.results != RESULTS else None
+    given = options(plan.scale if args.scale else None, results, files)
+    watch = f"python -m bench.show {plan.study.name}{given} --follow"
+    return f"logs: {logs_of(plan.store.work)}; watch by: {watch}"
 
 
 def _train(plan: Plan, executor: Sequential) -> int:

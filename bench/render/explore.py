@@ -12,18 +12,19 @@ import io
 import json
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
+from bench.cli import options
 from bench.render.figures import MARKS, looks
+from bench.render.html import template
+from bench.render.pixels import mosaic
 from bench.spec import columns
 from bench.store import schema
 
@@ -120,13 +121,8 @@ class Explorer:
         """Returns the page. Equal rows and versions of altair and vl-convert give equal pages."""
         import vl_convert
 
-        templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("bench.render"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-        )
         data = self.data()
-        return templates.get_template("explore.html.j2").render(
+        return template("explore.html.j2").render(
             title=data["title"],
             n=data["n"],
             bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
@@ -186,15 +182,12 @@ class Explorer:
 
     def _commands(self, table: pa.Table) -> Iterator[str]:
         """Yields what follows the id in the command that trains each row again."""
-        place = f" --results {shlex.quote(self.place)}" if self.place else ""
         names = [name for name in ("plugins", "data", "data_place") if name in table.column_names]
         for row in table.select(names).to_pylist():
             # In the order in which they were loaded: a grid may name a plug-in's method.
             files = [name for name, _ in row.get("plugins") or ()]
-            options = "".join(f" --plugin {shlex.quote(name)}" for name in files)
-            if " folder " in (row.get("data") or "") and row.get("data_place"):
-                options += f" --data {shlex.quote(row['data_place'])}"
-            yield place + options
+            own = " folder " in (row.get("data") or "")
+            yield options(None, self.place, files, row["data_place"] if own else None)
 
     def _curves(self, rows: Mapping[str, list[Any]]) -> dict[str, Any] | None:
         """Returns what was traced while each training ran, None for a study that traces nothing.
@@ -390,14 +383,10 @@ def _mosaic(row: Mapping[str, Any], kind: str, across: int) -> bytes:
     images = np.frombuffer(row[kind] or b"", np.uint8).reshape(-1, c, h, w)[: across**2]
     if not len(images):
         return b""
-    down = -(-len(images) // across)
-    whole = np.zeros((down * across, c, h, w), np.uint8)
-    whole[: len(images)] = images
-    tiles = whole.reshape(down, across, c, h, w).transpose(0, 3, 1, 4, 2)
-    pixels = tiles.reshape(down * h, across * w, c)
+    pixels = mosaic(images, -(-len(images) // across), across)
     content = io.BytesIO()
     if c == 1:
-        Image.fromarray(pixels[..., 0]).save(content, "PNG", optimize=True)
+        Image.fromarray(pixels).save(content, "PNG", optimize=True)
     else:  # as PNG colours take three times the room
         Image.fromarray(pixels).save(content, "WEBP", quality=90)
     return content.getvalue()

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.cli import duration
@@ -24,10 +21,10 @@ from bench.render import draw
 from bench.render.claims import Claims
 from bench.render.explore import EXPLORER, Explorer
 from bench.render.figures import DPI, Picture, whole
+from bench.render.html import template
 from bench.render.tables import Table, unbroken
 
 FIGURES, HTML = "figures.json", "report.html"
-_BOLD, _EMPHASIS = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"\*(\w[^*]*\w)\*")
 
 
 @dataclass(frozen=True)
@@ -130,27 +127,9 @@ class Page:
         )
 
 
-def template(name: str) -> jinja2.Template:
-    """Returns a page's template."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.render"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    templates.filters["unbroken"] = unbroken
-    templates.filters["marked"] = _marked
-    return templates.get_template(name)
-
-
 def _write(path: Path, text: str) -> None:
     with whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
-
-
-def _marked(text: str) -> Markup:
-    """HTML of a text with Markdown's **bold** and *emphasis*."""
-    html = _BOLD.sub(r"<strong>\1</strong>", str(escape(text)))
-    return Markup(_EMPHASIS.sub(r"<em>\1</em>", html))
 
 
 def counted(n: int, what: str) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import ge, gt, le, lt
 from pathlib import Path
@@ -16,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.cli import UsageError
+from bench.cli import UsageError, options
 from bench.frame import RESULTS, Found, named
 from bench.scores.metrics import Metric
 from bench.show.details import APART, Details, Score, details, scores
@@ -45,6 +44,7 @@ class Selection:
     folder: Path
     rows: pa.Table
     frame: pd.DataFrame
+    bad: Mapping[Path, str]  # files that can't be read, with the reason
 
     @property
     def store(self) -> Store:
@@ -56,9 +56,9 @@ class Selection:
         """Returns all rows there, with metrics of plug-ins that are not loaded."""
         told = study.store(folder, scale).metrics()
         study = replace(study, stored_metrics=[Metric.stored(each) for each in told])
-        rows = study.load(folder, scale)[0]
+        rows, bad = study.load(folder, scale)
         flat = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
-        return cls(study, scale, folder, rows, rows.select(flat).to_pandas())
+        return cls(study, scale, folder, rows, rows.select(flat).to_pandas(), bad)
 
     def of_ids(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Returns these rows with plain lists, and dicts of lists by name."""
@@ -74,10 +74,7 @@ def folders_of(args: argparse.Namespace) -> list[Path]:
 
 def given(args: argparse.Namespace, scale: str | None = None) -> str:
     """Returns what a command has to repeat so that it looks into the same place."""
-    words = ["--scale", scale] if scale else []
-    words += ["--results", str(args.results)] if args.results else []
-    words += [word for file in args.plugin for word in ("--plugin", str(file))]
-    return "".join(f" {shlex.quote(word)}" for word in words)
+    return options(scale, args.results, args.plugin)
 
 
 def select(name: str, args: argparse.Namespace) -> Selection:
@@ -90,13 +87,11 @@ def select(name: str, args: argparse.Namespace) -> Selection:
     left_out: list[str] = []
     for folder in folders:
         for scale in [args.scale] if args.scale else SCALES[::-1]:
-            store = study.store(folder, scale)
-            bad = store.load()[1]
-            for path, reason in bad.items():
-                print(f"not read: {path} {reason}", file=sys.stderr)
-            stale = [] if args.stale else store.left_out()
-            left_out += [f"left out as stale (--stale shows them): {line}" for line in stale]
             whole = Selection.of(study, scale, folder)
+            for path, reason in whole.bad.items():
+                print(f"not read: {path} {reason}", file=sys.stderr)
+            stale = [] if args.stale else whole.store.left_out()
+            left_out += [f"left out as stale (--stale shows them): {line}" for line in stale]
             if len(whole.rows):
                 print("\n".join(left_out), end="\n" * bool(left_out), file=sys.stderr)
                 return whole

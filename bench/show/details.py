@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench import plugins
-from bench.cli import duration
+from bench.cli import duration, options
 from bench.frame import RESULTS
 from bench.spec import columns
 from bench.store.provenance import REFERENCE
@@ -208,18 +207,17 @@ def _origin(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[str
 def commands(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Returns by purpose what to type for a row: to train it again, to use it, to read it."""
     id, own = row["id"], folder not in (RESULTS, REFERENCE)
-    where = f" --results {shlex.quote(str(folder))}" if own else ""
     files = [*map(_file, row["plugins"] or ())]
-    named = "".join(f" --plugin {shlex.quote(file)}" for file in files)
+    given = options(None, folder if own else None, files)
     argument = f"{id!r}, results={str(folder)!r}" if own else repr(id)
-    found = {"train it again and compare": f"python -m bench.run --id {id}{where}{named}"}
+    found = {"train it again and compare": f"python -m bench.run --id {id}{given}"}
     if study.store(folder, row["scale"]).weights_of(id).is_file():
-        found["draw samples"] = f"python -m bench.model sample {id} --out samples.png{where}{named}"
+        found["draw samples"] = f"python -m bench.model sample {id} --out samples.png{given}"
         found["load it in Python"] = _python("load", argument, files)
     elif row["status"] == "ok" and type(study).model is not Study.model:
         trained = _python("train", argument, files)
         found["no weights were kept; train it in Python"] = trained
-    return {**found, "all its numbers": f"python -m bench.show {id} --json{where}{named}"}
+    return {**found, "all its numbers": f"python -m bench.show {id} --json{given}"}
 
 
 def _file(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from PIL import Image
 
 from bench.render.drawings import Cloud, Curves, Drawing, Field, Pictures
 from bench.render.figures import GREY, MARKS, OTHER, Picture, panels, whole
-from bench.render.page import template
-from bench.render.pixels import mosaic
+from bench.render.html import template
+from bench.render.pixels import mosaic, png
 from bench.show import terminal
 from bench.show.details import Details
 
@@ -116,9 +115,7 @@ def _mosaic(pictures: Pictures) -> tuple[str, str, int]:
 
 
 def _uri(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    return _data("image/png", buffer.getvalue())
+    return _data("image/png", png(Image.fromarray(pixels)))
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -144,6 +144,8 @@ class Study(Generic[S]):
     """Fields at whose other values scores mean something else, so that they are not compared."""
     compares: ClassVar[bool] = False
     """Whether reports compare methods in pairs, so that they take a `baseline`."""
+    explained: ClassVar[str] = ""
+    """The part of bench/store/columns.toml that says what the study's columns mean."""
     logs: ClassVar[bool] = False
     """Whether `train` writes logs if the job asks for them."""
     explored: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -401,7 +403,9 @@ class Study(Generic[S]):
         It says what the column is, its unit or range, and ends with "higher is better" or "lower is
         better" where one is so.
         """
-        return {}
+        from bench.store.schema import explanations
+
+        return explanations(self.explained) if self.explained else {}
 
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of what is kept of a training for figures, beside its id."""
@@ -409,7 +413,9 @@ class Study(Generic[S]):
 
     def sample_meanings(self) -> Mapping[str, str]:
         """Returns a line on each of these columns."""
-        return {}
+        from bench.store.schema import explanations
+
+        return explanations(f"{self.explained}_samples") if self.explained else {}
 
     def arrays(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Returns what is kept of a training, by name, as arrays that can be drawn."""

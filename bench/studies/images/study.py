@@ -43,6 +43,7 @@ class ImageStudy(Study[ImageSpec]):
 
     apart: ClassVar[tuple[str, ...]] = ("data",)
     compares: ClassVar[bool] = True
+    explained: ClassVar[str] = "images"
     logs: ClassVar[bool] = True
     explored: ClassVar[Mapping[str, Sequence[str]]] = {
         "score": ("inception_score", "swd"),
@@ -132,16 +133,6 @@ class ImageStudy(Study[ImageSpec]):
             "model_loss": "floats",
             "evaluation_seconds": float,
         }
-
-    def meanings(self) -> Mapping[str, str]:
-        from bench.store.schema import explanations
-
-        return explanations("images")
-
-    def sample_meanings(self) -> Mapping[str, str]:
-        from bench.store.schema import explanations
-
-        return explanations("images_samples")
 
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of up to 64 uint8 images each, (c, h, w) as in `shape`.

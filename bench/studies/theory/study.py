@@ -53,6 +53,7 @@ class TheoryStudy(Study[TheorySpec]):
 
     first_score: ClassVar[str] = "kl_s"
     apart: ClassVar[tuple[str, ...]] = ("experiment", "dimension", "distance")
+    explained: ClassVar[str] = "theory"
     logs: ClassVar[bool] = True
     explored: ClassVar[Mapping[str, Sequence[str]]] = {
         "score": ("kl_s",),
@@ -129,16 +130,6 @@ class TheoryStudy(Study[TheorySpec]):
         numbers += ("mean", "sd", "mse_x", "energy_x", "energy_z", "high_quality")
         traced = {"trace_batch": "ints", "traces": "float32s by name"}
         return {**dict.fromkeys(numbers, float), "modes": int, "n_samples": int, **traced}
-
-    def meanings(self) -> Mapping[str, str]:
-        from bench.store.schema import explanations
-
-        return explanations("theory")
-
-    def sample_meanings(self) -> Mapping[str, str]:
-        from bench.store.schema import explanations
-
-        return explanations("theory_samples")
 
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of densities on the grids of `evaluate`."""

@@ -32,6 +32,7 @@ class ToyStudy(Study[ToySpec]):
     """Trains stacks of small networks on points of the plane."""
 
     compares: ClassVar[bool] = True
+    explained: ClassVar[str] = "toy_grid"
     logs: ClassVar[bool] = True
 
     def every_method(self) -> dict[str, bool]:
@@ -61,16 +62,6 @@ class ToyStudy(Study[ToySpec]):
             "trace_epoch": "ints",
             "decoder_gradient": "float32s by name",  # see `Evaluation.decoder_gradient`
         }
-
-    def meanings(self) -> Mapping[str, str]:
-        from bench.store.schema import explanations
-
-        return explanations("toy_grid")
-
-    def sample_meanings(self) -> Mapping[str, str]:
-        from bench.store.schema import explanations
-
-        return explanations("toy_grid_samples")
 
     def sample_columns(self) -> dict[str, Any]:
         """Returns columns of 256 points each, (x0, y0, x1, y1, ...)."""

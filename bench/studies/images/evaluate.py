@@ -139,12 +139,9 @@ def scores(
         return {}, {}
     where = str(model.device)
     test = _on(images.test, where)
-    given = {"samples": generate(model, model.spec.samples)}
-    if "encoder" in model.nets:
-        given["x_rec"] = reconstruct(model, test)
-    if not all(bool(each.isfinite().all()) for each in given.values()):
+    given = _outputs(model, model.spec.samples, test)
+    if not given:
         return {}, {}
-    given["x"] = test.to(model.dtype) / 255
     if model.spec.method in OBJECTIVES:
         given["x_rec_batch"] = reconstruct_by_batch(model, test)
     known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
@@ -183,15 +180,22 @@ def glance(
     freeze(frozen, batches)
     where = str(trainer.device)
     test = _on(images.test[:n], where)
-    given = {"samples": generate(frozen, n), "x": test.to(trainer.dtype) / 255}
-    if "encoder" in frozen.nets:
-        given["x_rec"] = reconstruct(frozen, test)
-    if not all(bool(each.isfinite().all()) for each in given.values()):
+    given = _outputs(frozen, n, test)
+    if not given:
         return {}, {}
     known: dict[str, Any] = {name: each.cpu().numpy() for name, each in given.items()}
     pictures = _pictures(known)
     known |= _judged(given["samples"], images, where, None, [0] if classifier_of(images) else [])
     return metrics.measure(wanted, metrics.Outputs(**known)), pictures
+
+
+def _outputs(model: Model, n: int, test: Tensor) -> dict[str, Tensor]:
+    """Returns n samples, test images and their reconstructions in [0, 1], if all are finite."""
+    found = {"samples": generate(model, n)}
+    if "encoder" in model.nets:
+        found["x_rec"] = reconstruct(model, test)
+    finite = all(bool(each.isfinite().all()) for each in found.values())
+    return found | {"x": test.to(model.dtype) / 255} if finite else {}
 
 
 def _pictures(known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -182,12 +182,11 @@ class Explorer:
 
     def _commands(self, table: pa.Table) -> Iterator[str]:
         """Yields what follows the id in the command that trains each row again."""
-        names = [name for name in ("plugins", "data", "data_place") if name in table.column_names]
+        names = [name for name in ("plugins", "data_place") if name in table.column_names]
         for row in table.select(names).to_pylist():
             # In the order in which they were loaded: a grid may name a plug-in's method.
             files = [name for name, _ in row.get("plugins") or ()]
-            own = " folder " in (row.get("data") or "")
-            yield options(None, self.place, files, row["data_place"] if own else None)
+            yield options(None, self.place, files, row.get("data_place"))
 
     def _curves(self, rows: Mapping[str, list[Any]]) -> dict[str, Any] | None:
         """Returns what was traced while each training ran, None for a study that traces nothing.

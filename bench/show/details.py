@@ -210,7 +210,8 @@ def commands(study: Study[Any], row: Mapping[str, Any], folder: Path) -> dict[st
     files = [*map(_file, row["plugins"] or ())]
     given = options(None, folder if own else None, files)
     argument = f"{id!r}, results={str(folder)!r}" if own else repr(id)
-    found = {"train it again and compare": f"python -m bench.run --id {id}{given}"}
+    images = options(data=row.get("data_place"))  # a user's own
+    found = {"train it again and compare": f"python -m bench.run --id {id}{given}{images}"}
     if study.store(folder, row["scale"]).weights_of(id).is_file():
         found["draw samples"] = f"python -m bench.model sample {id} --out samples.png{given}"
         found["load it in Python"] = _python("load", argument, files)

@@ -21,6 +21,7 @@ from bench.frame import find, runs
 from bench.render.drawings import Cloud, Curves, Field, Pictures, of_arrays, of_row
 from bench.show import terminal
 from bench.show.__main__ import main
+from bench.show.details import commands
 from bench.studies import STUDIES
 from bench.studies.theory.spec import TheorySpec
 from tests.rows import TOY, points, row, smoke
@@ -110,6 +111,16 @@ def test_everything_about_one(filled: Callable[..., str]) -> None:
     assert f"python -m bench.run --id {id} --results" in out
     assert "commit 0000000000" in told and "source: today's" in told
     assert "\x1b" not in out
+
+
+def test_the_command_for_images_of_ones_own_names_their_place(tmp_path: Path) -> None:
+    kept = {"id": "0" * 16, "scale": "smoke", "status": "ok", "plugins": None}
+    told = [
+        commands(STUDIES["mnist"], {**kept, "data_place": place}, tmp_path)
+        for place in (None, "a b.npz")
+    ]
+    given = [each["train it again and compare"].partition(str(tmp_path))[2] for each in told]
+    assert given == ["", " --data 'a b.npz'"]
 
 
 def test_samples_are_drawn_where_they_were_kept(filled: Callable[..., str]) -> None:

@@ -340,6 +340,7 @@ def opened(chromium: Any, page_file: Path) -> Iterator[Open]:
 
 def count(page: Any) -> int:
     page.wait_for_timeout(400)
+    page.wait_for_selector("#scatter:not([aria-busy])", state="attached")
     return int(page.locator("#count").inner_text().split(" of ")[0])
 
 

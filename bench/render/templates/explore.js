@@ -547,7 +547,7 @@ function clamp(view) {
   }, true);
 }
 
-let clicked = false;
+let clicked = false;  // the pointer went down on a mark and has not moved since
 function listen(view, sides) {
   clamp(view);
   view.container().parentElement.addEventListener("pointerdown", () => { dragged = view.container().parentElement; });
@@ -648,21 +648,20 @@ function nearest(event, reach) {
 function pointer() {
   const area = $("#scatter .chart"), tip = $("#tip");
   let down = null;
+  const moved = event => Math.hypot(event.clientX - down.x, event.clientY - down.y) > 4;
   addEventListener("pointerdown", event => {
-    down = area.contains(event.target) ? {x: event.clientX, y: event.clientY, ranges: structuredClone(state.ranges)} : null;
+    const mark = area.contains(event.target) ? nearest(event, 14) : null;
+    down = {x: event.clientX, y: event.clientY, mark};
+    // Vega takes a click for a brush without width, sooner or later: a click on a mark moves no brush.
+    clicked = mark !== null;
+  }, true);
+  addEventListener("pointermove", event => {
+    if (clicked && event.buttons && moved(event)) clicked = false;
   }, true);
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { dragged = null; changed(); });
-  addEventListener("pointerup", async event => {
-    if (!down || Math.hypot(event.clientX - down.x, event.clientY - down.y) > 4) return;
-    const i = nearest(event, 14), {ranges} = down;
-    if (i === null) return;
-    // Vega takes a click for a brush without width, perhaps later: a click on a mark moves no brush.
-    clicked = true;
-    await views.get("scatter")?.view.runAsync();
-    for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
-    clicked = false;
-    state.ranges = ranges;
-    choose(i, {show: true});
+  addEventListener("pointerup", () => {
+    if (!clicked) return;
+    choose(down.mark, {show: true});
     changed();
   });
   area.addEventListener("pointermove", event => {
@@ -1004,17 +1003,20 @@ function update() {
   table();
   for (const [name, each] of views) if (name !== "scatter") each.update();
   // Thousands of marks take longer than a frame: histograms and numbers don't wait for them.
+  $("#scatter").setAttribute("aria-busy", "true");
   clearTimeout(update.timer);
   const wait = dragged ? update.took * 2 - (performance.now() - update.ended) : 0;
   if (wait > 0) update.timer = setTimeout(marks, wait); else marks();
 }
-Object.assign(update, {took: 0, ended: 0});
+Object.assign(update, {took: 0, ended: 0, latest: null});
 
 async function marks() {
   const chart = views.get("scatter"), begun = performance.now();
+  const mine = update.latest = {};
   await chart?.update();
   update.ended = performance.now();
   update.took = update.ended - begun;
+  if (mine === update.latest) $("#scatter").removeAttribute("aria-busy");
 }
 
 function start() {

@@ -190,10 +190,10 @@ def records(refused: str, mark: Path, job: Any) -> None:
             super().__init__(*given)
             self.record = record
 
-        def train(self, *given: Any) -> float:
+        def train(self, *given: Any) -> None:
             say(self.record)
             try:
-                return super().train(*given)
+                super().train(*given)
             finally:
                 say()
 

@@ -25,7 +25,7 @@ TODAY = TOY.today()
 TOY_SAMPLES = schema.samples(TOY.sample_columns())
 
 SMOKE = ["toy_grid", "--scale", "smoke", "--set", "epochs=2"]
-TIMING = {"train_seconds", "finished", "stack_size", "graph", "commit", "dirty"}
+TIMING = {"train_seconds", "cpu_seconds", "finished", "stack_size", "graph", "commit", "dirty"}
 
 LABELS = {("svae_r", False): "sVAE", ("svae_r", True): "sVAE-r"}
 LABELS |= {("alice", False): "ALI", ("alice", True): "ALICE"}
@@ -61,6 +61,7 @@ def row(spec: ToySpec, score: float | None = 4.7, **more: Any) -> dict[str, Any]
         "threads": 1,
         "stack_size": 2,
         "train_seconds": 1.0,
+        "cpu_seconds": 0.9,
         "finished": datetime(2026, 1, 1, tzinfo=UTC),
         "method_digest": TODAY.method(spec.method),
         "metric_digests": TODAY.filled(scores | {"high_quality": 0.9} if scores else {}),

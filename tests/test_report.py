@@ -21,7 +21,7 @@ from bench import report
 from bench.cli import UsageError
 from bench.render import figures as render
 from bench.render import intervals as stats
-from bench.render import tables
+from bench.render import page, tables
 from bench.render.claims import OURS, PAPER
 from bench.render.compare import agrees
 from bench.render.figures import plotted
@@ -446,6 +446,14 @@ def test_a_report_says_how_many_trainings_ran_as_graphs(tmp_path: Path) -> None:
     kept.prepare()
     kept.write(made, [])
     assert "; 3 with CUDA graphs; " in report.build("toy_grid", "smoke", tmp_path).origin
+
+
+def test_a_report_says_what_its_trainings_cost() -> None:
+    """Other programs lengthen the clock's time of a core; a GPU's time is the clock's."""
+    times = {"train_seconds": [500.0, 300.0, 100.0], "cpu_seconds": [120.0, None, 7.0]}
+    frame = pd.DataFrame({**times, "device": ["cpu", "cpu", "cuda"]})
+    assert page.spent(frame) == "7 min of cores and 1.67 min of GPUs"
+    assert page.spent(frame[:1]) == "2 min of cores"
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -397,7 +397,7 @@ def test_out_of_memory_halves_the_stack_and_goes_on(
     train = Trainer.train
     tried = []
 
-    def small_memory(self: Trainer, after_epoch) -> float:
+    def small_memory(self: Trainer, after_epoch) -> None:
         tried.append(len(self.specs))
         if len(self.specs) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -418,7 +418,7 @@ def test_an_error_of_a_gpu_costs_its_worker(
     train = Trainer.train
     broken, renewed = [], []
 
-    def fails_once(self: Trainer, after_epoch) -> float:
+    def fails_once(self: Trainer, after_epoch) -> None:
         if broken and not renewed:
             raise RuntimeError("CUDA error: unspecified launch failure")
         if not broken:
@@ -447,7 +447,7 @@ def test_a_training_that_raises_hides_no_other(
     train = Trainer.train
     culprit = smoke()[3]
 
-    def raising(self: Trainer, after_epoch) -> float:
+    def raising(self: Trainer, after_epoch) -> None:
         if culprit in self.specs:
             raise ArithmeticError("no such thing")
         return train(self, after_epoch)

@@ -51,7 +51,7 @@ OUTSIDE = 255
 
 DIRECTION = re.compile(r"[;,]? (higher|lower) is better\.?$")
 """What the line on a column ends with; the page says it beside the column's name."""
-TIMES = ("train_seconds", "evaluation_seconds")
+TIMES = ("train_seconds", "cpu_seconds", "evaluation_seconds")
 SETTINGS = ("n_samples", "n_splits", "neighbour_n", "swd_real", "real_score", "simulated", "steps")
 SETTINGS += ("classifier_accuracy", "stand_in", "acceptance")
 """Numbers that tell how a model was scored, and not how well."""

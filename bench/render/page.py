@@ -27,6 +27,18 @@ from bench.render.tables import Table, unbroken
 FIGURES, HTML = "figures.json", "report.html"
 
 
+def spent(frame: pd.DataFrame) -> str:
+    """Returns how long cores and GPUs trained these rows, such as "14 h of cores".
+
+    Older rows do not know their processor's seconds: those of the clock stand for them.
+    """
+    clock, on_gpu = frame["train_seconds"], frame["device"].eq("cuda")
+    processor = frame["cpu_seconds"].fillna(clock)
+    parts = {"cores": processor[~on_gpu], "GPUs": clock[on_gpu]}
+    found = {name: duration(part.sum(), 3) for name, part in parts.items() if len(part)}
+    return " and ".join(f"{time} of {name}" for name, time in found.items())
+
+
 @dataclass(frozen=True)
 class Page:
     """Pictures, claims and tables in the order in which they are read."""
@@ -84,7 +96,7 @@ class Page:
             f"numpy {kinds('numpy')}, Python {kinds('python')}; {kinds('device')} "
             f"({kinds('device_name')}), {kinds('precision')}, threads a process: "
             f"{kinds('threads')}, stacks of {kinds('stack_size')}; {graphs}"
-            f"{duration(frame['train_seconds'].sum(), 3)} of training in all."
+            f"training took {spent(frame)}."
         )
 
     def texts(self) -> dict[str, str]:

@@ -62,7 +62,8 @@ def recorded(name: str, results: Path) -> Recorded:
     for row in rows:
         if row["id"] in own:
             spec = study.kind(**{column: row[column] for column in columns(study.kind)})
-            stack = row["train_seconds"]  # members share one time
+            # Members share one time. The processor's leaves out what other programs took.
+            stack = row["cpu_seconds"] or row["train_seconds"]
             fixed = study.seconds(spec, math.inf)  # seconds that no rate shortens
             real[stack] += stack + (row.get("evaluation_seconds") or 0.0) - fixed
             work[stack] += study.seconds(spec, 1.0) - fixed

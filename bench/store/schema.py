@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bench.spec import Spec, columns
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised by hand when columns change. The store reads older files and refuses newer files."""
 
 DEFAULT, METRIC, ABOUT = "bench.default", "bench.metric", "bench.about"
@@ -50,6 +50,7 @@ PROVENANCE = {
     "stack_size": int,
     "graph": bool,
     "train_seconds": float,
+    "cpu_seconds": float,
     "finished": "time",
     "method_digest": str,
     "metric_digests": "texts by name",

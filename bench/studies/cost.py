@@ -1,11 +1,13 @@
-"""Measures how fast this machine works beside other programs: estimates of time come from that."""
+"""Measures what trainings take, and how fast this machine works beside other programs."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 STAT, AUTOGROUP = Path("/proc/stat"), Path("/proc/sys/kernel/sched_autogroup_enabled")
 STAYS = 0.1
@@ -63,6 +65,27 @@ def cpu_seconds(step: Callable[[], object], budget: float = 0.15) -> float:
         step()
         steps += 1
     return (time.process_time() - start) / steps
+
+
+class Timed(Protocol):
+    """Knows what its training took so far: seconds of the clock, and of the processor."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@contextmanager
+def counted(trainers: Sequence[Timed]) -> Iterator[None]:
+    """Counts the time inside as training, in equal parts for all of these.
+
+    Seconds of the processor are those of all threads of this process.
+    """
+    clock, processor = time.perf_counter(), time.process_time()
+    yield
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    for trainer in trainers:
+        trainer.seconds += clock / len(trainers)
+        trainer.cpu_seconds += processor / len(trainers)
 
 
 class Crowd:

@@ -34,7 +34,7 @@ from tests.test_plugins import EXAMPLE
 
 TOY = STUDIES["toy_grid"].specs("smoke", lams=[0.1])
 THEORY = STUDIES["theory"].specs("smoke")
-TIMES = ("train_seconds", "evaluation_seconds", "finished")
+TIMES = ("train_seconds", "cpu_seconds", "evaluation_seconds", "finished")
 STACKS = {
     "toy_grid": TOY,
     "toy_grid, dropout": [replace(spec, dropout=0.3) for spec in TOY],

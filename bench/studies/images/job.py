@@ -1,6 +1,7 @@
 """Does the image studies' part of a job: resumable trainings, several on a GPU, then scores."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +18,11 @@ from bench.data import load as data
 from bench.scores.ais import AnnealedRun, mean_and_se
 from bench.scores.metrics import ANCHORS, Metric, asks_for
 from bench.store import checkpoint
+from bench.studies.cost import counted
 from bench.studies.images import domain, evaluate, limits
 from bench.studies.images.cost import evaluation_seconds, training_seconds
 from bench.studies.images.spec import FOLDER, ImageSpec
-from bench.studies.images.train import Model, Trainer, counted, together, under_way
+from bench.studies.images.train import Model, Trainer, together, under_way
 from bench.studies.images.watch import Watch
 from bench.studies.study import Beat, Job, Kept, Rows, Unscorable, cut
 from bench.studies.turns import turn
@@ -152,6 +154,7 @@ def _scored(
     steps, critic_losses, model_losses = zip(*trainer.losses, strict=True)
     row |= {
         "train_seconds": trainer.seconds,
+        "cpu_seconds": None if math.isnan(trainer.cpu_seconds) else trainer.cpu_seconds,
         "graph": trainer.graph,
         "evaluation_seconds": time.perf_counter() - start,
         "steps": trainer.steps,

@@ -5,9 +5,9 @@ seen without a stop, and all methods see the same batches and the same noise.
 """
 
 import hashlib
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.spec import generator
+from bench.studies.cost import counted
 from bench.studies.cuda import record
 from bench.studies.images.domain import domain
 from bench.studies.images.spec import ImageSpec
@@ -153,7 +154,7 @@ class Trainer(Model):
         self._epoch, self._order = -1, torch.empty(0)
         self.steps_per_epoch = max(1, len(self.images) // spec.batch)
         self.steps = spec.epochs * self.steps_per_epoch
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.losses: list[tuple[int, float, float]] = []  # step, critic's, model's
         self.stream = _new_stream(device)
 
@@ -281,6 +282,7 @@ class Trainer(Model):
             **self._moments(),
             "step": torch.tensor(self.step),
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+            "cpu_seconds": torch.tensor(self.cpu_seconds, dtype=torch.float64),
             "graph": torch.tensor(self.graph),
             "losses": torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3),
         }
@@ -293,6 +295,8 @@ class Trainer(Model):
             for name, moment in self._moments().items():
                 moment.copy_(tensors[name])
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
+        # States of version 1.0 lack it, and nobody knows what their processors did.
+        self.cpu_seconds = float(tensors.get("cpu_seconds", math.nan))
         self.graph = bool(tensors.get("graph", False))
         self.losses = [(int(s), c, m) for s, c, m in tensors["losses"].tolist()]
 
@@ -339,16 +343,6 @@ def together(trainers: Sequence[Trainer]) -> Iterator[list[Trainer]]:
 def under_way(trainers: Sequence[Trainer]) -> list[Trainer]:
     """Returns those trainers whose trainings have not ended."""
     return [trainer for trainer in trainers if trainer.step < trainer.steps]
-
-
-@contextmanager
-def counted(trainers: Sequence[Trainer]) -> Iterator[None]:
-    """Counts the time inside as training, in equal parts for all of these."""
-    start = time.perf_counter()
-    yield
-    share = (time.perf_counter() - start) / max(1, len(trainers))
-    for trainer in trainers:
-        trainer.seconds += share
 
 
 def learn(these: list[torch.nn.Parameter], not_those: list[torch.nn.Parameter]) -> None:

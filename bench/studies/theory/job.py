@@ -134,8 +134,9 @@ def _one(
         beat(stop / ends[-1])
 
     with turn():
-        seconds = trainer.train(sorted({*ends, *(watch.stops if watch else ())}), measure)
-    row |= {"id": spec.id, "train_seconds": seconds, "n_samples": N, "graph": False}
+        trainer.train(sorted({*ends, *(watch.stops if watch else ())}), measure)
+    row |= {"id": spec.id, "train_seconds": trainer.seconds, "n_samples": N, "graph": False}
+    row["cpu_seconds"] = trainer.cpu_seconds
     kept: dict[str, Any] = {"id": spec.id}
     row["status"] = "ok" if trainer.finite() else "diverged"
     if traces:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.spec import generator
+from bench.studies.cost import counted
 from bench.studies.theory.data import BATCHES, Draw, data_of, dimensions, draws
 from bench.studies.theory.spec import (
     EXACT,
@@ -69,7 +69,8 @@ class Trainer:
     """
 
     def __init__(self, spec: TheorySpec, device: str, start: nn.Module | None = None) -> None:
-        self.spec, self.device, self.seconds = spec, device, 0.0
+        self.spec, self.device = spec, device
+        self.seconds, self.cpu_seconds = 0.0, 0.0
         self.joints, self.critic = networks(spec)
         if start is not None:
             self.joints.load_state_dict(start.state_dict())
@@ -117,19 +118,18 @@ class Trainer:
         for eps in draw.model_eps[: self.spec.model_steps]:
             _descend(self.model_adam, self.model_loss(draw, eps))
 
-    def train(self, stops: Iterable[int], at_stop: Callable[[int], None]) -> float:
-        """Trains up to the last of these ascending numbers of batches; returns the seconds.
+    def train(self, stops: Iterable[int], at_stop: Callable[[int], None]) -> None:
+        """Trains up to the last of these ascending numbers of batches, and counts the seconds.
 
         Calls `at_stop` at each number, whose time is left out.
         """
         source, done = draws(self.spec, "batches", self.device), 0
         for stop in stops:
-            start = time.perf_counter()
-            for draw in islice(source, stop - done):
-                self.updates(draw)
-            self.seconds, done = self.seconds + time.perf_counter() - start, stop
+            with counted([self]):
+                for draw in islice(source, stop - done):
+                    self.updates(draw)
+            done = stop
             at_stop(stop)
-        return self.seconds
 
     def finite(self) -> bool:
         """Returns whether all parameters are finite."""

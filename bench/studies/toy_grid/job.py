@@ -139,13 +139,14 @@ def train(job: Job, beat: Beat) -> tuple[Rows, Rows]:
         beat(epoch / epochs)
 
     with turn():
-        seconds = trainer.train(after_epoch)
+        trainer.train(after_epoch)
     shared = {
         "n_samples": evaluation.z.shape[2],
         "n_splits": 1,
         "classifier": "exact posterior",
         "trace_epoch": traced,
-        "train_seconds": seconds / len(trainer.specs),
+        "train_seconds": trainer.seconds / len(trainer.specs),
+        "cpu_seconds": trainer.cpu_seconds / len(trainer.specs),
         "graph": trainer.graph,
     }
     with exact():

@@ -1,6 +1,5 @@
 """The one loop of the toy study trains a stack of models side by side, each as if alone."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import prod
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from bench.data.ahead import ahead
 from bench.spec import generator
+from bench.studies.cost import counted
 from bench.studies.cuda import own_stream, record
 from bench.studies.toy_grid import data
 from bench.studies.toy_grid.spec import ToySpec
@@ -81,7 +81,8 @@ class Trainer:
         self.specs = sorted(specs, key=lambda spec: spec.method)
         self.device, self.dtype = torch.device(device), dtype
         self.record, self.graph = record and self.device.type == "cuda", False
-        self.seconds = 0.0  # that epochs took, without what the caller did between them
+        # What epochs took, without what the caller did between them.
+        self.seconds, self.cpu_seconds = 0.0, 0.0
         shapes = [toy_shape(spec) for spec in self.specs]
         streams = [spec.stream for spec in self.specs]  # methods and lambdas share one
         by_stream = dict(zip(streams, shapes, strict=True))
@@ -213,8 +214,8 @@ class Trainer:
             parts = zip(stacked(x, 1), stacked(z, 1), critic, model, on_device, strict=True)
             yield [Batch(*each) for each in parts]
 
-    def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> float:
-        """Runs all epochs and returns their seconds, without the time of `after_epoch`.
+    def train(self, after_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+        """Runs all epochs and counts their seconds, without those of `after_epoch`.
 
         Calls `after_epoch` with the number of finished epochs, from 0 on. Raises what `record`
         raises.
@@ -223,16 +224,14 @@ class Trainer:
         update, source = self.updates, self.epochs()
         with own_stream(self.device):
             for epoch in range(1, self.specs[0].epochs + 1):
-                start = time.perf_counter()
-                for batch in next(source):
-                    update(batch)
-                    if self.record and not self.graph:
-                        update, self.graph = self._recorded(batch), True
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-                self.seconds += time.perf_counter() - start
+                with counted([self]):
+                    for batch in next(source):
+                        update(batch)
+                        if self.record and not self.graph:
+                            update, self.graph = self._recorded(batch), True
+                    if self.device.type == "cuda":
+                        torch.cuda.synchronize(self.device)
                 after_epoch(epoch)
-        return self.seconds
 
     def _recorded(self, example: Batch) -> Callable[[Batch], None]:
         """Returns the updates of a batch as recorded work, see `record`."""

@@ -25,7 +25,7 @@ from bench.engine.job import run_job
 from bench.scores import ais, classifiers
 from bench.scores.metrics import IMAGES
 from bench.store import checkpoint, source
-from bench.studies import STUDIES, cuda
+from bench.studies import STUDIES, cost, cuda
 from bench.studies.images import evaluate, job
 from bench.studies.images import train as trains
 from bench.studies.images.domain import domain as domain_of
@@ -58,7 +58,7 @@ def trainer(one: ImageSpec, n: int = 48) -> Trainer:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """All bits but how the training was made; what is not a number equals itself."""
-    how = {"seconds", "graph"}
+    how = {"seconds", "cpu_seconds", "graph"}
     pairs = ((a[k].numpy(), b[k].numpy()) for k in a.keys() - how)
     return a.keys() == b.keys() and all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
 
@@ -300,7 +300,7 @@ class TestTogether:
     ) -> None:
         """And goes on from what checkpoints there are: of none, of half and of a whole training."""
         monkeypatch.setattr(evaluate, "STATISTICS", 2)
-        timing = {"train_seconds", "evaluation_seconds", "weights"}
+        timing = {"train_seconds", "cpu_seconds", "evaluation_seconds", "weights"}
 
         def made(folder: Path, *specs: ImageSpec) -> list[tuple[str, str, bytes]]:
             rows, samples = job.train(_job(*specs, folder=folder), lambda share: None, IMAGES)
@@ -348,7 +348,7 @@ class TestTogether:
     ) -> None:
         """A step takes 1 s, the device 100 s after each turn, and a checkpoint 10,000 s."""
         now = [0.0]
-        monkeypatch.setattr(trains.time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
 
         def passes(seconds: float) -> None:
             now[0] += seconds
@@ -685,7 +685,7 @@ def test_progress_goes_on_through_training_and_annealing(tmp_path: Path) -> None
 
 SMALL = ["mnist", "--scale", "smoke", "--only", "method=svae_r,dcgan", "--lam", "0"]
 SMALL += ["--set", "width=0.0625", "--set", "images=256", "--engine", "sequential"]
-TIMING = {"train_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
+TIMING = {"train_seconds", "cpu_seconds", "evaluation_seconds", "finished", "commit", "dirty"}
 
 
 def stored(folder: Path) -> pd.DataFrame:

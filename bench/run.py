@@ -31,7 +31,7 @@ from bench.process import command, stopped, terminate
 from bench.studies import STUDIES, grids
 from bench.studies.images.spec import ImageSpec
 from bench.studies.selection import Shard, configurations
-from bench.studies.study import SCALES
+from bench.studies.study import FRACTIONS, SCALES
 
 if TYPE_CHECKING:
     from bench.engine.executors import Sequential
@@ -82,6 +82,10 @@ def parser() -> argparse.ArgumentParser:
     add("--inception-weights", metavar="FILE", help=about)
     about = "trains seeds 0 to N-1 (default: 1 seed; 5 for mnist at paper scale)"
     add("--seeds", type=positive, metavar="N", help=about)
+    about = """trains a balanced part of toy_grid's grid. In 1/8 each depth and width of a network
+        is as frequent as the other, at all ratios of updates: 72 of 576 configurations. 1/32 has 18
+        of these, for further seeds."""
+    add("--fraction", choices=FRACTIONS, help=about)
     about = """trains only the I-th of N parts, from 1 to N, of what the other options select. The
         parts are disjoint, so N machines can share one folder of results."""
     add("--shard", type=Shard.parse, metavar="I/N", help=about)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +97,30 @@ def test_quick_grid_is_a_balanced_fraction() -> None:
         pairs = Counter((getattr(s, one), getattr(s, two)) for s in configs)
         levels = len({p[0] for p in pairs}) * len({p[1] for p in pairs})
         assert set(pairs.values()) == {72 // levels}, (one, two)
+
+
+def test_a_fraction_of_the_paper_s_grid_is_balanced() -> None:
+    """It is the design of quick at the paper's widths; main effects do not mix in it."""
+    study = STUDIES["toy_grid"]
+    specs = study.specs("paper")
+    eighth, small = (study.fraction(specs, size) for size in ("1/8", "1/32"))
+
+    def designs(specs: Sequence[Any], widths: dict[int, int]) -> set[tuple[int, ...]]:
+        steps = ((s.critic_steps, s.model_steps) for s in specs)
+        sizes = ((*s.depths, *(widths[each] for each in s.widths)) for s in specs)
+        return {(*size, *step) for size, step in zip(sizes, steps, strict=True)}
+
+    quick = designs(study.specs("quick"), {32: 256, 64: 512})
+    assert designs(eighth, {256: 256, 512: 512}) == quick
+    assert {s.id for s in small} < {s.id for s in eighth} < {s.id for s in specs}
+    assert len(eighth) == 432 and len(small) == 108
+    configs = list({s.config: s for s in small}.values())
+    assert len(configs) == 18
+    assert set(Counter((s.critic_steps, s.model_steps) for s in configs).values()) == {2}
+    for name in ("encoder_depth", "decoder_depth", "critic_depth"):
+        assert set(Counter(getattr(s, name) for s in configs).values()) == {9}
+    for name in ("encoder_width", "decoder_width", "critic_width"):
+        assert set(Counter(getattr(s, name) for s in configs).values()) == {8, 10}
 
 
 def test_random_numbers_belong_to_the_configuration() -> None:

@@ -59,6 +59,8 @@ def select(study: Study[Any], scale: str, args: argparse.Namespace) -> list[Spec
     except ValueError as error:
         raise UsageError(str(error)) from None
     specs = [spec for spec in specs if spec.lam == 0 or every[spec.method]]
+    if args.fraction is not None:
+        specs = study.fraction(specs, args.fraction)
     for field, texts in asked.items():
         specs = _kept(study, specs, field, texts)
     if args.shard is not None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bench.studies.trained import TrainedModel
 
 SCALES = ("smoke", "quick", "paper")
+FRACTIONS = ("1/8", "1/32")
+"""Sizes of balanced parts of a grid, see `Study.fraction`."""
 
 Beat = Callable[[float], None]
 """Reports how far a job has come, from 0 to 1."""
@@ -256,6 +258,13 @@ class Study(Generic[S]):
             for spec in grid(self.kind, **axes, lam=values, method=names)
         )
         return list(dict.fromkeys(specs))  # values of two spellings may give equal specs
+
+    def fraction(self, specs: Sequence[S], size: str) -> list[S]:
+        """Returns a balanced part of a grid, of a `size` such as "1/8".
+
+        Raises UsageError for a study that has none.
+        """
+        raise UsageError(f"--fraction {size}: {self.name} has no grid; allowed: toy_grid")
 
     def about(self, spec: S) -> dict[str, Any]:
         """Returns a training's id, its label and all fields of its spec."""

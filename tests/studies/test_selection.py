@@ -26,6 +26,16 @@ def test_as_many_as_a_cluster_may_train(capsys: pytest.CaptureFixture[str]) -> N
     assert '"total": 8000' in capsys.readouterr().out
 
 
+def test_a_fraction_needs_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["toy_grid", "--scale", "paper", "--fraction", "1/8", "--lam", "0.1", "--status"]
+    assert run.main([*asked, "--json"]) == 0
+    assert '"total": 144' in capsys.readouterr().out
+    assert run.main(["mnist", "--fraction", "1/8", "--status"]) == 2
+    assert "mnist has no grid; allowed: toy_grid" in capsys.readouterr().err
+    assert run.main([*asked, "--set", "encoder_width=256"]) == 2
+    assert "two depths and two widths of each network" in capsys.readouterr().err
+
+
 def test_no_option_replaces_the_methods_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([*SMOKE, "--only", "method=bogus", "--dry-run"]) == 2
     err = capsys.readouterr().err

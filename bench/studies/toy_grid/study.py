@@ -4,7 +4,7 @@
 |---|---|---|---|
 | smoke | 8 | 2 configurations, for tests | seconds |
 | quick | 432 | 72 configurations at a quarter to an eighth of the width | see README |
-| paper | 3,456 | 576 configurations | 25.5 PFLOP |
+| paper | 3,456 | 576 configurations; `--fraction 1/8` trains 72 of them | 25.5 PFLOP |
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import plugins
+from bench.cli import UsageError
 from bench.studies.study import Beat, Job, Kept, Needs, Rows, Study, refuse_images
 from bench.studies.toy_grid.spec import ToySpec
 
@@ -82,6 +83,26 @@ class ToyStudy(Study[ToySpec]):
         refuse_images(self.name, data, weights)
         return specs
 
+    def fraction(self, specs: Sequence[ToySpec], size: str) -> list[ToySpec]:
+        """Returns the balanced eighth of a grid, see `_eighth`, or a quarter of that: "1/32".
+
+        The quarter has two opposite designs of sizes for each ratio of updates: what one makes deep
+        the other makes shallow. Raises UsageError for a grid whose networks do not have two depths
+        and two widths.
+        """
+        levels = [sorted(set(each)) for each in zip(*map(_sizes, specs), strict=True)]
+        if [len(each) for each in levels] != [2] * 6:
+            wanted = "a selection with two depths and two widths of each network"
+            raise UsageError(f"--fraction {size}; allowed: {wanted}")
+        ratios = sorted({(spec.critic_steps, spec.model_steps) for spec in specs})
+        found = []
+        for spec in specs:
+            a, b, c, *widths = map(list.index, levels, _sizes(spec))
+            ratio = ratios.index((spec.critic_steps, spec.model_steps))
+            if widths == _widths(a, b, c) and (size == "1/8" or 2 * (a ^ b) + (a ^ c) == ratio % 4):
+                found.append(spec)
+        return found
+
     def needs(self, spec: ToySpec) -> Needs:
         from bench.studies.toy_grid import job
 
@@ -129,7 +150,16 @@ class ToyStudy(Study[ToySpec]):
         return build(self, scale, results, other)
 
 
-def _fraction(depths: tuple[int, int], widths: tuple[int, int]) -> list[tuple[int, ...]]:
+def _sizes(spec: ToySpec) -> tuple[int, ...]:
+    return (*spec.depths, *spec.widths)
+
+
+def _widths(a: int, b: int, c: int) -> list[int]:
+    """Returns the levels of the widths in `_eighth` that go with these levels of the depths."""
+    return [a ^ b, a ^ c, b ^ c]
+
+
+def _eighth(depths: tuple[int, int], widths: tuple[int, int]) -> list[tuple[int, ...]]:
     """Returns a regular 1/8 fraction of the 2^6 designs of depth and width of three networks.
 
     The depths take all 8 combinations and each width follows two depths (D = AB, E = AC, F = BC).
@@ -137,8 +167,8 @@ def _fraction(depths: tuple[int, int], widths: tuple[int, int]) -> list[tuple[in
     one another: resolution III. (Box, Hunter & Hunter, *Statistics for Experimenters*, chapter 6.)
     """
     return [
-        (depths[a], depths[b], depths[c], widths[a ^ b], widths[a ^ c], widths[b ^ c])
-        for a, b, c in product((0, 1), repeat=3)
+        (*(depths[each] for each in levels), *(widths[each] for each in _widths(*levels)))
+        for levels in product((0, 1), repeat=3)
     ]
 
 
@@ -158,7 +188,7 @@ TOY_GRID = ToyStudy(
             "epochs": [10],
         },
         "quick": {
-            f"{_DEPTHS},{_WIDTHS}": _fraction((2, 3), (32, 64)),
+            f"{_DEPTHS},{_WIDTHS}": _eighth((2, 3), (32, 64)),
             _STEPS: _RATIOS,
             "epochs": [45],
         },

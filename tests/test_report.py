@@ -28,7 +28,7 @@ from bench.render.figures import plotted
 from bench.render.tables import Column, Table
 from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
-from bench.studies.toy_grid import figures, runs
+from bench.studies.toy_grid import figures, published, runs
 from bench.studies.toy_grid import report as toy
 from bench.studies.toy_grid.spec import ToySpec
 from tests import mini
@@ -76,7 +76,7 @@ def test_a_precision_that_only_another_version_knows_is_left_out(
 
 
 def test_paper_cells_are_figure_3() -> None:
-    cells = runs.paper_cells()
+    cells = published.paper_cells()
     assert len(cells) == 6
     assert cells["ALI", 0.0]["IS mean"] == pytest.approx(2.77, abs=0.01)
     assert cells["sVAE-r", 0.1]["IS mean"] == pytest.approx(4.37, abs=0.01)

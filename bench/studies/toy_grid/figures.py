@@ -20,6 +20,7 @@ from bench.render.front import front as over_lambda
 from bench.render.tables import lam
 from bench.render.text import texts
 from bench.studies.toy_grid.data import CENTRES
+from bench.studies.toy_grid.published import alice_cells, paper_bars
 from bench.studies.toy_grid.runs import (
     CLOSE,
     GOOD,
@@ -27,9 +28,7 @@ from bench.studies.toy_grid.runs import (
     TARGETS,
     TOP,
     Cells,
-    alice_cells,
     cells,
-    paper_bars,
 )
 
 REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]

@@ -28,6 +28,7 @@ from bench.render.text import all_of, texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
 from bench.studies.toy_grid import factors, figures
+from bench.studies.toy_grid.published import alice_cells, paper_cells
 from bench.studies.toy_grid.runs import (
     CLOSE,
     COLLAPSED,
@@ -38,14 +39,12 @@ from bench.studies.toy_grid.runs import (
     TARGETS,
     TENTH,
     TOP,
-    alice_cells,
     at,
     at_own_rate,
     by_setting,
     cells,
     missing,
     own,
-    paper_cells,
     part,
     per_cell,
     runs,

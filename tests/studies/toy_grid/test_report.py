@@ -19,7 +19,7 @@ from bench.render import intervals
 from bench.render.claims import OURS, PAPER, Claim
 from bench.spec import columns
 from bench.store.rows import to_bytes
-from bench.studies.toy_grid import data, figures, runs
+from bench.studies.toy_grid import data, figures, published, runs
 from bench.studies.toy_grid import report as toy
 from bench.studies.toy_grid.evaluate import toy_metrics
 from bench.studies.toy_grid.spec import ToySpec
@@ -80,7 +80,7 @@ class TestRules:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(toy, "RULES", {"1a": toy.RULES["1a"]})
-        bars = runs.paper_cells()
+        bars = published.paper_cells()
         shares = [bars[label, 0.1][f"MSE < {runs.CLOSE}"] for label in ("sVAE-r", "ALICE")]
         assert shares == pytest.approx([0.913, 0.966])
         frame = reconstructing(*(round(576 * share) for share in shares))
@@ -211,7 +211,7 @@ class TestLevel:
         assert "against the paper's -0.256, which speaks against the claim" in words
 
     def test_the_papers_values(self) -> None:
-        bars = runs.paper_cells()
+        bars = published.paper_cells()
         assert bars["sVAE-r", 0.1]["IS < 1.4"] == pytest.approx(0.019)
         assert bars["ALICE", 0.1]["IS < 1.4"] == 0
         # 8.6 of 101.2 % lie below 2.6, 2.8 % between 2.6 and 3.0.
@@ -326,7 +326,7 @@ def test_the_front_stands_after_the_scores_with_its_table(tmp_path: Path) -> Non
 def test_runs_of_alice_s_authors_are_never_in_a_panel_of_ours() -> None:
     *ours, theirs = figures.front(over_lambda(0.5)).axes
     (grey,) = (line for line in theirs.lines if str(line.get_label()).startswith("ALICE"))
-    known = {value: cell for (label, value), cell in runs.alice_cells().items()}
+    known = {value: cell for (label, value), cell in published.alice_cells().items()}
     expected = [(known[v]["MSE median"], known[v]["IS mean"]) for v in sorted(known)]
     assert grey.get_xydata() == pytest.approx(np.array(expected))
     for axes in ours:
@@ -533,7 +533,7 @@ def test_numbers_of_alice_stand_beside_alice_alone(tmp_path: Path) -> None:
     assert said["0", "ALI"] == ("2.77", "22.0 %", "4.3740", "0.0 %")
     assert said["0.1", "sVAE-r"] == ("4.37", "77.8 %", "", "91.3 %")
     theirs = {cell for cell, line in said.items() if any(line)}
-    figure3 = {(f"{lam:g}", label) for label, lam in runs.paper_cells()}
+    figure3 = {(f"{lam:g}", label) for label, lam in published.paper_cells()}
     assert theirs == figure3 | {("1", "ALICE"), ("10", "ALICE")} and len(said) == 20
     assert "github.com/ChunyuanLI/ALICE" in table.caption
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -43,7 +44,13 @@ def tables(frame: pd.DataFrame, mine: pd.DataFrame, value: float) -> list[Table]
     `frame` has all runs and `mine` the runs of `at_own_rate`. The worst configurations are those
     at lambda `value`.
     """
-    found = [*effects(mine), worst(mine, value), collapses(mine), sensitivities(frame)]
+    found = [
+        *effects(mine),
+        components(mine),
+        worst(mine, value),
+        collapses(mine),
+        sensitivities(frame),
+    ]
     return [table for table in found if table.rows]
 
 
@@ -130,6 +137,64 @@ def _told(ends: Sequence[float], gain: Resampled, form: str) -> str:
     if form.endswith("%"):
         shown = shown.replace("%", "", len(ends) - 1).replace("%", " %")
     return shown if found.low == found.high else f"{shown}: {found:+.2f}"
+
+
+# The spread of seeds and of configurations
+
+SPREAD = {"score": "IS", "log_mse": "log₁₀ MSE"}
+"""The columns whose spread is told, in words."""
+
+
+def components(frame: pd.DataFrame) -> Table:
+    """Returns how much of the spread is the seed's, a row a method and lambda with several seeds.
+
+    (Searle, Casella & McCulloch, *Variance Components*, section 3.6: unbalanced data, by the
+    analysis of variance.)
+    """
+    rows, told = [], frame.assign(log_mse=np.log10(frame["mse"].clip(1e-6, 1e6)))
+    for label, value, runs in cells(told):
+        by = runs.groupby("config")[[*SPREAD]]
+        sizes = by.size().to_numpy()
+        several = sizes > 1
+        if several.sum() < 2:
+            continue
+        means, variances = (each.to_numpy()[several] for each in (by.mean(), by.var()))
+        n = sizes[several][:, None]
+        row = [lam(value), label]
+        for mean, variance in zip(means.T, variances.T, strict=True):
+            m, squares = mean[:, None] - mean.mean(), (n - 1) * variance[:, None]
+            sums = intervals.together(np.hstack([n, n**2, n * m, n * m**2, squares]))
+            within, between = _variances(len(n), *(np.array(each.value) for each in sums))
+            found = _share(*_variances(len(n), *(each.found for each in sums)))
+            share = Resampled(float(_share(within, between)), found).interval()
+            row += [number(math.sqrt(within)), number(math.sqrt(between)), f"{share:.2f}"]
+        rows.append([*row, str(len(n)), str(n.sum())])
+    each = ("sd of seeds", "sd of configurations", "share of seeds")
+    heads = [f"{words}: {of}" for words, of in product(SPREAD.values(), each)]
+    columns = [Column("λ"), Column("method", text=True)]
+    columns += map(Column, [*heads, "configurations", "runs"])
+    return _table("components", columns, rows)
+
+
+def _variances(
+    k: int, n: np.ndarray, n2: np.ndarray, total: np.ndarray, square: np.ndarray, rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the variances of seeds and of configurations; a negative estimate counts as 0.
+
+    Given are means over k configurations: of the number of seeds, of its square, of the number
+    times the mean over seeds, of the number times that mean's square, and of the seeds' sum of
+    squares around it.
+    """
+    within = rest / (n - 1)
+    between = k * (square - total**2 / n) / (k - 1)
+    typical = (k * n - n2 / n) / (k - 1)
+    return within, np.maximum(0.0, (between - within) / typical)
+
+
+def _share(within: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Returns the seed's share of both variances, 0 where neither varies."""
+    both = within + between
+    return np.divide(within, both, out=np.zeros_like(both), where=both > 0)
 
 
 # The worst configurations

@@ -7,7 +7,15 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
-from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP
+from bench.render.tables import Column, Table, lam, percent
+from bench.render.text import texts
+from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP, cells
+
+TEXT = texts("bench.studies.toy_grid")
+DRAWN = {"IS": "score", "MSE": "mse"}
+"""Columns of runs by what the paper's bars count."""
+DRAWS = 10_000
+"""How often runs are drawn from the paper's bars."""
 
 
 def paper_bars() -> pd.DataFrame:
@@ -56,3 +64,50 @@ def alice_cells() -> dict[tuple[str, float], dict[str, float]]:
         }
         for row in table.to_dict("records")
     }
+
+
+def distances(frame: pd.DataFrame, value: float) -> Table:
+    """Returns how far the runs of each cell lie from the paper's bars, and how far by chance.
+
+    Each distance is the total variation: the least share of runs that would have to change their
+    bin. The caption names the cells at lambda `value` in a sentence.
+    """
+    bars, rows, told = paper_bars(), [], []
+    for label, at, runs in cells(frame):
+        theirs = bars[(bars["label"] == label) & (bars["lam"] == at)]
+        if theirs.empty:
+            continue
+        found = [
+            [percent(each) for each in _distance(runs, column, theirs[theirs["metric"] == metric])]
+            for metric, column in DRAWN.items()
+        ]
+        rows.append([lam(at), label, *found[0], *found[1], str(runs["config"].nunique())])
+        if at == value:
+            words = zip(DRAWN, found, strict=True)
+            each = (f"{metric} {far} (by chance up to {chance})" for metric, (far, chance) in words)
+            told.append(f"{label} {' and '.join(each)}")
+    heads = [f"{metric}{more}" for metric in DRAWN for more in ("", ", by chance up to")]
+    columns = [Column("λ"), Column("method", text=True), *map(Column, [*heads, "configurations"])]
+    words = TEXT["distances"]
+    sentence = words["sentence"].format(lam=lam(value), told="; ".join(told)) if told else ""
+    caption = f"{sentence} {words['caption']}".strip()
+    return Table("distances", words["title"], caption, columns, rows)
+
+
+def _distance(runs: pd.DataFrame, column: str, bars: pd.DataFrame) -> tuple[float, float]:
+    """Returns the distance of our shares of each bin from the paper's `bars`, and that of chance.
+
+    The seeds of a configuration share its weight. Of as many runs from the paper's bars as we have
+    configurations, one sample in 20 is further away than chance says.
+    """
+    last = np.nextafter(bars["bin_hi"].iloc[-1], np.inf)  # which has the highest score
+    edges = [*bars["bin_lo"], last, np.inf]
+    theirs = bars["percent"].to_numpy() / 100
+    theirs = np.append(theirs, max(0.0, 1 - theirs.sum()))  # above the last bin, which is not drawn
+    theirs /= theirs.sum()
+    n = runs["config"].nunique()
+    weights = 1 / (n * runs.groupby("config")[column].transform("size"))
+    ours, _ = np.histogram(runs[column], edges, weights=weights)
+    drawn = np.random.default_rng(0).multinomial(n, theirs, size=DRAWS) / n
+    chance = np.abs(drawn - theirs).sum(axis=1) / 2
+    return float(np.abs(ours - theirs).sum() / 2), float(np.quantile(chance, 0.95))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -28,7 +28,7 @@ from bench.render.text import all_of, texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
 from bench.studies.toy_grid import factors, figures
-from bench.studies.toy_grid.published import alice_cells, paper_cells
+from bench.studies.toy_grid.published import alice_cells, distances, paper_cells
 from bench.studies.toy_grid.runs import (
     CLOSE,
     COLLAPSED,
@@ -43,6 +43,7 @@ from bench.studies.toy_grid.runs import (
     at_own_rate,
     by_setting,
     cells,
+    eighth,
     missing,
     own,
     part,
@@ -75,7 +76,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     frame = runs(study, results, scale)
     mine, grid = at_own_rate(frame), own(study, scale, frame)
     baseline = front.find_baseline(mine, study.baseline)
-    gaps = _gaps(frame, grid)
+    fraction = eighth(study, grid)
+    gaps = _gaps(frame, grid, fraction)
     notes = [TEXT["baselines"]]
     there = [name for name, own in SETTINGS.items() if {*frame.get(name, [own])} != {own}]
     if there:
@@ -101,12 +103,15 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         return Picture(name, partial(draw[name], mine), **{**text, "caption": caption})
 
     first, path, *others = (picture(*each) for each in TEXT["figures"].items())
-    resting, equal = partial(part, grid, frame) if gaps else None, at_equal_error(mine)
+    resting, equal = partial(part, grid, fraction, frame) if gaps else None, at_equal_error(mine)
     found = toy_claims(mine, resting) + equal_claims(equal, resting)
     family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
     rules = TEXT["rules"].format(**family)
     beside = at_equal_error(mine, baseline) if baseline else equal
-    parts = [first, scores(frame, study.metrics()), path, equal_table(beside, baseline), *others]
+    parts = [first, scores(frame, study.metrics())]
+    if scale == "paper":
+        parts += [each for each in [distances(mine, LAM)] if each.rows]
+    parts += [path, equal_table(beside, baseline), *others]
     parts += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
     parts += factors.tables(frame, mine, LAM)
     parts.append(claims.changes(TEXT["changes"]))
@@ -122,15 +127,21 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     )
 
 
-def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec]) -> list[str]:
+def _gaps(
+    frame: pd.DataFrame, grid: Sequence[ToySpec], fraction: Collection[str] = ()
+) -> list[str]:
     """Returns a warning that says what is not trained yet of the study's own `grid`, or nothing."""
     known, configs = set(frame["config"]), {spec.config for spec in grid}
     begun = [spec for spec in grid if spec.config in known]
     unbegun, lacking = len(configs - known), len({spec.id for spec in begun} - set(frame["id"]))
-    words = [TEXT["not_begun"].format(n=unbegun, all=len(configs))] if unbegun else []
+    words = []
+    if known & configs == {*fraction}:
+        words.append(TEXT["eighth"].format(n=len(fraction), all=len(configs)))
+    elif unbegun:
+        words += [TEXT["incomplete"], TEXT["not_begun"].format(n=unbegun, all=len(configs))]
     if lacking:
         words.append(TEXT["not_trained"].format(trainings=counted(lacking, "training")))
-    return [" ".join([TEXT["incomplete"], *words])] if words else []
+    return [" ".join(words)] if words else []
 
 
 def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.cli import UsageError
 from bench.render.figures import rank
 from bench.render.text import texts
 from bench.spec import columns
@@ -112,11 +114,24 @@ def by_setting(frame: pd.DataFrame) -> Iterator[tuple[dict[str, float], pd.DataF
         yield dict(zip(names, values, strict=True)), rows
 
 
-def part(grid: Sequence[ToySpec], frame: pd.DataFrame, used: Sequence[pd.DataFrame]) -> str:
+def eighth(study: Study, grid: Sequence[ToySpec]) -> set[str]:
+    """Returns the configurations of the balanced eighth of a grid, none if there is no smaller."""
+    with suppress(UsageError):
+        found = {spec.config for spec in study.fraction(grid, "1/8")}
+        return found if found < {spec.config for spec in grid} else set()
+    return set()
+
+
+def part(
+    grid: Sequence[ToySpec],
+    fraction: Collection[str],
+    frame: pd.DataFrame,
+    used: Sequence[pd.DataFrame],
+) -> str:
     """Returns on which part of the study's own grid the runs rest that were `used`, in words.
 
-    `grid` has the trainings of the complete grid; `frame` has the settings of configurations that
-    are not among them.
+    `grid` has the trainings of the complete grid and `fraction` its `eighth`, without which a
+    verdict is indicative. `frame` has the settings of configurations that are not among them.
     """
     own = {spec.config: vars(spec) for spec in grid}
     levels = {name: {row[name] for row in own.values()} for name in _VARIED}
@@ -133,7 +148,8 @@ def part(grid: Sequence[ToySpec], frame: pd.DataFrame, used: Sequence[pd.DataFra
     def configurations(here: frozenset[str]) -> str:
         known = [own[config] for config in sorted(here) if config in own]
         there = {name: {row[name] for row in known} for name in _VARIED}
-        words = f"on {len(known)} of {len(own)} configurations"
+        on = "on_eighth" if {*fraction} == here else "on_part"
+        words = TEXT[on].format(n=len(known), all=len(own))
         if narrowed := fields({name: v for name, v in there.items() if v != levels[name]}):
             words += f": {narrowed}"
         others = frame[frame["config"].isin(here - own.keys())]
@@ -147,6 +163,8 @@ def part(grid: Sequence[ToySpec], frame: pd.DataFrame, used: Sequence[pd.DataFra
         return words
 
     words = " and ".join(configurations(each) for each in {frozenset(u["config"]): 0 for u in used})
+    if any({*fraction} - {*runs["config"]} for runs in used):
+        words = TEXT["indicative"] + words
     seeds = len({spec.seed for spec in grid})
     counts = pd.concat(runs.groupby("config")["seed"].nunique() for runs in used)
     if counts.min() < seeds:

@@ -138,6 +138,38 @@ def test_one_configuration_a_level_has_no_main_effect(made: Callable[..., Any]) 
     assert names == ["worst", "collapses"]
 
 
+# The spread of seeds and of configurations
+
+
+def test_the_spread_is_told_apart_by_seeds_and_configurations(made: Callable[..., Any]) -> None:
+    """Scores that are drawn with an sd of 0.3 over configurations and 0.1 over seeds."""
+    rng = np.random.default_rng(0)
+    configs = {s.config: 3 + 0.3 * rng.normal() for s in OURS}
+    several = [replace(s, seed=seed) for s in OURS for seed in range(5)]
+    draws = {s.id: configs[s.config] + 0.1 * rng.normal() for s in several}
+    table = factors.components(made(several, lambda s: draws[s.id]))
+    found = read(table, "0.1", "sVAE-r")
+    assert abs(float(found["IS: sd of seeds"]) - 0.1) < 0.01
+    assert abs(float(found["IS: sd of configurations"]) - 0.3) < 0.05
+    share = found["IS: share of seeds"].replace("[", "").replace("]", "").replace(",", "")
+    value, low, high = map(float, share.split())
+    assert low <= 0.1 <= high and low < value < high
+    assert (found["configurations"], found["runs"]) == ("72", "360")
+    # Configurations of one seed say nothing of seeds.
+    few = [s for s in several if s.seed == 0 or s.config in sorted(configs)[:9]]
+    found = read(factors.components(made(few, lambda s: draws[s.id])), "0.1", "sVAE-r")
+    assert (found["configurations"], found["runs"]) == ("9", "45")
+    assert factors.components(made(OURS, lambda s: draws[s.id])).rows == []
+
+
+def test_all_of_the_spread_may_be_the_seeds(made: Callable[..., Any]) -> None:
+    two = [replace(s, seed=seed) for s in OURS for seed in range(2)]
+    found = read(factors.components(made(two, lambda s: 3.0 + s.seed)), "0.1", "sVAE-r")
+    assert found["IS: sd of configurations"] == "0.000"
+    assert found["IS: share of seeds"] == "1.00 [1.00, 1.00]"
+    assert found["log₁₀ MSE: share of seeds"] == "0.00 [0.00, 0.00]"
+
+
 # The worst configurations and collapse
 
 

@@ -87,16 +87,20 @@ def train(
 
     `model.row` has the scores, by the protocol of `bench.run`. With a folder `results` the row and
     the weights are stored there, as a run does. Otherwise nothing is stored. `data` is the place of
-    images, see `bench.run --data`. Raises UsageError for what can't be trained here and for a
-    training that diverged, which has no weights.
+    images, see `bench.run --data`. A warning says so if the numbers of a stored id came out
+    otherwise, as they may on another processor. Raises UsageError for what can't be trained here
+    and for a training that diverged, which has no weights.
     """
-    from bench.engine.again import train_once
+    from bench.engine.again import compare, train_once
     from bench.store import provenance
     from bench.store.atomic import process
 
     plugins.load()
     device = _device(device)
-    spec = _spec(what, None if results is None else Path(results))
+    found = None
+    if isinstance(what, str):
+        found = find(what, None if results is None else Path(results))
+    spec = _spec(_spec_of(found) if found else what)
     study = STUDIES[spec.study]
     place = None if data is None else Path(data)
     (spec,) = study.check([spec], place, None)
@@ -116,7 +120,14 @@ def train(
         row = train_once(study, job)
         if row["status"] != "ok":
             raise UsageError(f"training {spec.id} has diverged, so it has no weights")
-        return _load(study, spec, row, folder, device)
+        if found:
+            compared, differing = compare(study, found.row, row)
+            if differing:
+                told = f"{len(differing)} of {len(compared)} numbers differ from the stored row"
+                warnings.warn(f"{told} {spec.id}: {', '.join(differing)}", stacklevel=2)
+        model = _load(study, spec, row, folder, device)
+        model.data = place
+        return model
 
 
 def load(
@@ -130,9 +141,9 @@ def load(
     """
     plugins.load()
     device = _device(device)
-    if isinstance(what, Path) or str(what).endswith(".safetensors"):
-        return _from_file(Path(str(what)), device)
     id = what.id if isinstance(what, Spec) else str(what)
+    if isinstance(what, Path) or re.search(r"[./\\]", id):
+        return _from_file(Path(id), device)
     try:
         found = find(id, None if results is None else Path(results))
     except UsageError as error:
@@ -202,16 +213,12 @@ def _know(study: Study[Any], spec: Spec) -> None:
         raise UsageError(f"{study.name} has no method {spec.method}; load the plug-in that has it")
 
 
-def _spec(what: Spec | str, results: Path | None) -> Spec:
-    if isinstance(what, Spec):
-        if what.study not in STUDIES:
-            raise UsageError(f"unknown study {what.study!r}; allowed: {', '.join(STUDIES)}")
-        _know(STUDIES[what.study], what)
-        return what
-    if not isinstance(what, str):
+def _spec(what: object) -> Spec:
+    if not isinstance(what, Spec):
         raise UsageError(f"train() takes one spec, or an id; got {type(what).__name__}")
-    found = find(what, results)
-    _know(found.study, what := _spec_of(found))
+    if what.study not in STUDIES:
+        raise UsageError(f"unknown study {what.study!r}; allowed: {', '.join(STUDIES)}")
+    _know(STUDIES[what.study], what)
     return what
 
 
@@ -239,7 +246,8 @@ def parser() -> argparse.ArgumentParser:
         add("id", metavar="ID", help="a stored training, or a file that `model.save` has written")
         about = "the file to write: a picture, arrays of numpy, or a table"
         add("--out", type=to_file, required=True, metavar="FILE", help=about)
-        about = f"how many (default: {SAMPLES} points or {IMAGES} images)"
+        about = f"how many (default: {SAMPLES} points or {IMAGES} images"
+        about += ")" if name == "sample" else ", or all of --input), at most as many as there are"
         add("--n", type=positive, metavar="N", help=about)
         add("--seed", type=int, default=0, metavar="N", help="seeds all noise (default: 0)")
         about = "looks for ID here, then among the published rows (default: results)"
@@ -247,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
         if name != "sample":
             about = """takes x from this file instead of the test data: a .npy; an .npz, of which
                 its array x, samples, or only array; a .csv with columns x_0, x_1, ... or samples_0,
-                ..., or without a header. Images are in [0, 1], or uint8."""
+                ..., or else all of its columns. Images are in [0, 1], or uint8."""
             add("--input", type=to_path, metavar="FILE", help=about)
             about = "takes images from this place, as the training did, see bench.run"
             add("--data", type=to_path, metavar="DIR|FILE", help=about)
@@ -262,13 +270,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         plugins.load(args.plugin)
-        if args.out.suffix not in SUFFIXES:
+        if args.out.suffix.lower() not in SUFFIXES:
             raise UsageError(f"--out {args.out}; allowed: a file that ends with {_SUFFIXES}")
         model = load(args.id, results=args.results, device=args.device)
         made = _made(model, args)
-        if args.out.suffix == ".csv" and args.what == "encode" and len(model.shape) > 1:
+        suffix = args.out.suffix.lower()
+        if suffix == ".csv" and args.what == "encode" and len(model.shape) > 1:
             del made["x"]  # thousands of pixels beside a code
-        write = {".png": _picture, ".npz": _arrays, ".csv": _table}[args.out.suffix]
+        write = {".png": _picture, ".npz": _arrays, ".csv": _table}[suffix]
         write(model, made, args.out)
     except UsageError as error:
         return complain("bench.model", error)
@@ -312,6 +321,8 @@ def _read(path: Path) -> np.ndarray:
     import numpy as np
 
     try:
+        if path.suffix not in (".npy", ".npz", ".csv"):
+            raise ValueError(f"ends with {path.suffix or 'nothing'}")
         if path.suffix == ".csv":
             return _numbers(path)
         found = np.load(path)
@@ -393,12 +404,18 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
             if what != "codes":
                 x = made.get("x", model.test_data()[0])
                 axes.scatter(*x.T, s=6, color=GREY, linewidths=0, label="data")
-            colours = {"c": made["label"], "cmap": "viridis"} if "label" in made else {}
-            axes.scatter(*shown.T, s=4, alpha=0.8, linewidths=0, label=what, **colours)
-            axes.set(aspect="equal")
+            label = {"label": what}
+            if "label" in made:
+                # No one colour stands for them in the legend.
+                axes.scatter([], [], s=4, color="black", linewidths=0, label=f"{what}, by centre")
+                label = {"c": made["label"], "cmap": "viridis"}
+            axes.scatter(*shown.T, s=4, alpha=0.8, linewidths=0, **label)
+            name = "z" if what == "codes" else "x"
+            axes.set(aspect="equal", xlabel=f"{name} 1", ylabel=f"{name} 2")
             label = STUDIES[model.spec.study].label(model.spec.method, model.spec.lam)
             axes.set_title(f"{label}, λ = {model.spec.lam:g}, seed {model.spec.seed}", loc="left")
-            axes.legend(loc="upper right", fontsize=7)
+            axes.margins(y=0.15)  # room for the legend
+            axes.legend(loc="upper right", fontsize=7, frameon=True)
             figure.savefig(path, dpi=DPI)
         return
     if shown.ndim == 2:

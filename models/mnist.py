@@ -173,12 +173,12 @@ class ImplicitDecoder(nn.Module):
         self.layers, _ = build(text, shape, shape.d_z + noise)
 
     def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
-        """Returns x (n, c, h, w) of z (n, d) and noise (n, d')."""
+        """Returns x (n, c, h, w) of z (n, d) and noise (n, *`self.noise`[0])."""
         return self.layers(torch.cat([z, *noise], 1))
 
 
 class Decoder(ImplicitDecoder):
-    """Decodes z to logits of pixel means."""
+    """Decodes z to pixel means, which it has as logits first."""
 
     def logits(self, z: Tensor) -> Tensor:
         """Returns (n, c, h, w), before the sigmoid, of (n, d)."""
@@ -212,7 +212,7 @@ class JointCritic(nn.Module):
         self.head, _ = build(head, shape, d + hidden)
 
     def forward(self, x: Tensor, z: Tensor, *noise: Tensor) -> Tensor:
-        """Returns f (n,) of x (n, c, h, w), z (n, d) and noise (n, 1, h, w) and (n, d')."""
+        """Returns f (n,) of x (n, c, h, w), z (n, d), and noise of the shapes of `self.noise`."""
         of_x = self.features(beside(x, *noise[:1]))
         of_z = self.code(torch.cat([z, *noise[1:]], 1))
         return self.head(torch.cat([of_x, of_z], 1)).squeeze(1)

@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from bench.frame import find
 from bench.scores.metrics import TOY
 from bench.store import checkpoint, weights
 from bench.store.provenance import REFERENCE
-from bench.store.rows import to_bytes
+from bench.store.rows import from_bytes, to_bytes
 from bench.studies import STUDIES
 from bench.studies.images.spec import ImageSpec
 from bench.studies.images.study import TINY
@@ -36,7 +37,7 @@ from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.train import Trainer
 from bench.studies.trained import TrainedModel
 from tests.conftest import ROOT
-from tests.rows import SMOKE
+from tests.rows import SMOKE, TOY_ROWS
 
 PAGE = ROOT / "results" / "PYTHON.md"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -201,9 +202,30 @@ def test_images_of_a_place_make_another_spec(tmp_path: Path) -> None:
     assert np.array_equal(load(one.spec, results=tmp_path / "own").sample(3), one.sample(3))
     x, labels = one.test_data(str(tmp_path / "own.npy"))
     assert x.shape[1:] == (1, 28, 28) and labels is None
+    assert np.array_equal(one.test_data()[0], x)  # it knows where its training had them
+    with pytest.raises(UsageError, match=r"here: test_data\(PLACE\)"):
+        load(one.spec, results=tmp_path / "own").test_data()
     with pytest.raises(UsageError, match="has other images"):
         np.save(tmp_path / "other.npy", rng.integers(0, 255, (90, 28, 28), dtype=np.uint8))
         one.test_data(tmp_path / "other.npy")
+
+
+def test_training_a_stored_run_again_says_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who trains an id expects the numbers of its row."""
+    monkeypatch.chdir(tmp_path)
+    id = train(toy(), results="results").spec.id
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = train(id).row
+    (path,) = (tmp_path / "results" / "toy_grid" / "smoke").iterdir()
+    rows = from_bytes(path.read_bytes(), TOY_ROWS).to_pylist()
+    assert first and rows[0]["mse_x"] == first["mse_x"]
+    rows[0]["mse_x"] += 1.0
+    path.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TOY_ROWS)))
+    with pytest.warns(UserWarning, match=f"1 of .* differ from the stored row {id}: mse_x"):
+        train(id)
 
 
 def test_methods_have_what_they_have() -> None:
@@ -242,6 +264,7 @@ def test_save_and_load(trained: TrainedModel, of_images: TrainedModel, tmp_path:
         (path.name, "damaged"),
         ("text.safetensors", "damaged"),
         ("none.safetensors", "is no file"),
+        ("none.txt", "is no file"),
         ("other.safetensors", "another id"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -38,16 +38,18 @@ from bench.show import terminal
 from bench.show.choose import (
     Selection,
     chosen_score,
+    columns_asked,
     detailed,
     folders_of,
     given,
     matching,
+    of_own_settings,
     ordered,
     select,
 )
 from bench.show.columns import print_columns
 from bench.show.details import Details
-from bench.show.printed import SHORT, Listing, listing, print_details, print_listing
+from bench.show.printed import SHORT, Listing, left_out, listing, print_details, print_listing
 from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES
 
@@ -204,26 +206,26 @@ def _show_ids(
 
 def _show_study(name: str, args: argparse.Namespace, on: Console) -> int:
     whole = select(name, args)
-    found = matching(whole, args)
+    found = of_own_settings(matching(whole, args), whole, columns_asked(args))
     score = chosen_score(found, args)
     n, found = len(found.frame), ordered(found, score, args)
     if not len(found.frame):
         raise UsageError(f"none of these {n} trainings has a value of {score.column}: --by COLUMN")
     ids = found.frame["id"].tolist()
     if args.json:
+        print("".join(f"{line}\n" for line in left_out(found)), end="", file=sys.stderr)
         print(json.dumps([plain(row) for row in found.of_ids(ids)], ensure_ascii=False))
         return 0
     few = ON_PAGE if args.html else DETAILED if args.worst or args.best else 1
     every = detailed(found, ids, whole.frame) if len(ids) <= few else []
-    asked = max(args.worst or 0, args.best or 0)
-    most = 10**3 if args.html else max(asked, LINES)
-    table = listing(whole, found, score, most)
+    most = 10**3 if args.html else max(args.worst or 0, args.best or 0, LINES)
+    table = listing(whole, found, score, columns_asked(args), most)
     if args.html:
         if not every:
             more = f"details of up to {ON_PAGE} trainings: --best {ON_PAGE}, or ids"
             table = replace(table, below=[*table.below, more])
         return _page(args, f"{STUDIES[name].title} ({found.scale})", table, every)
-    print_listing(table, on)
+    print_listing(table)
     for one in every:
         print_details(one, on)
     if not every:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ class Selection:
     rows: pa.Table
     frame: pd.DataFrame
     bad: Mapping[Path, str]  # files that can't be read, with the reason
+    left_out: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values, by field, of trainings of other settings that nobody asked for, and of the others."""
 
     @property
     def store(self) -> Store:
@@ -128,6 +130,29 @@ def matching(selection: Selection, args: argparse.Namespace) -> Selection:
         raise UsageError(f"--only {' --only '.join(found[0] for found in ranges)}: no row is so")
     kept = selection.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
     return replace(selection, rows=kept, frame=frame.reset_index(drop=True))
+
+
+def columns_asked(args: argparse.Namespace) -> list[str]:
+    """Returns the columns that --only and --by name."""
+    only = (re.split("[<>=]", text)[0] for text in args.only)
+    return [*dict.fromkeys([*only, *filter(None, [args.by.partition(":")[0]])])]
+
+
+def of_own_settings(found: Selection, whole: Selection, fields: Collection[str]) -> Selection:
+    """Returns the trainings found at the study's own settings, as the reports show them.
+
+    These `fields` may have any value. Where all trainings are of other settings, all stay.
+    """
+    others = {n: own for n, own in other_settings(whole).items() if n not in fields}
+    frame, left_out = found.frame, {}
+    for name, own in others.items():
+        kept = frame[frame[name].isin(own) | frame[name].isna()]
+        if 0 < len(kept) < len(frame):
+            left_out[name] = sorted(set(frame[name].dropna()))
+            frame = kept
+    rows = found.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
+    frame = frame.reset_index(drop=True)
+    return replace(found, rows=rows, frame=frame, left_out=left_out)
 
 
 def _within(frame: pd.DataFrame, name: str, sign: str, limit: str) -> pd.Series:

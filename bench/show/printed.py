@@ -24,6 +24,8 @@ from bench.spec import columns
 
 SHORT = 8
 """Digits of an id in a table, as long as they are enough."""
+WIDE = 400
+"""Columns that any table fits into."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,13 @@ class Listing:
     below: Sequence[str]
 
 
-def listing(all_of: Selection, found: Selection, score: Score, most: int) -> Listing:
-    """Returns the table of the trainings found, at most so many, among all of their study."""
+def listing(
+    all_of: Selection, found: Selection, score: Score, asked: Collection[str], most: int
+) -> Listing:
+    """Returns the table of the trainings found, at most so many, among all of their study.
+
+    Columns that were `asked` about come first where not all fit.
+    """
     frame, study = found.frame, found.study
     rated = {score.column: score, **scores(study)}
     filled = {name for name in rated if frame[name].notna().any()} | {score.column}
@@ -53,8 +60,9 @@ def listing(all_of: Selection, found: Selection, score: Score, most: int) -> Lis
     others = other_settings(all_of)
     common = [name for name in fields if name not in varying and name in (*told, *others)]
     head = ["id", "label", "lam", *seeds]
-    names = [*head, *varying, *rated]
-    first = [score.column] if score.column in rated else []
+    more = [name for name in asked if name not in (*head, *fields, *rated)]
+    names = [*head, *varying, *rated, *more]
+    first = [name for name in (score.column, *asked) if name in names]
     order = [*dict.fromkeys(["id", *seeds, *first, *head, *varying, *rated])]
     n = SHORT
     while n < 16 and all_of.frame["id"].str[:n].duplicated().any():
@@ -73,6 +81,7 @@ def listing(all_of: Selection, found: Selection, score: Score, most: int) -> Lis
     return Listing(
         above=[
             _headline(all_of, found),
+            *left_out(found),
             *_mixed(found, others),
             _sorting(found, score),
             *_common(listed, common),
@@ -95,6 +104,15 @@ def _headline(all_of: Selection, found: Selection) -> str:
     diverged = f", {gone:,} of them diverged" if gone else ""
     where = f"{found.study.name} at scale {found.scale}, in {found.folder}"
     return f"{what} of {where}{diverged}"
+
+
+def left_out(found: Selection) -> list[str]:
+    """Returns a line on trainings of other settings that were left out, if there are any."""
+    if not found.left_out:
+        return []
+    values = ((name, ",".join(map(str, each))) for name, each in found.left_out.items())
+    options = " ".join(f"--only {shlex.quote(f'{name}={each}')}" for name, each in values)
+    return [f"without trainings of other settings than the study's own; with them: {options}"]
 
 
 def _mixed(found: Selection, others: Mapping[str, Collection[Any]]) -> list[str]:
@@ -134,8 +152,9 @@ def _below(frame: pd.DataFrame, most: int) -> list[str]:
     return [f"{len(frame) - most:,} more: --best {len(frame)} shows all, --only FIELD=VALUE fewer"]
 
 
-def print_listing(table: Listing, on: Console) -> None:
-    """Prints a table; columns that do not fit are left out and named."""
+def print_listing(table: Listing) -> None:
+    """Prints a table; a terminal leaves out columns that do not fit, and names them."""
+    on = terminal.console(pipe=WIDE)
     for line in table.above:
         on.print(Text(line))
     cells = {name: max(len(row[name]) for row in table.rows) for name in table.columns}
@@ -150,7 +169,8 @@ def print_listing(table: Listing, on: Console) -> None:
         printed.add_row(*(Text(row[name], no_wrap=True) for name in names))
     on.print(printed)
     if left := [name for name in table.columns if name not in names]:
-        on.print(Text(f"too narrow for: {', '.join(left)}", style="dim"))
+        words = f"too narrow for: {', '.join(left)}; all of it by COLUMNS={WIDE}"
+        on.print(Text(words, style="dim"))
     for line in table.below:
         on.print(Text(line))
 

@@ -31,12 +31,11 @@ REACH = 3.5
 """Points are shown from -REACH to REACH at least."""
 
 
-def console() -> Console:
-    """Returns a console on standard output, of the terminal's width, or of PIPE columns."""
-    wide = None if sys.stdout.isatty() else PIPE
+def console(pipe: int = PIPE) -> Console:
+    """Returns a console on standard output, of the terminal's width, or of `pipe` columns."""
     found = Console(highlight=False, markup=False, emoji=False)
-    if wide and "COLUMNS" not in found._environ:
-        found = Console(highlight=False, markup=False, emoji=False, width=wide)
+    if not sys.stdout.isatty() and "COLUMNS" not in found._environ:
+        found = Console(highlight=False, markup=False, emoji=False, width=pipe)
     return found
 
 

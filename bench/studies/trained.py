@@ -53,6 +53,7 @@ class TrainedModel:
         """
         self.spec, self.about, self.device = spec, dict(about), torch.device(device)
         self.row = dict(row) if row is not None else None
+        self.data: Path | None = None  # the place of images that `train` was given
         self.networks = self._networks(weights)
         try:
             self.networks.load_state_dict(dict(weights))
@@ -113,8 +114,8 @@ class TrainedModel:
     def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns held-out x of this training, (m, ...), and labels (m,), None if there are none.
 
-        `data` is the place of images, if the training had one. Raises UsageError for images that
-        are not there or are not those of the training.
+        `data` is the place of images; without it that which `train` was given. Raises UsageError
+        for images that are not there or are not those of the training.
         """
         raise NotImplementedError
 

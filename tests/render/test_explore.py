@@ -396,13 +396,14 @@ def test_a_brush_filters_everything(opened: Open) -> None:
     assert count(page) == 40 and ends(page, "score") == [-math.inf, math.inf]
 
 
-def test_a_drag_may_begin_outside_the_frame(opened: Open) -> None:
+@pytest.mark.parametrize("outside", [6, 0, -1])
+def test_a_drag_may_begin_outside_the_frame_or_on_its_axis(opened: Open, outside: int) -> None:
     page = opened()
     assert count(page) == 40
     chart = page.locator("#histograms canvas").first
     chart.scroll_into_view_if_needed()
     frame = left_of_frame(page)
-    drag(page, chart, (frame - 6 / chart.bounding_box()["width"], 0.6))
+    drag(page, chart, (frame - outside / chart.bounding_box()["width"], 0.6))
     n = count(page)
     low, high = ends(page, "score")
     assert low == -math.inf and high < 4 and n == len(within(high=high)) < 40

@@ -150,6 +150,21 @@ def test_what_the_shown_trainings_have_in_common_is_told(filled: Callable[..., s
     assert "in common" not in out  # a single training's spec is printed
 
 
+def test_columns_that_were_asked_about_fit_first(
+    filled: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe has room for all; a narrow terminal says how to see what it leaves out."""
+    monkeypatch.setenv("COLUMNS", "60")
+    table = ("toy_grid", "--only", "mse_x>0", "--only", "status=ok")
+    out = filled(*table)
+    head = out.split("─")[0].splitlines()[-1]
+    assert "mse_x" in head and "status" in head and "mse_z" not in head
+    assert "too narrow for: " in out and "COLUMNS=400" in out
+    monkeypatch.delenv("COLUMNS")
+    out = filled(*table)
+    assert "mse_z" in out.split("─")[0].splitlines()[-1] and "too narrow" not in out
+
+
 def test_settings_come_before_further_scores_and_the_seed_stays(
     filled: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,8 +186,12 @@ def test_settings_that_are_not_the_studys_own_are_told(
     rows |= {(slow := replace(one, lr=1e-4)).id: row(slow, 4.9)}
     (tmp_path / "toy_grid").rename(tmp_path / "before")
     TOY.store(tmp_path, "smoke").write([*rows.values()], [])
-    out = " ".join(filled("toy_grid").split())
-    assert "3 of 35 are of other settings than the study's own: --only lr=0.001 keeps" in out
+    out = " ".join(filled("toy_grid", "--worst", "1").split())
+    assert "other settings than the study's own; with them: --only lr=0.0001,0.001,1e+30" in out
+    assert two.id[:8] in out and "32 of 35" not in out  # neither diverged nor slow
+    assert {each["lr"] for each in json.loads(filled("toy_grid", "--json"))} == {0.001}
+    both = " ".join(filled("toy_grid", "--only", "lr=0.0001,0.001,1e30").split())
+    assert "3 of 35 are of other settings than the study's own: --only lr=0.001 keeps" in both
     kept = filled("toy_grid", "--only", "lr=0.001")
     assert "of other settings" not in kept and "32 of 35 trainings" in kept
     gone = filled("toy_grid", "--only", "lr=1e30")

@@ -528,15 +528,15 @@ function corner(view) {
 
 const EDGE = 12;  // pixels outside the frame where a drag may begin
 function clamp(view) {
-  // A drag that begins a little outside the frame begins at the frame.
+  // A drag that begins on an axis, or a little outside the frame, begins inside it.
   const canvas = $("canvas", view.container());
   canvas.addEventListener("pointerdown", event => {
     if (!event.isTrusted) return;
     const box = canvas.getBoundingClientRect(), [left, top] = corner(view);
-    const within = (v, low, length) => Math.min(low + length - .5, Math.max(low + .5, v));
+    const within = (v, low, length) => Math.min(low + length - 1.5, Math.max(low + 1.5, v));
     const x = within(event.clientX, box.left + left, view.width()), y = within(event.clientY, box.top + top, view.height());
     const far = Math.max(Math.abs(x - event.clientX), Math.abs(y - event.clientY));
-    if (far < 2 || far > EDGE) return;
+    if (!far || far > EDGE) return;
     event.stopImmediatePropagation();
     event.preventDefault();
     const {bubbles, button, buttons, pointerId, pointerType, isPrimary} = event;
@@ -567,8 +567,8 @@ function listen(view, sides) {
       const drawn = empty && (now.length !== 2 || far(units(now))) ? [0, 1] : units(now);
       differs ||= far(drawn);
       // At an edge the range is open, so that it keeps what lies there.
-      found[name] = [drawn[0] * length < 1 ? null : rounded(each, fromUnit(each, drawn[0])),
-        (1 - drawn[1]) * length < 1 ? null : rounded(each, fromUnit(each, drawn[1]))];
+      found[name] = [drawn[0] * length < 2 ? null : rounded(each, fromUnit(each, drawn[0])),
+        (1 - drawn[1]) * length < 2 ? null : rounded(each, fromUnit(each, drawn[1]))];
     }
     if (!differs) return;
     for (const [name, range] of Object.entries(found)) {

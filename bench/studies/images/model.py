@@ -34,7 +34,11 @@ class ImageModel(TrainedModel):
 
     def test_data(self, data: Path | str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the test images, uint8 (m, c, h, w), and their classes."""
-        images = load(dataset(self._data), None if data is None else Path(data))
+        place = self.data if data is None else Path(data)
+        try:
+            images = load(dataset(self._data), place)
+        except UsageError as error:
+            raise UsageError(f"{error}; here: test_data(PLACE)") from None
         if data_of(self._data, images) != self._data:
             asked = f"those of the training, {self._data}"
             raise UsageError(f"{images.origin} has other images; allowed: {asked}")

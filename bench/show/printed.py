@@ -24,6 +24,8 @@ from bench.spec import columns
 
 SHORT = 8
 """Digits of an id in a table, as long as they are enough."""
+MOST, TIMES = 0.75, 1.5
+"""What most trainings share is told from this share on, and from so many times that of all."""
 WIDE = 400
 """Columns that any table fits into."""
 
@@ -85,6 +87,7 @@ def listing(
             *_mixed(found, others),
             _sorting(found, score),
             *_common(listed, common),
+            *_mostly(frame, told, all_of.frame),
         ],
         columns=heads,
         rows=lines,
@@ -137,6 +140,17 @@ def _common(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Returns a line on settings that these trainings share."""
     values = [f"{name} {shown(_none(frame[name].iloc[0])) or '–'}" for name in names]
     return [f"in common: {', '.join(values)}"] if values and len(frame) > 1 else []
+
+
+def _mostly(frame: pd.DataFrame, names: Sequence[str], every: pd.DataFrame) -> list[str]:
+    """Returns a line on settings of most of these trainings that fewer of `every` one have."""
+    found, n = [], len(frame)
+    for name in names if n > 3 else ():
+        value, count = frame[name].value_counts(dropna=True).head(1).reset_index().iloc[0]
+        share, whole = count / n, float((every[name] == value).mean())
+        if 1 > share >= max(MOST, TIMES * whole):
+            found.append(f"{name} {shown(value)} ({count:.0f} of {n}; of all {whole:.0%})")
+    return [f"mostly: {', '.join(found)}"] if found else []
 
 
 def _sorting(found: Selection, score: Score) -> str:

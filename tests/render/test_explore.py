@@ -620,13 +620,25 @@ def test_the_table_is_wide_until_a_run_is_chosen(opened: Open) -> None:
 
 def test_a_line_says_what_the_selected_runs_have_in_common(opened: Open) -> None:
     page = opened()
-    assert page.locator("#common").inner_text() == "In common: no setting that varies"
+    assert page.locator("#common").inner_text() == "In common: nothing that varies"
     page.locator('[data-field="decoder_depth"] input').first.check()
     page.locator('[data-field="lam"] input').first.check()
     count(page)
     told = "In common: λ 0, decoder depth 2, decoder width 32, status ok"
     assert page.locator("#common").inner_text() == told
     assert page.locator("#common").get_attribute("aria-live") == "polite"
+
+
+def test_a_line_says_what_most_of_the_selected_runs_have(opened: Open, tmp_path: Path) -> None:
+    """Four of five runs that score below 2 are of lambda 0.1, as is half of all."""
+    specs = TOY.specs("smoke", seeds=3)
+    low = [s for s in specs if s.lam][:4] + [s for s in specs if not s.lam][:1]
+    rows = [row(spec, 1.5 if spec in low else 3.0) for spec in specs]
+    path = tmp_path / "explore.html"
+    path.write_text(Explorer(TOY, "smoke", store(tmp_path / "r", rows)).html(), "utf-8")
+    page = opened("#range.inception_score=..2", path)
+    assert count(page) == 5
+    assert "mostly λ 0.1 (4 of 5; of all runs 50 %)" in page.locator("#common").inner_text()
 
 
 def test_runs_of_other_settings_are_left_out_until_a_tick_is_taken_away(

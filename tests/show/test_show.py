@@ -150,6 +150,20 @@ def test_what_the_shown_trainings_have_in_common_is_told(filled: Callable[..., s
     assert "in common" not in out  # a single training's spec is printed
 
 
+def test_what_most_of_the_shown_trainings_share_is_told(
+    filled: Callable[..., str], tmp_path: Path
+) -> None:
+    """Four of five that score below 2 have a deep decoder, as has half of all."""
+    every = TOY.specs("smoke", seeds=3)
+    deep = [spec for spec in every if spec.decoder_depth == 3]
+    low = [*deep[:4], next(spec for spec in every if spec not in deep)]
+    (tmp_path / "toy_grid").rename(tmp_path / "before")
+    TOY.store(tmp_path, "smoke").write([row(s, 1.5 if s in low else 3.0) for s in every], [])
+    out = " ".join(filled("toy_grid", "--only", "inception_score<2").split())
+    assert "mostly: decoder_depth 3 (4 of 5; of all 50%), decoder_width 64 (4 of 5" in out
+    assert "mostly" not in filled("toy_grid")
+
+
 def test_columns_that_were_asked_about_fit_first(
     filled: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

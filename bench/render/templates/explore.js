@@ -742,11 +742,23 @@ function hold() {
   });
 }
 
+const MOST = .75, TIMES = 1.5;
 function common() {
-  // What all selected runs have in common, of what varies among all runs.
-  const found = FACETS.filter(({codes}) => selected.every(i => codes[i] === codes[selected[0]]));
-  const told = found.map(each => `${each.words} ${value(each.name, at(each.name, selected[0]))}`);
-  $("#common").textContent = selected.length ? `In common: ${told.join(", ") || "no setting that varies"}` : "";
+  // What all selected runs have in common of what varies among all runs, and what most of them
+  // have: a share of MOST at least, and TIMES that of all runs.
+  const n = selected.length, told = [], most = [];
+  for (const {name, words, codes} of FACETS) {
+    const counts = new Map();
+    for (const i of selected) counts.set(codes[i], (counts.get(codes[i]) || 0) + 1);
+    const [code, count] = [...counts].reduce((best, each) => each[1] > best[1] ? each : best, [null, 0]);
+    if (!count) continue;
+    const setting = `${words} ${value(name, at(name, selected.find(i => codes[i] === code)))}`;
+    const all = codes.reduce((sum, each) => sum + (each === code), 0) / N;
+    if (count === n) told.push(setting);
+    else if (n > 3 && count / n >= Math.max(MOST, TIMES * all)) most.push(`${setting} (${many(count)} of ${many(n)}; of all runs ${(100 * all).toFixed(0)} %)`);
+  }
+  const lines = [`In common: ${told.join(", ") || "nothing that varies"}`, ...(most.length ? [`mostly ${most.join(", ")}`] : [])];
+  $("#common").textContent = n ? lines.join("; ") : "";
 }
 
 function table() {

@@ -135,7 +135,7 @@ def _gaps(
     begun = [spec for spec in grid if spec.config in known]
     unbegun, lacking = len(configs - known), len({spec.id for spec in begun} - set(frame["id"]))
     words = []
-    if known & configs == {*fraction}:
+    if fraction and known & configs == {*fraction}:
         words.append(TEXT["eighth"].format(n=len(fraction), all=len(configs)))
     elif unbegun:
         words += [TEXT["incomplete"], TEXT["not_begun"].format(n=unbegun, all=len(configs))]

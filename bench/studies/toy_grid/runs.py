@@ -86,15 +86,20 @@ def own(study: Study, scale: str, frame: pd.DataFrame) -> list[ToySpec]:
 def missing(study: Study, scale: str, frame: pd.DataFrame) -> int:
     """Returns how many trainings a complete study would have beside these.
 
-    They are of the study's own grid. A method, lambda, learning rate or dropout that is not its own
-    counts with all configurations and with the seeds where it was begun.
+    They are of the study's own grid, or of its balanced eighth where no other configuration was
+    begun. A method, lambda, learning rate or dropout that is not its own counts with all of these
+    configurations and with the seeds where it was begun.
     """
-    ids = {spec.id for spec in own(study, scale, frame)}
+    grid = own(study, scale, frame)
+    fraction, whole = eighth(study, grid), {spec.config for spec in grid}
+    alone = fraction and whole & {*frame["config"]} == fraction
+    aside = whole - fraction if alone else set()
+    ids = {spec.id for spec in grid if spec.config not in aside}
     for setting, rows in by_setting(frame):
         given: dict[str, Any] = {"given": {name: [value] for name, value in setting.items()}}
         for method, value in set(zip(rows["method"], rows["lam"], strict=True)):
             cell = study.specs(scale, [method], [value], **given, **_begun(rows))
-            ids |= {spec.id for spec in cell}
+            ids |= {spec.id for spec in cell if spec.config not in aside}
     return len(ids - set(frame["id"]))
 
 

@@ -32,6 +32,8 @@ from bench.studies import STUDIES
 from bench.studies.selection import Shard
 from bench.studies.study import SCALES
 
+FEWEST = 20
+"""Recorded stacks that say enough of how their times scatter."""
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SIZES = (1, 2, 4, 8, 16, 32)
 HEADINGS = ["workers", "time", "efficiency", "bound by", "stragglers add"]
@@ -46,29 +48,34 @@ class Recorded(NamedTuple):
 
 
 def recorded(name: str, results: Path) -> Recorded:
-    """Returns the times of the study's own trainings in float32, at the largest published scale.
+    """Returns the times of the study's own trainings in float32.
 
+    They are those of the largest published scale with FEWEST stacks, or of the one with most. Where
+    rows know their processor's seconds, these leave out what other programs took.
     Raises StoreError if nothing is published.
     """
-    study = STUDIES[name]
-    scales = [s for s in SCALES if (results / name / f"{s}.parquet").is_file()]
-    if not scales:
-        raise StoreError(f"no times of {name} are published in {results}")
-    real: defaultdict[float, float] = defaultdict(float)
-    work: defaultdict[float, float] = defaultdict(float)  # at 1 FLOP/s
-    rows = study.load(results, scales[-1])[0].to_pylist()
-    seeds = 1 + max(row["seed"] for row in rows)
-    own = {spec.id for spec in study.specs(scales[-1], seeds=seeds)}
-    for row in rows:
-        if row["id"] in own:
+    study, found = STUDIES[name], list[Recorded]()
+    for scale in SCALES:
+        if not (results / name / f"{scale}.parquet").is_file():
+            continue
+        real: defaultdict[float, float] = defaultdict(float)
+        work: defaultdict[float, float] = defaultdict(float)  # at 1 FLOP/s
+        rows = study.load(results, scale)[0].to_pylist()
+        seeds = 1 + max(row["seed"] for row in rows)
+        own = {spec.id for spec in study.specs(scale, seeds=seeds)}
+        rows = [row for row in rows if row["id"] in own]
+        for row in [row for row in rows if row["cpu_seconds"]] or rows:
             spec = study.kind(**{column: row[column] for column in columns(study.kind)})
-            # Members share one time. The processor's leaves out what other programs took.
-            stack = row["cpu_seconds"] or row["train_seconds"]
+            stack = row["cpu_seconds"] or row["train_seconds"]  # members share one time
             fixed = study.seconds(spec, math.inf)  # seconds that no rate shortens
             real[stack] += stack + (row.get("evaluation_seconds") or 0.0) - fixed
             work[stack] += study.seconds(spec, 1.0) - fixed
-    rate = sum(work.values()) / sum(real.values())
-    return Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real))
+        rate = sum(work.values()) / sum(real.values())
+        found.append(Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real)))
+    if not found:
+        raise StoreError(f"no times of {name} are published in {results}")
+    enough = [times for times in found if len(times.scatter) >= FEWEST]
+    return enough[-1] if enough else max(found, key=lambda times: len(times.scatter))
 
 
 def deal(jobs: Sequence[float], workers: int) -> float:

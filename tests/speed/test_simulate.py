@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from bench import report
 from bench.spec import columns
 from bench.speed import simulate
+from bench.store.rows import StoreError, to_bytes
 from bench.studies import STUDIES
 from bench.studies.images.spec import ImageSpec
 from bench.studies.toy_grid.job import seconds
 from tests import overload
 from tests.engine.test_executors import needs
+from tests.rows import TOY_ROWS, row
 
 
 def test_jobs_are_dealt_to_whoever_is_free() -> None:
@@ -37,7 +41,33 @@ def test_estimates_are_scaled_to_what_trainings_really_took(
     rows = [row for row in rows if row["id"] in own]
     assert len(rows) == len(specs)
     estimate = sum(seconds(spec, simulation.times.rate) for spec in specs)
-    assert estimate == pytest.approx(sum(row["train_seconds"] for row in rows))
+    assert estimate == pytest.approx(sum(row["cpu_seconds"] for row in rows))
+
+
+def test_times_come_from_the_largest_scale_that_has_enough(tmp_path: Path) -> None:
+    """A few stacks of the paper's size say little; the clock counts where nothing else is known."""
+    study = STUDIES["toy_grid"]
+
+    def publish(scale: str, n: int, **times: float | None) -> None:
+        rows = [
+            row(spec, **{name: value and value + i for name, value in times.items()})
+            for i, spec in enumerate(study.specs(scale)[:n])
+        ]
+        (tmp_path / "toy_grid").mkdir(exist_ok=True)
+        content = to_bytes(pa.Table.from_pylist(rows, schema=TOY_ROWS))
+        (tmp_path / "toy_grid" / f"{scale}.parquet").write_bytes(content)
+
+    with pytest.raises(StoreError, match="no times of toy_grid are published"):
+        simulate.recorded("toy_grid", tmp_path)
+    publish("quick", 30, train_seconds=900.0, cpu_seconds=100.0)
+    assert len(simulate.recorded("toy_grid", tmp_path).scatter) == 30
+    quick = simulate.recorded("toy_grid", tmp_path).rate
+    publish("quick", 30, train_seconds=100.0, cpu_seconds=None)
+    assert simulate.recorded("toy_grid", tmp_path).rate == quick
+    publish("paper", 19, train_seconds=100.0, cpu_seconds=100.0)
+    assert simulate.recorded("toy_grid", tmp_path).rate == quick
+    publish("paper", 20, train_seconds=100.0, cpu_seconds=100.0)
+    assert simulate.recorded("toy_grid", tmp_path).rate > quick
 
 
 def test_work_is_the_same_however_it_is_cut(simulation: simulate.Simulation) -> None:

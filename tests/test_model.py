@@ -293,7 +293,7 @@ WRONG: list[Callable[[TrainedModel], Any]] = [
     lambda one: train(replace(one.spec, method="unheard-of")),
     lambda one: runs("toy", "quick"),
     lambda one: runs("toy_grid", "huge"),
-    lambda one: runs("toy_grid", "paper"),
+    lambda one: runs("celeba", "paper"),
     lambda one: runs("toy_grid", "quick", results="nowhere"),
     lambda one: specs("toy_grid", "quick", width=3),
     lambda one: specs("toy_grid", "quick", method="vae"),

@@ -209,7 +209,7 @@ def test_the_toy_report_opens_with_figure_3_and_its_scores() -> None:
     names = [part.name for part in made.parts]
     assert names[:2] == ["figure3", "scores"] and len({*names}) == len(names)
     others = ["front", "equal", "profile", "scatter", "points", "gradient", "updates", "ratios"]
-    more = ["claims", "pairs", "gradients", "worst", "collapses", "changes"]
+    more = ["claims", "pairs", "gradients", "components", "worst", "collapses", "changes"]
     assert names[2:] == [*others, *more]
     assert [row[1] for row in made.tables["scores"].rows] == ["sVAE", "ALI", "sVAE-r", "ALICE"]
     assert made.main is made.tables["scores"]

@@ -283,7 +283,7 @@ def test_published_rows_of_every_study(
     monkeypatch.chdir(tmp_path)
     assert main([study, "--best", "1"]) == 0
     out = capsys.readouterr().out
-    assert f"of {study} at scale quick" in out and "python -m bench.run --id" in out
+    assert f"of {study} at scale" in out and "python -m bench.run --id" in out
     assert "└" in out or study == "theory"  # curves
 
 

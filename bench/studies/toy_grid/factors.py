@@ -141,7 +141,7 @@ def _told(ends: Sequence[float], gain: Resampled, form: str) -> str:
 
 # The spread of seeds and of configurations
 
-SPREAD = {"score": "IS", "log_mse": "log₁₀ MSE"}
+SPREAD = {"score": "IS", "log_mse": "log10 MSE"}
 """The columns whose spread is told, in words."""
 
 

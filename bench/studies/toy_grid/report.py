@@ -110,7 +110,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     beside = at_equal_error(mine, baseline) if baseline else equal
     parts = [first, scores(frame, study.metrics())]
     if scale == "paper":
-        parts += [each for each in [distances(mine, LAM)] if each.rows]
+        parts.append(distances(mine, LAM))
     parts += [path, equal_table(beside, baseline), *others]
     parts += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
     parts += factors.tables(frame, mine, LAM)
@@ -119,7 +119,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         parts.append(comparison(frame, runs(study, other, scale), other))
     return Page(
         frame=frame,
-        parts=parts,
+        parts=[each for each in parts if isinstance(each, Picture) or each.rows],
         warnings=[*damage(frame), *gaps],
         notes=notes,
         missing=missing(study, scale, frame),

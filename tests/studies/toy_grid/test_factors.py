@@ -167,7 +167,7 @@ def test_all_of_the_spread_may_be_the_seeds(made: Callable[..., Any]) -> None:
     found = read(factors.components(made(two, lambda s: 3.0 + s.seed)), "0.1", "sVAE-r")
     assert found["IS: sd of configurations"] == "0.000"
     assert found["IS: share of seeds"] == "1.00 [1.00, 1.00]"
-    assert found["log₁₀ MSE: share of seeds"] == "0.00 [0.00, 0.00]"
+    assert found["log10 MSE: share of seeds"] == "0.00 [0.00, 0.00]"
 
 
 # The worst configurations and collapse

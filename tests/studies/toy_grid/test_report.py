@@ -419,8 +419,11 @@ def test_runs_as_the_paper_s_lie_no_further_away_than_chance(tmp_path: Path) -> 
     twice = pd.concat([frame, frame.assign(mse=frame["mse"].where(frame["config"] > 9, 7.9))])
     assert published._distance(twice, "mse", theirs)[0] == pytest.approx(0.005, abs=1e-3)
     (tmp_path / "quick").mkdir()
+    (tmp_path / "one").mkdir()
     quick = build(tmp_path / "quick", TOY.specs("quick"), "quick")
     assert "distances" not in quick.tables
+    at_one = build(tmp_path / "one", [s for s in TOY.specs("quick") if s.lam == 0.1], "quick")
+    assert "equal" not in at_one.tables  # no table is without rows
 
 
 def test_a_complete_grid_says_nothing_new(tmp_path: Path) -> None:

@@ -270,11 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         plugins.load(args.plugin)
-        if args.out.suffix.lower() not in SUFFIXES:
+        suffix = args.out.suffix.lower()
+        if suffix not in SUFFIXES:
             raise UsageError(f"--out {args.out}; allowed: a file that ends with {_SUFFIXES}")
         model = load(args.id, results=args.results, device=args.device)
         made = _made(model, args)
-        suffix = args.out.suffix.lower()
         if suffix == ".csv" and args.what == "encode" and len(model.shape) > 1:
             del made["x"]  # thousands of pixels beside a code
         write = {".png": _picture, ".npz": _arrays, ".csv": _table}[suffix]
@@ -404,12 +404,12 @@ def _picture(model: TrainedModel, made: dict[str, np.ndarray], path: Path) -> No
             if what != "codes":
                 x = made.get("x", model.test_data()[0])
                 axes.scatter(*x.T, s=6, color=GREY, linewidths=0, label="data")
-            label = {"label": what}
+            colours = {"label": what}
             if "label" in made:
                 # No one colour stands for them in the legend.
                 axes.scatter([], [], s=4, color="black", linewidths=0, label=f"{what}, by centre")
-                label = {"c": made["label"], "cmap": "viridis"}
-            axes.scatter(*shown.T, s=4, alpha=0.8, linewidths=0, **label)
+                colours = {"c": made["label"], "cmap": "viridis"}
+            axes.scatter(*shown.T, s=4, alpha=0.8, linewidths=0, **colours)
             name = "z" if what == "codes" else "x"
             axes.set(aspect="equal", xlabel=f"{name} 1", ylabel=f"{name} 2")
             label = STUDIES[model.spec.study].label(model.spec.method, model.spec.lam)

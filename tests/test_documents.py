@@ -110,7 +110,8 @@ def test_the_published_trainings_are_those_of_the_commands(study: str, scale: st
         for each in (*commands(page), *commands(speed))
         if each[0] == "bench.run"
     ]
-    assert all(args.scale for _, args in told)
+    stored = {each for each in report.stored(report.REFERENCE) if each[1] != "smoke"}
+    assert {(args.study, args.scale) for _, args in told} == stored
     chosen = [each for each in told if (each[1].study, each[1].scale) == (study, scale)]
     published = {*STUDIES[study].load(report.REFERENCE, scale)[0]["id"].to_pylist()}
     named: set[str] = set()

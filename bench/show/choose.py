@@ -45,7 +45,7 @@ class Selection:
     rows: pa.Table
     frame: pd.DataFrame
     bad: Mapping[Path, str]  # files that can't be read, with the reason
-    left_out: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    left_out: Mapping[str, Collection[Any]] = field(default_factory=dict)
     """Values, by field, of trainings of other settings that nobody asked for, and of the others."""
 
     @property
@@ -61,6 +61,11 @@ class Selection:
         rows, bad = study.load(folder, scale)
         flat = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
         return cls(study, scale, folder, rows, rows.select(flat).to_pandas(), bad)
+
+    def narrowed(self, frame: pd.DataFrame) -> Selection:
+        """Returns the trainings of some rows of `frame` alone."""
+        rows = self.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
+        return replace(self, rows=rows, frame=frame.reset_index(drop=True))
 
     def of_ids(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Returns these rows with plain lists, and dicts of lists by name."""
@@ -128,8 +133,7 @@ def matching(selection: Selection, args: argparse.Namespace) -> Selection:
         frame = frame[_within(frame, *found.groups())]
     if not len(frame) and ranges:
         raise UsageError(f"--only {' --only '.join(found[0] for found in ranges)}: no row is so")
-    kept = selection.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
-    return replace(selection, rows=kept, frame=frame.reset_index(drop=True))
+    return selection.narrowed(frame)
 
 
 def columns_asked(args: argparse.Namespace) -> list[str]:
@@ -148,11 +152,9 @@ def of_own_settings(found: Selection, whole: Selection, fields: Collection[str])
     for name, own in others.items():
         kept = frame[frame[name].isin(own) | frame[name].isna()]
         if 0 < len(kept) < len(frame):
-            left_out[name] = sorted(set(frame[name].dropna()))
+            left_out[name] = set(frame[name].dropna())
             frame = kept
-    rows = found.rows.filter(pc.field("id").isin(pa.array(frame["id"], pa.string())))
-    frame = frame.reset_index(drop=True)
-    return replace(found, rows=rows, frame=frame, left_out=left_out)
+    return replace(found.narrowed(frame), left_out=left_out)
 
 
 def _within(frame: pd.DataFrame, name: str, sign: str, limit: str) -> pd.Series:

@@ -113,9 +113,14 @@ def left_out(found: Selection) -> list[str]:
     """Returns a line on trainings of other settings that were left out, if there are any."""
     if not found.left_out:
         return []
-    values = ((name, ",".join(map(str, each))) for name, each in found.left_out.items())
-    options = " ".join(f"--only {shlex.quote(f'{name}={each}')}" for name, each in values)
+    options = _only(found.left_out)
     return [f"without trainings of other settings than the study's own; with them: {options}"]
+
+
+def _only(values: Mapping[str, Collection[Any]]) -> str:
+    """Returns the options that keep to these values of each field."""
+    texts = ((name, ",".join(map(str, sorted(each)))) for name, each in values.items())
+    return " ".join(f"--only {shlex.quote(f'{name}={text}')}" for name, text in texts)
 
 
 def _mixed(found: Selection, others: Mapping[str, Collection[Any]]) -> list[str]:
@@ -127,13 +132,10 @@ def _mixed(found: Selection, others: Mapping[str, Collection[Any]]) -> list[str]
     if not n:
         return []
     line = f"{n:,} of {len(frame):,} are of other settings than the study's own"
-    options = []
-    for name, mask in other.items():
-        values = ",".join(map(str, sorted(set(frame.loc[~mask, name].dropna()))))
-        options.append(f"--only {shlex.quote(f'{name}={values}')}")
     if n == len(frame):
         return [f"{line}: {', '.join(other)}"]
-    return [f"{line}: {' '.join(options)} keeps to its own"]
+    own = {name: set(frame.loc[~mask, name].dropna()) for name, mask in other.items()}
+    return [f"{line}: {_only(own)} keeps to its own"]
 
 
 def _common(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -146,10 +148,13 @@ def _mostly(frame: pd.DataFrame, names: Sequence[str], every: pd.DataFrame) -> l
     """Returns a line on settings of most of these trainings that fewer of `every` one have."""
     found, n = [], len(frame)
     for name in names if n > 3 else ():
-        value, count = frame[name].value_counts(dropna=True).head(1).reset_index().iloc[0]
+        counts = frame[name].value_counts()
+        if counts.empty:  # older rows may lack a field
+            continue
+        value, count = counts.index[0], int(counts.iloc[0])
         share, whole = count / n, float((every[name] == value).mean())
         if 1 > share >= max(MOST, TIMES * whole):
-            found.append(f"{name} {shown(value)} ({count:.0f} of {n}; of all {whole:.0%})")
+            found.append(f"{name} {shown(value)} ({count} of {n}; of all {whole:.0%})")
     return [f"mostly: {', '.join(found)}"] if found else []
 
 

@@ -50,32 +50,40 @@ class Recorded(NamedTuple):
 def recorded(name: str, results: Path) -> Recorded:
     """Returns the times of the study's own trainings in float32.
 
-    They are those of the largest published scale with FEWEST stacks, or of the one with most. Where
-    rows know their processor's seconds, these leave out what other programs took.
+    They are those of the largest published scale with FEWEST stacks, or of the one with most.
     Raises StoreError if nothing is published.
     """
-    study, found = STUDIES[name], list[Recorded]()
-    for scale in SCALES:
-        if not (results / name / f"{scale}.parquet").is_file():
-            continue
-        real: defaultdict[float, float] = defaultdict(float)
-        work: defaultdict[float, float] = defaultdict(float)  # at 1 FLOP/s
-        rows = study.load(results, scale)[0].to_pylist()
-        seeds = 1 + max(row["seed"] for row in rows)
-        own = {spec.id for spec in study.specs(scale, seeds=seeds)}
-        rows = [row for row in rows if row["id"] in own]
-        for row in [row for row in rows if row["cpu_seconds"]] or rows:
-            spec = study.kind(**{column: row[column] for column in columns(study.kind)})
-            stack = row["cpu_seconds"] or row["train_seconds"]  # members share one time
-            fixed = study.seconds(spec, math.inf)  # seconds that no rate shortens
-            real[stack] += stack + (row.get("evaluation_seconds") or 0.0) - fixed
-            work[stack] += study.seconds(spec, 1.0) - fixed
-        rate = sum(work.values()) / sum(real.values())
-        found.append(Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real)))
+    scales = [s for s in SCALES[::-1] if (results / name / f"{s}.parquet").is_file()]
+    found = []
+    for scale in scales:
+        found.append(_times(name, scale, results))
+        if len(found[-1].scatter) >= FEWEST:
+            return found[-1]
     if not found:
         raise StoreError(f"no times of {name} are published in {results}")
-    enough = [times for times in found if len(times.scatter) >= FEWEST]
-    return enough[-1] if enough else max(found, key=lambda times: len(times.scatter))
+    return max(found, key=lambda times: len(times.scatter))
+
+
+def _times(name: str, scale: str, results: Path) -> Recorded:
+    """Returns the times at a scale, of the processor where any row knows them.
+
+    The processor's seconds leave out what other programs took.
+    """
+    study = STUDIES[name]
+    real: defaultdict[float, float] = defaultdict(float)
+    work: defaultdict[float, float] = defaultdict(float)  # at 1 FLOP/s
+    rows = study.load(results, scale)[0].to_pylist()
+    seeds = 1 + max(row["seed"] for row in rows)
+    own = {spec.id for spec in study.specs(scale, seeds=seeds)}
+    rows = [row for row in rows if row["id"] in own]
+    for row in [row for row in rows if row["cpu_seconds"]] or rows:
+        spec = study.kind(**{column: row[column] for column in columns(study.kind)})
+        stack = row["cpu_seconds"] or row["train_seconds"]  # members share one time
+        fixed = study.seconds(spec, math.inf)  # seconds that no rate shortens
+        real[stack] += stack + (row.get("evaluation_seconds") or 0.0) - fixed
+        work[stack] += study.seconds(spec, 1.0) - fixed
+    rate = sum(work.values()) / sum(real.values())
+    return Recorded(rate, tuple(real[stack] * rate / work[stack] for stack in real))
 
 
 def deal(jobs: Sequence[float], workers: int) -> float:

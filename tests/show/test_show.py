@@ -19,9 +19,11 @@ from bench import run
 from bench.cli import UsageError
 from bench.frame import find, runs
 from bench.render.drawings import Cloud, Curves, Field, Pictures, of_arrays, of_row
+from bench.report import stored
 from bench.show import terminal
 from bench.show.__main__ import main
 from bench.show.details import commands
+from bench.store.provenance import REFERENCE
 from bench.studies import STUDIES
 from bench.studies.theory.spec import TheorySpec
 from tests.rows import TOY, points, row, smoke
@@ -283,7 +285,8 @@ def test_published_rows_of_every_study(
     monkeypatch.chdir(tmp_path)
     assert main([study, "--best", "1"]) == 0
     out = capsys.readouterr().out
-    assert f"of {study} at scale" in out and "python -m bench.run --id" in out
+    *_, (_, scale) = (each for each in stored(REFERENCE) if each[0] == study)
+    assert f"of {study} at scale {scale}" in out and "python -m bench.run --id" in out
     assert "└" in out or study == "theory"  # curves
 
 

@@ -149,6 +149,19 @@ def test_by_products_a_gpu_is_foreseen_within_a_factor_of_two(
     assert scores / 2 < images.evaluation_seconds(spec, 4e13, images.GPU) < 2 * scores
 
 
+def test_other_programs_lengthen_the_clock_and_not_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two trainings share 10 s of the clock, of which the processor worked 4 s for them."""
+    clock, processor = iter([100.0, 110.0]), iter([7.0, 11.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "process_time", lambda: next(processor))
+    both: list[Any] = [SimpleNamespace(seconds=1.0, cpu_seconds=0.5) for _ in range(2)]
+    with cost.counted(both):
+        pass
+    assert [(each.seconds, each.cpu_seconds) for each in both] == [(6.0, 2.5)] * 2
+
+
 def test_what_the_first_batch_compiles_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Compiling(toy.Trainer):
         first = True

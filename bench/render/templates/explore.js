@@ -753,9 +753,10 @@ function common() {
     const [code, count] = [...counts].reduce((best, each) => each[1] > best[1] ? each : best, [null, 0]);
     if (!count) continue;
     const setting = `${words} ${value(name, at(name, selected.find(i => codes[i] === code)))}`;
-    const all = codes.reduce((sum, each) => sum + (each === code), 0) / N;
     if (count === n) told.push(setting);
-    else if (n > 3 && count / n >= Math.max(MOST, TIMES * all)) most.push(`${setting} (${many(count)} of ${many(n)}; of all runs ${(100 * all).toFixed(0)} %)`);
+    if (count === n || n < 4 || count / n < MOST) continue;
+    const all = codes.reduce((sum, each) => sum + (each === code), 0) / N;
+    if (count / n >= TIMES * all) most.push(`${setting} (${many(count)} of ${many(n)}; of all runs ${(100 * all).toFixed(0)} %)`);
   }
   const lines = [`In common: ${told.join(", ") || "nothing that varies"}`, ...(most.length ? [`mostly ${most.join(", ")}`] : [])];
   $("#common").textContent = n ? lines.join("; ") : "";

@@ -49,6 +49,7 @@ from bench.studies.toy_grid.runs import (
     part,
     per_cell,
     runs,
+    to_complete,
 )
 from bench.studies.toy_grid.spec import ToySpec
 
@@ -77,7 +78,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     mine, grid = at_own_rate(frame), own(study, scale, frame)
     baseline = front.find_baseline(mine, study.baseline)
     fraction = eighth(study, grid)
-    gaps = _gaps(frame, grid, fraction)
+    gaps = _gaps(frame, grid, to_complete(grid, fraction, frame))
     notes = [TEXT["baselines"]]
     there = [name for name, own in SETTINGS.items() if {*frame.get(name, [own])} != {own}]
     if there:
@@ -127,18 +128,20 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     )
 
 
-def _gaps(
-    frame: pd.DataFrame, grid: Sequence[ToySpec], fraction: Collection[str] = ()
-) -> list[str]:
-    """Returns a warning that says what is not trained yet of the study's own `grid`, or nothing."""
+def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec], goal: Collection[str]) -> list[str]:
+    """Returns a warning that says what is not trained yet of the study's own `grid`, or nothing.
+
+    It says so as well if the configurations that are the `goal` are the balanced eighth.
+    """
     known, configs = set(frame["config"]), {spec.config for spec in grid}
     begun = [spec for spec in grid if spec.config in known]
     unbegun, lacking = len(configs - known), len({spec.id for spec in begun} - set(frame["id"]))
     words = []
-    if fraction and known & configs == {*fraction}:
-        words.append(TEXT["eighth"].format(n=len(fraction), all=len(configs)))
-    elif unbegun:
-        words += [TEXT["incomplete"], TEXT["not_begun"].format(n=unbegun, all=len(configs))]
+    if len(goal) < len(configs):
+        words.append(TEXT["eighth"].format(n=len(goal), all=len(configs)))
+    elif unbegun or lacking:
+        words.append(TEXT["incomplete"])
+        words += [TEXT["not_begun"].format(n=unbegun, all=len(configs))] * bool(unbegun)
     if lacking:
         words.append(TEXT["not_trained"].format(trainings=counted(lacking, "training")))
     return [" ".join(words)] if words else []

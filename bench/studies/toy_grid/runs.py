@@ -86,14 +86,13 @@ def own(study: Study, scale: str, frame: pd.DataFrame) -> list[ToySpec]:
 def missing(study: Study, scale: str, frame: pd.DataFrame) -> int:
     """Returns how many trainings a complete study would have beside these.
 
-    They are of the study's own grid, or of its balanced eighth where no other configuration was
-    begun. A method, lambda, learning rate or dropout that is not its own counts with all of these
-    configurations and with the seeds where it was begun.
+    They are of the study's own grid, of the configurations `to_complete`. A method, lambda,
+    learning rate or dropout that is not its own counts with all of these configurations and with
+    the seeds where it was begun.
     """
     grid = own(study, scale, frame)
-    fraction, whole = eighth(study, grid), {spec.config for spec in grid}
-    alone = fraction and whole & {*frame["config"]} == fraction
-    aside = whole - fraction if alone else set()
+    goal = to_complete(grid, eighth(study, grid), frame)
+    aside = {spec.config for spec in grid} - goal
     ids = {spec.id for spec in grid if spec.config not in aside}
     for setting, rows in by_setting(frame):
         given: dict[str, Any] = {"given": {name: [value] for name, value in setting.items()}}
@@ -125,6 +124,17 @@ def eighth(study: Study, grid: Sequence[ToySpec]) -> set[str]:
         found = {spec.config for spec in study.fraction(grid, "1/8")}
         return found if found < {spec.config for spec in grid} else set()
     return set()
+
+
+def to_complete(
+    grid: Sequence[ToySpec], fraction: Collection[str], frame: pd.DataFrame
+) -> set[str]:
+    """Returns the configurations of a grid that complete these runs.
+
+    They are those of its `eighth`, the `fraction`, where these and no others were begun.
+    """
+    whole = {spec.config for spec in grid}
+    return {*fraction} if fraction and whole & {*frame["config"]} == {*fraction} else whole
 
 
 def part(

@@ -486,6 +486,7 @@ class TestCheckpoint:
         whole = trained(_job(one, folder=tmp_path))
         again = trained(_job(one, folder=tmp_path))
         assert again.seconds == whole.seconds  # the checkpoint at the end is gone on from
+        assert again.cpu_seconds == whole.cpu_seconds > 0
         monkeypatch.setattr(source, "digest", lambda *_, **__: "0" * 12)
         anew = trained(_job(one, folder=tmp_path))
         assert anew.seconds != whole.seconds

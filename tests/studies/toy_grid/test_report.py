@@ -445,7 +445,10 @@ def test_seeds_that_some_configurations_lack_are_told(tmp_path: Path) -> None:
     page = build(tmp_path, [s for s in both if s.seed == 0 or s.config == first], "quick")
     assert said(page)["1b"].endswith("; on 72 of 72 configurations; 1 to 2 of 2 seeds each)")
     assert page.missing == 432 - 6
-    assert page.warnings[0].endswith("It lacks 426 trainings of configurations that are begun.")
+    assert page.warnings == [
+        "The study's own grid is not complete. It lacks 426 trainings of configurations that are "
+        "begun."
+    ]
 
 
 def test_verdicts_rest_on_the_runs_that_they_read(tmp_path: Path) -> None:

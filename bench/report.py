@@ -36,7 +36,7 @@ from rich.table import Table as RichTable
 from bench import plugins
 from bench.cli import BASELINE, Parser, UsageError, complain, to_path
 from bench.process import command
-from bench.render.claims import OURS, PAPER, QUESTIONS, WEIGHT, Claims
+from bench.render.claims import NO_DATA, OURS, PAPER, QUESTIONS, WEIGHT, Claims
 from bench.render.compare import agrees
 from bench.render.explore import EXPLORER, Explorer, said
 from bench.render.figures import Picture
@@ -317,26 +317,37 @@ def _renew_documents(built: Mapping[tuple[str, str], Page]) -> None:
 def verdicts(pages: Mapping[tuple[str, str], Page], whose: str) -> str:
     """Returns the paper's claims or our questions in one Markdown table, and their reports.
 
-    They are of each study at one scale: the largest that is complete, or the largest if none is.
+    They are of each study at one scale: the largest that is complete, or the largest if none is. A
+    claim without data there is that of the next scale that has data.
     """
     order = sorted(pages, key=lambda each: (not pages[each].missing, SCALES.index(each[1])))
-    largest = {study: scale for study, scale in order if scale != "smoke"}
+    found: dict[tuple[str, str], tuple[str, Sequence[str]]] = {}
+    for study, scale in order:
+        for row in _claims(pages[study, scale]) if scale != "smoke" else ():
+            key = study, row[0]
+            if row[1] == whose and (key not in found or not row[2].startswith(NO_DATA)):
+                found[key] = scale, row
+    shown = sorted({(study, scale) for (study, _), (scale, _) in found.items()})
+    words = {scale: WEIGHT[scale][0] for _, scale in shown}
+    where = {each: ", ".join(each) if len(words) > 1 else each[0] for each in shown}
     rows = [
-        [f"{id}: {says}", verdict, DETAILS.sub("", evidence), study]
-        for study, scale in largest.items()
-        for id, who, verdict, says, evidence, _ in _claims(pages[study, scale])
-        if who == whose
+        [f"{id}: {says}", _weighed(verdict, scale), DETAILS.sub("", why), where[study, scale]]
+        for (study, _), (scale, (id, _, verdict, says, why, _)) in found.items()
     ]
     rows.sort(key=lambda row: _by_number(row[0]))
-    notes, words = [], {WEIGHT[scale][0] for scale in largest.values()}
-    if len(words) == 1 and (word := words.pop()):
-        notes = [f"Every verdict is {word}."]
-        for row in rows:
-            row[1] = row[1].replace(f" ({word})", "").replace(f"({word}; ", "(")
-    links = (f"[{study}]({study}/{scale}/report.md)" for study, scale in sorted(largest.items()))
+    notes = [f"Verdicts of scale {scale} are {word}." for scale, word in words.items() if word]
+    if len(words) == 1 and notes:
+        notes = [f"Every verdict is {' '.join(words.values())}."]
+    links = (f"[{named}]({'/'.join(each)}/report.md)" for each, named in where.items())
     notes.append(f"Reports: {', '.join(links)}.")
     table = markdown(["claim", "verdict", "why", "where"], rows)
     return unbroken("\n\n".join([table, *([" ".join(notes)] if rows else [])])) + "\n"
+
+
+def _weighed(verdict: str, scale: str) -> str:
+    """Returns a verdict without the word on what it weighs at a scale."""
+    word = WEIGHT[scale][0]
+    return verdict.replace(f" ({word})", "").replace(f"({word}; ", "(") if word else verdict
 
 
 DETAILS = re.compile(r", alone \[[^]]*\]|; over \d+ configurations| \(n = [^)]*\)")

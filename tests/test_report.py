@@ -6,6 +6,7 @@ import html.parser
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -508,6 +509,28 @@ def test_every_claim_stands_in_one_table_with_its_report() -> None:
     assert all(line.endswith("| toy_grid |") for line in lines[2:])
     assert notes.endswith("Reports: [toy_grid](toy_grid/paper/report.md).")
     assert report.verdicts({("toy_grid", "smoke"): page}, PAPER).count("\n") == 2
+
+
+def test_a_claim_without_data_is_that_of_the_next_scale() -> None:
+    def page(word: str, verdicts: dict[str, str], missing: int = 0) -> Any:
+        rows = [
+            [id, PAPER, verdict, "It is so.", word, "A rule."] for id, verdict in verdicts.items()
+        ]
+        return SimpleNamespace(missing=missing, tables={"claims": SimpleNamespace(rows=rows)})
+
+    quick = page("narrow", {"1a": "holds (indicative; on 1 of 2)", "1b": "fails (indicative)"})
+    whole = page("wide", {"1a": "fails (on 1 of 2)", "1b": "no data"})
+    pages = {("toy_grid", "quick"): quick, ("toy_grid", "paper"): whole, ("mnist", "quick"): quick}
+    first, second, third, fourth = report.verdicts(pages, PAPER).splitlines()[2:6]
+    assert first == "| 1a: It is so. | fails (on 1 of 2) | wide | toy_grid, paper |"
+    assert second == "| 1a: It is so. | holds (on 1 of 2) | narrow | mnist, quick |"
+    assert third == "| 1b: It is so. | fails | narrow | toy_grid, quick |"
+    assert fourth == "| 1b: It is so. | fails | narrow | mnist, quick |"
+    notes = report.verdicts(pages, PAPER).splitlines()[-1]
+    assert notes.startswith("Verdicts of scale quick are indicative. Reports: [mnist, quick](mnist")
+    # An incomplete study stands behind a complete one of a smaller scale.
+    behind = pages | {("toy_grid", "paper"): page("wide", {"1a": "fails"}, missing=1)}
+    assert "wide" not in report.verdicts(behind, PAPER)
 
 
 def test_every_rule_that_changed_is_that_of_a_claim() -> None:

@@ -17,6 +17,8 @@ VERDICTS = {1: "holds", -1: "fails", 0: "undecided"}
 """By the sign of an interval that lies on one side of 0; 0 where it does not."""
 UNTESTED = "not tested"
 """The verdict on a claim that the models of a scale can't carry; the evidence says why."""
+NO_DATA = "no data"
+"""The verdict on a claim without the runs that its rule reads."""
 WEIGHT = {
     "smoke": ("no evidence", "Smoke runs only show that the suite works."),
     "quick": ("indicative", "At this scale verdicts are indicative: the networks are narrow."),

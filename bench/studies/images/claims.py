@@ -15,7 +15,7 @@ from itertools import product
 import pandas as pd
 
 from bench.render import front
-from bench.render.claims import FIXED, UNTESTED, VERDICTS, Claim, claim, decide
+from bench.render.claims import FIXED, NO_DATA, UNTESTED, VERDICTS, Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
 from bench.render.front import Equal
 from bench.render.intervals import Estimate, critical, student
@@ -104,9 +104,9 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
     """
     values = {label: score.of(each) for label, each in runs.items()}
     if not all(map(len, values.values())):
-        return "no data", "no runs"
+        return NO_DATA, "no runs"
     if math.isnan(score.noise):
-        return "no data", LOST
+        return NO_DATA, LOST
     weak = {}
     for label, found in values.items():
         if len(found) < SEEDS:
@@ -134,7 +134,7 @@ def reconstruction(runs: Mapping[str, pd.DataFrame], error: float) -> Outcome | 
     A diverged run has an infinite MSE.
     """
     if math.isnan(error):
-        return "no data", LOST
+        return NO_DATA, LOST
     means = {label: float(errors(each).mean()) for label, each in runs.items()}
     weak = [f"{label} {mse:.3f}" for label, mse in means.items() if not mse <= error / 2]
     if weak:
@@ -189,7 +189,7 @@ def _retention(frame: pd.DataFrame, rival: str, score: Score, tests: int) -> Out
     both = "svae_r", rival
     kept = {name: retained(frame[frame["method"] == name], score) for name in both}
     if not all(map(len, kept.values())):
-        return "no data", f"no scores of both at λ = 0 and {HIGH:g}"
+        return NO_DATA, f"no scores of both at λ = 0 and {HIGH:g}"
     if lacking := few({NAMES[name]: len(each) for name, each in kept.items()}):
         return lacking
     seeds = Spread.pooled(kept.values())
@@ -206,7 +206,7 @@ def _retention(frame: pd.DataFrame, rival: str, score: Score, tests: int) -> Out
 def reconstruct(frame: pd.DataFrame, id: str, methods: Sequence[str], tests: int) -> Claim:
     """Whether every method's error falls as lambda grows."""
     ends = {NAMES[method]: at(frame, method, HIGH) for method in methods}
-    outcome = "no data", f"no errors of all at λ = 0 and {HIGH:g}"
+    outcome = NO_DATA, f"no errors of all at λ = 0 and {HIGH:g}"
     falls = {method: _fall(frame[frame["method"] == method]) for method in methods}
     if all(map(len, falls.values())):
         gate = reconstruction(ends, anchor(frame, MEAN, ERROR))
@@ -259,7 +259,7 @@ def better(
     others, found = {rival: score.of(runs) for rival, runs in rivals.items()}, {}
     counts = {name: len(each) for name, each in {label: ours, **others}.items()}
     if not all(counts.values()):
-        return "no data", "no runs"
+        return NO_DATA, "no runs"
     if lacking := few(counts):
         return lacking
     for rival, theirs in others.items():
@@ -317,7 +317,7 @@ def level(frame: pd.DataFrame, id: str, rival: str, score: Score, scores: int) -
 
 def _level(frame: pd.DataFrame, rival: str, score: Score, scores: int) -> Outcome:
     if not targets(frame):
-        return "no data", LOST
+        return NO_DATA, LOST
     parts, sizes, gains = [], [], []
     for each in (one for one in equals(frame, [score]) if one.rival == rival):
         sizes.append(len(each.pairs))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.render.claims import Claim, claim, decide
+from bench.render.claims import NO_DATA, Claim, claim, decide
 from bench.render.compare import LEVEL, Spread
 from bench.render.front import Published, find_baseline
 from bench.render.page import Page
@@ -304,12 +304,12 @@ def _errors(each: Sequence[np.ndarray], images: np.ndarray) -> tuple[float, floa
 def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
     found = [_annealed(runs) for runs in (mine, rival)]
     if not all(map(len, found)):
-        return "no data", "no runs"
+        return NO_DATA, "no runs"
     if lacking := rules.few({"sVAE-r": len(found[0]), "NF": len(found[1])}):
         return lacking
     a, b = map(_by_image, found)
     if a.shape[1] != b.shape[1]:
-        return "no data", "the test images differ"
+        return NO_DATA, "the test images differ"
     gains = a.mean(0) - b.mean(0)
     gaps, gain = [_gap(runs) for runs in found], float(gains.mean())
     of_images, of_seeds, error = _errors([a, b], gains)
@@ -324,7 +324,7 @@ def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
 def _near(mine: pd.DataFrame) -> tuple[str, str]:
     good = _annealed(mine)
     if not len(good):
-        return "no data", "no runs"
+        return NO_DATA, "no runs"
     if lacking := rules.few({"sVAE-r": len(good)}):
         return lacking
     values = _by_image(good)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.render import intervals
-from bench.render.claims import VERDICTS, Claim, claim
+from bench.render.claims import NO_DATA, VERDICTS, Claim, claim
 from bench.render.text import texts
 from bench.studies.theory.figures import PLAYERS, TENTH
 from bench.studies.theory.runs import LEAST, away, most_updates, paired, part, traced
@@ -188,7 +188,7 @@ class Rule:
         """Returns verdict and evidence."""
         found = [(what, values[~np.isnan(values)]) for what, values in self.read(evidence)]
         if len(found) < self.intervals or not all(len(values) for _, values in found):
-            return "no data", "no trainings"
+            return NO_DATA, "no trainings"
         each = [(what, len(v), intervals.student(v, TESTS)) for what, v in found]
         # Values that agree entirely decide only if they are as many as the toy study asks for.
         if any(1 < len(values) < FEWEST and not np.ptp(values) for _, values in found):

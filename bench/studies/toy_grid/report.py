@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -17,7 +18,7 @@ import pandas as pd
 
 from bench.cli import UsageError
 from bench.render import claims, compare, front, intervals, tables
-from bench.render.claims import Claim, claim, decide
+from bench.render.claims import NO_DATA, Claim, claim, decide
 from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture, rank
 from bench.render.front import Equal
@@ -43,12 +44,13 @@ from bench.studies.toy_grid.runs import (
     at_own_rate,
     by_setting,
     cells,
-    eighth,
     missing,
     own,
     part,
+    parts,
     per_cell,
     runs,
+    seeds_of,
     to_complete,
 )
 from bench.studies.toy_grid.spec import ToySpec
@@ -77,8 +79,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     frame = runs(study, results, scale)
     mine, grid = at_own_rate(frame), own(study, scale, frame)
     baseline = front.find_baseline(mine, study.baseline)
-    fraction = eighth(study, grid)
-    gaps = _gaps(frame, grid, to_complete(grid, fraction, frame))
+    fractions = parts(study, grid)
+    gaps = _gaps(mine, grid, fractions)
     notes = [TEXT["baselines"]]
     there = [name for name, own in SETTINGS.items() if {*frame.get(name, [own])} != {own}]
     if there:
@@ -104,23 +106,23 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         return Picture(name, partial(draw[name], mine), **{**text, "caption": caption})
 
     first, path, *others = (picture(*each) for each in TEXT["figures"].items())
-    resting, equal = partial(part, grid, fraction, frame) if gaps else None, at_equal_error(mine)
+    resting, equal = partial(part, grid, fractions, mine) if gaps else None, at_equal_error(mine)
     found = toy_claims(mine, resting) + equal_claims(equal, resting)
     family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
     rules = TEXT["rules"].format(**family)
     beside = at_equal_error(mine, baseline) if baseline else equal
-    parts = [first, scores(frame, study.metrics())]
+    shown = [first, scores(frame, study.metrics(), fractions)]
     if scale == "paper":
-        parts.append(distances(mine, LAM))
-    parts += [path, equal_table(beside, baseline), *others]
-    parts += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
-    parts += factors.tables(frame, mine, LAM)
-    parts.append(claims.changes(TEXT["changes"]))
+        shown.append(distances(mine, LAM))
+    shown += [path, equal_table(beside, baseline), *others]
+    shown += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
+    shown += factors.tables(frame, mine, LAM)
+    shown.append(claims.changes(TEXT["changes"]))
     if other is not None:
-        parts.append(comparison(frame, runs(study, other, scale), other))
+        shown.append(comparison(frame, runs(study, other, scale), other))
     return Page(
         frame=frame,
-        parts=[each for each in parts if isinstance(each, Picture) or each.rows],
+        parts=[each for each in shown if isinstance(each, Picture) or each.rows],
         warnings=[*damage(frame), *gaps],
         notes=notes,
         missing=missing(study, scale, frame),
@@ -128,34 +130,42 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     )
 
 
-def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec], goal: Collection[str]) -> list[str]:
+def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec], fractions: Sequence[set[str]]) -> list[str]:
     """Returns a warning that says what is not trained yet of the study's own `grid`, or nothing.
 
-    It says so as well if the configurations that are the `goal` are the balanced eighth.
+    It says so as well if the configurations that complete it are the balanced eighth, or if only
+    some have further seeds. `fractions` are the grid's `parts`.
     """
     known, configs = set(frame["config"]), {spec.config for spec in grid}
-    begun = [spec for spec in grid if spec.config in known]
-    unbegun, lacking = len(configs - known), len({spec.id for spec in begun} - set(frame["id"]))
+    goal = to_complete(configs, fractions, frame)
+    begun = [each for each in grid if each.config in known and (each.config, each.seed) in goal]
+    wanted = Counter(config for config, _ in goal)
+    unbegun, lacking = len(wanted.keys() - known), len({each.id for each in begun} - {*frame["id"]})
     words = []
-    if len(goal) < len(configs):
-        words.append(TEXT["eighth"].format(n=len(goal), all=len(configs)))
+    if len(wanted) < len(configs):
+        words.append(TEXT["eighth"].format(n=len(wanted), all=len(configs)))
     elif unbegun or lacking:
         words.append(TEXT["incomplete"])
         words += [TEXT["not_begun"].format(n=unbegun, all=len(configs))] * bool(unbegun)
     if lacking:
         words.append(TEXT["not_trained"].format(trainings=counted(lacking, "training")))
+    if more := seeds_of(wanted):
+        words.append(f"{more}.")
     return [" ".join(words)] if words else []
 
 
-def scores(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Table:
+def scores(
+    frame: pd.DataFrame, metrics: Sequence[Metric], fractions: Sequence[set[str]] = ()
+) -> Table:
     """Returns per lambda and label the score, the shares, what is to be trained, the paper beside.
 
-    Any of the `metrics` that is not KNOWN has a column where there are values of it.
+    Any of the `metrics` that is not KNOWN has a column where there are values of it. `fractions`
+    are the `parts` of the grid.
     """
     paper, alice, groups = paper_cells(), alice_cells(), []
     for _, rows in by_setting(frame):
         # A cell should have every configuration and every seed that were begun at its settings.
-        expected = rows["config"].nunique() * (int(rows["seed"].max()) + 1)
+        expected = len(to_complete({*rows["config"]}, fractions, rows))
         groups += [group for *_, group in cells(rows.assign(expected=expected))]
 
     def published(heading: str, form: Callable[[float], str] = percent) -> tuple[Column, Cell]:
@@ -419,7 +429,7 @@ def toy_claims(
             [reading for each in asks if (reading := Reading.of(frame, each))]
             for asks in (asked, BESIDE.get(id, []))
         )
-        verdict = _verdict(read) if len(read) == len(asked) else "no data"
+        verdict = _verdict(read) if len(read) == len(asked) else NO_DATA
         evidence = [
             f"{each.words}, {each.power}" if verdict == "undecided" else each.words for each in read
         ]
@@ -491,7 +501,7 @@ def equal_claims(
         if not read and rival != "alice":
             continue
         known = {each: gain for each, gain in read.items() if gain}
-        verdict = _equal_verdict(known) if len(known) == len(TARGETS) else "no data"
+        verdict = _equal_verdict(known) if len(known) == len(TARGETS) else NO_DATA
         evidence = [_equal_words(each, gain) for each, gain in read.items()]
         if known:
             counts = dict.fromkeys(str(len(each.means)) for each in known)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -86,20 +87,23 @@ def own(study: Study, scale: str, frame: pd.DataFrame) -> list[ToySpec]:
 def missing(study: Study, scale: str, frame: pd.DataFrame) -> int:
     """Returns how many trainings a complete study would have beside these.
 
-    They are of the study's own grid, of the configurations `to_complete`. A method, lambda,
-    learning rate or dropout that is not its own counts with all of these configurations and with
-    the seeds where it was begun.
+    They are of the study's own grid, of what is `to_complete`. A method, lambda, learning rate or
+    dropout that is not its own counts with the seeds where it was begun.
     """
-    grid = own(study, scale, frame)
-    goal = to_complete(grid, eighth(study, grid), frame)
-    aside = {spec.config for spec in grid} - goal
-    ids = {spec.id for spec in grid if spec.config not in aside}
+    ids = {spec.id for spec in _wanted(study, own(study, scale, frame), at_own_rate(frame))}
     for setting, rows in by_setting(frame):
         given: dict[str, Any] = {"given": {name: [value] for name, value in setting.items()}}
         for method, value in set(zip(rows["method"], rows["lam"], strict=True)):
-            cell = study.specs(scale, [method], [value], **given, **_begun(rows))
-            ids |= {spec.id for spec in cell if spec.config not in aside}
+            begun = _begun(at(rows, method, value))
+            cell = study.specs(scale, [method], [value], **given, **begun)
+            ids |= {spec.id for spec in _wanted(study, cell, rows)}
     return len(ids - set(frame["id"]))
+
+
+def _wanted(study: Study, specs: Sequence[ToySpec], frame: pd.DataFrame) -> list[ToySpec]:
+    """Returns the trainings of these specs that are `to_complete` the runs."""
+    goal = to_complete({spec.config for spec in specs}, parts(study, specs), frame)
+    return [spec for spec in specs if (spec.config, spec.seed) in goal]
 
 
 def _begun(frame: pd.DataFrame) -> dict[str, Any]:
@@ -118,36 +122,48 @@ def by_setting(frame: pd.DataFrame) -> Iterator[tuple[dict[str, float], pd.DataF
         yield dict(zip(names, values, strict=True)), rows
 
 
-def eighth(study: Study, grid: Sequence[ToySpec]) -> set[str]:
-    """Returns the configurations of the balanced eighth of a grid, none if there is no smaller."""
-    with suppress(UsageError):
-        found = {spec.config for spec in study.fraction(grid, "1/8")}
-        return found if found < {spec.config for spec in grid} else set()
-    return set()
+def parts(study: Study, grid: Sequence[ToySpec]) -> list[set[str]]:
+    """Returns the configurations of a grid's balanced parts, the 32nd and the eighth.
+
+    A part that a grid does not have, or that is all of it, is empty.
+    """
+    whole, found = {spec.config for spec in grid}, []
+    for size in ("1/32", "1/8"):
+        here = set()
+        with suppress(UsageError):
+            here = {spec.config for spec in study.fraction(grid, size)}
+        found.append(here if here < whole else set())
+    return found
 
 
 def to_complete(
-    grid: Sequence[ToySpec], fraction: Collection[str], frame: pd.DataFrame
-) -> set[str]:
-    """Returns the configurations of a grid that complete these runs.
+    whole: Collection[str], fractions: Sequence[set[str]], frame: pd.DataFrame
+) -> set[tuple[str, int]]:
+    """Returns the configurations that complete these runs, of the `whole`, and the seeds of each.
 
-    They are those of its `eighth`, the `fraction`, where these and no others were begun.
+    `fractions` are the grid's `parts`. Each seed asks for all configurations, or for a part where
+    this and no others were begun. The first seed asks for no less than the eighth.
     """
-    whole = {spec.config for spec in grid}
-    return {*fraction} if fraction and whole & {*frame["config"]} == {*fraction} else whole
+    found = set()
+    for seed in range(int(frame["seed"].max()) + 1):
+        begun = {*whole} & {*frame.loc[frame["seed"] == seed, "config"]}
+        is_part = bool(begun) and begun in (fractions if seed else fractions[1:])
+        found |= {(config, seed) for config in (begun if is_part else whole)}
+    return found
 
 
 def part(
     grid: Sequence[ToySpec],
-    fraction: Collection[str],
+    fractions: Sequence[set[str]],
     frame: pd.DataFrame,
     used: Sequence[pd.DataFrame],
 ) -> str:
     """Returns on which part of the study's own grid the runs rest that were `used`, in words.
 
-    `grid` has the trainings of the complete grid and `fraction` its `eighth`, without which a
-    verdict is indicative. `frame` has the settings of configurations that are not among them.
+    `grid` has the trainings of the complete grid and `fractions` its `parts`: a verdict without the
+    eighth is indicative. `frame` has the settings of configurations that are not among them.
     """
+    eighth = fractions[1]
     own = {spec.config: vars(spec) for spec in grid}
     levels = {name: {row[name] for row in own.values()} for name in _VARIED}
 
@@ -163,7 +179,7 @@ def part(
     def configurations(here: frozenset[str]) -> str:
         known = [own[config] for config in sorted(here) if config in own]
         there = {name: {row[name] for row in known} for name in _VARIED}
-        on = "on_eighth" if {*fraction} == here else "on_part"
+        on = "on_eighth" if eighth == here else "on_part"
         words = TEXT[on].format(n=len(known), all=len(own))
         if narrowed := fields({name: v for name, v in there.items() if v != levels[name]}):
             words += f": {narrowed}"
@@ -178,14 +194,23 @@ def part(
         return words
 
     words = " and ".join(configurations(each) for each in {frozenset(u["config"]): 0 for u in used})
-    if any({*fraction} - {*runs["config"]} for runs in used):
+    if any(eighth - {*runs["config"]} for runs in used):
         words = TEXT["indicative"] + words
     seeds = len({spec.seed for spec in grid})
     counts = pd.concat(runs.groupby("config")["seed"].nunique() for runs in used)
-    if counts.min() < seeds:
+    wanted = Counter(config for config, _ in to_complete(own, fractions, frame))
+    if any(count < wanted.get(str(config), seeds) for config, count in counts.items()):
         span = " to ".join(map(str, dict.fromkeys((counts.min(), counts.max()))))
         words += f"; {span} of {seeds} seeds each"
+    elif counts.min() < seeds:
+        words += "; " + seeds_of(wanted)
     return words
+
+
+def seeds_of(wanted: Mapping[str, int]) -> str:
+    """Returns how many configurations have how many seeds, in words, without the most frequent."""
+    groups = Counter(wanted.values()).most_common()[1:]
+    return ", ".join(TEXT["more_seeds"].format(n=n, seeds=seeds) for seeds, n in groups)
 
 
 def at_own_rate(frame: pd.DataFrame) -> pd.DataFrame:

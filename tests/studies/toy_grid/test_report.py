@@ -400,6 +400,28 @@ def test_the_whole_eighth_is_more_than_indicative(tmp_path: Path) -> None:
     assert page.missing == 3
 
 
+def test_further_seeds_of_the_balanced_32nd_leave_the_eighth_whole(tmp_path: Path) -> None:
+    """One that is lacking is told. Another method with a seed is not asked for more."""
+    more = TOY.fraction(TOY.specs("paper", seeds=3), "1/32")
+    specs = [*TOY.fraction(PAPER_GRID, "1/8"), *(spec for spec in more if spec.seed)]
+    beside = TOY.fraction(TOY.specs("paper", methods=["alice_minimax"], lams=[0.1]), "1/8")
+    (tmp_path / "whole").mkdir()
+    page = build(tmp_path / "whole", [*specs, *beside])
+    assert page.missing == 0
+    assert said(page)["1a"].endswith(
+        "(on the balanced eighth, 72 of 576 configurations; 18 configurations have 3 seeds)"
+    )
+    assert page.warnings[0].endswith("ratio of updates. 18 configurations have 3 seeds.")
+    scores = page.tables["scores"]
+    lacking = {line[1]: line[scores.names.index("not trained yet")] for line in scores.rows}
+    assert lacking.pop("alice_minimax") == "36" and {*lacking.values()} == {"0"}
+    (tmp_path / "part").mkdir()
+    page = build(tmp_path / "part", [s for s in specs if s.id != more[-1].id])
+    assert more[-1].seed == 2 and page.missing == 1
+    assert "It lacks 1 training of configurations that are begun." in page.warnings[0]
+    assert said(page)["1b"].endswith("72 of 576 configurations; 1 to 3 of 3 seeds each)")
+
+
 def test_runs_as_the_paper_s_lie_no_further_away_than_chance(tmp_path: Path) -> None:
     """Shares of the bins are compared, at the paper's own size alone."""
     specs = [s for s in TOY.fraction(PAPER_GRID, "1/8") if s.lam == 0.1]

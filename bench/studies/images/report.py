@@ -84,12 +84,17 @@ def page(
     words: dict[str, Any] = {**TEXT, **text, **values, "broad": broad}
     titles, captions = (TEXT[kind] | text.get(kind, {}) for kind in ("titles", "captions"))
     titles |= text.get("own_titles", {}) if other else {}
+    apart = [] if other else frames.apart(asked, frame)
+    titles = {name: ", ".join([title, *apart]) for name, title in titles.items()}
+    tables = [replace(each, title=", ".join([each.title, *apart])) for each in tables]
     pictures = [
         Picture(name, draw, titles[name], captions[name].format(**words), KINDS.get(name, "lines"))
         for name, draw in drawn.items()
     ]
     missing = frames.missing(frame, asked.study, asked.scale)
     own, warnings = frames.own(frame, asked.study, asked.scale), remarks(frame, study)
+    if apart:
+        warnings.append(TEXT["apart"].format(settings=", ".join(apart)))
     if missing:
         warnings.append(TEXT["incomplete"].format(n=missing, all=len(own)))
         found = [replace(each, part=_part(each, own, frame)) for each in found]

@@ -158,6 +158,12 @@ def own_settings(study: Study, scale: str) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in columns(ImageSpec)}
 
 
+def apart(asked: Asked, frame: pd.DataFrame) -> list[str]:
+    """Returns in which settings the frame differs from the study's own, in words."""
+    found = _apart(frame[SETTINGS].iloc[0], own_settings(asked.study, asked.scale))
+    return [f"{name} {value}" for name, value in found.items()]
+
+
 def foreign(frame: pd.DataFrame, study: Study) -> bool:
     """Returns whether the images are neither the study's own nor those drawn in their place."""
     return first(frame)["data"] not in {study.first_of(scale, "data") for scale in study.axes}

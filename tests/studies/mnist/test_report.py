@@ -344,6 +344,23 @@ def test_other_settings_stay_out_of_the_table(tmp_path: Path) -> None:
     assert mine["temperatures"].tolist() == [7]  # what is compared with those alone
 
 
+def test_settings_that_are_not_the_study_s_own_stand_in_every_title(tmp_path: Path) -> None:
+    kept = STUDIES["mnist"].store(tmp_path, "smoke")
+    kept.prepare()
+    longer = [{**r, "id": f"{i:016x}", "epochs": 7} for i, r in enumerate(rows())]
+    kept.write(longer, [])
+    page = report.build("mnist", "smoke", tmp_path)
+    assert page.tables["table1"].title == "Table 1, epochs 7"
+    shown = [*(page.tables.keys() - {"claims", "changes"}), *(each.name for each in page.pictures)]
+    titles = {each.name: each.title for each in [*page.tables.values(), *page.pictures]}
+    assert all(titles[name].endswith(", epochs 7") for name in shown) and len(shown) > 4
+    assert "No training has the study's own settings. These differ: epochs 7." in page.warnings
+    assert page.missing == len(rows(1))
+    kept.write(rows(seeds=1), [])
+    own = report.build("mnist", "smoke", tmp_path)
+    assert own.tables["table1"].title == "Table 1"
+
+
 def test_precisions_are_compared_at_any_settings(tmp_path: Path) -> None:
     kept = STUDIES["mnist"].store(tmp_path, "smoke")
     kept.prepare()

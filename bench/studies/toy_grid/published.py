@@ -70,27 +70,32 @@ def distances(frame: pd.DataFrame, value: float) -> Table:
     """Returns how far the runs of each cell lie from the paper's bars, and how far by chance.
 
     Each distance is the total variation: the least share of runs that would have to change their
-    bin. The caption names the cells at lambda `value` in a sentence.
+    bin. The caption names the cells at lambda `value` in a sentence, and which are beyond chance.
     """
-    bars, rows, told = paper_bars(), [], []
+    bars, rows, told, beyond = paper_bars(), [], [], []
     for label, at, runs in cells(frame):
         theirs = bars[(bars["label"] == label) & (bars["lam"] == at)]
         if theirs.empty:
             continue
-        found = [
-            [percent(each) for each in _distance(runs, column, theirs[theirs["metric"] == metric])]
+        found = {
+            metric: _distance(runs, column, theirs[theirs["metric"] == metric])
             for metric, column in DRAWN.items()
-        ]
-        rows.append([lam(at), label, *found[0], *found[1], str(runs["config"].nunique())])
+        }
+        shown = [percent(each) for pair in found.values() for each in pair]
+        rows.append([lam(at), label, *shown, str(runs["config"].nunique())])
+        each = {
+            m: f"{m} {percent(d)} (by chance up to {percent(c)})" for m, (d, c) in found.items()
+        }
         if at == value:
-            words = zip(DRAWN, found, strict=True)
-            each = (f"{metric} {far} (by chance up to {chance})" for metric, (far, chance) in words)
-            told.append(f"{label} {' and '.join(each)}")
+            told.append(f"{label} {' and '.join(each.values())}")
+        beyond += [f"{label} at λ = {lam(at)} by the {m}" for m, (d, c) in found.items() if d > c]
     heads = [f"{metric}{more}" for metric in DRAWN for more in ("", ", by chance up to")]
     columns = [Column("λ"), Column("method", text=True), *map(Column, [*heads, "configurations"])]
     words = TEXT["distances"]
     sentence = words["sentence"].format(lam=lam(value), told="; ".join(told)) if told else ""
-    caption = f"{sentence} {words['caption']}".strip()
+    which = f" ({', '.join(beyond)})" if beyond else ""
+    count = words["beyond"].format(n=len(beyond), all=len(DRAWN) * len(rows), which=which)
+    caption = f"{sentence} {count} {words['caption']}".strip()
     return Table("distances", words["title"], caption, columns, rows)
 
 

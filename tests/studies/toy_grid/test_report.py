@@ -430,6 +430,9 @@ def test_runs_as_the_paper_s_lie_no_further_away_than_chance(tmp_path: Path) -> 
     # All of ours are in the top bin, where the paper has 77.8 and 73.5 % of what it has drawn.
     assert lines["sVAE-r"]["IS"] == "23.1 %" and lines["ALICE"]["IS"] == "26.9 %"
     assert "sVAE-r IS 23.1 % (by chance up to" in table.caption
+    beyond = "sVAE-r at λ = 0.1 by the IS, sVAE-r at λ = 0.1 by the MSE, ALICE at λ = 0.1 by the IS"
+    assert lines["ALICE"]["MSE"] == "3.4 %" and lines["sVAE-r"]["MSE"] == "8.7 %"
+    assert f"Of 4 distances 3 exceed chance ({beyond})" in table.caption
     bars = published.paper_bars()
     theirs = bars[(bars["label"] == "ALICE") & (bars["lam"] == 0.1) & (bars["metric"] == "MSE")]
     counts = (theirs["percent"] * 10).round().astype(int)

@@ -350,7 +350,7 @@ def _weighed(verdict: str, scale: str) -> str:
     return verdict.replace(f" ({word})", "").replace(f"({word}; ", "(") if word else verdict
 
 
-DETAILS = re.compile(r", alone \[[^]]*\]|; over \d+ configurations| \(n = [^)]*\)")
+DETAILS = re.compile(r", alone \[[^]]*\]|; over \d+(?: and \d+)? configurations| \(n = [^)]*\)")
 """What only the report says: single intervals beside family-wise intervals, and counts."""
 
 

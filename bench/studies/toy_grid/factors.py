@@ -141,19 +141,19 @@ def _told(ends: Sequence[float], gain: Resampled, form: str) -> str:
 
 # The spread of seeds and of configurations
 
-SPREAD = {"score": "IS", "log_mse": "log10 MSE"}
+SPREAD = {"score": "IS", "top": f"IS > {TOP}", "log_mse": "log10 MSE"}
 """The columns whose spread is told, in words."""
 
 
 def components(frame: pd.DataFrame) -> Table:
     """Returns how much of the spread is the seed's, a row a method and lambda with several seeds.
 
-    (Searle, Casella & McCulloch, *Variance Components*, section 3.6: unbalanced data, by the
-    analysis of variance.)
+    Below the two methods of the paper's study stands their paired difference. (Searle, Casella &
+    McCulloch, *Variance Components*, section 3.6: unbalanced data, by the analysis of variance.)
     """
     rows, told = [], frame.assign(log_mse=np.log10(frame["mse"].clip(1e-6, 1e6)))
-    for label, value, runs in cells(told):
-        by = runs.groupby("config")[[*SPREAD]]
+    for label, value, runs in _with_differences(told):
+        by = runs.astype({"top": float}).groupby("config")[[*SPREAD]]
         sizes = by.size().to_numpy()
         several = sizes > 1
         if several.sum() < 2:
@@ -174,6 +174,18 @@ def components(frame: pd.DataFrame) -> Table:
     columns = [Column("λ"), Column("method", text=True)]
     columns += map(Column, [*heads, "configurations", "runs"])
     return _table("components", columns, rows)
+
+
+def _with_differences(frame: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    """Yields the cells of each lambda, and the paired difference of the OWN methods there."""
+    for value in sorted(frame["lam"].unique()):
+        yield from cells(frame[frame["lam"] == value])
+        ours, theirs = (at(frame, method, value) for method in OWN)
+        both = ours.merge(theirs, on=["config", "seed"], suffixes=("", " "))
+        if len(both):
+            gaps = {name: both[name] * 1.0 - both[f"{name} "] * 1.0 for name in SPREAD}
+            label = f"{both['label'].iloc[0]} − {both['label '].iloc[0]}"
+            yield label, value, both[["config"]].assign(**gaps)
 
 
 def _variances(

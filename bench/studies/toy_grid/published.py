@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.render.tables import Column, Table, lam, percent
+from bench.render.tables import Column, Table, lam, number, p_value, percent
 from bench.render.text import texts
 from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP, cells
 
@@ -16,6 +18,10 @@ DRAWN = {"IS": "score", "MSE": "mse"}
 """Columns of runs by what the paper's bars count."""
 DRAWS = 10_000
 """How often runs are drawn from the paper's bars."""
+LEVEL = 0.95
+"""The share of draws that are no further away than chance says."""
+SHIFT = 0.1
+"""The share of runs whose change of bin a distance should find."""
 
 
 def paper_bars() -> pd.DataFrame:
@@ -66,53 +72,124 @@ def alice_cells() -> dict[tuple[str, float], dict[str, float]]:
     }
 
 
-def distances(frame: pd.DataFrame, value: float) -> Table:
+def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = None) -> Table:
     """Returns how far the runs of each cell lie from the paper's bars, and how far by chance.
 
     Each distance is the total variation: the least share of runs that would have to change their
-    bin. The caption names the cells at lambda `value` in a sentence, and which are beyond chance.
+    bin. Beside it stands that of `narrow`, runs of narrower networks, if given. The caption names
+    the cells at lambda `value` in a sentence, and which are beyond chance.
     """
-    bars, rows, told, beyond = paper_bars(), [], [], []
-    for label, at, runs in cells(frame):
-        theirs = bars[(bars["label"] == label) & (bars["lam"] == at)]
-        if theirs.empty:
+    groups: Any = paper_bars().groupby(["lam", "label"])
+    bars = {key: dict(iter(group.groupby("metric"))) for key, group in groups}
+    small = {} if narrow is None else _by_cell(narrow)
+    rows, told, beyond = [], [], []
+    for (at, label), runs in _by_cell(frame).items():
+        if (at, label) not in bars:
             continue
-        found = {
-            metric: _distance(runs, column, theirs[theirs["metric"] == metric])
-            for metric, column in DRAWN.items()
-        }
-        shown = [percent(each) for pair in found.values() for each in pair]
-        rows.append([lam(at), label, *shown, str(runs["config"].nunique())])
-        each = {
-            m: f"{m} {percent(d)} (by chance up to {percent(c)})" for m, (d, c) in found.items()
-        }
-        if at == value:
-            told.append(f"{label} {' and '.join(each.values())}")
-        beyond += [f"{label} at λ = {lam(at)} by the {m}" for m, (d, c) in found.items() if d > c]
-    heads = [f"{metric}{more}" for metric in DRAWN for more in ("", ", by chance up to")]
-    columns = [Column("λ"), Column("method", text=True), *map(Column, [*heads, "configurations"])]
-    words = TEXT["distances"]
-    sentence = words["sentence"].format(lam=lam(value), told="; ".join(told)) if told else ""
-    which = f" ({', '.join(beyond)})" if beyond else ""
-    count = words["beyond"].format(n=len(beyond), all=len(DRAWN) * len(rows), which=which)
-    caption = f"{sentence} {count} {words['caption']}".strip()
-    return Table("distances", words["title"], caption, columns, rows)
+        theirs, beside = bars[at, label], small.get((at, label))
+        found = {metric: _distance(runs, theirs[metric]) for metric in DRAWN}
+        row = [cell for each in found.values() for cell in each.cells()]
+        row += [number(mean, 2) for mean in _means(runs, theirs["IS"])]
+        for metric in DRAWN if small else ():
+            known = beside is not None
+            row.append(percent(_distance(beside, theirs[metric]).value) if known else "")
+        rows.append([lam(at), label, *row, str(runs["config"].nunique())])
+        words = [f"{metric} {percent(each.value)}" for metric, each in found.items()]
+        told += [f"{label} {' and '.join(words)}"] * (at == value)
+        beyond += [f"{label} at λ = {lam(at)} by the {m}" for m, each in found.items() if each.far]
+    more = ("", ", by chance up to", ", p", ", power")
+    heads = [f"{metric}{end}" for metric in DRAWN for end in more]
+    columns = [Column("λ"), Column("method", text=True), *map(Column, heads)]
+    columns += [Column("IS mean by bins"), Column("paper IS mean by bins", paper=True)]
+    columns += [Column(f"{metric}, scale quick") for metric in DRAWN if small]
+    columns.append(Column("configurations"))
+    both = [bars[each] for each in bars if each[0] == value]
+    apart = (f"{m} {percent(_between(*(each[m] for each in both)))}" for m in DRAWN)
+    count, text = len(DRAWN) * len(rows), TEXT["distances"]
+    caption = text["caption"].format(
+        lam=lam(value),
+        told="; ".join(told) or "none",
+        apart=" and ".join(apart),
+        n=len(beyond),
+        all=count,
+        expected=f"{(1 - LEVEL) * count:.1f}",
+        which=f" ({', '.join(beyond)})" if beyond else "",
+        quick=text["quick"] if small else "",
+    )
+    return Table("distances", text["title"], caption.strip(), columns, rows)
 
 
-def _distance(runs: pd.DataFrame, column: str, bars: pd.DataFrame) -> tuple[float, float]:
-    """Returns the distance of our shares of each bin from the paper's `bars`, and that of chance.
+def _by_cell(frame: pd.DataFrame) -> dict[tuple[float, str], pd.DataFrame]:
+    return {(value, label): runs for label, value, runs in cells(frame)}
 
-    The seeds of a configuration share its weight. Of as many runs from the paper's bars as we have
-    configurations, one sample in 20 is further away than chance says.
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance, the one that chance reaches, and how probable both are.
+
+    `p` is the probability of this distance by chance, and `power` that of one beyond chance if a
+    SHIFT of runs left the most frequent bin.
     """
-    last = np.nextafter(bars["bin_hi"].iloc[-1], np.inf)  # which has the highest score
-    edges = [*bars["bin_lo"], last, np.inf]
-    theirs = bars["percent"].to_numpy() / 100
-    theirs = np.append(theirs, max(0.0, 1 - theirs.sum()))  # above the last bin, which is not drawn
-    theirs /= theirs.sum()
-    n = runs["config"].nunique()
-    weights = 1 / (n * runs.groupby("config")[column].transform("size"))
+
+    value: float
+    chance: float
+    p: float
+    power: float
+
+    @property
+    def far(self) -> bool:
+        """Whether the distance is beyond chance."""
+        return self.value > self.chance
+
+    def cells(self) -> list[str]:
+        """Returns its cells of a table."""
+        return [percent(self.value), percent(self.chance), p_value(self.p), percent(self.power)]
+
+
+def _distance(runs: pd.DataFrame, bars: pd.DataFrame) -> Distance:
+    """Returns the distance of our shares of each bin from the paper's `bars` of one metric.
+
+    Shares are of the runs within the bars. The seeds of a configuration share its weight. Chance
+    draws as many runs from the bars as we have configurations.
+    """
+    edges = [*bars["bin_lo"], np.nextafter(bars["bin_hi"].iloc[-1], np.inf)]  # the highest score
+    column = DRAWN[bars["metric"].iloc[0]]
+    weights = 1 / runs.groupby("config")[column].transform("size")
     ours, _ = np.histogram(runs[column], edges, weights=weights)
-    drawn = np.random.default_rng(0).multinomial(n, theirs, size=DRAWS) / n
-    chance = np.abs(drawn - theirs).sum(axis=1) / 2
-    return float(np.abs(ours - theirs).sum() / 2), float(np.quantile(chance, 0.95))
+    theirs, n = _shares(bars), runs["config"].nunique()
+    random = np.random.default_rng(0)
+
+    def far(shares: np.ndarray) -> np.ndarray:
+        drawn = random.multinomial(n, shares, size=DRAWS) / n
+        return np.abs(drawn - theirs).sum(axis=1) / 2
+
+    most = theirs.argmax()
+    moved = np.where(np.arange(len(theirs)) == most, theirs - SHIFT, theirs)
+    others = np.arange(len(theirs)) != most
+    moved[others] *= 1 + SHIFT / theirs[others].sum()
+    value = float(np.abs(ours / ours.sum() - theirs).sum() / 2) if ours.any() else 1.0
+    draws = far(theirs)
+    chance = float(np.quantile(draws, LEVEL))
+    p, power = float((draws >= value).mean()), float((far(moved) > chance).mean())
+    return Distance(value, chance, p, power)
+
+
+def _means(runs: pd.DataFrame, bars: pd.DataFrame) -> tuple[float, float]:
+    """Returns our mean and the paper's, both by the centres of the bins."""
+    centres = (bars["bin_lo"] + bars["bin_hi"]).to_numpy() / 2
+    places = np.searchsorted(bars["bin_hi"].to_numpy(), runs[DRAWN["IS"]].to_numpy())
+    ours = pd.Series(centres[np.minimum(places, len(centres) - 1)]).groupby(
+        runs["config"].to_numpy()
+    )
+    return float(ours.mean().mean()), float(centres @ _shares(bars))
+
+
+def _shares(bars: pd.DataFrame) -> np.ndarray:
+    """Returns the share of each bin; bars were digitised, so they don't sum to 100 %."""
+    shares = bars["percent"].to_numpy(float)
+    return shares / shares.sum()
+
+
+def _between(a: pd.DataFrame, b: pd.DataFrame) -> float:
+    """Returns the distance of bars from others."""
+    return float(np.abs(_shares(a) - _shares(b)).sum() / 2)

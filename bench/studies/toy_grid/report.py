@@ -113,7 +113,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     beside = at_equal_error(mine, baseline) if baseline else equal
     shown = [first, scores(frame, study.metrics(), fractions)]
     if scale == "paper":
-        shown.append(distances(mine, LAM))
+        narrow = runs(study, results, "quick")
+        shown.append(distances(mine, LAM, at_own_rate(narrow) if len(narrow) else None))
     shown += [path, equal_table(beside, baseline), *others]
     shown += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
     shown += factors.tables(frame, mine, LAM)
@@ -396,13 +397,24 @@ class Reading:
             bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells
         ]
         effect = reduce(float.__sub__, known) - asked.least
-        chance = intervals.power(effect, self.found.error, TESTS)
+        chance = intervals.power(effect, self._error(known), TESTS)
         if math.isnan(chance):
             return "power unknown, as all configurations agree"
         shown = "< 1 %" if chance < 0.005 else f"{100 * chance:.0f} %"
         theirs = f"{effect:+.3f}" if len(known) > 1 else percent(known[0])
         against = ", which speaks against the claim" if asked.sign * effect < 0 else ""
         return f"power {shown} against the paper's {theirs}{against}"
+
+    def _error(self, truth: Sequence[float]) -> float:
+        """Returns the standard error if these values were true.
+
+        That of a difference is that of our runs. A single share near 0 or 1 has a smaller one.
+        """
+        if len(truth) > 1:
+            return self.found.error
+        ours, theirs = (each * (1 - each) for each in (self.found.value, truth[0]))
+        one = self.found.error / math.sqrt(ours) if ours else 1 / math.sqrt(len(self.values[0]))
+        return one * math.sqrt(theirs)
 
 
 def _brackets(found: Resampled, tests: int, scale: float = 1, form: str = "+.3f") -> str:
@@ -510,7 +522,9 @@ def equal_claims(
         values: dict[str, Any] = {"score": figures.GENERATED[score], "targets": targets}
         values["rival"] = next((each.labels[1] for each in read), LABELS["alice"][1])
         one = claim(TEXT["claims"][f"equal{end}"], id + end, outcome, **values)
-        used = [each.pairs.index.to_frame(index=False) for each in known]
+        # A path that does not reach a target was trained: it is part of what the claim rests on.
+        paths = [each.ours.index.intersection(each.theirs.index) for each in known]
+        used = [each.to_frame(index=False) for each in paths]
         claimed.append(replace(one, part=resting(used) if resting and used else ""))
     return claimed
 

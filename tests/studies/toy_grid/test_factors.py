@@ -162,6 +162,27 @@ def test_the_spread_is_told_apart_by_seeds_and_configurations(made: Callable[...
     assert factors.components(made(OURS, lambda s: draws[s.id])).rows == []
 
 
+def test_the_spread_of_a_paired_difference_leaves_out_what_both_share(
+    made: Callable[..., Any],
+) -> None:
+    """A configuration shifts both methods alike, and then one of them alone as well."""
+    rng = np.random.default_rng(0)
+    configs = {s.config: rng.normal() for s in OURS}
+    several = [replace(s, seed=seed) for s in GRID for seed in range(5)]
+    draws = {s.id: configs[s.config] + 0.1 * rng.normal() for s in several}
+    table = factors.components(made(several, lambda s: draws[s.id]))
+    assert read(table, "0.1", "ALICE")["IS: share of seeds"].startswith("0.01 ")
+    found = read(table, "0.1", "sVAE-r − ALICE")
+    assert float(found["IS: share of seeds"].split()[0]) > 0.95
+    assert abs(float(found["IS: sd of seeds"]) - 0.1 * 2**0.5) < 0.01
+    assert (found["configurations"], found["runs"]) == ("72", "360")
+    own = {s.config: rng.normal() for s in OURS}
+    moved = {s.id: draws[s.id] + own[s.config] * (s.method == "alice") for s in several}
+    found = read(factors.components(made(several, lambda s: moved[s.id])), "0.1", "sVAE-r − ALICE")
+    drawn = np.std([*own.values()], ddof=1)
+    assert float(found["IS: sd of configurations"]) == pytest.approx(drawn, abs=0.02)
+
+
 def test_all_of_the_spread_may_be_the_seeds(made: Callable[..., Any]) -> None:
     two = [replace(s, seed=seed) for s in OURS for seed in range(2)]
     found = read(factors.components(made(two, lambda s: 3.0 + s.seed)), "0.1", "sVAE-r")

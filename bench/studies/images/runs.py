@@ -76,7 +76,7 @@ def at_precisions(asked: Asked) -> list[tuple[pd.DataFrame, pd.DataFrame, list[s
     rows = asked.study.load(asked.results, asked.scale)[0].to_pandas()
     for settings, alike in rows.groupby(SETTINGS, dropna=False):
         base, *rounded = _by_precision(alike)
-        apart = [f"{name} {value}" for name, value in _apart(settings, own).items()]
+        apart = _words(_apart(settings, own))
         found += [(each, base, apart) for each in rounded]
     return sorted(found, key=lambda each: each[2])
 
@@ -112,7 +112,7 @@ def datasets(asked: Asked, frame: pd.DataFrame) -> list[tuple[str, list[str], pd
         apart = {name: value for name, value in _apart(values, base).items() if name != "data"}
         if asked.study.base:
             apart = {name: alike[name].iloc[0] for name in names if name != "data"}
-        words = [f"{name} {value}" for name, value in apart.items()]
+        words = _words(apart)
         words += [str(precision)] if precision != base["precision"] else []
         found.append((name_of(first(alike)), words, alike.sort_values(["method", "lam", "seed"])))
     mine = name_of(base)
@@ -123,6 +123,10 @@ def _apart(settings: Iterable[Any], others: Mapping[str, Any]) -> dict[str, Any]
     """Which of these values of SETTINGS differ from the others."""
     pairs = zip(SETTINGS, settings, strict=True)
     return {name: value for name, value in pairs if value != others[name]}
+
+
+def _words(apart: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {value}" for name, value in apart.items()]
 
 
 def _alike(frame: pd.DataFrame, settings: Mapping[Any, Any]) -> pd.DataFrame:
@@ -160,8 +164,7 @@ def own_settings(study: Study, scale: str) -> dict[str, Any]:
 
 def apart(asked: Asked, frame: pd.DataFrame) -> list[str]:
     """Returns in which settings the frame differs from the study's own, in words."""
-    found = _apart(frame[SETTINGS].iloc[0], own_settings(asked.study, asked.scale))
-    return [f"{name} {value}" for name, value in found.items()]
+    return _words(_apart(frame[SETTINGS].iloc[0], own_settings(asked.study, asked.scale)))
 
 
 def foreign(frame: pd.DataFrame, study: Study) -> bool:

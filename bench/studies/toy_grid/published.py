@@ -82,17 +82,19 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
     groups: Any = paper_bars().groupby(["lam", "label"])
     bars = {key: dict(iter(group.groupby("metric"))) for key, group in groups}
     small = {} if narrow is None else _by_cell(narrow)
-    rows, told, beyond = [], [], []
+    paper, rows, told, beyond = paper_cells(), [], [], []
     for (at, label), runs in _by_cell(frame).items():
         if (at, label) not in bars:
             continue
         theirs, beside = bars[at, label], small.get((at, label))
         found = {metric: _distance(runs, theirs[metric]) for metric in DRAWN}
         row = [cell for each in found.values() for cell in each.cells()]
-        row += [number(mean, 2) for mean in _means(runs, theirs["IS"])]
-        for metric in DRAWN if small else ():
+        centres = (theirs["IS"]["bin_lo"] + theirs["IS"]["bin_hi"]) / 2
+        mean = float(centres @ _shares(runs, theirs["IS"]))
+        row += [number(mean, 2), number(paper[label, at]["IS mean"], 2)]
+        for each in (theirs[metric] for metric in DRAWN if small):
             known = beside is not None
-            row.append(percent(_distance(beside, theirs[metric]).value) if known else "")
+            row.append(percent(_between(_shares(beside, each), _drawn(each))) if known else "")
         rows.append([lam(at), label, *row, str(runs["config"].nunique())])
         words = [f"{metric} {percent(each.value)}" for metric, each in found.items()]
         told += [f"{label} {' and '.join(words)}"] * (at == value)
@@ -104,7 +106,7 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
     columns += [Column(f"{metric}, scale quick") for metric in DRAWN if small]
     columns.append(Column("configurations"))
     both = [bars[each] for each in bars if each[0] == value]
-    apart = (f"{m} {percent(_between(*(each[m] for each in both)))}" for m in DRAWN)
+    apart = (f"{m} {percent(_between(*(_drawn(each[m]) for each in both)))}" for m in DRAWN)
     count, text = len(DRAWN) * len(rows), TEXT["distances"]
     caption = text["caption"].format(
         lam=lam(value),
@@ -149,47 +151,43 @@ class Distance:
 def _distance(runs: pd.DataFrame, bars: pd.DataFrame) -> Distance:
     """Returns the distance of our shares of each bin from the paper's `bars` of one metric.
 
-    Shares are of the runs within the bars. The seeds of a configuration share its weight. Chance
-    draws as many runs from the bars as we have configurations.
+    Chance draws as many runs from the bars as we have configurations.
     """
-    edges = [*bars["bin_lo"], np.nextafter(bars["bin_hi"].iloc[-1], np.inf)]  # the highest score
-    column = DRAWN[bars["metric"].iloc[0]]
-    weights = 1 / runs.groupby("config")[column].transform("size")
-    ours, _ = np.histogram(runs[column], edges, weights=weights)
-    theirs, n = _shares(bars), runs["config"].nunique()
+    theirs, n = _drawn(bars), runs["config"].nunique()
     random = np.random.default_rng(0)
 
     def far(shares: np.ndarray) -> np.ndarray:
-        drawn = random.multinomial(n, shares, size=DRAWS) / n
-        return np.abs(drawn - theirs).sum(axis=1) / 2
+        return _between(random.multinomial(n, shares, size=DRAWS) / n, theirs)
 
-    most = theirs.argmax()
-    moved = np.where(np.arange(len(theirs)) == most, theirs - SHIFT, theirs)
-    others = np.arange(len(theirs)) != most
-    moved[others] *= 1 + SHIFT / theirs[others].sum()
-    value = float(np.abs(ours / ours.sum() - theirs).sum() / 2) if ours.any() else 1.0
-    draws = far(theirs)
+    others = np.arange(len(theirs)) != theirs.argmax()
+    moved = np.where(others, theirs * (1 + SHIFT / theirs[others].sum()), theirs - SHIFT)
+    value, draws = float(_between(_shares(runs, bars), theirs)), far(theirs)
     chance = float(np.quantile(draws, LEVEL))
     p, power = float((draws >= value).mean()), float((far(moved) > chance).mean())
     return Distance(value, chance, p, power)
 
 
-def _means(runs: pd.DataFrame, bars: pd.DataFrame) -> tuple[float, float]:
-    """Returns our mean and the paper's, both by the centres of the bins."""
-    centres = (bars["bin_lo"] + bars["bin_hi"]).to_numpy() / 2
-    places = np.searchsorted(bars["bin_hi"].to_numpy(), runs[DRAWN["IS"]].to_numpy())
-    ours = pd.Series(centres[np.minimum(places, len(centres) - 1)]).groupby(
-        runs["config"].to_numpy()
-    )
-    return float(ours.mean().mean()), float(centres @ _shares(bars))
+def _shares(runs: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
+    """Returns our share of each bin, of the runs within the bars; a configuration's seeds share it.
+
+    All are in none if no run is within them.
+    """
+    edges = [*bars["bin_lo"], np.nextafter(bars["bin_hi"].iloc[-1], np.inf)]  # the highest score
+    column = DRAWN[bars["metric"].iloc[0]]
+    weights = 1 / runs.groupby("config")[column].transform("size")
+    found, _ = np.histogram(runs[column], edges, weights=weights)
+    return found / (found.sum() or 1)
 
 
-def _shares(bars: pd.DataFrame) -> np.ndarray:
-    """Returns the share of each bin; bars were digitised, so they don't sum to 100 %."""
+def _drawn(bars: pd.DataFrame) -> np.ndarray:
+    """Returns the paper's share of each bin; bars were digitised, so they don't sum to 100 %."""
     shares = bars["percent"].to_numpy(float)
     return shares / shares.sum()
 
 
-def _between(a: pd.DataFrame, b: pd.DataFrame) -> float:
-    """Returns the distance of bars from others."""
-    return float(np.abs(_shares(a) - _shares(b)).sum() / 2)
+def _between(a: np.ndarray, b: np.ndarray) -> Any:
+    """Returns the distance of shares from others, along the last axis; 1 if one has no runs.
+
+    It is rounded, so that equal distances are equal on every processor: p counts them.
+    """
+    return np.maximum(np.maximum(a - b, 0).sum(-1), np.maximum(b - a, 0).sum(-1)).round(9)

@@ -115,13 +115,27 @@ class Equal:
     @property
     def pairs(self) -> pd.DataFrame:
         """Columns ours and theirs, a row a configuration and seed whose paths both reach it."""
-        both = {"ours": self.ours["score"], "theirs": self.theirs["score"]}
-        return pd.concat(both, axis=1, join="inner").dropna()
+        return self._scores().dropna()
 
     @property
     def means(self) -> pd.DataFrame:
         """The pairs of each configuration, averaged over its seeds: columns ours and theirs."""
         return self.pairs.groupby(level="config").mean()
+
+    @property
+    def misses(self) -> int:
+        """How many paths of pairs never reach the target."""
+        return int((self._scores("outcome") == NEVER).to_numpy().sum())
+
+    def counting(self, worst: float) -> pd.DataFrame:
+        """Returns the `means` if a path that never reaches the target has the score `worst`."""
+        scores = self._scores().mask(self._scores("outcome") == NEVER, worst).dropna()
+        return scores.groupby(level="config").mean()
+
+    def _scores(self, column: str = "score") -> pd.DataFrame:
+        """Columns ours and theirs, a row a configuration and seed of which both have a path."""
+        both = {"ours": self.ours[column], "theirs": self.theirs[column]}
+        return pd.concat(both, axis=1, join="inner")
 
     @property
     def differences(self) -> pd.Series:
@@ -176,11 +190,13 @@ def table(
     caption: str,
     digits: int = 3,
     baseline: str = "",
+    more: Sequence[tuple[Column | str, Cell]] = (),
 ) -> Table:
     """A row for each of `equals`; `estimate` makes the mean difference and its interval.
 
-    It is asked where there are pairs. The `caption` follows on CAPTION. A row is named by its first
-    method where all stand against a `baseline`, else by its second.
+    It is asked where there are pairs. The `caption` follows on CAPTION, and columns of `more` on
+    the difference. A row is named by its first method where all stand against a `baseline`, else by
+    its second.
     """
 
     def difference(each: Equal) -> str:
@@ -197,6 +213,7 @@ def table(
         (names[0], lambda each: mean(each.means["ours"], digits)),
         (names[1], lambda each: mean(each.means["theirs"], digits)),
         ("difference", difference),
+        *more,
         (f"paths of {names[0]} that reach it", lambda each: reach(each.ours)),
         (f"of {names[1]}", lambda each: reach(each.theirs)),
         ("pairs", lambda each: str(len(each.pairs))),

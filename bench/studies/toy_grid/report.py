@@ -470,6 +470,8 @@ EQUAL = {"1f": "alice", "1g": "alice_minimax", "1h": "alice_sigmoid"}
 """The rival of each question."""
 MEASURES = {"score": "", "top_good": "'"}
 """What the questions read, and what their ids end in. Quality alone passes a single mode."""
+WORST = {"score": 1.0, "high_quality_counted": 0.0, "top_good": 0.0}
+"""The worst values, which a path that never reaches the error may count with."""
 EQUAL_TESTS = len(EQUAL) * len(TARGETS) * len(MEASURES)
 """The family: so many intervals share one level, whatever is trained already."""
 
@@ -494,9 +496,20 @@ def equal_table(found: Mapping[Equal, Resampled | None], baseline: str = "") -> 
         assert difference
         return difference.interval(tests)
 
+    def at_worst(each: Equal) -> str:
+        return f"{_at_worst(each).interval(tests)}" if each.misses else "–"
+
     level = TEXT["baseline" if baseline else "paper"]["level"].format(n=tests)
     caption = TEXT["equal"].format(mean=MEAN_POINT, level=level)
-    return front.table([*found], interval, caption, baseline=baseline)
+    more: list[tuple[Column | str, Cell]] = []
+    if any(each.misses for each in found):
+        more.append(("if a path short of it counts as the worst", at_worst))
+        caption += f" {TEXT['at_worst']}"
+    return front.table([*found], interval, caption, baseline=baseline, more=more)
+
+
+def _at_worst(each: Equal) -> Resampled:
+    return intervals.difference(*each.counting(WORST[each.score]).to_numpy().T)
 
 
 def equal_claims(
@@ -538,13 +551,21 @@ def _equal_verdict(known: Mapping[Equal, Resampled]) -> str:
 
 
 def _equal_words(each: Equal, gain: Resampled | None) -> str:
-    """The means of both and their difference with its intervals, or which paths cross."""
+    """The means of both and their difference with its intervals, or which paths cross.
+
+    Beside it stands the difference that counts paths that never reach the error as the worst.
+    """
     if not gain:
         both = zip(each.labels, (each.ours, each.theirs), strict=True)
         return f"at {each.goal} " + ", ".join(f"{name} {front.reach(runs)}" for name, runs in both)
     ours, theirs = each.means.mean()
     ends = f"{number(ours)} against {number(theirs)}: {gain.value:+.3f}"
-    return f"at {each.goal} {ends} {_brackets(gain, EQUAL_TESTS)}"
+    words = f"at {each.goal} {ends} {_brackets(gain, EQUAL_TESTS)}"
+    if each.misses:
+        worst = _at_worst(each)
+        words += f" ({counted(each.misses, 'path')} short of it counted as the worst: "
+        words += f"{worst.value:+.3f} {_brackets(worst, EQUAL_TESTS)})"
+    return words
 
 
 # Comparison with other results

@@ -311,6 +311,28 @@ class TestEqualReconstruction:
         claim = asked(nearer[frame["lam"] < 0.1])["1f"]
         assert claim.verdict == "no data" and "at a quarter sVAE-r 0 of 72" in claim.evidence
 
+    def test_paths_that_fail_count_as_the_worst_beside_the_verdict(self) -> None:
+        """They are left out of the verdict, and one more line says what that hides."""
+        frame = over_lambda(0.5)
+        far = of(frame, "svae_r") & (frame["config"] < 30)
+        frame.loc[far, "mse"] = 4.0
+        found = toy.at_equal_error(frame)
+        each, gain = next(iter(found.items()))
+        assert gain is not None and (each.misses, len(each.means)) == (30, 42)
+        theirs = each.theirs["score"][:30].sum()
+        worst = (42 * gain.value + 30 * 1.0 - theirs) / 72
+        assert gain.value > 0.4 and worst < 0.1
+        claim = toy.equal_claims(found)[0]
+        assert claim.verdict == "undecided"  # 42 are fewer than FEWEST
+        assert f"(30 paths short of it counted as the worst: {worst:+.3f} [" in claim.evidence
+        table = toy.equal_table(found)
+        column = table.names.index("if a path short of it counts as the worst")
+        assert table.rows[0][column].startswith(f"{worst:+.3f} [")
+        assert table.rows[1][column].startswith("-0.375 [")  # 30 of 72 lack a quality of 0.9
+        assert "counts such a path as the worst" in table.caption
+        whole = toy.equal_table(toy.at_equal_error(over_lambda(0.5)))
+        assert len(whole.names) == len(table.names) - 1 and "the worst" not in whole.caption
+
     def test_intervals_are_those_of_a_family_of_its_own(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -21,7 +21,7 @@ from bench.studies.theory.figures import PLAYERS, TENTH
 from bench.studies.theory.runs import LEAST, away, most_updates, paired, part, traced
 from bench.studies.theory.spec import DESCENT, EXACT, JOINT, MODES, SUPPORTS, VANISHING
 from bench.studies.toy_grid import runs as toy
-from bench.studies.toy_grid.report import FEWEST
+from bench.studies.toy_grid.claims import FEWEST
 
 Values = Sequence[tuple[str, np.ndarray]]
 """What each interval is of, and its values, one a training or a pair of trainings."""

@@ -22,7 +22,7 @@ from bench.studies.theory.report import TEXT, at_best, intro, missing
 from bench.studies.theory.runs import WORST, paired, runs, traced
 from bench.studies.theory.spec import EXACT, JOINT, SUPPORTS, TheorySpec
 from bench.studies.theory.study import THEORY
-from bench.studies.toy_grid.report import RULES as TOY_RULES
+from bench.studies.toy_grid.claims import RULES as TOY_RULES
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.check import contract
 from bench.check.children import Found, results_of
-from bench.check.contract import Finding
+from bench.check.contracts import images, metrics, reductions
+from bench.check.contracts.common import Finding
 from bench.check.steps import step, steps
 from bench.plugins import Plugin
 from bench.scores.metrics import IMAGES, TOY
@@ -53,15 +53,15 @@ def _added(plugin: Plugin) -> Found:
 
 
 def _of_method(plugin: Plugin, name: str) -> Iterator[Found]:
-    studies = ", ".join(contract.trainable(name))
+    studies = ", ".join(images.trainable(name))
     about = f"method {name} for {studies}" if studies else f"method {name}"
-    yield from _told(plugin, about, partial(contract.of_method, name))
+    yield from _told(plugin, about, partial(images.of_method, name))
     if name in OBJECTIVES:
         about = f"method {name}, its reductions of logits"
-        yield from _told(plugin, about, partial(contract.of_objective, name))
-    for kind in contract.kinds(METHODS[name]):
+        yield from _told(plugin, about, partial(reductions.of_objective, name))
+    for kind in images.kinds(METHODS[name]):
         about = f"method {name}, on {kind} images"
-        yield from _told(plugin, about, partial(contract.of_images, name, kind))
+        yield from _told(plugin, about, partial(images.of_images, name, kind))
 
 
 def _of_metric(plugin: Plugin, column: str) -> Iterator[Found]:
@@ -69,7 +69,7 @@ def _of_metric(plugin: Plugin, column: str) -> Iterator[Found]:
         for metric in table:
             if metric.columns[0] == column:
                 about = f"metric {column} of {'images' if of_images else 'points'}"
-                yield from _told(plugin, about, partial(contract.of_metric, metric, of_images))
+                yield from _told(plugin, about, partial(metrics.of_metric, metric, of_images))
 
 
 def _told(plugin: Plugin, about: str, find: Callable[[], list[Finding]]) -> Iterator[Found]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from bench.check import contract
-from bench.check.contract import KINDS, Kind
+from bench.check.contracts import images
+from bench.check.contracts.images import KINDS, Kind
 from bench.studies.images.train import Draws
 from models import colour, mnist
 from models.batch import generate
@@ -26,7 +26,7 @@ from models.mnist import (
 )
 from models.objectives import OBJECTIVES
 
-SHAPE, N = KINDS["grey"].shape, contract.IMAGES
+SHAPE, N = KINDS["grey"].shape, images.IMAGES
 PIXELS = 28 * 28
 LN2 = math.log(2)
 ALL = pytest.mark.parametrize("name", METHODS)
@@ -34,15 +34,15 @@ ALL = pytest.mark.parametrize("name", METHODS)
 
 def kind_of(name: str) -> Kind:
     """Grey images where the method can be trained on them, else colour images."""
-    return KINDS[contract.kinds(METHODS[name])[0]]
+    return KINDS[images.kinds(METHODS[name])[0]]
 
 
 def batch(kind: Kind = KINDS["grey"]) -> Draws:
-    return contract.batch(kind)
+    return images.batch(kind)
 
 
 def networks(name: str) -> ImageNetworks:
-    return contract.networks(METHODS[name], kind_of(name))
+    return images.networks(METHODS[name], kind_of(name))
 
 
 def losses(name: str, nets: ImageNetworks, lam: float = 0.1) -> list[Tensor]:
@@ -56,10 +56,10 @@ class TestContract:
 
     @ALL
     def test_its_entry_and_its_losses_keep_all_contracts(self, name: str) -> None:
-        kind, *_ = contract.kinds(METHODS[name])
-        found = contract.of_method(name) + contract.of_images(name, kind)
-        own = {} if name in OBJECTIVES else contract.OWN_LOSS
-        kept = {*contract.ENTRY, *contract.IMAGE_LOSS, *own}
+        kind, *_ = images.kinds(METHODS[name])
+        found = images.of_method(name) + images.of_images(name, kind)
+        own = {} if name in OBJECTIVES else images.OWN_LOSS
+        kept = {*images.ENTRY, *images.IMAGE_LOSS, *own}
         assert {each.contract for each in found} == kept
         assert not [each for each in found if each.text]
 

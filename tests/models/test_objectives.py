@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.check import contract
+from bench.check.contracts import reductions
 from models import objectives
 from models.objectives import OBJECTIVES
 from models.stacked import Bank, Shape, xavier
@@ -80,8 +80,8 @@ class TestContract:
 
     @pytest.mark.parametrize("name", OBJECTIVES)
     def test_its_reductions_keep_all_contracts(self, name: str) -> None:
-        found = contract.of_objective(name)
-        assert [each.contract for each in found] == [*contract.REDUCTION, contract.ALIKE]
+        found = reductions.of_objective(name)
+        assert [each.contract for each in found] == [*reductions.REDUCTION, reductions.ALIKE]
         assert not [each for each in found if each.text]
 
 

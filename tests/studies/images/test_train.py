@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import run
-from bench.check.contract import Elsewhere
+from bench.check.contracts.common import Elsewhere
 from bench.data import load as data
 from bench.engine.job import run_job
 from bench.scores import ais, classifiers

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.check.contract import gap_in_a_stack
+from bench.check.contracts.reductions import gap_in_a_stack
 from bench.data.ahead import ahead
 from bench.engine.job import run_job
 from bench.spec import generator

@@ -12,8 +12,9 @@ import pytest
 
 from bench import plugins
 from bench.check import __main__ as command
-from bench.check import children, contract
-from bench.check.contract import Finding
+from bench.check import children
+from bench.check.contracts import images, metrics, reductions
+from bench.check.contracts.common import Finding
 from bench.scores.metrics import IMAGES, TOY
 from bench.studies.toy_grid.evaluate import Evaluation
 from bench.studies.toy_grid.spec import ToySpec
@@ -136,7 +137,7 @@ BROKEN = {
 @pytest.mark.parametrize("body", BROKEN)
 def test_a_faulty_reduction_is_told_what_to_change(body: str, written: Load) -> None:
     plugins.load([written(objective(body))])
-    wrong = told(contract.of_objective("own"))
+    wrong = told(reductions.of_objective("own"))
     assert any(line.startswith("model: ") and BROKEN[body] in line for line in wrong), wrong
     assert not any(line.startswith("critic: ") for line in wrong)
 
@@ -158,7 +159,7 @@ CRITICS = {
 @pytest.mark.parametrize("body", CRITICS)
 def test_a_faulty_critic_is_told_the_papers_sign(body: str, written: Load) -> None:
     plugins.load([written(objective(body, "critic"))])
-    assert told(contract.of_objective("own")) == [CRITICS[body]]
+    assert told(reductions.of_objective("own")) == [CRITICS[body]]
 
 
 NOTES = {
@@ -180,7 +181,7 @@ NOTES = {
 @pytest.mark.parametrize("body", NOTES)
 def test_what_a_method_may_do_on_purpose_is_a_note(body: str, written: Load) -> None:
     plugins.load([written(objective(body))])
-    found = contract.of_objective("own")
+    found = reductions.of_objective("own")
     assert not told(found)
     words = NOTES[body]
     assert words is None or any(words in line for line in told(found, note=True)), found
@@ -189,7 +190,7 @@ def test_what_a_method_may_do_on_purpose_is_a_note(body: str, written: Load) -> 
 def test_what_waits_for_a_gpu_is_a_note_with_its_line(written: Load) -> None:
     path = written(objective(f"\n    if f_p.isnan().all(): return f_q.mean(-1)\n    return {GAP}"))
     plugins.load([path])
-    found = contract.of_objective("own")
+    found = reductions.of_objective("own")
     (note,) = told(found, note=True)
     assert not told(found) and note.startswith("model: reads a number of the GPU ")
     assert line_of(path, "isnan") in note
@@ -198,7 +199,7 @@ def test_what_waits_for_a_gpu_is_a_note_with_its_line(written: Load) -> None:
 def test_an_error_is_told_with_its_player_and_line(written: Load) -> None:
     path = written(objective("\n    scale = 1 / 0\n    return scale * f_q", "critic"))
     plugins.load([path])
-    found = contract.of_objective("own")
+    found = reductions.of_objective("own")
     wrong, place = told(found), line_of(path, "scale = 1 / 0")
     assert wrong == [f"critic: raises ZeroDivisionError: division by zero {place}"]
 
@@ -206,7 +207,7 @@ def test_an_error_is_told_with_its_player_and_line(written: Load) -> None:
 @pytest.mark.parametrize("scale", ["(1 + torch.rand(()))", "(SEEN.append(1) or len(SEEN))"])
 def test_what_only_chance_or_a_kept_state_breaks_is_not_told(scale: str, written: Load) -> None:
     plugins.load([written(objective(f"return ({GAP}) * {scale}"))])
-    assert len(told(contract.of_objective("own"))) == 1
+    assert len(told(reductions.of_objective("own"))) == 1
 
 
 def test_an_error_that_comes_late_is_told_once_and_no_contract_it_stops_is_ok(
@@ -214,7 +215,7 @@ def test_an_error_that_comes_late_is_told_once_and_no_contract_it_stops_is_ok(
 ) -> None:
     late = "if f_q.shape == (5, 128) or len(f_q) == 1: raise ArithmeticError('late')"
     plugins.load([written(objective(f"\n    {late}\n    return {GAP}"))])
-    found = contract.of_objective("own")
+    found = reductions.of_objective("own")
     (wrong,) = told(found)
     assert wrong.startswith("model: raises ArithmeticError: late (my.py:")
     stopped = {"is finite", "averages over the batch", "mixes no members of a stack"}
@@ -247,8 +248,8 @@ def of_images(critic: str = CRITIC, model: str = MODEL, more: str = "") -> str:
 
 def checked(path: Path, kind: str = "grey") -> list[Finding]:
     plugins.load([path])
-    there = kind in contract.kinds(METHODS["own"])
-    return contract.of_method("own") + (contract.of_images("own", kind) if there else [])
+    there = kind in images.kinds(METHODS["own"])
+    return images.of_method("own") + (images.of_images("own", kind) if there else [])
 
 
 RANDOM = "torch.randn(len(batch.x), nets.shape.d_z).double()"
@@ -375,14 +376,14 @@ METRICS = {
 def test_a_faulty_metric_is_told_what_to_change(text: str, written: Load) -> None:
     plugins.load([written(text)])
     assert TOY[-1] is IMAGES[-1]
-    wrong = told(contract.of_metric(TOY[-1], False))
+    wrong = told(metrics.of_metric(TOY[-1], False))
     assert any(line.startswith(METRICS[text]) for line in wrong), wrong
 
 
 @pytest.mark.parametrize("of_images", [False, True])
 def test_the_suites_own_metrics_keep_the_contracts(of_images: bool) -> None:
     for each in IMAGES if of_images else TOY:
-        assert not told(contract.of_metric(each, of_images)), each
+        assert not told(metrics.of_metric(each, of_images)), each
 
 
 class TestCommand:
@@ -411,7 +412,7 @@ class TestCommand:
         assert status == 1 and len(found["broken"]) == 2  # of points and of images
         assert found["plugins"][0]["metrics"] == ["own"]
         kept = [each for each in found["contracts"] if not each["failure"]]
-        assert {each["contract"] for each in kept} < {*contract.METRIC}
+        assert {each["contract"] for each in kept} < {*metrics.METRIC}
 
     @pytest.mark.parametrize(
         "text",

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.stats import binom
 
 from bench import report
 from bench.cli import UsageError
@@ -99,6 +100,25 @@ class TestStats:
             shared += found.interval(11).low <= 0.3 <= found.interval(11).high
         assert 180 <= alone <= 198  # 95 % of 200 is 190, sd 3
         assert shared >= 198  # 99.5 % of 200 is 199
+
+    @pytest.mark.parametrize("truth", [0.02, 0.5, 0.9, 0.99])
+    def test_the_interval_of_a_share_covers_it_also_near_0_and_1(self, truth: float) -> None:
+        for n, tests in ((72, 11), (20, 1)):
+            shares = [stats.Share(k / n, n).interval(tests) for k in range(n + 1)]
+            covers = [each.low <= truth <= each.high for each in shares]
+            known = binom.pmf(np.arange(n + 1), n, truth)
+            assert known[covers].sum() >= 1 - 0.05 / tests
+        assert shares[0].low == 0 and shares[-1].high == 1
+
+    def test_seeds_that_disagree_make_a_share_surer(self) -> None:
+        """Two independent seeds are twice as many runs, and two equal ones none more."""
+        once = np.array([1.0, 0.0] * 36)
+        assert stats.Share.of(once).n == pytest.approx(72)
+        both = np.array([1.0, 0.5, 0.5, 0.0] * 18)
+        assert stats.Share.of(both).n == pytest.approx(144)
+        assert stats.Share.of(np.ones(72)) == stats.Share(1.0, 72)
+        assert stats.Share.of(np.full(72, 0.5)).n == 72  # the spread says nothing
+        assert stats.Share(0.9, 100).error_at(0.5) == 0.05
 
     def test_distinct_values_are_resampled_as_all_values_are(self) -> None:
         values = np.repeat([0.0, 0.2, 0.4, 1.0], [20, 1, 30, 21])
@@ -453,8 +473,9 @@ def test_a_report_says_what_its_trainings_cost() -> None:
     """Other programs lengthen the clock's time of a core; a GPU's time is the clock's."""
     times = {"train_seconds": [500.0, 300.0, 100.0], "cpu_seconds": [120.0, None, 7.0]}
     frame = pd.DataFrame({**times, "device": ["cpu", "cpu", "cuda"]})
-    assert page.spent(frame) == "7 min of cores and 1.67 min of GPUs"
+    assert page.spent(frame) == "7 min of cores (1 training by the clock) and 1.67 min of GPUs"
     assert page.spent(frame[:1]) == "2 min of cores"
+    assert page.spent(frame[1:2]) == "5 min of cores (by the clock)"
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -25,6 +25,7 @@ from bench.render.tables import Cell, Column, Table, lam, mean, tabulate
 KEYS = ["config", "seed"]
 """What runs of one path share."""
 REACHED, NEVER, BELOW = "reached", "not reached", "starts below"
+UNTRAINED = "not trained to the end"
 """How a path meets a target."""
 METHOD = "svae_r"
 """The method that is compared with every other, unless the user names a baseline."""
@@ -34,10 +35,12 @@ def crossings(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.D
     """What each path of one method scores where its error first falls to the target.
 
     `runs` has the columns config, seed, lam and the two named. The runs of a configuration and seed
-    are a path, ordered by lambda. Returns a frame with index (config, seed) and the columns `score`
-    and `outcome`. The score is interpolated linearly in the log error, between the first run of at
-    most the target and the run before it. It is NaN where the outcome is not REACHED, as nothing is
-    extrapolated. NEVER says that no run is at most the target, BELOW that the first one is already.
+    are a path, ordered by lambda. Returns a frame with index (config, seed) and the columns
+    `score`, `first` and `outcome`. The score is interpolated linearly in the log error, between the
+    first run of at most the target and the run before it; `first` is the score of that first run.
+    Both are NaN where the outcome is not REACHED, as nothing is extrapolated. NEVER says that no
+    run is at most the target, BELOW that the first one is already. A path that lacks the largest
+    lambda of the method, or the smallest, may still be neither: it is UNTRAINED.
 
     A run whose error is infinite or missing has diverged, and is above every target. The limit of
     the interpolation holds for a path that comes from there: it has the score of its next run. So
@@ -45,7 +48,8 @@ def crossings(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.D
     its path, as if it were not trained.
     """
     values = runs[[score, error]].astype(float).set_axis(["score", "error"], axis=1)
-    path = pd.concat([runs[[*KEYS, "lam"]], values], axis=1).sort_values([*KEYS, "lam"])
+    path = pd.concat([runs[[*KEYS, "lam"]], values], axis=1)
+    path = path.sort_values([*KEYS, "lam"], ignore_index=True)
     path["error"] = path["error"].fillna(np.inf)
     path = path[path["score"].notna() | np.isinf(path["error"])]
     path["log"] = np.log(path["error"].clip(lower=np.finfo(float).tiny))
@@ -55,9 +59,13 @@ def crossings(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.D
     first = low[~low.index.duplicated()]
     share = (np.log(target) - first["log"]) / (first["log_before"] - first["log"])
     between = first["score"] + share * (first["score_before"] - first["score"])
-    found = pd.DataFrame(index=path.index.unique())
+    found, ends = pd.DataFrame(index=path.index.unique()), path.groupby(level=KEYS)["lam"]
     found["score"] = between.where(share != 0, first["score"])
-    found["outcome"] = np.where(found.index.isin(first.index), BELOW, NEVER)
+    found["first"] = first["score"].where(share.notna())
+    starts, stops = ends.min() == path["lam"].min(), ends.max() == path["lam"].max()
+    low_at_all = found.index.isin(first.index)
+    found["outcome"] = np.where(low_at_all, BELOW, NEVER)
+    found.loc[~np.where(low_at_all, starts, stops), "outcome"] = UNTRAINED
     found["outcome"] = found["outcome"].where(~found.index.isin(share.dropna().index), REACHED)
     return found
 
@@ -127,6 +135,11 @@ class Equal:
         """How many paths of pairs never reach the target."""
         return int((self._scores("outcome") == NEVER).to_numpy().sum())
 
+    @property
+    def firsts(self) -> pd.DataFrame:
+        """The `means` of the first runs that reach the target: nothing is interpolated."""
+        return self._scores("first").loc[self.pairs.index].groupby(level="config").mean()
+
     def counting(self, worst: float) -> pd.DataFrame:
         """Returns the `means` if a path that never reaches the target has the score `worst`."""
         scores = self._scores().mask(self._scores("outcome") == NEVER, worst).dropna()
@@ -172,7 +185,7 @@ def equals(
 def reach(found: pd.DataFrame) -> str:
     """How many paths reach the target, and what the others do, in words for a cell."""
     counts = found["outcome"].value_counts()
-    others = ", ".join(f"{counts[why]} {why}" for why in (NEVER, BELOW) if why in counts)
+    others = ", ".join(f"{counts[why]} {why}" for why in (NEVER, BELOW, UNTRAINED) if why in counts)
     return f"{counts.get(REACHED, 0)} of {len(found)}" + (f" ({others})" if others else "")
 
 

@@ -89,6 +89,37 @@ class Resampled:
         return float(self.found.std())
 
 
+@dataclass(frozen=True)
+class Share:
+    """A share of n configurations, with an interval that is exact where it is near 0 or 1.
+
+    The interval is that of Clopper and Pearson. Where a configuration's value is a mean over seeds,
+    n is the number of ones and zeros with the same standard error (Korn and Graubard, 1998).
+    """
+
+    value: float
+    n: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Share:
+        """Returns the mean of values (n,), each from 0 to 1."""
+        share, spread = round(float(values.mean()), 12), float(values.var())
+        ones = share * (1 - share) / spread if spread else 1.0
+        return cls(share, len(values) * max(ones, 1.0))
+
+    def interval(self, tests: int = 1) -> Estimate:
+        """Returns the interval at LEVEL, shared among so many tests (Bonferroni)."""
+        tail, ones = (1 - LEVEL) / 2 / tests, self.value * self.n
+        zeros = self.n - ones
+        low = stats.beta.ppf(tail, ones, zeros + 1) if ones > 0 else 0.0
+        high = stats.beta.ppf(1 - tail, ones + 1, zeros) if zeros > 0 else 1.0
+        return Estimate(self.value, float(low), float(high))
+
+    def error_at(self, truth: float) -> float:
+        """The standard error if the share were `truth`."""
+        return math.sqrt(truth * (1 - truth) / self.n)
+
+
 def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Resampled:

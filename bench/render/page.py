@@ -23,6 +23,7 @@ from bench.render.explore import EXPLORER, Explorer
 from bench.render.figures import DPI, Picture, whole
 from bench.render.html import template
 from bench.render.tables import Table, unbroken
+from bench.render.text import counted
 
 FIGURES, HTML = "figures.json", "report.html"
 
@@ -30,11 +31,14 @@ FIGURES, HTML = "figures.json", "report.html"
 def spent(frame: pd.DataFrame) -> str:
     """Returns how long cores and GPUs trained these rows, such as "14 h of cores".
 
-    Older rows do not know their processor's seconds: those of the clock stand for them.
+    Older rows do not know their processor's seconds: those of the clock stand for them, which other
+    programs lengthen. They are counted unless all are.
     """
     clock, on_gpu = frame["train_seconds"], frame["device"].eq("cuda")
-    processor = frame["cpu_seconds"].fillna(clock)
-    parts = {"cores": processor[~on_gpu], "GPUs": clock[on_gpu]}
+    processor, older = frame["cpu_seconds"].fillna(clock), frame["cpu_seconds"].isna()[~on_gpu]
+    some = "" if older.all() else f"{counted(older.sum(), 'training')} "
+    cores = f"cores ({some}by the clock)" if older.any() else "cores"
+    parts = {cores: processor[~on_gpu], "GPUs": clock[on_gpu]}
     found = {name: duration(part.sum(), 3) for name, part in parts.items() if len(part)}
     return " and ".join(f"{time} of {name}" for name, time in found.items())
 
@@ -142,11 +146,6 @@ class Page:
 def _write(path: Path, text: str) -> None:
     with whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
-
-
-def counted(n: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _width(png: Path) -> int:

@@ -20,3 +20,8 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 def all_of(n: int) -> str:
     """Returns "both" for two things, else "all" with their number in words or digits."""
     return "both" if n == 2 else f"all {WORDS[n] if n < len(WORDS) else n}"
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -63,6 +63,26 @@ def test_nothing_is_extrapolated() -> None:
     assert met(path([4], [1]))[1] == front.NEVER and met(path([0.4], [1]))[1] == front.BELOW
 
 
+def test_the_first_run_that_reaches_the_target_is_told_without_interpolation() -> None:
+    runs = pd.concat([path([2, 0.125], [1, 3]), path([2, 0.6], [1, 3], seed=1)])
+    found = front.crossings(runs, "is", "mse", 0.5)["first"]
+    assert found["a", 0] == 3 and math.isnan(found["a", 1])
+
+
+def test_a_path_that_lacks_an_end_is_not_taken_for_one_that_fails() -> None:
+    """Others of the method have a larger lambda, or a smaller one."""
+    whole = path([4, 2, 0.2], [1, 2, 3])
+    short = path([4, 2], [1, 2], seed=1)
+    late = path([9, 0.4, 0.1], [0, 2, 3], seed=2).iloc[1:]
+    found = front.crossings(pd.concat([whole, short, late]), "is", "mse", 0.5)
+    assert found["outcome"].to_list() == [front.REACHED, front.UNTRAINED, front.UNTRAINED]
+    assert front.reach(found) == "1 of 3 (2 not trained to the end)"
+    other = pd.concat([each.assign(method="alice") for each in (whole, whole.assign(seed=1))])
+    runs = pd.concat([whole, short, other])
+    (each,) = front.equals(runs, {"is": "IS"}, "mse", {"half": 0.5})
+    assert each.misses == 0 and len(each.counting(1.0)) == 1 == len(each.pairs)
+
+
 @pytest.mark.parametrize("gone", [math.inf, math.nan])
 def test_a_diverged_run_is_above_every_target_and_its_score_never_counts(gone: float) -> None:
     for score in (1.0, math.nan):

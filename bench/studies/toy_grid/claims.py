@@ -16,10 +16,9 @@ import pandas as pd
 from bench.render import front, intervals
 from bench.render.claims import NO_DATA, Claim, claim, decide
 from bench.render.front import Equal
-from bench.render.intervals import Estimate, Resampled
-from bench.render.page import counted
+from bench.render.intervals import Estimate, Resampled, Share
 from bench.render.tables import Cell, Column, Table, number, percent
-from bench.render.text import texts
+from bench.render.text import counted, texts
 from bench.studies.toy_grid import figures
 from bench.studies.toy_grid.published import paper_cells
 from bench.studies.toy_grid.runs import (
@@ -108,7 +107,7 @@ class Reading:
 
     asked: Interval
     values: Sequence[np.ndarray]  # of each cell, (configurations,)
-    found: Resampled
+    found: Resampled | Share
     used: pd.DataFrame  # config and seed of the runs, or of the pairs
 
     @classmethod
@@ -121,8 +120,10 @@ class Reading:
         values = (first, last)[: len(runs)]
         if asked.quantile is not None:
             found = intervals.quantiles(first, last, asked.quantile)
+        elif len(values) > 1:
+            found = intervals.difference(first, last)
         else:
-            found = intervals.bootstrap(reduce(np.subtract, values))
+            found = Share.of(first)
         keys = ["config", "seed"]
         return cls(asked, values, found, runs[0][keys].merge(runs[-1][keys]))
 
@@ -166,14 +167,10 @@ class Reading:
 
         That of a difference is that of our runs. A single share near 0 or 1 has a smaller one.
         """
-        if len(truth) > 1:
-            return self.found.error
-        ours, theirs = (each * (1 - each) for each in (self.found.value, truth[0]))
-        one = self.found.error / math.sqrt(ours) if ours else 1 / math.sqrt(len(self.values[0]))
-        return one * math.sqrt(theirs)
+        return self.found.error_at(*truth) if isinstance(self.found, Share) else self.found.error
 
 
-def _brackets(found: Resampled, tests: int, scale: float = 1, form: str = "+.3f") -> str:
+def _brackets(found: Resampled | Share, tests: int, scale: float = 1, form: str = "+.3f") -> str:
     """The interval at the level of so many tests, and the single one, both times `scale`."""
     wide, alone = (
         f"[{scale * each.low:{form}}, {scale * each.high:{form}}]"
@@ -252,16 +249,23 @@ def equal_table(found: Mapping[Equal, Resampled | None], baseline: str = "") -> 
         assert difference
         return difference.interval(tests)
 
+    def at_first(each: Equal) -> str:
+        return f"{_at_first(each).interval(tests)}" if len(each.pairs) else "–"
+
     def at_worst(each: Equal) -> str:
         return f"{_at_worst(each).interval(tests)}" if each.misses else "–"
 
     level = TEXT["baseline" if baseline else "paper"]["level"].format(n=tests)
     caption = TEXT["equal"].format(mean=MEAN_POINT, level=level)
-    more: list[tuple[Column | str, Cell]] = []
+    more: list[tuple[Column | str, Cell]] = [("at the first λ that reaches it", at_first)]
     if any(each.misses for each in found):
         more.append(("if a path short of it counts as the worst", at_worst))
         caption += f" {TEXT['at_worst']}"
     return front.table([*found], interval, caption, baseline=baseline, more=more)
+
+
+def _at_first(each: Equal) -> Resampled:
+    return intervals.difference(*each.firsts.to_numpy().T)
 
 
 def _at_worst(each: Equal) -> Resampled:
@@ -271,10 +275,12 @@ def _at_worst(each: Equal) -> Resampled:
 def equal_claims(
     found: Mapping[Equal, Resampled | None],
     resting: Callable[[Sequence[pd.DataFrame]], str] | None = None,
+    whole: Mapping[str, pd.MultiIndex] | None = None,
 ) -> list[Claim]:
     """Returns claims 1f to 1h, each about a rival by a score, from `at_equal_error`.
 
-    Rivals other than ALICE have claims where they have runs. `resting` is that of `toy_claims`.
+    Rivals other than ALICE have claims where they have runs. `resting` is that of `toy_claims`, and
+    asked of `whole_paths`.
     """
     claimed, targets = [], " and at ".join(f"{value:.3g}" for value in TARGETS.values())
     for (id, rival), (score, end) in product(EQUAL.items(), MEASURES.items()):
@@ -292,9 +298,10 @@ def equal_claims(
         values["rival"] = next((each.labels[1] for each in read), LABELS["alice"][1])
         one = claim(TEXT["claims"][f"equal{end}"], id + end, outcome, **values)
         # A path that does not reach a target was trained: it is part of what the claim rests on.
-        paths = [each.ours.index.intersection(each.theirs.index) for each in known]
-        used = [each.to_frame(index=False) for each in paths]
-        claimed.append(replace(one, part=resting(used) if resting and used else ""))
+        if known and resting and whole:
+            paths = whole["svae_r"].intersection(whole[rival])
+            one = replace(one, part=resting([paths.to_frame(index=False)]))
+        claimed.append(one)
     return claimed
 
 
@@ -309,7 +316,8 @@ def _equal_verdict(known: Mapping[Equal, Resampled]) -> str:
 def _equal_words(each: Equal, gain: Resampled | None) -> str:
     """The means of both and their difference with its intervals, or which paths cross.
 
-    Beside it stands the difference that counts paths that never reach the error as the worst.
+    Beside it stand the difference without interpolation, and the one that counts paths that never
+    reach the error as the worst.
     """
     if not gain:
         both = zip(each.labels, (each.ours, each.theirs), strict=True)
@@ -317,8 +325,8 @@ def _equal_words(each: Equal, gain: Resampled | None) -> str:
     ours, theirs = each.means.mean()
     ends = f"{number(ours)} against {number(theirs)}: {gain.value:+.3f}"
     words = f"at {each.goal} {ends} {_brackets(gain, EQUAL_TESTS)}"
+    more = {"at the first λ that reaches it": _at_first(each)}
     if each.misses:
-        worst = _at_worst(each)
-        words += f" ({counted(each.misses, 'path')} short of it counted as the worst: "
-        words += f"{worst.value:+.3f} {_brackets(worst, EQUAL_TESTS)})"
-    return words
+        more[f"{counted(each.misses, 'path')} short of it counted as the worst"] = _at_worst(each)
+    beside = (f"{k}: {v.value:+.3f} {_brackets(v, EQUAL_TESTS)}" for k, v in more.items())
+    return f"{words} ({', '.join(beside)})"

@@ -29,6 +29,7 @@ from bench.studies.toy_grid.runs import (
     TOP,
     Cells,
     cells,
+    evened,
 )
 
 REDUCTIONS = texts("bench.studies.toy_grid")["reductions"]
@@ -135,7 +136,8 @@ class _Histogram:
 
     def share(self, runs: pd.DataFrame) -> str:
         """What is `said`, of these runs."""
-        counted = runs["top_good"] if self.metric == "IS" else runs["mse"] > self.edges[-1]
+        even = evened(runs)
+        counted = even["top_good"] if self.metric == "IS" else even["mse"] > self.edges[-1]
         return f"{counted.mean():.0%} of {len(runs)}"
 
 
@@ -151,8 +153,9 @@ def _bars(
     Returns the colour of each label.
     """
     paint = {label: found[str(of["method"].iloc[0])].colour for label, _, of in cells(frame)}
-    ours = frame.assign(
-        x=frame[histogram.column], percent=100 / frame.groupby("label")["id"].transform("size")
+    even = pd.concat([evened(runs) for _, _, runs in cells(frame)], ignore_index=True)
+    ours = even.assign(
+        x=even[histogram.column], percent=100 / even.groupby("label")["id"].transform("size")
     )
     paper = _paper(frame)
     paper = paper[paper["metric"] == histogram.metric]

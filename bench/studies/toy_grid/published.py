@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.render.tables import Column, Table, lam, number, p_value, percent
 from bench.render.text import texts
-from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP, cells
+from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP, cells, evened
 
 TEXT = texts("bench.studies.toy_grid")
 DRAWN = {"IS": "score", "MSE": "mse"}
@@ -92,6 +92,8 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
         centres = (theirs["IS"]["bin_lo"] + theirs["IS"]["bin_hi"]) / 2
         mean = float(centres @ _shares(runs, theirs["IS"]))
         row += [number(mean, 2), number(paper[label, at]["IS mean"], 2)]
+        drawn = (evened(runs)["mse"] <= theirs["MSE"]["bin_hi"].max()).mean()
+        row += [percent(1 - drawn), percent(max(0.0, 1 - theirs["MSE"]["percent"].sum() / 100))]
         for each in (theirs[metric] for metric in DRAWN if small):
             known = beside is not None
             row.append(percent(_between(_shares(beside, each), _drawn(each))) if known else "")
@@ -103,6 +105,7 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
     heads = [f"{metric}{end}" for metric in DRAWN for end in more]
     columns = [Column("λ"), Column("method", text=True), *map(Column, heads)]
     columns += [Column("IS mean by bins"), Column("paper IS mean by bins", paper=True)]
+    columns += [Column("MSE in no bar"), Column("paper MSE in no bar", paper=True)]
     columns += [Column(f"{metric}, scale quick") for metric in DRAWN if small]
     columns.append(Column("configurations"))
     both = [bars[each] for each in bars if each[0] == value]
@@ -114,6 +117,7 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
         apart=" and ".join(apart),
         n=len(beyond),
         all=count,
+        verb="exceeds" if len(beyond) == 1 else "exceed",
         expected=f"{(1 - LEVEL) * count:.1f}",
         which=f" ({', '.join(beyond)})" if beyond else "",
         quick=text["quick"] if small else "",
@@ -173,9 +177,7 @@ def _shares(runs: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
     All are in none if no run is within them.
     """
     edges = [*bars["bin_lo"], np.nextafter(bars["bin_hi"].iloc[-1], np.inf)]  # the highest score
-    column = DRAWN[bars["metric"].iloc[0]]
-    weights = 1 / runs.groupby("config")[column].transform("size")
-    found, _ = np.histogram(runs[column], edges, weights=weights)
+    found, _ = np.histogram(evened(runs)[DRAWN[bars["metric"].iloc[0]]], edges)
     return found / (found.sum() or 1)
 
 

@@ -17,9 +17,9 @@ from bench.cli import UsageError
 from bench.render import claims, compare, front, intervals, tables
 from bench.render.compare import Spread, Statistic
 from bench.render.figures import Picture, rank
-from bench.render.page import Page, counted, damage
+from bench.render.page import Page, damage
 from bench.render.tables import Cell, Column, Table, extra, lam, mean, number, percent, spread
-from bench.render.text import all_of, texts
+from bench.render.text import all_of, counted, texts
 from bench.scores.metrics import Metric
 from bench.studies.study import Study
 from bench.studies.toy_grid import factors, figures
@@ -44,6 +44,7 @@ from bench.studies.toy_grid.runs import (
     at_own_rate,
     by_setting,
     cells,
+    evened,
     missing,
     own,
     part,
@@ -52,6 +53,7 @@ from bench.studies.toy_grid.runs import (
     runs,
     seeds_of,
     to_complete,
+    whole_paths,
 )
 from bench.studies.toy_grid.spec import ToySpec
 
@@ -103,7 +105,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
 
     first, path, *others = (picture(*each) for each in TEXT["figures"].items())
     resting, equal = partial(part, grid, fractions, mine) if gaps else None, at_equal_error(mine)
-    found = toy_claims(mine, resting) + equal_claims(equal, resting)
+    whole = whole_paths(mine, {spec.lam for spec in grid})
+    found = toy_claims(mine, resting) + equal_claims(equal, resting, whole)
     family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
     rules = TEXT["rules"].format(**family)
     beside = at_equal_error(mine, baseline) if baseline else equal
@@ -146,7 +149,8 @@ def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec], fractions: Sequence[set[
         words += [TEXT["not_begun"].format(n=unbegun, all=len(configs))] * bool(unbegun)
     if lacking:
         words.append(TEXT["not_trained"].format(trainings=counted(lacking, "training")))
-    if more := seeds_of(wanted):
+    seeds = frame[frame["config"].isin(wanted)].groupby("config")["seed"].nunique()
+    if more := seeds_of(seeds):
         words.append(f"{more}.")
     return [" ".join(words)] if words else []
 
@@ -177,8 +181,13 @@ def scores(
         return TEXT["fields"][name], lambda runs: f"{runs[name].iloc[0]:g}"
 
     several = [name for name in SETTINGS if name in frame and frame[name].nunique() > 1]
-    more, words = extra(metrics, frame, KNOWN)
-    columns: list[tuple[Column | str, Cell]] = [
+
+    def form(values: pd.Series, digits: int) -> str:
+        known = values.dropna().index
+        return mean(evened(frame.loc[known])[values.name], digits)
+
+    more, words = extra(metrics, frame, KNOWN, form)
+    shown: list[tuple[Column | str, Cell]] = [
         ("λ", lambda runs: lam(runs["lam"].iloc[0])),
         (Column("method", text=True), lambda runs: runs["label"].iloc[0]),
         *map(setting, several),
@@ -192,6 +201,9 @@ def scores(
         published("MSE median", lambda value: number(value, 4)),
         (f"MSE < {CLOSE}", lambda runs: percent(runs["close"].mean())),
         published(f"MSE < {CLOSE}"),
+    ]
+    columns = [(column, partial(_of_evened, cell)) for column, cell in shown]
+    columns += [
         *more,
         ("n", lambda runs: str(len(runs))),
         ("diverged", lambda runs: str((runs["status"] == "diverged").sum())),
@@ -200,6 +212,10 @@ def scores(
     noise = ", ".join(f"{name} {score}" for name, score in NOISE_SCORES.items())
     caption = TEXT["scores"].format(noise=noise) + words
     return tables.tabulate("scores", TEXT["titles"]["scores"], caption, columns, groups)
+
+
+def _of_evened(cell: Cell, runs: pd.DataFrame) -> str:
+    return cell(evened(runs))
 
 
 def pairs(frame: pd.DataFrame, baseline: str = "") -> Table:
@@ -215,7 +231,7 @@ def pairs(frame: pd.DataFrame, baseline: str = "") -> Table:
     with ThreadPoolExecutor() as pool:  # resampling takes nearly all of the time, without Python
         found = [*pool.map(lambda each: _pair(frame, *each), asked)]
     rows = [[labels[0 if baseline else 1], *cells] for labels, cells in filter(None, found)]
-    heads = ("value", "95 % interval", "p", "detectable", "configurations")
+    heads = ("value", "95 % interval", "p", "detectable", "better : worse", "configurations")
     name = Column("method" if baseline else "against", text=True)
     columns = [name, Column("λ"), Column("comparison", text=True), *map(Column, heads)]
     words = _words(frame, baseline)
@@ -249,7 +265,9 @@ def _pair(
     gain = found.interval()
     middle, low, high = (f"{each:{form}}" for each in (gain.value, gain.low, gain.high))
     p = tables.p_value(intervals.wilcoxon(x, y))
-    ends = [f"{low} to {high}", p, least, str(len(x))]
+    better, worse = (y, x) if column == "mse" else (x, y)
+    counts = f"{(better > worse).sum()} : {(better < worse).sum()}"
+    ends = [f"{low} to {high}", p, least, counts, str(len(x))]
     labels = str(a["label"].iloc[0]), str(b["label"].iloc[0])
     return labels, [lam(value), words, middle, *ends]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 
 from bench.cli import UsageError
 from bench.render.figures import rank
-from bench.render.text import texts
+from bench.render.text import counted, texts
 from bench.spec import columns
 from bench.studies.study import Study
 from bench.studies.toy_grid.data import CENTRES, VARIANCE
@@ -141,14 +142,17 @@ def to_complete(
 ) -> set[tuple[str, int]]:
     """Returns the configurations that complete these runs, of the `whole`, and the seeds of each.
 
-    `fractions` are the grid's `parts`. Each seed asks for all configurations, or for a part where
-    this and no others were begun. The first seed asks for no less than the eighth.
+    `fractions` are the grid's `parts`. The first seed asks for all configurations, or for the
+    eighth where this and no others were begun. A further seed asks for those of the first, or for a
+    part where this and no others were begun, or for all if it has others than the first.
     """
-    found = set()
+    first, found = {*whole}, set()
     for seed in range(int(frame["seed"].max()) + 1):
         begun = {*whole} & {*frame.loc[frame["seed"] == seed, "config"]}
         is_part = bool(begun) and begun in (fractions if seed else fractions[1:])
-        found |= {(config, seed) for config in (begun if is_part else whole)}
+        asked = begun if is_part else first if begun <= first else {*whole}
+        first = first if seed else asked
+        found |= {(config, seed) for config in asked}
     return found
 
 
@@ -198,19 +202,29 @@ def part(
         words = TEXT["indicative"] + words
     seeds = len({spec.seed for spec in grid})
     counts = pd.concat(runs.groupby("config")["seed"].nunique() for runs in used)
-    wanted = Counter(config for config, _ in to_complete(own, fractions, frame))
-    if any(count < wanted.get(str(config), seeds) for config, count in counts.items()):
-        span = " to ".join(map(str, dict.fromkeys((counts.min(), counts.max()))))
-        words += f"; {span} of {seeds} seeds each"
-    elif counts.min() < seeds:
-        words += "; " + seeds_of(wanted)
+    fewest = counts.groupby(level=0).min()
+    if fewest.nunique() == 1 and fewest.iloc[0] < seeds:
+        words += f"; {fewest.iloc[0]} of {counted(seeds, 'seed')} each"
+    elif more := seeds_of(fewest):
+        words += f"; {more}"
     return words
 
 
-def seeds_of(wanted: Mapping[str, int]) -> str:
+def seeds_of(counts: pd.Series) -> str:
     """Returns how many configurations have how many seeds, in words, without the most frequent."""
-    groups = Counter(wanted.values()).most_common()[1:]
-    return ", ".join(TEXT["more_seeds"].format(n=n, seeds=seeds) for seeds, n in groups)
+    groups = Counter(counts.to_list())
+    told = [
+        f"{counted(n, 'configuration')} {'has' if n == 1 else 'have'} {counted(seeds, 'seed')}"
+        for seeds, n in sorted(groups.items(), reverse=True)
+        if seeds != groups.most_common()[0][0]
+    ]
+    return ", ".join(told)
+
+
+def evened(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the runs of a cell, each so often that all configurations weigh the same."""
+    sizes = runs.groupby("config")["config"].transform("size")
+    return runs.loc[runs.index.repeat(math.lcm(*sizes.unique()) // sizes)]
 
 
 def at_own_rate(frame: pd.DataFrame) -> pd.DataFrame:
@@ -223,6 +237,16 @@ def at_own_rate(frame: pd.DataFrame) -> pd.DataFrame:
             there = set(frame[name])
             frame = frame[frame[name] == (value if value in there else min(there))]
     return frame
+
+
+def whole_paths(frame: pd.DataFrame, lams: Collection[float]) -> dict[str, pd.MultiIndex]:
+    """Returns the configurations and seeds of each method that have runs at all these lambdas."""
+    here = frame[frame["lam"].isin(lams)]
+    found = {}
+    for method in frame["method"].unique():
+        runs = here[here["method"] == method].groupby(["config", "seed"])["lam"].nunique()
+        found[str(method)] = runs[runs == len(lams)].index
+    return found
 
 
 def per_cell(frame: pd.DataFrame, rows: str, columns: str) -> str:

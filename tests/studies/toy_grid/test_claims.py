@@ -180,12 +180,17 @@ class TestLevel:
         frame = study(0.0)
         words = evidence(frame, "1b")
         reading = claims.Reading.of(frame, claims.RULES["1b"][0])
-        assert reading is not None
+        assert reading is not None and isinstance(reading.found, intervals.Resampled)
         effect = 0.778 - 0.735
         chance = intervals.power(effect, reading.found.error, claims.TESTS)
         assert f"power {100 * chance:.0f} % against the paper's +0.043" in words
         assert "power" not in evidence(study(0.5), "1b")
         assert evidence(frame, "1b'").count("against the paper's +0.043") == 1
+
+    def test_a_share_of_few_misses_is_not_taken_for_sure(self) -> None:
+        """One miss in 72: the bootstrap left out all shares below 93.1 %."""
+        words = evidence(reconstructing(66, 71, 72), "1a")
+        assert "ALICE 98.6 % [89.0, 100.0], alone [92.5, 100.0]" in words
 
     @pytest.mark.parametrize("close", [71, 72])
     def test_the_power_of_a_share_is_that_of_the_papers_value(self, close: int) -> None:
@@ -306,7 +311,7 @@ class TestEqualReconstruction:
         assert gain.value > 0.4 and worst < 0.1
         claim = claims.equal_claims(found)[0]
         assert claim.verdict == "undecided"  # 42 are fewer than FEWEST
-        assert f"(30 paths short of it counted as the worst: {worst:+.3f} [" in claim.evidence
+        assert f" 30 paths short of it counted as the worst: {worst:+.3f} [" in claim.evidence
         table = claims.equal_table(found)
         column = table.names.index("if a path short of it counts as the worst")
         assert table.rows[0][column].startswith(f"{worst:+.3f} [")
@@ -314,6 +319,24 @@ class TestEqualReconstruction:
         assert "counts such a path as the worst" in table.caption
         whole = claims.equal_table(claims.at_equal_error(over_lambda(0.5)))
         assert len(whole.names) == len(table.names) - 1 and "the worst" not in whole.caption
+
+    def test_what_interpolation_adds_stands_beside_the_verdict(self) -> None:
+        """At the first λ that reaches the error the rival, whose λ weighs more, is ahead."""
+        frame = over_lambda(0.1, stretch=3)
+        found = claims.at_equal_error(frame)
+        gain = next(iter(found.values()))
+        mine, theirs = (
+            frame.loc[of(frame, method, value), "score"].mean()
+            for method, value in (("svae_r", 0.1), ("alice", 0.01))
+        )
+        assert gain is not None and gain.value == pytest.approx(0.1, abs=0.03)
+        first = mine - theirs
+        assert first > 0.9  # 5 / 11 against 5 / 4: our first run lies far below the error
+        words = f"at the first λ that reaches it: {first:+.3f} ["
+        assert words in claims.equal_claims(found)[0].evidence
+        table = claims.equal_table(found)
+        column = table.names.index("at the first λ that reaches it")
+        assert table.rows[0][column].startswith(f"{first:+.3f} [")
 
     def test_intervals_are_those_of_a_family_of_its_own(
         self, monkeypatch: pytest.MonkeyPatch

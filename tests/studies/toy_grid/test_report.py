@@ -108,7 +108,7 @@ def test_the_whole_eighth_is_more_than_indicative(tmp_path: Path) -> None:
     lacks = [s for s in specs if (s.config, s.method) != (specs[0].config, "alice")]
     page = build(part, lacks)
     assert said(page)["1b"].endswith("(indicative; on 71 of 576 configurations)")
-    assert page.warnings[0].endswith("It lacks 3 trainings of configurations that are begun.")
+    assert page.warnings[0].endswith("The grid lacks 3 trainings of configurations that are begun.")
     assert page.missing == 3
 
 
@@ -134,15 +134,49 @@ def test_further_seeds_of_the_balanced_32nd_leave_the_eighth_whole(tmp_path: Pat
     assert said(page)["1a"].endswith(
         "(on the balanced eighth, 72 of 576 configurations; 18 configurations have 3 seeds)"
     )
-    assert page.warnings[0].endswith("ratio of updates. 18 configurations have 3 seeds.")
+    assert page.warnings[0].endswith("or none is. 18 configurations have 3 seeds.")
     scores = page.tables["scores"]
     lacking = {line[1]: line[scores.names.index("not trained yet")] for line in scores.rows}
     assert lacking.pop("alice_minimax") == "36" and {*lacking.values()} == {"0"}
     (tmp_path / "part").mkdir()
     page = build(tmp_path / "part", [s for s in specs if s.id != more[-1].id])
     assert more[-1].seed == 2 and page.missing == 1
-    assert "It lacks 1 training of configurations that are begun." in page.warnings[0]
-    assert said(page)["1b"].endswith("72 of 576 configurations; 1 to 3 of 3 seeds each)")
+    assert "The grid lacks 1 training of configurations that are begun." in page.warnings[0]
+    assert said(page)["1b"].endswith(
+        "72 of 576 configurations; 17 configurations have 3 seeds, 1 configuration has 2 seeds)"
+    )
+
+
+def test_a_further_seed_that_was_begun_is_asked_for_where_the_first_is(tmp_path: Path) -> None:
+    """Five configurations have it, so the eighth lacks it in 67, at each lambda and method."""
+    eighth = TOY.fraction(PAPER_GRID, "1/8")
+    five = sorted({spec.config for spec in eighth})[:5]
+    more = [s for s in TOY.specs("paper", seeds=2) if s.seed and s.config in five]
+    page = build(tmp_path, [*eighth, *more])
+    assert page.missing == 67 * 6
+    assert page.warnings[0].startswith("Of the study's own grid these are the balanced eighth")
+    assert page.warnings[0].endswith(
+        "The grid lacks 402 trainings of configurations that are begun. "
+        "5 configurations have 2 seeds."
+    )
+    part = "(on the balanced eighth, 72 of 576 configurations; 5 configurations have 2 seeds)"
+    assert {verdict[-len(part) :] for verdict in said(page).values()} == {part}
+
+
+def test_a_path_with_a_gap_is_no_part_of_what_a_claim_rests_on(tmp_path: Path) -> None:
+    """One configuration lacks one training at λ = 0.1, and reaches no error before."""
+    specs = TOY.fraction(PAPER_GRID, "1/8")
+    lost = next(s for s in specs if s.method == "svae_r" and s.lam == 0.1)
+    rows = [row(s, 4.0, mse_x=0.1 if s.lam == 0.1 else 5.0) for s in specs if s.id != lost.id]
+    found = report.build("toy_grid", "paper", stored(tmp_path, rows))
+    assert said(found)["1f"].endswith("(indicative; on 71 of 576 configurations)")
+    equal = found.tables["equal"]
+    ours, theirs = (
+        {line[equal.names.index(name)] for line in equal.rows}
+        for name in ("paths of sVAE-r that reach it", "of the other")
+    )
+    assert ours == {"71 of 72 (1 not trained to the end)"} and theirs == {"72 of 72"}
+    assert not any("the worst" in name for name in equal.names)
 
 
 def test_runs_as_the_paper_s_lie_no_further_away_than_chance(tmp_path: Path) -> None:
@@ -209,11 +243,11 @@ def test_seeds_that_some_configurations_lack_are_told(tmp_path: Path) -> None:
     both = TOY.specs("quick", seeds=2)
     first = both[0].config
     page = build(tmp_path, [s for s in both if s.seed == 0 or s.config == first], "quick")
-    assert said(page)["1b"].endswith("; on 72 of 72 configurations; 1 to 2 of 2 seeds each)")
+    assert said(page)["1b"].endswith("; on 72 of 72 configurations; 1 configuration has 2 seeds)")
     assert page.missing == 432 - 6
     assert page.warnings == [
-        "The study's own grid is not complete. It lacks 426 trainings of configurations that are "
-        "begun."
+        "The study's own grid is not complete. The grid lacks 426 trainings of configurations that "
+        "are begun. 1 configuration has 2 seeds."
     ]
 
 
@@ -379,6 +413,24 @@ def test_pairs_name_the_baseline_of_each_row(tmp_path: Path) -> None:
         ["alice_minimax", "1", "1.000"],
     ]
     assert len(table.rows) == 5 * 6
+
+
+def test_pairs_count_in_which_configurations_the_first_is_better() -> None:
+    """Of the error less is better; a configuration's seeds are averaged first."""
+    frame = over_lambda(0.5, n=9).assign(top=False, close=True)
+    frame = frame[frame["lam"] == 0.1]
+    ours = (frame["method"] == "svae_r").to_numpy()
+    frame.loc[ours, "mse"] += np.array([-1.0] * 2 + [1.0] * 6 + [0.0])
+    frame.loc[ours, "top"] = [True] * 4 + [False] * 5
+    frame.loc[~ours, "top"] = [False] * 3 + [True] * 3 + [False] * 3
+    other = frame.assign(seed=1)
+    other.loc[ours, "top"] = [False] * 9  # the mean of one configuration is that of the other
+    other.loc[~ours, "top"] = [True] + [False] * 8
+    table = toy.pairs(pd.concat([frame, other], ignore_index=True))
+    found = {r[2]: r[table.names.index("better : worse")] for r in table.rows}
+    assert found["MSE of x: P(sVAE-r better)"] == "2 : 6"
+    assert found["share MSE < 0.5: difference"] == "0 : 0"
+    assert found["share IS > 4.6: difference"] == "2 : 2"
 
 
 class TestBaseline:

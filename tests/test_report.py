@@ -57,8 +57,11 @@ def test_the_miniature_table_is_right() -> None:
     assert svae["IS > 4.6"] == "50.0 %"  # the diverged run counts
     assert svae["MSE median"] == "5.5000"  # of 4, 5, 6, infinity
     assert svae["modes"] == "3.75"  # of 0, 5, 5, 5
-    assert ali["IS > 4.6"] == "66.7 %"
-    assert ali["and quality ≥ 0.8"] == "33.3 %"
+    # A configuration with both seeds weighs as much as one that lacks a seed.
+    assert ali["IS > 4.6"] == "75.0 %"  # of one half of the seeds, of the other all
+    assert ali["and quality ≥ 0.8"] == "25.0 %"  # half and none
+    assert ali["IS mean ± sd"].startswith("3.825")  # of 2.95 and 4.7
+    assert ali["MSE median"] == "4.5000"  # of 3.2, 4, 5, 5
     assert cells["0.1", "ALICE"]["MSE < 0.5"] == "75.0 %"
     assert cells["0.1", "sVAE-r"]["paper IS > 4.6"] == "77.8 %"
     assert cells["0.1", "ALICE"]["paper IS > 4.6"] == "73.5 %"

@@ -204,6 +204,23 @@ def test_a_commit_is_that_of_the_suite_whatever_git_is_told(monkeypatch: pytest.
     assert provenance.commit() == known
 
 
+def test_who_asks_for_the_commit_writes_nothing_into_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run that is killed meanwhile would leave a lock, and the user could not commit."""
+    file = tmp_path / "bench" / "store" / "provenance.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    os.utime(file, (1, 1))  # git would note the new time
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert provenance.commit()["dirty"] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+
+
 def test_a_command_may_run_beside_the_main_thread(tmp_path: Path):
     words = ["toy_grid", "--scale", "smoke", "--status", "--results", str(tmp_path)]
     with ThreadPoolExecutor(1) as thread:

@@ -38,7 +38,8 @@ def _git(*arguments: str) -> str | None:
         "timeout": 20,
     }
     # In a container the checkout may be another user's; this process runs its code already.
-    command = ["git", "-c", f"safe.directory={ROOT}", *arguments]
+    # Without a lock: a run that is killed must not leave one in the user's repository.
+    command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", *arguments]
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, check=True, env=environment, **options).stdout.strip()
     return None

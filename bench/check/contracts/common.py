@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sysconfig
 import traceback
@@ -89,7 +90,7 @@ _SUITE = [str(Path(package.__path__[0]).resolve()) for package in (bench, models
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    return Path(frame.filename).parent == Path(__file__).parent
+    return os.path.dirname(frame.filename) == os.path.dirname(__file__)
 
 
 def _place(error: BaseException | None = None) -> str:

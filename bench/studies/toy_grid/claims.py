@@ -229,31 +229,51 @@ EQUAL_TESTS = len(EQUAL) * len(TARGETS) * len(MEASURES)
 """The family: so many intervals share one level, whatever is trained already."""
 
 
-def at_equal_error(frame: pd.DataFrame, baseline: str = "") -> dict[Equal, Resampled | None]:
-    """Every two methods of `front.equals` at each target: the difference, None without pairs."""
+@dataclass(frozen=True)
+class Gain(Resampled):
+    """The difference of two methods at equal error, and two others that no verdict reads."""
+
+    first: Resampled  # between the first runs that reach the error, without interpolation
+    worst: Resampled | None  # if paths that never reach it count as WORST; None if all do
+
+
+def at_equal_error(frame: pd.DataFrame, baseline: str = "") -> dict[Equal, Gain | None]:
+    """Every two methods of `front.equals` at each target: what is gained, None without pairs."""
     found = front.equals(frame, figures.GENERATED, "mse", TARGETS, baseline)
 
-    def resampled(each: Equal) -> Resampled | None:
-        return intervals.difference(*each.means.to_numpy().T) if len(each.means) else None
+    def resampled(each: Equal) -> Gain | None:
+        whole, first = _difference(each.means), _difference(each.firsts)
+        return Gain(whole.value, whole.found, first, _at_worst(each)) if whole and first else None
 
     with ThreadPoolExecutor() as pool:  # resampling takes nearly all of the time, without Python
         return dict(zip(found, pool.map(resampled, found), strict=True))
 
 
-def equal_table(found: Mapping[Equal, Resampled | None], baseline: str = "") -> Table:
+def _difference(means: pd.DataFrame) -> Resampled | None:
+    return intervals.difference(*means.to_numpy().T) if len(means) else None
+
+
+def _at_worst(each: Equal) -> Resampled | None:
+    return _difference(each.counting(WORST[each.score])) if each.misses else None
+
+
+def equal_table(found: Mapping[Equal, Gain | None], baseline: str = "") -> Table:
     """The table of what `at_equal_error` found, with family-wise intervals."""
     tests = len(found) if baseline else EQUAL_TESTS
 
     def interval(each: Equal) -> Estimate:
-        difference = found[each]
-        assert difference
-        return difference.interval(tests)
+        gain = found[each]
+        assert gain
+        return gain.interval(tests)
 
     def at_first(each: Equal) -> str:
-        return f"{_at_first(each).interval(tests)}" if len(each.pairs) else "–"
+        gain = found[each]
+        return f"{gain.first.interval(tests)}" if gain else "–"
 
     def at_worst(each: Equal) -> str:
-        return f"{_at_worst(each).interval(tests)}" if each.misses else "–"
+        gain = found[each]
+        worst = gain.worst if gain else _at_worst(each)  # there may be no pair that reaches it
+        return f"{worst.interval(tests)}" if worst else "–"
 
     level = TEXT["baseline" if baseline else "paper"]["level"].format(n=tests)
     caption = TEXT["equal"].format(mean=MEAN_POINT, level=level)
@@ -264,16 +284,8 @@ def equal_table(found: Mapping[Equal, Resampled | None], baseline: str = "") -> 
     return front.table([*found], interval, caption, baseline=baseline, more=more)
 
 
-def _at_first(each: Equal) -> Resampled:
-    return intervals.difference(*each.firsts.to_numpy().T)
-
-
-def _at_worst(each: Equal) -> Resampled:
-    return intervals.difference(*each.counting(WORST[each.score]).to_numpy().T)
-
-
 def equal_claims(
-    found: Mapping[Equal, Resampled | None],
+    found: Mapping[Equal, Gain | None],
     resting: Callable[[Sequence[pd.DataFrame]], str] | None = None,
     whole: Mapping[str, pd.MultiIndex] | None = None,
 ) -> list[Claim]:
@@ -313,7 +325,7 @@ def _equal_verdict(known: Mapping[Equal, Resampled]) -> str:
     return decide(min(each.low for each in wide), min(each.high for each in wide))
 
 
-def _equal_words(each: Equal, gain: Resampled | None) -> str:
+def _equal_words(each: Equal, gain: Gain | None) -> str:
     """The means of both and their difference with its intervals, or which paths cross.
 
     Beside it stand the difference without interpolation, and the one that counts paths that never
@@ -325,8 +337,8 @@ def _equal_words(each: Equal, gain: Resampled | None) -> str:
     ours, theirs = each.means.mean()
     ends = f"{number(ours)} against {number(theirs)}: {gain.value:+.3f}"
     words = f"at {each.goal} {ends} {_brackets(gain, EQUAL_TESTS)}"
-    more = {"at the first λ that reaches it": _at_first(each)}
-    if each.misses:
-        more[f"{counted(each.misses, 'path')} short of it counted as the worst"] = _at_worst(each)
+    more = {"at the first λ that reaches it": gain.first}
+    if gain.worst:
+        more[f"{counted(each.misses, 'path')} short of it counted as the worst"] = gain.worst
     beside = (f"{k}: {v.value:+.3f} {_brackets(v, EQUAL_TESTS)}" for k, v in more.items())
     return f"{words} ({', '.join(beside)})"

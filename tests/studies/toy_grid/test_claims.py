@@ -320,6 +320,19 @@ class TestEqualReconstruction:
         whole = claims.equal_table(claims.at_equal_error(over_lambda(0.5)))
         assert len(whole.names) == len(table.names) - 1 and "the worst" not in whole.caption
 
+    def test_no_pair_is_left_where_one_fails_and_the_other_starts_below(self) -> None:
+        """Then nothing is compared; where the other reaches the error, one fails in all pairs."""
+        frame = over_lambda(0.5)
+        frame.loc[frame["method"] == "svae_r", "mse"] = 4.0
+        table = claims.equal_table(claims.at_equal_error(frame))
+        column = table.names.index("if a path short of it counts as the worst")
+        assert table.rows[0][column].startswith("-") and table.rows[1][column] == (
+            "-0.900 [-0.900, -0.900]"  # of quality
+        )
+        frame.loc[frame["method"] == "alice", "mse"] = 0.1
+        table = claims.equal_table(claims.at_equal_error(frame))
+        assert {line[column] for line in table.rows} == {"–"}
+
     def test_what_interpolation_adds_stands_beside_the_verdict(self) -> None:
         """At the first λ that reaches the error the rival, whose λ weighs more, is ahead."""
         frame = over_lambda(0.1, stretch=3)

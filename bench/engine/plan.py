@@ -249,7 +249,9 @@ class Plan:
             line += f" in {len(self.jobs)} stacks; about {estimate} on "
             line += f"{self.workers} x {self.device}"
             if self.share < CROWDED:
-                line += " beside other programs"
+                cores = len(self.crowd.cores)
+                few = f" that share {cores} core{'s' * (cores > 1)}" if cores < self.workers else ""
+                line += few or " beside other programs"
         return line
 
     def choose_scale(self) -> tuple[str, str]:

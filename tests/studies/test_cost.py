@@ -261,6 +261,16 @@ def test_the_user_s_word_on_workers_counts(
     assert planned(tmp_path, monkeypatch, lambda stack: each, *more).workers == workers
 
 
+def test_more_workers_than_cores_share_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_cores", lambda: {"cpu0", "cpu1"})
+    found = planned(tmp_path, monkeypatch, lambda stack: 60.0, "--workers", "16")
+    assert found.line().endswith(" on 16 x cpu that share 2 cores")
+    found = planned(tmp_path, monkeypatch, lambda stack: 60.0, "--workers", "2")
+    assert found.line().endswith(" on 2 x cpu beside other programs")
+
+
 def test_a_method_that_raises_is_left_to_its_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

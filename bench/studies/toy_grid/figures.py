@@ -195,8 +195,9 @@ def front(frame: pd.DataFrame, baseline: str = "") -> Figure:
         for (_, lam), known in alice_cells().items()
     ]
     noise = {f"{name}: {score}": score for name, score in NOISE_SCORES.items()}
+    even = pd.concat([evened(runs) for _, _, runs in cells(frame)])
     return over_lambda(
-        frame,
+        even,
         GENERATED,
         "mse",
         TARGETS,
@@ -223,7 +224,7 @@ def profile(frame: pd.DataFrame) -> Figure:
             for *_, runs in cells(here):
                 look = found[str(runs["method"].iloc[0])]
                 style: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
-                sns.ecdfplot(x=score[runs.index], complementary=True, ax=axes, **style)
+                sns.ecdfplot(x=score[evened(runs).index], complementary=True, ax=axes, **style)
             _noise(axes, "{name}: {score}")
             axes.axvline(TOP, label=f"top bin: {TOP}", **THRESHOLD)
             axes.set(xlim=(1, 5), ylim=(0, 1.02), xlabel="inception score")
@@ -332,7 +333,7 @@ def gradient(frame: pd.DataFrame) -> Figure:
     for axes, (label, value, runs) in zip(grid, order, strict=True):
         # A method that joined the registry later is missing from older rows.
         traces: dict[str, list[np.ndarray]] = {}
-        for trace in runs["decoder_gradient"]:
+        for trace in evened(runs)["decoder_gradient"]:
             for method, sizes in trace:
                 traces.setdefault(method, []).append(np.asarray(sizes, dtype=float))
         for method in sorted(traces, key=rank):
@@ -376,7 +377,7 @@ def _shares(frame: pd.DataFrame, by: dict[str, str]) -> Figure:
     size = {"width": PAGE / 8, "height": 0.9 + 0.26 * len(levels[0])}
     figure, grid = panels(2 * len(order), narrow=2, **size, **_rows(order, 2))
     for pair, (label, value, runs) in zip(grid.reshape(-1, 2), order, strict=True):
-        means = 100 * runs.groupby([*by])[["top", "top_good", "close"]].mean()
+        means = 100 * evened(runs).groupby([*by])[["top", "top_good", "close"]].mean()
         shares = {
             name: means[name].unstack().reindex(index=levels[0], columns=levels[1])
             for name in means

@@ -110,7 +110,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
     rules = TEXT["rules"].format(**family)
     beside = at_equal_error(mine, baseline) if baseline else equal
-    shown = [first, scores(frame, study.metrics(), fractions)]
+    shown = [first, scores(frame, study.metrics(), grid, fractions)]
     if scale == "paper":
         narrow = runs(study, results, "quick")
         shown.append(distances(mine, LAM, at_own_rate(narrow) if len(narrow) else None))
@@ -156,18 +156,26 @@ def _gaps(frame: pd.DataFrame, grid: Sequence[ToySpec], fractions: Sequence[set[
 
 
 def scores(
-    frame: pd.DataFrame, metrics: Sequence[Metric], fractions: Sequence[set[str]] = ()
+    frame: pd.DataFrame,
+    metrics: Sequence[Metric],
+    grid: Sequence[ToySpec] = (),
+    fractions: Sequence[set[str]] = (),
 ) -> Table:
     """Returns per lambda and label the score, the shares, what is to be trained, the paper beside.
 
-    Any of the `metrics` that is not KNOWN has a column where there are values of it. `fractions`
-    are the `parts` of the grid.
+    Any of the `metrics` that is not KNOWN has a column where there are values of it. `grid` has
+    the trainings of the study's own grid and `fractions` its `parts`.
     """
     paper, alice, groups = paper_cells(), alice_cells(), []
-    for _, rows in by_setting(frame):
-        # A cell should have every configuration and every seed that were begun at its settings.
-        expected = len(to_complete({*rows["config"]}, fractions, rows))
-        groups += [group for *_, group in cells(rows.assign(expected=expected))]
+    planned = {(spec.method, spec.lam) for spec in grid}
+    for place, (_, rows) in enumerate(by_setting(frame)):
+        begun = {*rows["config"]}
+        for _, value, group in cells(rows):
+            # A cell should have every configuration that was begun at its settings. Its seeds are
+            # those of the study's own cells, or of itself if it is none of them, as in `missing`.
+            is_own = place == 0 and (group["method"].iloc[0], value) in planned
+            of = rows if is_own else group
+            groups.append(group.assign(expected=len(to_complete(begun, fractions, of))))
 
     def published(heading: str, form: Callable[[float], str] = percent) -> tuple[Column, Cell]:
         def cell(runs: pd.DataFrame) -> str:
@@ -279,7 +287,8 @@ def gradients(frame: pd.DataFrame, baseline: str = "") -> Table:
     """
     fixed, rows = baseline or "svae_r", []
     for label, value, group in cells(frame):
-        ends = [{method: trace[-1] for method, trace in each} for each in group["decoder_gradient"]]
+        traces = evened(group)["decoder_gradient"]
+        ends = [{method: trace[-1] for method, trace in each} for each in traces]
         last = pd.DataFrame(ends).astype(float)
         whole = last.get(fixed, pd.Series(np.nan, last.index))  # older rows may lack it
         for method in sorted(map(str, last), key=rank):

@@ -137,7 +137,7 @@ def test_further_seeds_of_the_balanced_32nd_leave_the_eighth_whole(tmp_path: Pat
     assert page.warnings[0].endswith("or none is. 18 configurations have 3 seeds.")
     scores = page.tables["scores"]
     lacking = {line[1]: line[scores.names.index("not trained yet")] for line in scores.rows}
-    assert lacking.pop("alice_minimax") == "36" and {*lacking.values()} == {"0"}
+    assert lacking.pop("alice_minimax") == "0" and {*lacking.values()} == {"0"}
     (tmp_path / "part").mkdir()
     page = build(tmp_path / "part", [s for s in specs if s.id != more[-1].id])
     assert more[-1].seed == 2 and page.missing == 1
@@ -339,6 +339,25 @@ def test_a_cell_of_a_heat_map_is_the_share_of_its_runs(tmp_path: Path) -> None:
         assert sorted(words[1]) == ["0"] * 8 + ["25"]
         assert all(np.nansum(values[i]) == 0 for i in last)  # ALICE's runs are its own
         assert all(np.nansum(values[i]) == values[i][place] for i in first)
+
+
+def test_seeds_of_a_configuration_share_its_weight_in_every_figure(tmp_path: Path) -> None:
+    """Of two configurations the one with three seeds generates."""
+    specs = TOY.specs("quick", methods=["svae_r"], lams=[0.1], seeds=3)
+    first, second = [s for s in specs if (s.critic_steps, s.model_steps, s.seed) == (1, 5, 0)][:2]
+    made = [row(s, 4.8) for s in specs if s.config == first.config] + [row(second, 2.0)]
+    frame = loaded(tmp_path, made)
+    traces = [[("svae_r", np.array([size] * 2))] for size in np.where(frame["top"], 1.0, 3.0)]
+    frame["decoder_gradient"] = pd.Series(traces, frame.index)
+    assert len(frame) == 4
+    shares = figures.updates(frame).axes[0].collections[0].get_array()
+    assert shares.compressed().tolist() == [50.0]  # type: ignore[union-attr]
+    curve = max(figures.profile(frame).axes[0].lines, key=lambda line: np.size(line.get_xdata()))
+    x, y = np.asarray(curve.get_xydata()).T
+    assert y[(x == 2.0) & (y < 1)].min() == 0.5  # is above the lower score
+    assert figures.front(frame).axes[0].lines[0].get_ydata() == pytest.approx([3.4])
+    assert figures.gradient(frame).axes[0].lines[0].get_ydata() == pytest.approx([2.0, 2.0])
+    assert toy.gradients(frame).rows[0][3] == "2.0000"
 
 
 def test_equal_ratios_of_other_numbers_of_updates_stand_apart(tmp_path: Path) -> None:

@@ -297,8 +297,9 @@ def _train(plan: Plan, executor: Sequential) -> int:
         counts.done, counts.diverged, counts.failed, counts.total, progress, plan.workers
     )
     monitor.pending = dict(plan.costs)
-    # The report's imports take seconds: this thread makes them while workers train.
-    threading.Thread(target=import_module, args=("bench.report",), daemon=True).start()
+    if not args.no_report:
+        # The report's imports take seconds: this thread makes them while workers train.
+        threading.Thread(target=import_module, args=("bench.report",), daemon=True).start()
     seconds = 60 * (args.max_time or float("inf")) - (time.monotonic() - plan.start)
     seconds = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
@@ -352,12 +353,13 @@ def _stopped(plan: Plan) -> int:
 
 
 def _report(plan: Plan, executor: Sequential) -> int:
-    from bench import report
     from bench.store.rows import StoreError
 
     counts, _ = count(plan.specs, plan.store)
     try:
         if counts.done and not plan.args.no_report:
+            from bench import report
+
             with plan.store.rows.lock("report"):  # shards may end at the same time
                 prune: list[str] = []
                 if plan.args.keep_weights == "shown":

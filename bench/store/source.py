@@ -117,11 +117,12 @@ def _byte_code(code: CodeType) -> tuple[Any, ...]:
 def read_all() -> None:
     """Reads the files of methods, metrics and studies, as Python does when it imports them.
 
-    So an edit while this process runs is not taken for the source that it runs.
+    So an edit while this process runs is not taken for the source that it runs. They are parsed
+    when a digest needs them: all at once would take half a second of every command.
     """
     for pattern in ("models/*.py", "bench/scores/*.py", "bench/studies/**/*.py"):
         for path in ROOT.glob(pattern):
-            _module(path)
+            _text(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +152,14 @@ def _module(path: Path) -> _Module:
 
 
 @cache
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+@cache
 def _of_file(path: Path) -> _Module:
     package = ".".join(path.relative_to(ROOT).parent.parts) if path.is_relative_to(ROOT) else ""
-    return _parsed(path.read_text("utf-8"), package)
+    return _parsed(_text(path), package)
 
 
 def _parsed(text: str, package: str = "") -> _Module:

@@ -33,6 +33,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def edit(root: Path, file: str, *changes: tuple[str, str]) -> None:
+    source._text.cache_clear()
     source._of_file.cache_clear()
     source.digest.cache_clear()
     path = root / file
@@ -177,6 +178,7 @@ class C:
         (tmp_path / "models").mkdir(exist_ok=True)
         (tmp_path / "models" / "g.py").write_text(own)
         (tmp_path / "models" / "h.py").write_text(other)
+        source._text.cache_clear()
         source._of_file.cache_clear()
         source.digest.cache_clear()
         found.append(source.digest("models.g:f", root=tmp_path))
@@ -184,6 +186,7 @@ class C:
     if what == "a method on self":
         methods = source.digest("models.g:C.train", root=tmp_path)
         (tmp_path / "models" / "g.py").write_text(text)
+        source._text.cache_clear()
         source._of_file.cache_clear()
         source.digest.cache_clear()
         assert source.digest("models.g:C.train", root=tmp_path) != methods
@@ -219,6 +222,7 @@ def test_an_entry_outside_the_table_counts(tree: Path) -> None:
     with (tree / OBJECTIVES).open("a", encoding="utf-8") as file:
         file.write('\nOBJECTIVES["hinge"] = Objective(density_ratio, hinge, "a", "b")\n')
     place = "models.objectives:OBJECTIVES[hinge]"
+    source._text.cache_clear()
     source._of_file.cache_clear()
     before = source.digest(place, root=tree)
     edit(tree, OBJECTIVES, ("(1 + f_p).relu()", "(2 + f_p).relu()"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -35,7 +37,8 @@ def paper_bars() -> pd.DataFrame:
     return bars[["metric", "label", "lam", "bin_lo", "bin_hi", "percent"]]
 
 
-def paper_cells() -> dict[tuple[str, float], dict[str, float]]:
+@cache
+def paper_cells() -> Mapping[tuple[str, float], Mapping[str, float]]:
     """Returns what Figure 3 says by label and lambda.
 
     They are the mean score by bin centres, three shares, and a quantile, interpolated in its bin.
@@ -57,7 +60,8 @@ def paper_cells() -> dict[tuple[str, float], dict[str, float]]:
     return found
 
 
-def alice_cells() -> dict[tuple[str, float], dict[str, float]]:
+@cache
+def alice_cells() -> Mapping[tuple[str, float], Mapping[str, float]]:
     """Returns what ALICE's own toy runs say by label and lambda, 576 runs each."""
     path = resources.files("bench.studies.toy_grid") / "paper" / "alice_toy.csv"
     with path.open() as file:

@@ -180,7 +180,7 @@ def scores(
     def published(heading: str, form: Callable[[float], str] = percent) -> tuple[Column, Cell]:
         def cell(runs: pd.DataFrame) -> str:
             cell = runs["label"].iloc[0], runs["lam"].iloc[0]
-            known = alice.get(cell, {}) | paper.get(cell, {})
+            known = {**alice.get(cell, {}), **paper.get(cell, {})}
             return form(known[heading]) if heading in known else ""
 
         return Column(f"paper {heading}", paper=True), cell

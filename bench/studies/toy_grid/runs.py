@@ -223,6 +223,8 @@ def seeds_of(counts: pd.Series) -> str:
 
 def evened(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs of a cell, each so often that all configurations weigh the same."""
+    if not runs["config"].duplicated().any():
+        return runs
     sizes = runs.groupby("config")["config"].transform("size")
     return runs.loc[runs.index.repeat(math.lcm(*sizes.unique()) // sizes)]
 

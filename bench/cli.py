@@ -6,7 +6,7 @@ import argparse
 import errno
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +36,16 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("--") and word.endswith("=--"):
                 self.error(f"argument {word[:-3]}: -- is no value")
         return super().parse_known_args(args, namespace)
+
+
+def given_beside(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, taken: Collection[str]
+) -> str:
+    """Returns the first option that the user gave and that is not `taken`, "" for none."""
+    for name, value in vars(args).items():
+        if name not in taken and value not in ([], parser.get_default(name)):
+            return "STUDY" if name in ("study", "studies") else f"--{name.replace('_', '-')}"
+    return ""
 
 
 def one_line(text: object) -> str:

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench import plugins
-from bench.cli import BASELINE, Parser, UsageError, complain, to_path
+from bench.cli import BASELINE, Parser, UsageError, complain, given_beside, to_path
 from bench.process import command
 from bench.render.claims import NO_DATA, OURS, PAPER, QUESTIONS, WEIGHT, Claims
 from bench.render.compare import agrees
@@ -47,7 +47,7 @@ from bench.scores.metrics import Metric
 from bench.store.atomic import write_atomically
 from bench.store.merge import merged
 from bench.store.provenance import REFERENCE, ROOT, need_checkout
-from bench.store.rows import StoreError, to_bytes, without
+from bench.store.rows import Store, StoreError, to_bytes, without
 from bench.studies import STUDIES, grids
 from bench.studies.study import SCALES, Study
 
@@ -220,8 +220,8 @@ def publish(
     Returns lines on what was not taken and on what is missing.
 
     Raises StoreError for rows of uncommitted code, which nobody could make again, and for a study
-    with trainings missing, unless `partial` leaves both out. Raises it for rows of one lambda that
-    come from several kinds of device.
+    with trainings missing, unless `partial` leaves both out. Raises it if published rows that are
+    not stale would go, and for rows of one lambda that come from several kinds of device.
     """
     chosen = STUDIES[study]
     if chosen.base or plugins.home("studies", study):
@@ -263,9 +263,13 @@ def publish(
     elif missing := build(study, scale, results).missing:
         more = "--partial publishes what is there"
         raise StoreError(f"only complete studies can be published: {missing} missing; {more}")
+    elif gone := _gone(published, clean):
+        path = REFERENCE / study / f"{scale}.parquet"
+        raise StoreError(f"{gone} would go: --partial keeps them, removing {path} lets them go")
     ids = {*clean["id"].to_pylist()}
     seeds = 1 + max(clean["seed"].to_pylist())
-    if not ids & {spec.id for spec in chosen.specs(scale, seeds=seeds)}:
+    own = {spec.id for spec in chosen.specs(scale, seeds=seeds)}
+    if not (ids & own or chosen.names_settings):
         raise StoreError(f"no row is of the study's own trainings at {scale}: nothing to publish")
     _one_device(clean)
     folder = REFERENCE / study
@@ -280,6 +284,13 @@ def publish(
     write(page, REFERENCE_REPORTS / study / scale)
     _renew_documents({(study, scale): page})
     return said + _missing(chosen, scale, ids)
+
+
+def _gone(published: Store, rows: pa.Table) -> str:
+    """Returns how many published rows of today's source these rows lack, "" for none."""
+    gone = without(published.load()[0], rows["id"].to_pylist())
+    seeds = ", ".join(map(str, sorted({*gone["seed"].to_pylist()})))
+    return f"{len(gone)} published rows, of seeds {seeds}," if len(gone) else ""
 
 
 def _one_device(rows: pa.Table) -> None:
@@ -486,7 +497,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--baseline", metavar="METHOD", default="", help=BASELINE)
     p.add_argument("--check", action="store_true", help=checked)
     made = "make the results of STUDY at --scale the reference. Refused are rows of uncommitted "
-    made += "code and incomplete studies"
+    made += "code, incomplete studies, and results that lack published rows"
     plugins.add_option(p)
     p.add_argument("--publish", action="store_true", help=made)
     part = "with --publish: let finished rows of committed code join the published rows, and name "
@@ -513,7 +524,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.baseline and (args.check or args.publish or published):
             raise UsageError("published reports take no --baseline: --out names another folder")
         if args.check or args.publish:
-            need_checkout("--check" if args.check else "--publish")
+            alone = "--check" if args.check else "--publish"
+            taken = () if args.check else ("studies", "scale", "results", "partial", "replace")
+            if other := given_beside(parser(), args, {*taken, "plugin", alone[2:]}):
+                raise UsageError(f"{alone} takes no {other}")
+            need_checkout(alone)
         if args.check:
             differences = check()
             print("\n".join(differences) or "committed reports and documents agree with their rows")
@@ -527,6 +542,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args.studies[0], args.scale, args.results, args.partial, args.replace
             ):
                 print(line)
+            print(f"published: {args.studies[0]} at scale {args.scale}")
             return 0
         if args.partial or args.replace:
             raise UsageError("--partial and --replace go with --publish")

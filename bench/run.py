@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import plugins
-from bench.cli import BASELINE, Parser, UsageError, complain, duration, options, positive, to_path
+from bench.cli import (
+    BASELINE,
+    Parser,
+    UsageError,
+    complain,
+    duration,
+    given_beside,
+    options,
+    positive,
+    to_path,
+)
 from bench.engine.plan import CLUSTERS, DOWNLOAD, Plan, count
 from bench.process import command, stopped, terminate
 from bench.studies import STUDIES, grids
@@ -38,6 +48,9 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 AGAIN = "the same command goes on from there"
+TAKEN_BY_ID = ("id", "study", "grid", "plugin", "scale", "results", "data", "device")
+TAKEN_BY_ID += ("inception_weights",)
+"""The options that --id stands beside."""
 _START = time.monotonic()
 
 
@@ -173,8 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.id is not None:
             if args.log:
                 raise UsageError("--id writes no log; allowed: --id without --log")
-            if args.status or args.dry_run or args.redo or args.only or args.set or args.shard:
-                raise UsageError("--id trains one row's own spec: no option selects or changes it")
+            if other := given_beside(parser(), args, TAKEN_BY_ID):
+                why = "--id trains one row's own spec: no option selects or changes it"
+                raise UsageError(f"{why}, as {other} would")
             from bench.engine.again import again
 
             return again(args)

@@ -463,6 +463,42 @@ def test_a_study_is_published_piece_by_piece(
     assert len(published()) == len(small)
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_results_that_lack_published_rows_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_mini(tmp_path, monkeypatch)
+    path = report.REFERENCE / "toy_grid" / "smoke.parquet"
+    before, study = path.read_bytes(), STUDIES["toy_grid"]
+    kept = study.store(tmp_path / "one", "smoke")
+    kept.write([row(s) for s in study.specs("smoke")], [])
+    words = ["toy_grid", "--scale", "smoke", "--results", str(tmp_path / "one"), "--publish"]
+    assert report.main(words) == 2
+    assert "published rows, of seeds 1, would go: --partial keeps" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    path.unlink()
+    assert report.main(words) == 0
+    assert capsys.readouterr().out.endswith("published: toy_grid at scale smoke\n")
+    assert len(pd.read_parquet(path)) == len(study.specs("smoke"))
+
+
+@pytest.mark.parametrize(
+    ("words", "other"),
+    [
+        (["--check", "--results", "nowhere"], "--check takes no --results"),
+        (["toy_grid", "--check"], "--check takes no STUDY"),
+        (["--check", "--publish"], "--check takes no --publish"),
+        (["toy_grid", "--publish", "--against", "results"], "--publish takes no --against"),
+        (["toy_grid", "--publish", "--stale"], "--publish takes no --stale"),
+    ],
+)
+def test_no_option_is_dropped_in_silence(
+    words: list[str], other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(words) == 2
+    assert other in capsys.readouterr().err
+
+
 def test_a_report_says_how_many_trainings_ran_as_graphs(tmp_path: Path) -> None:
     specs = smoke()
     made = [row(spec, graph=i < 3, device="cuda") for i, spec in enumerate(specs)]

@@ -268,6 +268,15 @@ def test_a_published_row_is_found(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert status == 0 or not made_here(published), said
 
 
+@pytest.mark.parametrize("option", ["--lam 3", "--precision bf16", "--seeds 2", "--stale"])
+def test_one_row_again_takes_no_option_that_would_change_it(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--id", "0" * 16, *option.split()]) == 2
+    err = capsys.readouterr().err
+    assert f"no option selects or changes it, as {option.split()[0]} would" in err
+
+
 @pytest.mark.parametrize("id", ["0" * 16, "nothing"])
 def test_an_id_that_no_row_has(id: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run.main(["--id", id, "--results", str(tmp_path)]) == 2

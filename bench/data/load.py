@@ -122,12 +122,23 @@ def _named(name: str, data: Path | None = None, mend: bool = False) -> tuple[Ima
         with contextlib.suppress(Damaged) if mend else contextlib.nullcontext():
             if found := read(folder):
                 return found, False
-        source = None
-        with contextlib.suppress(Lacking), _reading(cache()):
-            source = entry.locate(cache())
-        if entry.download and not source:
+        if entry.download and not _located(entry):
             entry.download(cache())
     return _prepare(name, _existing(data or cache()), folder, other=data is not None)
+
+
+def at_hand(name: str) -> bool:
+    """Says whether `load(name)` downloads nothing. Raises DataError if the cache can't be read."""
+    entry = _entry(name)
+    there = entry.draw or entry.path or not entry.download
+    return bool(there or read(cache() / "prepared" / name) or _located(entry))
+
+
+def _located(entry: Dataset) -> Source | None:
+    """Returns the data set's files in the cache, None if they are not there."""
+    with contextlib.suppress(Lacking), _reading(cache()):
+        return entry.locate(cache())
+    return None
 
 
 def _prepare(name: str, place: Path, folder: Path, other: bool) -> tuple[Images, bool]:

@@ -107,6 +107,8 @@ class Plan:
 
         self.crowd, self.start = Crowd(), time.monotonic()
         self.args = args
+        if args.results.exists() and not args.results.is_dir():
+            raise UsageError(f"--results {args.results} is no folder; allowed: a folder of results")
         self.study = replace(STUDIES[args.study], stale=args.stale, baseline=args.baseline)
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
         self.device = choose_device(args.device, elsewhere)
@@ -232,7 +234,9 @@ class Plan:
     def _checked(self, specs: Sequence[Spec]) -> Sequence[Spec]:
         """Returns the specs as they will be trained, see `Study.check`."""
         args = self.args
-        return self.study.check(specs, args.data, args.inception_weights, given(self.study, args))
+        known = given(self.study, args)
+        fetch = not args.dry_run  # it writes nothing
+        return self.study.check(specs, args.data, args.inception_weights, known, fetch)
 
     def line(self) -> str:
         """Returns a line: the selection, how much of it is done, how long the rest will take."""

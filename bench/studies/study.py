@@ -146,6 +146,8 @@ class Study(Generic[S]):
     """Fields at whose other values scores mean something else, so that they are not compared."""
     compares: ClassVar[bool] = False
     """Whether reports compare methods in pairs, so that they take a `baseline`."""
+    names_settings: ClassVar[bool] = False
+    """Whether titles of a report name settings that are not the study's own."""
     explained: ClassVar[str] = ""
     """The part of bench/store/columns.toml that says what the study's columns mean."""
     logs: ClassVar[bool] = False
@@ -454,10 +456,12 @@ class Study(Generic[S]):
         data: Path | None,
         weights: str | None,
         given: Collection[str] = (),
+        fetch: bool = True,
     ) -> Sequence[S]:
         """Returns the specs as they will be trained. Raises UsageError before any training.
 
         `given` are the fields whose values are the user's, so that nothing else may change them.
+        Without `fetch` nothing is downloaded, and what is not here is not looked at.
         """
         return specs
 

@@ -125,6 +125,26 @@ def test_a_folder_of_too_few_images(
     assert given in said and option in said.partition("allowed")[2]
 
 
+@pytest.mark.parametrize("study", ["mnist", "cifar10", "celeba"])
+def test_a_dry_run_downloads_nothing(
+    study: str, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [study, "--scale", "quick", "--lam", "0", "--results", str(tmp_path / "r")]
+    assert run.main([*asked, "--dry-run"]) == 0
+    assert f"{study} at scale quick" in capsys.readouterr().out
+    assert not cache.exists() and not (tmp_path / "r").exists()
+    assert run.main([*asked, "--dry-run", "--set", "data=none"]) == 2
+
+
+@pytest.mark.parametrize("more", [[], ["--status"], ["--dry-run"]])
+def test_results_that_are_a_file_are_refused(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run.main([*TOY, "--results", str(tmp_path / "file"), *more]) == 2
+    assert "is no folder; allowed: a folder of results" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_smaller_folder_takes_the_place_of_a_study_that_limits_its_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -44,13 +44,14 @@ def check(
     folder: Path | None,
     weights: str | None,
     own: Mapping[str, int] = MappingProxyType({}),
+    fetch: bool = True,
 ) -> list[ImageSpec]:
     """Returns the specs, with a user's images named by their digest.
 
     `own` are the study's own values, which get smaller for few images, see `limits.fitted`. A
     `folder` takes the place of synthetic images if `own` has "data". Raises UsageError, before
     anything is trained, for images or weights that can't be used, and for trainings that ask for
-    more images than there are.
+    more images than there are. Without `fetch` images that are not here are not looked at.
     """
     if folder is not None and "data" in own:
         reals = {name: entry.real for name, entry in data.DATASETS.items() if entry.draw}
@@ -71,17 +72,21 @@ def check(
     kept: dict[ImageSpec, ImageSpec] = {}
     try:
         for name in names:
+            asked = [spec for spec in specs if spec.data == name]
+            if not fetch and folder is None and not data.at_hand(domain.dataset(name)):
+                kept |= zip(asked, asked, strict=True)
+                continue
             images = data.load(domain.dataset(name), folder)
             found = domain.data_of(name, images)
             if FOLDER in name and found != name:
                 raise UsageError(f"{images.origin} has other images than {name}: see --data")
-            asked = [spec for spec in specs if spec.data == name]
             mine = [replace(limits.fitted(spec, images, own), data=found) for spec in asked]
             kept |= zip(asked, mine, strict=True)
             for spec in mine:
                 domain.check(spec)
                 limits.check(spec, images, weights is not None, own.get("images"))
-            for spec in {spec.bits: spec for spec in mine if spec.ais_images}.values():
+            there = fetch or folder is not None or images.stand_in
+            for spec in {spec.bits: spec for spec in mine if spec.ais_images and there}.values():
                 evaluate.test_bits(spec, images, folder)
     except ValueError as error:
         raise UsageError(str(error)) from None

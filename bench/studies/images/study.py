@@ -43,6 +43,7 @@ class ImageStudy(Study[ImageSpec]):
 
     apart: ClassVar[tuple[str, ...]] = ("data",)
     compares: ClassVar[bool] = True
+    names_settings: ClassVar[bool] = True
     explained: ClassVar[str] = "images"
     logs: ClassVar[bool] = True
     explored: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -161,6 +162,7 @@ class ImageStudy(Study[ImageSpec]):
         data: Path | None,
         weights: str | None,
         given: Collection[str] = (),
+        fetch: bool = True,
     ) -> list[ImageSpec]:
         from bench.studies.images.job import check
 
@@ -168,7 +170,7 @@ class ImageStudy(Study[ImageSpec]):
         for name in ("data", "images", "batch", "ais_images"):
             for scale in {spec.scale for spec in specs} if name not in given else ():
                 own[name] = self.first_of(scale, name)
-        return check(specs, data, weights, own)
+        return check(specs, data, weights, own, fetch)
 
     def needs(self, spec: ImageSpec) -> Needs:
         from bench.studies.images.cost import needs

@@ -167,6 +167,7 @@ class TheoryStudy(Study[TheorySpec]):
         data: Path | None,
         weights: str | None,
         given: Collection[str] = (),
+        fetch: bool = True,
     ) -> Sequence[TheorySpec]:
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         refuse_images(self.name, data, weights)

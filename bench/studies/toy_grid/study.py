@@ -78,6 +78,7 @@ class ToyStudy(Study[ToySpec]):
         data: Path | None,
         weights: str | None,
         given: Collection[str] = (),
+        fetch: bool = True,
     ) -> Sequence[ToySpec]:
         """Returns the specs. Raises UsageError for data or a classifier, as the study has both."""
         refuse_images(self.name, data, weights)

@@ -257,9 +257,11 @@ def publish(
             said.append(f"{what}: row {each.id}, {each.why} differ")
         if n := len(found.counts.differing):
             said.append(f"{n} published rows stay, though theirs are other numbers")
-        taken = pa.array(found.counts.taken, pa.string())
-        mine = points.filter(pc.field("id").isin(taken))
-        points = pa.concat_tables([there.filter(~pc.field("id").isin(taken)), mine])
+        # A published row has its points only while the report shows it, and may be shown again.
+        same = {*found.counts.there} - {*found.counts.differing, *there["id"].to_pylist()}
+        mine = pa.array([*found.counts.taken, *sorted(same)], pa.string())
+        is_mine = pc.field("id").isin(mine)
+        points = pa.concat_tables([there.filter(~is_mine), points.filter(is_mine)])
     elif missing := build(study, scale, results).missing:
         more = "--partial publishes what is there"
         raise StoreError(f"only complete studies can be published: {missing} missing; {more}")

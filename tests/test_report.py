@@ -443,6 +443,14 @@ def test_a_study_is_published_piece_by_piece(
     assert set(samples["id"]) == set(report.build("toy_grid", "quick", report.REFERENCE).shown)
     text = (report.REFERENCE_REPORTS / "toy_grid" / "quick" / "report.md").read_text("utf-8")
     assert "critic updates 1, model updates 1" in text.replace("\N{NO-BREAK SPACE}", " ")
+    # Points of a published row that the report did not show before join as well.
+    assert {*samples["id"]} != {s.id for s in small}
+    rest = [s.id for s in small[:cut] if s.id not in {*samples["id"]}]
+    with monkeypatch.context() as shows:
+        shows.setattr("bench.studies.toy_grid.figures.shown", lambda frame: {rest[0]})
+        status, said = publish("a", first)
+    samples = pd.read_parquet(report.REFERENCE / "toy_grid" / "quick_samples.parquet")
+    assert status == 0 and samples["id"].to_list() == rest[:1]
     # With --replace they give way, and all others stay.
     status, said = publish("g", [row(s, 3.0) for s in small[:3]], "--replace")
     scores = [published()[spec.id]["inception_score"] for spec in small[:5]]

@@ -22,8 +22,14 @@ def scored(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Score]]:
     """The runs with the inception score that is judged, and the scores that there are of them."""
     scored, inception, _ = claims.inception(frame)
     both = [(scored, inception), (frame, claims.distance(frame))]
-    found = [score for runs, score in both if score.column in runs and runs[score.column].any()]
+    found = [score for runs, score in both if _known(runs, score.column) >= 0.5]
     return (scored if inception in found else frame), found
+
+
+def _known(runs: pd.DataFrame, column: str) -> float:
+    """Returns the share of runs that have a score: rows may be older than it is."""
+    ended = runs[runs["status"] == "ok"]
+    return float(ended[column].notna().mean()) if column in runs and len(ended) else 0.0
 
 
 def draw(frame: pd.DataFrame, published: Published | None = None, baseline: str = "") -> Figure:

@@ -306,6 +306,15 @@ def test_paths_are_interpolated_between_the_same_lambdas() -> None:
         assert here.differences.equals(there.differences)
 
 
+def test_a_score_that_most_runs_are_older_than_has_no_panel() -> None:
+    """A diverged run has no score, whatever its age."""
+    rows = {"status": ["ok"] * 4 + ["diverged"] * 5, "swd": [30.0, 31.0] + [np.nan] * 7}
+    frame = pd.DataFrame(rows)
+    assert fronts._known(frame, "swd") == 0.5
+    assert fronts._known(frame[1:], "swd") < 0.5
+    assert fronts._known(frame[4:], "swd") == fronts._known(frame, "none") == 0.0
+
+
 def test_published_fronts_never_share_a_panel_with_ours() -> None:
     points = cifar10.points(paper("cifar10", "fig7_digitised.csv"))
     assert points.apart and set(points.points["label"]) == {

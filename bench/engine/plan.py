@@ -108,7 +108,8 @@ class Plan:
         self.crowd, self.start = Crowd(), time.monotonic()
         self.args = args
         if args.results.exists() and not args.results.is_dir():
-            raise UsageError(f"--results {args.results} is no folder; allowed: a folder of results")
+            why = f"--results {args.results} is no folder, and can't be written or read"
+            raise UsageError(f"{why}; allowed: a folder of results")
         self.study = replace(STUDIES[args.study], stale=args.stale, baseline=args.baseline)
         elsewhere = check_engine(args.engine, args.address, args.workers, args.device)
         self.device = choose_device(args.device, elsewhere)

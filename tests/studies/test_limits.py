@@ -142,7 +142,7 @@ def test_results_that_are_a_file_are_refused(
 ) -> None:
     (tmp_path / "file").touch()
     assert run.main([*TOY, "--results", str(tmp_path / "file"), *more]) == 2
-    assert "is no folder; allowed: a folder of results" in capsys.readouterr().err
+    assert "is no folder, and can't be written or read; allowed" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cache")

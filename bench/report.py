@@ -512,7 +512,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    args = parser().parse_args(arguments)
+    p = parser()
+    args = p.parse_args(arguments)
     try:
         plugins.load(args.plugin)
         grids.adopt(args.results)
@@ -528,7 +529,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.check or args.publish:
             alone = "--check" if args.check else "--publish"
             taken = () if args.check else ("studies", "scale", "results", "partial", "replace")
-            if other := given_beside(parser(), args, {*taken, "plugin", alone[2:]}):
+            if other := given_beside(p, args, {*taken, "plugin", alone[2:]}):
                 raise UsageError(f"{alone} takes no {other}")
             need_checkout(alone)
         if args.check:

@@ -174,7 +174,8 @@ def _minutes(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    args = parser().parse_args(arguments)
+    p = parser()
+    args = p.parse_args(arguments)
     if threading.current_thread() is threading.main_thread():  # Python allows it there alone
         signal.signal(signal.SIGTERM, terminate)
     try:
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.id is not None:
             if args.log:
                 raise UsageError("--id writes no log; allowed: --id without --log")
-            if other := given_beside(parser(), args, TAKEN_BY_ID):
+            if other := given_beside(p, args, TAKEN_BY_ID):
                 why = "--id trains one row's own spec: no option selects or changes it"
                 raise UsageError(f"{why}, as {other} would")
             from bench.engine.again import again

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli import UsageError, duration
+from bench.render.text import counted
 from bench.spec import Spec, option
 from bench.studies import STUDIES
 from bench.studies.selection import given, select, shrunk
@@ -255,7 +256,7 @@ class Plan:
             line += f"{self.workers} x {self.device}"
             if self.share < CROWDED:
                 cores = len(self.crowd.cores)
-                few = f" that share {cores} core{'s' * (cores > 1)}" if cores < self.workers else ""
+                few = f" that share {counted(cores, 'core')}" if cores < self.workers else ""
                 line += few or " beside other programs"
         return line
 

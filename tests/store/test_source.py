@@ -32,10 +32,15 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def edit(root: Path, file: str, *changes: tuple[str, str]) -> None:
+def forget() -> None:
+    """Reads files anew, as another process would."""
     source._text.cache_clear()
     source._of_file.cache_clear()
     source.digest.cache_clear()
+
+
+def edit(root: Path, file: str, *changes: tuple[str, str]) -> None:
+    forget()
     path = root / file
     text = path.read_text("utf-8")
     for old, new in changes:
@@ -178,17 +183,13 @@ class C:
         (tmp_path / "models").mkdir(exist_ok=True)
         (tmp_path / "models" / "g.py").write_text(own)
         (tmp_path / "models" / "h.py").write_text(other)
-        source._text.cache_clear()
-        source._of_file.cache_clear()
-        source.digest.cache_clear()
+        forget()
         found.append(source.digest("models.g:f", root=tmp_path))
     assert (found[0] == found[1]) == (old == new)
     if what == "a method on self":
         methods = source.digest("models.g:C.train", root=tmp_path)
         (tmp_path / "models" / "g.py").write_text(text)
-        source._text.cache_clear()
-        source._of_file.cache_clear()
-        source.digest.cache_clear()
+        forget()
         assert source.digest("models.g:C.train", root=tmp_path) != methods
 
 
@@ -222,8 +223,7 @@ def test_an_entry_outside_the_table_counts(tree: Path) -> None:
     with (tree / OBJECTIVES).open("a", encoding="utf-8") as file:
         file.write('\nOBJECTIVES["hinge"] = Objective(density_ratio, hinge, "a", "b")\n')
     place = "models.objectives:OBJECTIVES[hinge]"
-    source._text.cache_clear()
-    source._of_file.cache_clear()
+    forget()
     before = source.digest(place, root=tree)
     edit(tree, OBJECTIVES, ("(1 + f_p).relu()", "(2 + f_p).relu()"))
     assert source.digest(place, root=tree) != before

@@ -85,8 +85,9 @@ def check(
             for spec in mine:
                 domain.check(spec)
                 limits.check(spec, images, weights is not None, own.get("images"))
-            there = fetch or folder is not None or images.stand_in
-            for spec in {spec.bits: spec for spec in mine if spec.ais_images and there}.values():
+            if not (fetch or folder is not None or images.stand_in):
+                continue  # bits may have to be downloaded
+            for spec in {spec.bits: spec for spec in mine if spec.ais_images}.values():
                 evaluate.test_bits(spec, images, folder)
     except ValueError as error:
         raise UsageError(str(error)) from None

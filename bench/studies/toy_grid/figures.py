@@ -153,7 +153,7 @@ def _bars(
     Returns the colour of each label.
     """
     paint = {label: found[str(of["method"].iloc[0])].colour for label, _, of in cells(frame)}
-    even = pd.concat([evened(runs) for _, _, runs in cells(frame)], ignore_index=True)
+    even = _even(frame)
     ours = even.assign(
         x=even[histogram.column], percent=100 / even.groupby("label")["id"].transform("size")
     )
@@ -172,6 +172,11 @@ def _bars(
     axes.set_xlim(histogram.edges[0], histogram.edges[-1])
     axes.set(ylabel="% of runs", yticks=[y for y in axes.get_yticks() if y <= 100])
     return paint
+
+
+def _even(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of all cells, each so often that all configurations of a cell weigh the same."""
+    return pd.concat([evened(runs) for _, _, runs in cells(frame)], ignore_index=True)
 
 
 def _paper(frame: pd.DataFrame) -> pd.DataFrame:
@@ -195,9 +200,8 @@ def front(frame: pd.DataFrame, baseline: str = "") -> Figure:
         for (_, lam), known in alice_cells().items()
     ]
     noise = {f"{name}: {score}": score for name, score in NOISE_SCORES.items()}
-    even = pd.concat([evened(runs) for _, _, runs in cells(frame)])
     return over_lambda(
-        even,
+        _even(frame),
         GENERATED,
         "mse",
         TARGETS,

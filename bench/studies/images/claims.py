@@ -103,8 +103,9 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
     lower 95 % bound by Student's t over its seeds.
     """
     values = {label: score.of(each) for label, each in runs.items()}
-    if not all(map(len, values.values())):
-        return NO_DATA, "no runs"
+    counts = {label: len(found) for label, found in values.items()}
+    if not all(counts.values()):
+        return few(counts)
     if math.isnan(score.noise):
         return NO_DATA, LOST
     weak = {}
@@ -118,11 +119,13 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
     if weak:
         evidence = f"{score.name} at λ = 0: {', '.join(weak.values())}"
         return UNTESTED, f"{evidence}; phase-randomised images {score.noise:.2f}"
-    return few({label: len(found) for label, found in values.items()})
+    return few(counts)
 
 
 def few(counts: Mapping[str, int]) -> Outcome | None:
-    """What is said where something has too few seeds; `counts` are by label."""
+    """What is said where something has no values, or too few seeds; `counts` are by label."""
+    if none := [label for label, n in counts.items() if not n]:
+        return NO_DATA, f"not measured: {', '.join(none)}"
     less = ", ".join(f"{label} {n}" for label, n in counts.items() if n < SEEDS)
     return (VERDICTS[0], f"{SEEDS} seeds are needed: {less}") if less else None
 
@@ -258,8 +261,6 @@ def better(
     label, ours = mine[0], score.of(mine[1])
     others, found = {rival: score.of(runs) for rival, runs in rivals.items()}, {}
     counts = {name: len(each) for name, each in {label: ours, **others}.items()}
-    if not all(counts.values()):
-        return NO_DATA, "no runs"
     if lacking := few(counts):
         return lacking
     for rival, theirs in others.items():

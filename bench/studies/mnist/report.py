@@ -303,8 +303,6 @@ def _errors(each: Sequence[np.ndarray], images: np.ndarray) -> tuple[float, floa
 
 def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
     found = [_annealed(runs) for runs in (mine, rival)]
-    if not all(map(len, found)):
-        return NO_DATA, "no runs"
     if lacking := rules.few({"sVAE-r": len(found[0]), "NF": len(found[1])}):
         return lacking
     a, b = map(_by_image, found)
@@ -323,8 +321,6 @@ def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
 
 def _near(mine: pd.DataFrame) -> tuple[str, str]:
     good = _annealed(mine)
-    if not len(good):
-        return NO_DATA, "no runs"
     if lacking := rules.few({"sVAE-r": len(good)}):
         return lacking
     values = _by_image(good)

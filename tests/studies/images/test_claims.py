@@ -211,8 +211,8 @@ def test_better_means_than_every_rival() -> None:
     assert said(7.0, 8.5) == "fails"  # one rival is enough
     assert said(7.0, 8.01) == "undecided"
     assert said(7.0, 7.5, noise=0.5) == "undecided"
-    none = better(("ours", one(8.0)), {"rival": one(7.0).iloc[:0]}, SCORE, None, 5)
-    assert none[0] == "no data"
+    some = {"first": one(7.0, 1), "rival": one(7.0).iloc[:0]}
+    assert better(("ours", one(8.0)), some, SCORE, None, 5) == ("no data", "not measured: rival")
     alone = better(("ours", one(8.0, 1)), {"rival": one(7.0, 1)}, SCORE, None, 5)
     assert alone[0] == "undecided"
 

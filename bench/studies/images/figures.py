@@ -84,11 +84,12 @@ def figure4(frame: pd.DataFrame, load: Callable[[], pd.DataFrame]) -> Figure:
 
     def lay(samples: np.ndarray, x: np.ndarray, x_rec: np.ndarray) -> np.ndarray:
         left = mosaic(samples, 4, 8)
-        if not len(x_rec):
-            return left
-        gap = np.full((left.shape[0], left.shape[1] // 32, *left.shape[2:]), 255, np.uint8)
-        pairs = np.concatenate([_row(each, i, 8) for i in (0, 8) for each in (x, x_rec)])
-        return np.concatenate([left, gap, mosaic(pairs, 4, 8)], 1)
+        right = np.full_like(left, 255)  # white, so that samples are of one size in all panels
+        gap = right[:, : left.shape[1] // 32]
+        if len(x_rec):
+            pairs = np.concatenate([_row(each, i, 8) for i in (0, 8) for each in (x, x_rec)])
+            right = mosaic(pairs, 4, 8)
+        return np.concatenate([left, gap, right], 1)
 
     stored, picked = load(), shown(frame)
     figure, grid = panels(len(picked), COLUMNS, 3.6, 1.25, least=0.35)

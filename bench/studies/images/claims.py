@@ -105,7 +105,7 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
     values = {label: score.of(each) for label, each in runs.items()}
     counts = {label: len(found) for label, found in values.items()}
     if not all(counts.values()):
-        return few(counts)
+        return insufficient(counts)
     if math.isnan(score.noise):
         return NO_DATA, LOST
     weak = {}
@@ -119,10 +119,10 @@ def generation(runs: Mapping[str, pd.DataFrame], score: Score) -> Outcome | None
     if weak:
         evidence = f"{score.name} at λ = 0: {', '.join(weak.values())}"
         return UNTESTED, f"{evidence}; phase-randomised images {score.noise:.2f}"
-    return few(counts)
+    return insufficient(counts)
 
 
-def few(counts: Mapping[str, int]) -> Outcome | None:
+def insufficient(counts: Mapping[str, int]) -> Outcome | None:
     """What is said where something has no values, or too few seeds; `counts` are by label."""
     if none := [label for label, n in counts.items() if not n]:
         return NO_DATA, f"not measured: {', '.join(none)}"
@@ -143,7 +143,7 @@ def reconstruction(runs: Mapping[str, pd.DataFrame], error: float) -> Outcome | 
     if weak:
         half = f"half that of the mean image {error / 2:.3f}"
         return UNTESTED, f"MSE at λ = {HIGH:g}: {', '.join(weak)}; {half}"
-    return few({label: len(each) for label, each in runs.items()})
+    return insufficient({label: len(each) for label, each in runs.items()})
 
 
 def errors(runs: pd.DataFrame) -> pd.Series:
@@ -193,7 +193,7 @@ def _retention(frame: pd.DataFrame, rival: str, score: Score, tests: int) -> Out
     kept = {name: retained(frame[frame["method"] == name], score) for name in both}
     if not all(map(len, kept.values())):
         return NO_DATA, f"no scores of both at λ = 0 and {HIGH:g}"
-    if lacking := few({NAMES[name]: len(each) for name, each in kept.items()}):
+    if lacking := insufficient({NAMES[name]: len(each) for name, each in kept.items()}):
         return lacking
     seeds = Spread.pooled(kept.values())
     ours, theirs = (
@@ -261,7 +261,7 @@ def better(
     label, ours = mine[0], score.of(mine[1])
     others, found = {rival: score.of(runs) for rival, runs in rivals.items()}, {}
     counts = {name: len(each) for name, each in {label: ours, **others}.items()}
-    if lacking := few(counts):
+    if lacking := insufficient(counts):
         return lacking
     for rival, theirs in others.items():
         gain = score.sign * (float(ours.mean()) - float(theirs.mean()))

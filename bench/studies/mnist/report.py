@@ -303,7 +303,7 @@ def _errors(each: Sequence[np.ndarray], images: np.ndarray) -> tuple[float, floa
 
 def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
     found = [_annealed(runs) for runs in (mine, rival)]
-    if lacking := rules.few({"sVAE-r": len(found[0]), "NF": len(found[1])}):
+    if lacking := rules.insufficient({"sVAE-r": len(found[0]), "NF": len(found[1])}):
         return lacking
     a, b = map(_by_image, found)
     if a.shape[1] != b.shape[1]:
@@ -321,7 +321,7 @@ def _likelier(mine: pd.DataFrame, rival: pd.DataFrame) -> tuple[str, str]:
 
 def _near(mine: pd.DataFrame) -> tuple[str, str]:
     good = _annealed(mine)
-    if lacking := rules.few({"sVAE-r": len(good)}):
+    if lacking := rules.insufficient({"sVAE-r": len(good)}):
         return lacking
     values = _by_image(good)
     mean, gap = float(values.mean()), _gap(good)

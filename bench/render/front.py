@@ -36,11 +36,12 @@ def crossings(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.D
 
     `runs` has the columns config, seed, lam and the two named. The runs of a configuration and seed
     are a path, ordered by lambda. Returns a frame with index (config, seed) and the columns
-    `score`, `first` and `outcome`. The score is interpolated linearly in the log error, between the
-    first run of at most the target and the run before it; `first` is the score of that first run.
-    Both are NaN where the outcome is not REACHED, as nothing is extrapolated. NEVER says that no
-    run is at most the target, BELOW that the first one is already. A path that lacks the largest
-    lambda of the method, or the smallest, may still be neither: it is UNTRAINED.
+    `score`, `first`, `outcome` and `lams`, which are those of the path. The score is interpolated
+    linearly in the log error, between the first run of at most the target and the run before it;
+    `first` is the score of that first run. Both are NaN where the outcome is not REACHED, as
+    nothing is extrapolated. NEVER says that no run is at most the target, BELOW that the first one
+    is already. A path that lacks the largest lambda of the method, or the smallest, may still be
+    neither: it is UNTRAINED.
 
     A run whose error is infinite or missing has diverged, and is above every target. The limit of
     the interpolation holds for a path that comes from there: it has the score of its next run. So
@@ -60,6 +61,7 @@ def crossings(runs: pd.DataFrame, score: str, error: str, target: float) -> pd.D
     share = (np.log(target) - first["log"]) / (first["log_before"] - first["log"])
     between = first["score"] + share * (first["score_before"] - first["score"])
     found, ends = pd.DataFrame(index=path.index.unique()), path.groupby(level=KEYS)["lam"]
+    found["lams"] = ends.agg(tuple)
     found["score"] = between.where(share != 0, first["score"])
     found["first"] = first["score"].where(share.notna())
     starts, stops = ends.min() == path["lam"].min(), ends.max() == path["lam"].max()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from bench.render import front, intervals
 from bench.render.claims import NO_DATA, Claim, claim, decide
 from bench.render.front import Equal
 from bench.render.intervals import Estimate, Resampled, Share
-from bench.render.tables import Cell, Column, Table, number, percent
+from bench.render.tables import Cell, Column, Table, lam, number, percent
 from bench.render.text import counted, texts
 from bench.studies.toy_grid import figures
 from bench.studies.toy_grid.published import paper_cells
@@ -276,12 +277,23 @@ def equal_table(found: Mapping[Equal, Gain | None], baseline: str = "") -> Table
         return f"{worst.interval(tests)}" if worst else "–"
 
     level = TEXT["baseline" if baseline else "paper"]["level"].format(n=tests)
-    caption = TEXT["equal"].format(mean=MEAN_POINT, level=level)
+    caption = TEXT["equal"].format(mean=MEAN_POINT, level=level, lams=_lams(found))
     more: list[tuple[Column | str, Cell]] = [("at the first λ that reaches it", at_first)]
     if any(each.misses for each in found):
         more.append(("if a path short of it counts as the worst", at_worst))
         caption += f" {TEXT['at_worst']}"
     return front.table([*found], interval, caption, baseline=baseline, more=more)
+
+
+def _lams(found: Iterable[Equal]) -> str:
+    """The values of lambda that paths of all methods have, and how many paths have them."""
+    by_method = {}
+    for each in found:
+        by_method |= zip(each.labels, (each.ours["lams"], each.theirs["lams"]), strict=True)
+    counts = Counter(chain.from_iterable(by_method.values()))
+    return "; ".join(
+        f"{', '.join(map(lam, lams))} ({counted(n, 'path')})" for lams, n in counts.most_common()
+    )
 
 
 def equal_claims(

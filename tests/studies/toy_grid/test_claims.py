@@ -351,6 +351,12 @@ class TestEqualReconstruction:
         column = table.names.index("at the first λ that reaches it")
         assert table.rows[0][column].startswith(f"{first:+.3f} [")
 
+    def test_a_caption_says_which_lambdas_the_paths_have(self) -> None:
+        frame = over_lambda(0.5)
+        lacking = of(frame, "alice", 0.01) & (frame["config"] == 3)
+        words = claims.equal_table(claims.at_equal_error(frame[~lacking])).caption
+        assert "values of λ 0, 0.01, 0.1 (143 paths); 0, 0.1 (1 path)." in words
+
     def test_intervals_are_those_of_a_family_of_its_own(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

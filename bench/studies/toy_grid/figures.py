@@ -182,8 +182,8 @@ def _even(frame: pd.DataFrame) -> pd.DataFrame:
 def _paper(frame: pd.DataFrame) -> pd.DataFrame:
     """The paper's bars of the labels and the lambda of these runs, `x` their middles."""
     paper = paper_bars()
-    here = paper["label"].isin(frame["label"]) & (paper["lam"] == frame["lam"].iloc[0])
-    return paper[here].assign(x=(paper["bin_lo"] + paper["bin_hi"]) / 2)
+    paper["x"] = (paper["bin_lo"] + paper["bin_hi"]) / 2
+    return paper[paper["label"].isin(frame["label"]) & (paper["lam"] == frame["lam"].iloc[0])]
 
 
 def _outlined(axes: Axes, frame: pd.DataFrame) -> None:

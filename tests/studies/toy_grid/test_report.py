@@ -511,8 +511,10 @@ def test_six_methods_have_panels_of_their_own_in_figure_3(tmp_path: Path) -> Non
     assert titles[0] == "svae_r of 0, λ = 0" and len({*titles}) == 12
     colours = {to_hex(axes.patches[0].get_facecolor()) for axes in figure.axes[:12:2]}
     assert len(colours) == 6
-    few = frame[frame["method"].isin(METHODS)]
-    assert len(figures.figure3(few).axes) == 2 * 2
+    few = figures.figure3(frame[frame["method"].isin(METHODS)])
+    assert len(few.axes) == 2 * 2
+    named = [words for axes in few.axes for words in axes.get_legend_handles_labels()[1]]
+    assert len(named) == 2 * 2 * 4 + 2 and not any("paper" in words for words in named)
 
 
 # Other settings

@@ -115,9 +115,18 @@ class Share:
         high = stats.beta.ppf(1 - tail, ones + 1, zeros) if zeros > 0 else 1.0
         return Estimate(self.value, float(low), float(high))
 
-    def error_at(self, truth: float) -> float:
-        """The standard error if the share were `truth`."""
-        return math.sqrt(truth * (1 - truth) / self.n)
+    def power(self, truth: float, bound: float, tests: int = 1) -> float:
+        """Returns the probability that the interval excludes `bound`, if the share is `truth`.
+
+        That is for an interval on the side of `truth`, at LEVEL shared among so many tests
+        (Bonferroni). The number of ones is binomial, of n rounded.
+        """
+        n, tail = round(self.n), (1 - LEVEL) / 2 / tests
+        ones = np.arange(n + 1)
+        # An end of Clopper and Pearson's interval is the share at which the count has this tail.
+        above = truth > bound
+        at_bound = stats.binom.sf(ones - 1, n, bound) if above else stats.binom.cdf(ones, n, bound)
+        return float(stats.binom.pmf(ones, n, truth)[at_bound < tail].sum())
 
 
 def bootstrap(

@@ -28,6 +28,12 @@ from bench.render.text import counted
 FIGURES, HTML = "figures.json", "report.html"
 
 
+def scored(frame: pd.DataFrame) -> str:
+    """Returns how long scoring took by the clock, in words, where the rows know it."""
+    took = frame.get("evaluation_seconds", pd.Series(dtype=float)).sum()
+    return f", and scoring {duration(took, 3)} by the clock" if took else ""
+
+
 def spent(frame: pd.DataFrame) -> str:
     """Returns how long cores and GPUs trained these rows, such as "14 h of cores".
 
@@ -100,7 +106,7 @@ class Page:
             f"numpy {kinds('numpy')}, Python {kinds('python')}; {kinds('device')} "
             f"({kinds('device_name')}), {kinds('precision')}, threads a process: "
             f"{kinds('threads')}, stacks of {kinds('stack_size')}; {graphs}"
-            f"training took {spent(frame)}."
+            f"training took {spent(frame)}{scored(frame)}."
         )
 
     def texts(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +89,11 @@ FEWEST = 58
 
 A share of 90 % shows no miss in so many less often than the level of a bound: .9^58 < .05 / 22.
 """
+DIFFER = 6
+"""Configurations that have to differ, or no interval of a difference of shares excludes 0.
+
+Of 72 a resample has none of five more often than the level of a bound: (67 / 72)^72 > .05 / 22.
+"""
 IN_THE_PAPER = {
     "close": f"MSE < {CLOSE}",
     "top": f"IS > {TOP}",
@@ -151,24 +155,24 @@ class Reading:
         bars, asked = paper_cells(), self.asked
         if len(self.values[0]) < FEWEST:
             return f"no power below {FEWEST} configurations"
+        if isinstance(self.found, Resampled):
+            differ = int((self.values[0] != self.values[-1]).sum())
+            if not differ:
+                return "power unknown, as all configurations agree"
+            if differ < DIFFER:
+                return f"power unknown, as {differ} of {len(self.values[0])} configurations differ"
         known = [
             bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells
         ]
         effect = reduce(float.__sub__, known) - asked.least
-        chance = intervals.power(effect, self._error(known), TESTS)
-        if math.isnan(chance):
-            return "power unknown, as all configurations agree"
+        if isinstance(self.found, Share):
+            chance = self.found.power(known[0], asked.least, TESTS)
+        else:
+            chance = intervals.power(effect, self.found.error, TESTS)
         shown = "< 1 %" if chance < 0.005 else f"{100 * chance:.0f} %"
         theirs = f"{effect:+.3f}" if len(known) > 1 else percent(known[0])
         against = ", which speaks against the claim" if asked.sign * effect < 0 else ""
         return f"power {shown} against the paper's {theirs}{against}"
-
-    def _error(self, truth: Sequence[float]) -> float:
-        """Returns the standard error if these values were true.
-
-        That of a difference is that of our runs. A single share near 0 or 1 has a smaller one.
-        """
-        return self.found.error_at(*truth) if isinstance(self.found, Share) else self.found.error
 
 
 def _brackets(found: Resampled | Share, tests: int, scale: float = 1, form: str = "+.3f") -> str:
@@ -224,7 +228,9 @@ EQUAL = {"1f": "alice", "1g": "alice_minimax", "1h": "alice_sigmoid"}
 """The rival of each question."""
 MEASURES = {"score": "", "top_good": "'"}
 """What the questions read, and what their ids end in. Quality alone passes a single mode."""
-WORST = {"score": 1.0, "high_quality_counted": 0.0, "top_good": 0.0}
+COMPARED = figures.GENERATED | {"top": f"share with IS > {TOP}"}
+"""What is compared at equal reconstruction: columns and their headings."""
+WORST = {"score": 1.0, "high_quality_counted": 0.0, "top": 0.0, "top_good": 0.0}
 """The worst values, which a path that never reaches the error may count with."""
 EQUAL_TESTS = len(EQUAL) * len(TARGETS) * len(MEASURES)
 """The family: so many intervals share one level, whatever is trained already."""
@@ -240,7 +246,7 @@ class Gain(Resampled):
 
 def at_equal_error(frame: pd.DataFrame, baseline: str = "") -> dict[Equal, Gain | None]:
     """Every two methods of `front.equals` at each target: what is gained, None without pairs."""
-    found = front.equals(frame, figures.GENERATED, "mse", TARGETS, baseline)
+    found = front.equals(frame, COMPARED, "mse", TARGETS, baseline)
 
     def resampled(each: Equal) -> Gain | None:
         whole, first = _difference(each.means), _difference(each.firsts)

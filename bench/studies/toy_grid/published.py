@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.render.tables import Column, Table, lam, number, p_value, percent
 from bench.render.text import texts
-from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP, cells, evened
+from bench.studies.toy_grid.runs import CLOSE, COLLAPSED, TENTH, TOP, cells
 
 TEXT = texts("bench.studies.toy_grid")
 DRAWN = {"IS": "score", "MSE": "mse"}
@@ -80,8 +80,10 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
     """Returns how far the runs of each cell lie from the paper's bars, and how far by chance.
 
     Each distance is the total variation: the least share of runs that would have to change their
-    bin. Beside it stands that of `narrow`, runs of narrower networks, if given. The caption names
-    the cells at lambda `value` in a sentence, and which are beyond chance.
+    bin. It is that of the first seed, as the paper has one run a configuration. Beside it stand the
+    distance from the bars of the paper's other method, and that of `narrow`, runs of narrower
+    networks, if given. The caption names the cells at lambda `value` in a sentence, and which are
+    beyond chance.
     """
     groups: Any = paper_bars().groupby(["lam", "label"])
     bars = {key: dict(iter(group.groupby("metric"))) for key, group in groups}
@@ -91,21 +93,25 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
         if (at, label) not in bars:
             continue
         theirs, beside = bars[at, label], small.get((at, label))
+        (other,) = (each for key, each in bars.items() if key[0] == at and key[1] != label)
         found = {metric: _distance(runs, theirs[metric]) for metric in DRAWN}
-        row = [cell for each in found.values() for cell in each.cells()]
+        row = []
+        for metric, each in found.items():
+            swapped = _distance(runs, other[metric])
+            row += [*each.cells(), f"{percent(swapped.value)} ({percent(swapped.chance)})"]
         centres = (theirs["IS"]["bin_lo"] + theirs["IS"]["bin_hi"]) / 2
         mean = float(centres @ _shares(runs, theirs["IS"]))
         row += [number(mean, 2), number(paper[label, at]["IS mean"], 2)]
-        drawn = (evened(runs)["mse"] <= theirs["MSE"]["bin_hi"].max()).mean()
+        drawn = (runs["mse"] <= theirs["MSE"]["bin_hi"].max()).mean()
         row += [percent(1 - drawn), percent(max(0.0, 1 - theirs["MSE"]["percent"].sum() / 100))]
         for each in (theirs[metric] for metric in DRAWN if small):
             known = beside is not None
             row.append(percent(_between(_shares(beside, each), _drawn(each))) if known else "")
-        rows.append([lam(at), label, *row, str(runs["config"].nunique())])
+        rows.append([lam(at), label, *row, str(len(runs))])
         words = [f"{metric} {percent(each.value)}" for metric, each in found.items()]
         told += [f"{label} {' and '.join(words)}"] * (at == value)
         beyond += [f"{label} at λ = {lam(at)} by the {m}" for m, each in found.items() if each.far]
-    more = ("", ", by chance up to", ", p", ", power")
+    more = ("", ", by chance up to", ", p", ", power", ", to the other method's bars (by chance)")
     heads = [f"{metric}{end}" for metric in DRAWN for end in more]
     columns = [Column("λ"), Column("method", text=True), *map(Column, heads)]
     columns += [Column("IS mean by bins"), Column("paper IS mean by bins", paper=True)]
@@ -130,7 +136,11 @@ def distances(frame: pd.DataFrame, value: float, narrow: pd.DataFrame | None = N
 
 
 def _by_cell(frame: pd.DataFrame) -> dict[tuple[float, str], pd.DataFrame]:
-    return {(value, label): runs for label, value, runs in cells(frame)}
+    """The first run of each configuration, by lambda and label."""
+    return {
+        (value, label): runs.sort_values("seed").drop_duplicates("config")
+        for label, value, runs in cells(frame)
+    }
 
 
 @dataclass(frozen=True)
@@ -159,9 +169,9 @@ class Distance:
 def _distance(runs: pd.DataFrame, bars: pd.DataFrame) -> Distance:
     """Returns the distance of our shares of each bin from the paper's `bars` of one metric.
 
-    Chance draws as many runs from the bars as we have configurations.
+    Chance draws as many runs from the bars as we have.
     """
-    theirs, n = _drawn(bars), runs["config"].nunique()
+    theirs, n = _drawn(bars), len(runs)
     random = np.random.default_rng(0)
 
     def far(shares: np.ndarray) -> np.ndarray:
@@ -176,12 +186,9 @@ def _distance(runs: pd.DataFrame, bars: pd.DataFrame) -> Distance:
 
 
 def _shares(runs: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
-    """Returns our share of each bin, of the runs within the bars; a configuration's seeds share it.
-
-    All are in none if no run is within them.
-    """
+    """Returns our share of each bin, of the runs within the bars; 0 if there is none."""
     edges = [*bars["bin_lo"], np.nextafter(bars["bin_hi"].iloc[-1], np.inf)]  # the highest score
-    found, _ = np.histogram(evened(runs)[DRAWN[bars["metric"].iloc[0]]], edges)
+    found, _ = np.histogram(runs[DRAWN[bars["metric"].iloc[0]]], edges)
     return found / (found.sum() or 1)
 
 

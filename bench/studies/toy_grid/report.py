@@ -90,20 +90,24 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     def points(frame: pd.DataFrame) -> figures.Figure:
         return figures.points(frame, study.store(results, scale).load_samples().to_pandas())
 
-    draw = {name: getattr(figures, name) for name in TEXT["figures"]} | {"points": points}
+    draw = {"histograms": figures.figure3, "points": points}
     draw["front"] = partial(figures.front, baseline=baseline)
+    draw = {name: draw.get(name) or getattr(figures, name) for name in TEXT["figures"]}
     counts = {
         "updates": per_cell(mine, "critic_steps", "model_steps"),
         "ratios": per_cell(mine, "ratio", "updates"),
     }
 
     words = _words(mine, baseline)
+    in_paper = mine["lam"].isin({value for _, value in paper_cells()})
+    drawn = {"figure3": mine[in_paper], "histograms": mine[~in_paper]}
 
     def picture(name: str, text: dict[str, str]) -> Picture:
         caption = text["caption"].format(runs=counts.get(name), broad=words["broad"])
-        return Picture(name, partial(draw[name], mine), **{**text, "caption": caption})
+        frame = drawn.get(name, mine)
+        return Picture(name, partial(draw[name], frame), **{**text, "caption": caption})
 
-    first, path, *others = (picture(*each) for each in TEXT["figures"].items())
+    first, beyond, path, *others = (picture(*each) for each in TEXT["figures"].items())
     resting, equal = partial(part, grid, fractions, mine) if gaps else None, at_equal_error(mine)
     whole = whole_paths(mine, {spec.lam for spec in grid})
     found = toy_claims(mine, resting) + equal_claims(equal, resting, whole)
@@ -114,7 +118,7 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     if scale == "paper":
         narrow = runs(study, results, "quick")
         shown.append(distances(mine, LAM, at_own_rate(narrow) if len(narrow) else None))
-    shown += [path, equal_table(beside, baseline), *others]
+    shown += [path, equal_table(beside, baseline), beyond, *others]
     shown += [claims.table(found, scale, rules), pairs(mine, baseline), gradients(mine, baseline)]
     shown += factors.tables(frame, mine, LAM)
     shown.append(claims.changes(TEXT["changes"]))
@@ -122,7 +126,11 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
         shown.append(comparison(frame, runs(study, other, scale), other))
     return Page(
         frame=frame,
-        parts=[each for each in shown if isinstance(each, Picture) or each.rows],
+        parts=[
+            each
+            for each in shown
+            if len(each.rows if isinstance(each, Table) else drawn.get(each.name, mine))
+        ],
         warnings=[*damage(frame), *gaps],
         notes=notes,
         missing=missing(study, scale, frame),

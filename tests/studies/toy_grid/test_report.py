@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from bench import report
+from bench.render.figures import Picture
 from bench.spec import columns
 from bench.store.rows import to_bytes
 from bench.studies.toy_grid import figures, published, runs
@@ -193,6 +194,8 @@ def test_runs_as_the_paper_s_lie_no_further_away_than_chance(tmp_path: Path) -> 
     assert means == [("4.80", "4.37"), ("4.80", "4.41")]
     assert lines["ALICE"]["MSE"] == "3.1 %" and lines["sVAE-r"]["MSE"] == "8.2 %"
     assert f"Of 4 distances 3 exceed chance ({beyond}), where 0.2 are" in table.caption
+    swapped = [line["IS, to the other method's bars (by chance)"] for line in lines.values()]
+    assert [words.split(" (")[0] for words in swapped] == ["26.9 %", "23.1 %"]
     assert "scale quick" not in " ".join(table.names)
     bars = published.paper_bars()
     theirs = bars[(bars["label"] == "ALICE") & (bars["lam"] == 0.1) & (bars["metric"] == "MSE")]
@@ -224,6 +227,29 @@ def test_runs_as_the_paper_s_lie_no_further_away_than_chance(tmp_path: Path) -> 
     assert "distances" not in quick.tables
     at_one = build(tmp_path / "one", [s for s in TOY.specs("quick") if s.lam == 0.1], "quick")
     assert "equal" not in at_one.tables  # no table is without rows
+
+
+def test_distances_are_of_the_first_seed(tmp_path: Path) -> None:
+    """The paper has one run a configuration, and only such runs scatter as its bars do."""
+    specs = TOY.fraction(PAPER_GRID, "1/8") + TOY.fraction(TOY.specs("paper", seeds=2), "1/32")
+    rows = [row(s, 4.7 if s.seed == 0 else 1.0) for s in {s.id: s for s in specs}.values()]
+    table = report.build("toy_grid", "paper", stored(tmp_path, rows)).tables["distances"]
+    lines = [dict(zip(table.names, line, strict=True)) for line in table.rows]
+    assert {line["IS mean by bins"] for line in lines} == {"4.80"}
+    assert {line["configurations"] for line in lines} == {"72"}
+
+
+def test_figure_3_has_the_paper_s_lambdas_and_others_stand_apart(tmp_path: Path) -> None:
+    specs = TOY.specs("smoke", METHODS, [0.0, 1.0])
+    frames = {}
+    for part in report.build("toy_grid", "smoke", stored(tmp_path, map(row, specs), "smoke")).parts:
+        if isinstance(part, Picture) and part.name in ("figure3", "histograms"):
+            titles = {axes.get_title("left") for axes in part.draw().axes}
+            frames[part.name] = {title.split("λ = ")[1] for title in titles}
+    assert frames == {"figure3": {"0"}, "histograms": {"1"}}
+    only = [s for s in specs if s.lam]
+    page = report.build("toy_grid", "smoke", stored(tmp_path, map(row, only), "smoke"))
+    assert [picture.name for picture in page.pictures][:2] == ["front", "histograms"]
 
 
 def test_a_complete_grid_says_nothing_new(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class Reading:
             if not differ:
                 return "power unknown, as all configurations agree"
             if differ < DIFFER:
-                return f"power unknown, as {differ} of {len(self.values[0])} configurations differ"
+                return f"power unknown, as runs differ in {counted(differ, 'configuration')}"
         known = [
             bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells
         ]

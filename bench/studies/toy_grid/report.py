@@ -24,6 +24,7 @@ from bench.scores.metrics import Metric
 from bench.studies.study import Study
 from bench.studies.toy_grid import factors, figures
 from bench.studies.toy_grid.claims import (
+    DIFFER,
     EQUAL_TESTS,
     FEWEST,
     LAM,
@@ -111,8 +112,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     resting, equal = partial(part, grid, fractions, mine) if gaps else None, at_equal_error(mine)
     whole = whole_paths(mine, {spec.lam for spec in grid})
     found = toy_claims(mine, resting) + equal_claims(equal, resting, whole)
-    family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "fixed": claims.FIXED}
-    rules = TEXT["rules"].format(**family)
+    family = {"tests": TESTS, "equal": EQUAL_TESTS, "fewest": FEWEST, "differ": DIFFER}
+    rules = TEXT["rules"].format(**family, fixed=claims.FIXED)
     beside = at_equal_error(mine, baseline) if baseline else equal
     shown = [first, scores(frame, study.metrics(), grid, fractions)]
     if scale == "paper":

@@ -214,7 +214,7 @@ class TestLevel:
             reading = claims.Reading.of(judged(frame), claims.RULES["1d"][0])
             assert reading is not None
             assert (reading.bounds[1] < 0) == (n == 6)
-            assert ("power unknown, as 5 of 72 configurations differ" in words) == (n == 5)
+            assert ("power unknown, as runs differ in 5 configurations" in words) == (n == 5)
 
     def test_the_papers_values(self) -> None:
         bars = published.paper_cells()

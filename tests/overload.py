@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.process import command
 from bench.store.provenance import ROOT, cpu_name
 
 MARK = "BENCH_OVERLOAD"
@@ -205,4 +206,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)  # which repeats a Ctrl-C that comes while an object is cleared away

@@ -91,9 +91,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
     def points(frame: pd.DataFrame) -> figures.Figure:
         return figures.points(frame, study.store(results, scale).load_samples().to_pandas())
 
-    draw = {"histograms": figures.figure3, "points": points}
-    draw["front"] = partial(figures.front, baseline=baseline)
-    draw = {name: draw.get(name) or getattr(figures, name) for name in TEXT["figures"]}
+    special = {"histograms": figures.figure3, "points": points}
+    special["front"] = partial(figures.front, baseline=baseline)
     counts = {
         "updates": per_cell(mine, "critic_steps", "model_steps"),
         "ratios": per_cell(mine, "ratio", "updates"),
@@ -105,8 +104,8 @@ def build(study: Study, scale: str, results: Path, other: Path | None = None) ->
 
     def picture(name: str, text: dict[str, str]) -> Picture:
         caption = text["caption"].format(runs=counts.get(name), broad=words["broad"])
-        frame = drawn.get(name, mine)
-        return Picture(name, partial(draw[name], frame), **{**text, "caption": caption})
+        draw = special.get(name) or getattr(figures, name)
+        return Picture(name, partial(draw, drawn.get(name, mine)), **{**text, "caption": caption})
 
     first, beyond, path, *others = (picture(*each) for each in TEXT["figures"].items())
     resting, equal = partial(part, grid, fractions, mine) if gaps else None, at_equal_error(mine)

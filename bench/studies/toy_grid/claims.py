@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -155,12 +156,6 @@ class Reading:
         bars, asked = paper_cells(), self.asked
         if len(self.values[0]) < FEWEST:
             return f"no power below {FEWEST} configurations"
-        if isinstance(self.found, Resampled):
-            differ = int((self.values[0] != self.values[-1]).sum())
-            if not differ:
-                return "power unknown, as all configurations agree"
-            if differ < DIFFER:
-                return f"power unknown, as runs differ in {counted(differ, 'configuration')}"
         known = [
             bars[LABELS[m][lam > 0], lam][IN_THE_PAPER[asked.column]] for m, lam in asked.cells
         ]
@@ -168,7 +163,14 @@ class Reading:
         if isinstance(self.found, Share):
             chance = self.found.power(known[0], asked.least, TESTS)
         else:
+            differ = int((self.values[0] != self.values[-1]).sum())
+            if not differ:
+                return "power unknown, as all configurations agree"
+            if differ < DIFFER:
+                return f"power unknown, as runs differ in {counted(differ, 'configuration')}"
             chance = intervals.power(effect, self.found.error, TESTS)
+            if math.isnan(chance):
+                return "power unknown, as all resamples agree"
         shown = "< 1 %" if chance < 0.005 else f"{100 * chance:.0f} %"
         theirs = f"{effect:+.3f}" if len(known) > 1 else percent(known[0])
         against = ", which speaks against the claim" if asked.sign * effect < 0 else ""

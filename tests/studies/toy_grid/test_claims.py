@@ -205,6 +205,14 @@ class TestLevel:
         assert "power unknown, as all configurations agree" in words  # none collapses
         assert "against the paper's -0.256, which speaks against the claim" in words
 
+    def test_a_quantile_that_no_resample_moves_has_no_power(self) -> None:
+        """Two of five runs of either method collapse, so every tenth percentile is 1."""
+        frame = study(0.0)
+        for method in ("svae_r", "alice"):
+            frame.loc[frame.index[of(frame, method)][:29], "score"] = 1.0
+        words = evidence(judged(frame), "1d").split("; ")[1]
+        assert "power unknown, as all resamples agree" in words and "nan" not in words
+
     def test_a_difference_in_few_configurations_has_no_power(self) -> None:
         """Five that collapse decide nothing, as a resample without them is too likely."""
         for n in (5, 6):
